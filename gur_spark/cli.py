@@ -1,0 +1,79 @@
+"""What every job's command line shares: parse, load the config, build the session, call, record.
+
+Exit codes: 0 done, 1 the job failed, 2 the configuration or the command line is wrong.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from gur_spark.config import Config, load_config, to_yaml
+from gur_spark.errors import GurError
+
+if TYPE_CHECKING:
+    from gur_spark.runs import Run
+    from gur_spark.tables import Tables
+
+Stage = Callable[["Tables", Config, argparse.Namespace, "Run"], None]
+Options = Callable[[argparse.ArgumentParser], None]
+
+
+def parser(job: str, description: str) -> argparse.ArgumentParser:
+    """The options that all jobs have."""
+    made = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=description)
+    made.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
+    made.add_argument("--print-config", action="store_true", help="show the merged configuration and stop")
+    made.add_argument("overrides", nargs="*", metavar="key.path=value", help="such as tables.root=/data source.path=/landing")
+    return made
+
+
+def day(text: str) -> date:
+    """An as-of date of the command line."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a date YYYY-MM-DD, got '{text}'") from error
+
+
+def main(job: str, description: str, stage: Stage, argv: Sequence[str] | None = None, options: Options | None = None) -> int:
+    """Run one job; returns its exit code."""
+    arguments = parser(job, description)
+    if options:
+        options(arguments)
+    args = arguments.parse_intermixed_args(argv)
+    _log_to_console()
+    try:
+        config = load_config(args.config, args.overrides)
+        if args.print_config:
+            print(to_yaml(config), end="")
+            return 0
+        _run(job, config, args, stage)
+    except GurError as error:
+        print(f"{job}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage) -> None:
+    # Spark is imported only now: a wrong configuration is answered at once.
+    from gur_spark.runs import record
+    from gur_spark.session import build_session
+    from gur_spark.tables import Tables
+
+    tables = Tables.of(build_session(config), config)
+    with record(tables, job, parameters(config, args)) as run:
+        stage(tables, config, args, run)
+
+
+def parameters(config: Config, args: argparse.Namespace) -> dict[str, str]:
+    """The command line as text, for the run's row."""
+    given = {k: v for k, v in vars(args).items() if v not in (None, [], False) and k != "print_config"}
+    return {"pipeline": config.name, **{k: str(v) if not isinstance(v, list) else " ".join(map(str, v)) for k, v in given.items()}}
+
+
+def _log_to_console() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.getLogger("gur_spark").setLevel(logging.INFO)

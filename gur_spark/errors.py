@@ -1,0 +1,57 @@
+"""What the jobs say when they cannot go on.
+
+Every message names what was expected, what came and what is available, so that
+the engineer who reads it in a scheduler's log can act on it without the code.
+"""
+
+from difflib import get_close_matches
+
+
+class GurError(Exception):
+    """Base of every error the package raises on purpose; a job exits with ``exit_code``."""
+
+    exit_code = 1
+
+
+class ConfigError(GurError):
+    """The configuration cannot be used; nothing was started."""
+
+    exit_code = 2
+
+
+class SourceError(GurError):
+    """The raw source cannot be read as the configuration describes it."""
+
+
+class TooManyBadRows(GurError):
+    """The share of rejected rows is above ``source.max_bad_share``; nothing was published."""
+
+
+class TableError(GurError):
+    """A table is missing, or a frame does not keep the table's contract."""
+
+
+class SnapshotError(GurError):
+    """A snapshot is missing, empty, or not the one a model was trained on."""
+
+
+class AggregateOverflow(GurError):
+    """An exact integer sum left its range; the message names the field and the user."""
+
+
+class TrainingError(GurError):
+    """Training cannot start or went wrong (no rows, a loss that is not finite)."""
+
+
+class ModelError(GurError):
+    """A model version is missing, damaged, or does not fit the snapshot it is asked to score."""
+
+
+class EvaluationError(GurError):
+    """A report cannot be made (one class only, a future window that is not complete)."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,71 @@
+"""Small files and folders beside the tables, on any file system pyarrow knows.
+
+Local paths and URIs (``s3://``, ``gs://``, ``abfss://``, ``hdfs://``, ``file:``) alike, with
+neither Spark nor torch: both sides read manifests and artefacts through here.
+"""
+
+from pathlib import Path
+
+from pyarrow import fs
+
+
+def absolute(path: str) -> str:
+    """The path as it must be stored: URIs as they are, local paths absolute.
+
+    A relative path would mean another folder to a Spark Connect server or a worker.
+    """
+    return path if _scheme(path) else str(Path(path).expanduser().resolve())
+
+
+def join(*parts: str) -> str:
+    """Join with forward slashes, which every file system of pyarrow takes."""
+    return "/".join(part.rstrip("/") for part in parts)
+
+
+def exists(path: str) -> bool:
+    filesystem, inner = _open(path)
+    return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
+
+
+def read_bytes(path: str) -> bytes:
+    """Raises FileNotFoundError when nothing is there."""
+    filesystem, inner = _open(path)
+    with filesystem.open_input_stream(inner) as stream:
+        return bytes(stream.read())
+
+
+def read_text(path: str) -> str:
+    return read_bytes(path).decode()
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file, making its folders; not atomic, so write before a table row points to it."""
+    filesystem, inner = _open(path)
+    filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
+    with filesystem.open_output_stream(inner) as stream:
+        stream.write(content)
+
+
+def write_text(path: str, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder and all below it; nothing there is no error."""
+    filesystem, inner = _open(path)
+    if filesystem.get_file_info(inner).type == fs.FileType.Directory:
+        filesystem.delete_dir(inner)
+
+
+def _scheme(path: str) -> str:
+    head, separator, _ = path.partition(":")
+    # A single letter is a Windows drive.
+    return head if separator and len(head) > 1 and "/" not in head else ""
+
+
+def _open(path: str) -> tuple[fs.FileSystem, str]:
+    # Databricks mounts these schemes as folders, for Python on driver and workers alike.
+    if path.startswith("dbfs:/Volumes/"):
+        path = path.removeprefix("dbfs:")
+    filesystem, inner = fs.FileSystem.from_uri(path if _scheme(path) else absolute(path))
+    return filesystem, inner

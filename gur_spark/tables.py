@@ -1,0 +1,102 @@
+"""Delta tables, by path or by name, with writes that can be killed and run again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from gur_spark import storage
+from gur_spark.config import Config
+from gur_spark.errors import TableError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Where one pipeline's tables are, and how they are read and replaced."""
+
+    spark: SparkSession
+    root: str
+    catalog: str | None = None
+    database: str | None = None
+
+    @classmethod
+    def of(cls, spark: SparkSession, config: Config) -> "Tables":
+        t = config.tables
+        return cls(spark=spark, root=storage.absolute(t.root), catalog=t.catalog, database=t.database)
+
+    def folder(self, *parts: str) -> str:
+        """A folder under the root, for Parquet and artefacts."""
+        return storage.join(self.root, *parts)
+
+    def sql_name(self, table: str) -> str:
+        """The table as SQL names it: ``delta.`path` `` or ``catalog.schema.table``."""
+        if self.catalog:
+            return f"`{self.catalog}`.`{self.database}`.`{table}`"
+        return f"delta.`{self.folder(table)}`"
+
+    def exists(self, table: str) -> bool:
+        if self.catalog:
+            return self.spark.catalog.tableExists(self.sql_name(table))
+        return storage.exists(storage.join(self.folder(table), "_delta_log"))
+
+    def read(self, table: str, made_by: str = "") -> DataFrame:
+        """The table as it stands.
+
+        Raises:
+            TableError: it does not exist; ``made_by`` names the job that makes it.
+        """
+        if not self.exists(table):
+            hint = f"; run the {made_by} job first" if made_by else ""
+            raise TableError(f"table {self.sql_name(table)} does not exist{hint}")
+        if self.catalog:
+            return self.spark.read.table(self.sql_name(table))
+        return self.spark.read.format("delta").load(self.folder(table))
+
+    def create(self, table: str, schema: str, partitioned_by: Sequence[str] = ()) -> None:
+        """Make an empty table where there is none; an existing one is left as it is."""
+        if self.exists(table):
+            return
+        partitions = f" PARTITIONED BY ({', '.join(partitioned_by)})" if partitioned_by else ""
+        self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self.sql_name(table)} ({schema}) USING DELTA{partitions}")
+
+    def append(self, frame: DataFrame, table: str) -> None:
+        self._save(frame.write.format("delta").mode("append"), table)
+
+    def replace(self, frame: DataFrame, table: str, predicate: str) -> None:
+        """Replace the rows that satisfy ``predicate`` by ``frame``, in one commit.
+
+        Raises:
+            TableError: the frame has rows outside the predicate, or another schema; nothing was written.
+        """
+        try:
+            self._save(frame.write.format("delta").mode("overwrite").option("replaceWhere", predicate), table)
+        except AnalysisException as error:
+            raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
+
+    def _save(self, writer: object, table: str) -> None:
+        if self.catalog:
+            writer.saveAsTable(self.sql_name(table))  # type: ignore[attr-defined]
+        else:
+            writer.save(self.folder(table))  # type: ignore[attr-defined]
+
+
+def check_keys(frame: DataFrame, key: Sequence[str], what: str) -> int:
+    """Row count of a frame whose key is unique and never null.
+
+    Raises:
+        TableError: a key is null or stands twice.
+    """
+    null_key = F.greatest(*[F.col(k).isNull().cast("int") for k in key], F.lit(0))
+    found = frame.agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.coalesce(F.sum(null_key), F.lit(0)).alias("nulls"),
+        F.count_distinct(*[F.col(k) for k in key]).alias("keys"),
+    ).first()
+    assert found is not None
+    if found["nulls"]:
+        raise TableError(f"{what}: {found['nulls']} rows have no {' or '.join(key)}")
+    if found["keys"] != found["rows"]:
+        raise TableError(f"{what}: {found['rows']} rows for {found['keys']} different ({', '.join(key)}); expected one each")
+    return int(found["rows"])
