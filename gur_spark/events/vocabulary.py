@@ -1,0 +1,180 @@
+"""Category value -> id, stable from fit to fit.
+
+Ids: 0 padding, 1 unknown or rare, 2 missing, then one per kept value. The table ``vocabulary``
+has one row per (field, value, version); the row with a null value is id 2 and counts the events
+without a value, so that every field has a row.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import schema
+from gur_spark.config import Config
+from gur_spark.errors import TableError
+from gur_spark.runs import Run
+from gur_spark.tables import Tables
+
+# Beyond this many ids a broadcast costs more memory than the shuffle it saves.
+BROADCAST_IDS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """One version of the table; version 0 is empty (no categorical field was ever fitted)."""
+
+    version: int
+    hash: str
+    sizes: dict[str, int]
+    """Field -> number of ids, which is the height of an embedding table: largest id + 1."""
+    frame: DataFrame
+    """One row per (field, value): ``field, value, id``."""
+
+
+def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None = None) -> Vocabulary:
+    """Fit every categorical field over ``events`` and return the newest version.
+
+    A value known to the newest version keeps its id whatever its count is now; new ones follow the largest id
+    by count descending, then value. An unchanged mapping makes no new version.
+
+    Args:
+        before: count only events before this UTC date, so that a vocabulary can be fitted as of a past date.
+
+    Raises:
+        TableError: there are no events yet.
+    """
+    events = tables.read("events", made_by="ingest")
+    if before:
+        events = events.where(F.col("event_time") < F.lit(before).cast("timestamp"))
+    tables.create("vocabulary", schema.VOCABULARY)
+    known = read_vocabulary(tables)
+    fields = [field.name for field in config.fields.categorical]
+    mapping = pa.concat_tables([
+        _table_schema().empty_table(),
+        *(_fit_field(events, name, known, config) for name in fields),
+        # A field that left the configuration keeps its ids: it may come back.
+        *(_kept(known, name) for name in sorted(known.sizes.keys() - set(fields))),
+    ])
+    digest = mapping_hash(mapping)
+    if digest != known.hash:
+        _write(tables, mapping, known.version + 1, digest, run)
+        known = read_vocabulary(tables, known.version + 1)
+    run.counts |= {f"{name}_values": known.sizes[name] - schema.FIRST_VALUE_ID for name in fields}
+    run.outputs["vocabulary"] = f"version {known.version}, hash {known.hash}"
+    return known
+
+
+def read_vocabulary(tables: Tables, version: int | None = None) -> Vocabulary:
+    """One version of the vocabulary; the newest when none is given.
+
+    Raises:
+        TableError: there is no such table or version.
+    """
+    table = tables.read("vocabulary", made_by="vocabulary")
+    found = table.groupBy("version", "hash", "field").agg((F.max("id") + 1).alias("size")).collect()
+    versions = sorted({row["version"] for row in found})
+    wanted = version if version is not None else max(versions, default=0)
+    if version is not None and version not in versions:
+        raise TableError(f"vocabulary has no version {version}; available: {versions or 'none'}")
+    rows = [row for row in found if row["version"] == wanted]
+    return Vocabulary(
+        version=wanted,
+        hash=rows[0]["hash"] if rows else mapping_hash(_table_schema().empty_table()),
+        sizes={row["field"]: row["size"] for row in sorted(rows, key=lambda row: row["field"])},
+        frame=table.where(F.col("version") == wanted).select("field", "value", "id"),
+    )
+
+
+def encode(events: DataFrame, vocabulary: Vocabulary, fields: Sequence[str]) -> DataFrame:
+    """Replace each categorical text column by its int id: 2 for null, 1 for a value without an id.
+
+    Raises:
+        TableError: the vocabulary was not fitted on one of the fields.
+    """
+    for name in fields:
+        if name not in vocabulary.sizes:
+            raise TableError(
+                f"vocabulary version {vocabulary.version} has no field '{name}'; "
+                f"available: {list(vocabulary.sizes)}; run the vocabulary job again"
+            )
+        events = _encode_field(events, vocabulary, name)
+    return events
+
+
+def mapping_hash(mapping: pa.Table) -> str:
+    """16 hex digits over the sorted (field, value, id); counts do not take part."""
+    ordered = mapping.select(["field", "value", "id"]).sort_by([("field", "ascending"), ("id", "ascending")])
+    digest = sha256()
+    for batch in ordered.to_batches(max_chunksize=65_536):
+        for field, value, identifier in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            digest.update(json.dumps([field, value, identifier]).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _encode_field(events: DataFrame, vocabulary: Vocabulary, name: str) -> DataFrame:
+    value, identifier = f"_{name}_value", f"_{name}_id"
+    ids = vocabulary.frame.where(F.col("field") == name).select(
+        F.col("value").alias(value), F.col("id").alias(identifier)
+    )
+    if vocabulary.sizes[name] <= BROADCAST_IDS:
+        ids = F.broadcast(ids)
+    # Null equals nothing, so a missing value never finds the vocabulary's own null row.
+    joined = events.join(ids, F.col(name) == F.col(value), "left")
+    found = F.coalesce(F.col(identifier), F.lit(schema.UNKNOWN_ID))
+    encoded = F.when(F.col(name).isNull(), F.lit(schema.MISSING_ID)).otherwise(found)
+    return joined.select(*[encoded.alias(name) if c == name else F.col(c) for c in events.columns])
+
+
+def _table_schema() -> pa.Schema:
+    return pa.schema({"field": pa.string(), "value": pa.string(), "id": pa.int32(), "count": pa.int64()})
+
+
+def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) -> pa.Table:
+    """The field's rows of the next version: the missing value, known values by id, new values."""
+    first_new = known.sizes.get(name, schema.FIRST_VALUE_ID)
+    known_values = first_new - schema.FIRST_VALUE_ID
+    kept = max(config.vocabulary.max_size, known_values)
+    counts = events.groupBy(F.col(name).alias("value")).agg(F.count(F.lit(1)).alias("count"))
+    if known_values:
+        counts = counts.join(_values(known, name), "value", "full")
+    else:
+        counts = counts.withColumn("id", F.lit(None).cast("int"))
+    frequent = F.col("count") >= config.vocabulary.min_count
+    ranked = counts.where(F.col("value").isNotNull() & (F.col("id").isNotNull() | frequent))
+    top = ranked.orderBy(F.col("id").asc_nulls_last(), F.col("count").desc(), "value").limit(kept).toArrow()
+    missing = events.where(F.col(name).isNull()).count()
+    new = top.num_rows - known_values
+    ids = np.concatenate([top["id"].to_numpy()[:known_values], np.arange(first_new, first_new + new)])
+    return pa.table({
+        "field": [name] * (top.num_rows + 1),
+        "value": pa.concat_arrays([pa.array([None], pa.string()), *top["value"].cast(pa.string()).chunks]),
+        "id": np.concatenate([[schema.MISSING_ID], ids]).astype("int32"),
+        "count": np.concatenate([[missing], top["count"].fill_null(0).to_numpy()]).astype("int64"),
+    }, schema=_table_schema())
+
+
+def _values(known: Vocabulary, name: str) -> DataFrame:
+    rows = (F.col("field") == name) & F.col("value").isNotNull()
+    return known.frame.where(rows).select("value", "id")
+
+
+def _kept(known: Vocabulary, name: str) -> pa.Table:
+    """The rows of a field that was not counted this time."""
+    rows = known.frame.where(F.col("field") == name).withColumn("count", F.lit(0).cast("bigint"))
+    return rows.orderBy("id").toArrow().cast(_table_schema())
+
+
+def _write(tables: Tables, mapping: pa.Table, version: int, digest: str, run: Run) -> None:
+    stamps: dict[str, Column] = {
+        "version": F.lit(version), "hash": F.lit(digest), "created": F.lit(run.started),
+    }
+    frame = tables.spark.createDataFrame(mapping).withColumns(stamps)
+    # Not an append: two fits at once must not both become this version.
+    tables.replace(frame, "vocabulary", f"version = {version}")

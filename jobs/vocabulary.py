@@ -1,0 +1,31 @@
+"""Number the category values of the events, keeping every id that was given before."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gur_spark import cli
+from gur_spark.config import Config
+
+if TYPE_CHECKING:
+    from gur_spark.runs import Run
+    from gur_spark.tables import Tables
+
+
+def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
+    from gur_spark.events.vocabulary import fit_vocabulary
+
+    fit_vocabulary(tables, config, run, before=args.before)
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("--before", type=cli.day, metavar="DATE", help="count only events before this UTC date")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("vocabulary", (__doc__ or "").splitlines()[0], stage, argv, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
