@@ -1,0 +1,180 @@
+"""Every file in conf/ loads; what is wrong is named, before Spark starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gur_spark import cli
+from gur_spark.config import base_file, check, load_config, to_yaml
+from gur_spark.errors import ConfigError
+
+CONF = Path(__file__).parents[1] / "conf"
+PIPELINES = sorted(file for file in CONF.glob("*.yaml") if file != base_file())
+
+DEMO = load_config(CONF / "demo.yaml").model_dump(mode="json", by_alias=True)
+
+MINIMAL = """\
+name: shop
+tables: {root: build/shop}
+source: {path: landings}
+fields:
+  user_id: {column: customer, type: long}
+  event_time: {column: time, format: iso8601}
+  categorical: [{name: item, column: sku}]
+  numeric: [{name: amount, column: amount, step: 0.01}]
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path):
+    file = tmp_path / "shop.yaml"
+    file.write_text(MINIMAL)
+    return file
+
+
+def message_of(file, *overrides):
+    with pytest.raises(ConfigError) as error:
+        load_config(file, overrides)
+    return str(error.value)
+
+
+def test_there_are_pipelines_to_test():
+    assert {"demo", "online_retail", "mobile_game1", "deskdrop"} <= {file.stem for file in PIPELINES}
+
+
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
+def test_every_pipeline_in_conf_loads_and_is_named_after_its_file(file):
+    assert load_config(file).name == file.stem
+
+
+@pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
+def test_what_print_config_shows_is_the_same_pipeline_again(file, capsys, tmp_path):
+    assert cli.main("ingest", "Ingest.", _never, ["--config", str(file), "--print-config"]) == 0
+    shown = capsys.readouterr().out
+    assert check(yaml.safe_load(shown), "shown") == load_config(file)
+    again = tmp_path / "again.yaml"
+    again.write_text(shown)
+    assert to_yaml(load_config(again)) == shown
+
+
+def test_an_environment_variable_names_the_folder_of_the_real_logs(monkeypatch):
+    monkeypatch.setenv("GUR_SPARK_DATA", "/logs")
+    assert load_config(CONF / "online_retail.yaml").source.path == "/logs/online_retail"
+    monkeypatch.delenv("GUR_SPARK_DATA")
+    assert load_config(CONF / "online_retail.yaml").source.path == "../shared/data/online_retail"
+
+
+def test_base_then_file_then_overrides(minimal):
+    config = load_config(minimal, ["aggregates.windows=[1,2]", "tables.root=/elsewhere", "source.path=s3://bucket/log"])
+    assert (config.vocabulary.min_count, config.aggregates.windows) == (2, [1, 2])
+    assert (config.tables.root, config.source.path) == ("/elsewhere", "s3://bucket/log")
+
+
+def test_a_step_is_the_decimal_that_was_written(minimal):
+    assert str(load_config(minimal).fields.numeric[0].step) == "0.01"
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("vocabulary.min_cuont=3", ["vocabulary.min_cuont", "unknown key", "did you mean 'min_count'?"]),
+        ("fields.user_id.colum=x", ["fields.user_id.colum", "unknown key", "did you mean 'column'?"]),
+        ("sourc.path=x", ["sourc", "unknown key", "did you mean 'source'?"]),
+        ("aggregates.windows=[0,7]", ["aggregates.windows.0", "greater than or equal to 1", "got 0"]),
+        ("aggregates.windows=[30,7]", ["aggregates.windows", "ascending windows", "got [30, 7]"]),
+        ("training.epochs=many", ["training.epochs", "valid integer", "got 'many'"]),
+        ("training.as_of=[2011-02-30]", ["training.as_of.0", "date", "got '2011-02-30'"]),
+        ("engine=spork", ["engine", "'local', 'connect', 'databricks' or 'spark'", "got 'spork'"]),
+        ("fields.user_id.type=int", ["fields.user_id.type", "'long' or 'string'", "got 'int'"]),
+        ("fields.event_time.time_zone=Europe/Londn", ["fields.event_time.time_zone", "did you mean 'Europe/London'?"]),
+        ("source.landing_pattern=x", ["source.landing_pattern", "a group around the date", "got 'x'"]),
+        ("source.path=null", ["source", "format 'csv' needs source.path"]),
+        ("engine=connect", ["engine 'connect' needs spark.remote"]),
+        ("tables.catalog=main", ["tables", "catalog and schema go together"]),
+        ("dedupe={policy: key, key: [itm]}", ["dedupe.key", "'itm'", "available", "did you mean 'item'?"]),
+        ("dedupe.policy=key", ["dedupe", "policy 'key' needs key"]),
+        ("model={loss: mse, tables: trained}", ["model", "needs tables 'frozen'"]),
+        ("fields.numeric=[{name: a, column: a, step: 0}]", ["fields.numeric.0.step", "greater than 0", "got 0"]),
+        ("fields.numeric=[{name: a, column: a}]", ["fields.numeric.0.step", "required, and not given"]),
+        ("fields.numeric=[{name: item, column: a, step: 1}]", ["fields", "two fields are named 'item'"]),
+        ("fields.categorical=[{name: as_of, column: a}]", ["'as_of' is a name of gur_spark's own"]),
+        ("filters=[{column: c, keep: in}]", ["filters.0", "'in' and 'not_in' need values"]),
+        ("no_equals_sign", ["override 'no_equals_sign'", "expected key.path=value"]),
+        ("tables.root=${oc.env:SURELY_NOT_SET_ANYWHERE}", ["SURELY_NOT_SET_ANYWHERE"]),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_path_what_was_expected_and_what_came(minimal, override, parts):
+    message = message_of(minimal, override)
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_all_that_is_wrong_is_told_at_once(minimal):
+    message = message_of(minimal, "training.epochs=0", "scoring.batch_rows=x")
+    assert "training.epochs" in message
+    assert "scoring.batch_rows" in message
+
+
+def test_a_missing_section_is_named(tmp_path):
+    file = tmp_path / "shop.yaml"
+    file.write_text(MINIMAL.replace("tables: {root: build/shop}\n", ""))
+    assert "tables: required, and not given" in message_of(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"- a list\n", "expected a mapping of keys, got a ListConfig"),
+        (b"name: [unclosed\n", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"name: ${nothing.here}\n", "nothing.here"),
+    ],
+    ids=["a list", "broken YAML", "no text", "broken interpolation"],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, part):
+    file = tmp_path / "shop.yaml"
+    file.write_bytes(content)
+    message = message_of(file)
+    assert str(file) in message
+    assert part in message
+
+
+def test_a_missing_file_names_the_nearest(minimal):
+    message = message_of(minimal.with_name("shopp.yaml"))
+    assert "shopp.yaml' does not exist" in message
+    assert "did you mean 'shop.yaml'?" in message
+
+
+def test_a_configuration_cannot_be_changed_afterwards(minimal):
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(minimal).training.epochs = 3
+
+
+@given(windows=st.lists(st.integers(min_value=-5, max_value=4000), max_size=5))
+def test_windows_are_accepted_exactly_when_they_ascend_between_1_and_3650_days(windows):
+    values = {**DEMO, "aggregates": {**DEMO["aggregates"], "windows": windows}}
+    valid = bool(windows) and sorted(set(windows)) == windows and windows[0] >= 1 and windows[-1] <= 3650
+    if valid:
+        assert check(values, "test").aggregates.windows == windows
+    else:
+        with pytest.raises(ConfigError, match=r"aggregates\.windows"):
+            check(values, "test")
+
+
+def test_a_wrong_configuration_ends_with_code_2_before_spark_is_imported(minimal):
+    program = (
+        "import sys; from gur_spark import cli; code = cli.main('ingest', 'Ingest.', None, sys.argv[1:]);"
+        "print(code, sorted({'pyspark', 'torch'} & set(sys.modules)))"
+    )
+    arguments = ["--config", str(minimal), "training.epochs=0"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+    assert done.stderr.startswith(f"ingest: {minimal} is not a valid configuration:\n  training.epochs: ")
+
+
+def _never(*_):
+    raise AssertionError("the stage must not run")
