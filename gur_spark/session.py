@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyspark
 from pyspark.sql import SparkSession
 
-from gur_spark.config import Config
+from gur_spark.config import Config, Spark
 from gur_spark.errors import ConfigError
 
 # 4.4.1 has a Python package but no jar; the 4.2 in the name is Spark's version.
@@ -38,11 +39,9 @@ def build_session(config: Config) -> SparkSession:
     Raises:
         ConfigError: no Java for a local session, or no address for Connect.
     """
-    # Workers take the `python3` on PATH otherwise, which is not this environment's.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     match config.engine:
         case "local":
-            session = _local(config)
+            session = local_session(local_conf(config.spark) | config.spark.conf, config.name)
         case "connect":
             session = SparkSession.builder.remote(config.spark.remote or "").getOrCreate()
         case "databricks":
@@ -57,21 +56,21 @@ def build_session(config: Config) -> SparkSession:
     return session
 
 
-def local_conf(cores: int, memory: str, shuffle_partitions: int) -> dict[str, str]:
+def local_conf(spark: Spark) -> dict[str, str]:
     """Settings of a small local session; also those of the Connect server that tests start."""
     delta = {} if _has_delta() else {"spark.jars.packages": DELTA_JAR}
     return {
         **delta,
         **DELTA_CONF,
         **RUNTIME_CONF,
-        "spark.master": f"local[{cores}]",
-        "spark.driver.memory": memory,
+        "spark.master": f"local[{spark.cores}]",
+        "spark.driver.memory": spark.memory,
         "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
-        "spark.sql.shuffle.partitions": str(shuffle_partitions),
+        "spark.sql.shuffle.partitions": str(spark.shuffle_partitions),
         # Delta's default of 50 makes 50 tasks of a log that has ten lines.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.databricks.delta.retentionDurationCheck.enabled": "true",
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(spark.cores),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -79,12 +78,20 @@ def local_conf(cores: int, memory: str, shuffle_partitions: int) -> dict[str, st
     }
 
 
-def _local(config: Config) -> SparkSession:
+def local_session(conf: Mapping[str, str], name: str) -> SparkSession:
+    """A session in this process's own JVM.
+
+    Raises:
+        ConfigError: there is no Java.
+    """
     if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
         raise ConfigError(NO_JAVA)
-    builder = SparkSession.builder.appName(f"gur_spark {config.name}")
-    settings = local_conf(config.spark.cores, config.spark.memory, config.spark.shuffle_partitions)
-    for key, value in {**settings, **config.spark.conf}.items():
+    # Workers take the `python3` on PATH otherwise, which is not this environment's.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # Spares a warning about host names, and nothing of a local session listens to the network.
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder.appName(f"gur_spark {name}")
+    for key, value in conf.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
 

@@ -1,0 +1,64 @@
+"""Events -> one row per user of a snapshot, on Spark: narrow, shuffle by user, one kernel."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark.features.kernel import aggregate_partition
+from gur_spark.schema import Manifest
+
+_SQL_TYPES = {"long": "BIGINT", "double": "DOUBLE", "array<int>": "ARRAY<INT>", "date": "DATE", "string": "STRING"}
+_EPOCH = date(1970, 1, 1)
+
+
+def known_at(as_of: date, delay_days: int) -> datetime:
+    """Until when landings count for a snapshot: as_of midnight UTC plus the delay."""
+    return datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC) + timedelta(days=delay_days)
+
+
+def snapshot_events(events: DataFrame, as_of: date, known_at: datetime, longest_window: int) -> DataFrame:
+    """``S(as_of, known_at, w)``: events of the window that had landed before ``known_at``."""
+    start, end = _midnight(as_of - timedelta(days=longest_window)), _midnight(as_of)
+    landed = F.col("landed_on").cast("timestamp")
+    return events.where(
+        (F.col("event_time") >= start) & (F.col("event_time") < end) & (landed < F.lit(_text(known_at)).cast("timestamp"))
+    )
+
+
+def aggregate(encoded: DataFrame, manifest: Manifest, as_of: date, users: DataFrame | None = None) -> DataFrame:
+    """One row per user_id with the manifest's columns.
+
+    Args:
+        encoded: the snapshot's events, categorical columns as vocabulary ids.
+        users: frame with user_id; each of them gets a row, with or without events.
+
+    Raises:
+        AggregateOverflow: (when the frame is computed) a sum left its exact range.
+    """
+    numeric = [f.name for f in manifest.numeric]
+    age = F.unix_micros(_midnight(as_of)) - F.unix_micros("event_time")
+    rows = encoded.select("user_id", age.alias("age_us"), *numeric, *manifest.categorical)
+    if users is not None:
+        rows = rows.unionByName(users.select("user_id"), allowMissingColumns=True)
+    as_of_days = (as_of - _EPOCH).days
+
+    def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return aggregate_partition(batches, manifest, as_of_days)
+
+    return rows.repartition("user_id").mapInArrow(kernel, output_schema(manifest))
+
+
+def output_schema(manifest: Manifest) -> str:
+    """The aggregates' columns as a Spark schema."""
+    return ", ".join(f"{c.name} {_SQL_TYPES[c.dtype]}" for c in manifest.columns)
+
+
+def _midnight(day: date) -> Column:
+    return F.lit(f"{day} 00:00:00+00:00").cast("timestamp")
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(sep=" ")

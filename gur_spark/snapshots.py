@@ -1,0 +1,152 @@
+"""Aggregate snapshots: written as immutable folders, made visible by one row in ``snapshots``."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import schema, storage
+from gur_spark.config import Config
+from gur_spark.errors import SnapshotError
+from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
+from gur_spark.features import windows
+from gur_spark.runs import Run
+from gur_spark.schema import Manifest, NumericField, make_manifest
+from gur_spark.tables import Tables, check_keys
+
+log = logging.getLogger("gur_spark")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One row of ``snapshots``."""
+
+    as_of: date
+    known_at: datetime
+    path: str
+    manifest_hash: str
+    vocabulary_version: int
+    vocabulary_hash: str
+    rows: int
+    checksum: str
+
+    @property
+    def data(self) -> str:
+        """The Parquet folder."""
+        return storage.join(self.path, "data")
+
+    def manifest(self) -> Manifest:
+        """The manifest beside the data.
+
+        Raises:
+            SnapshotError: it is gone, or was altered.
+        """
+        try:
+            manifest = Manifest.from_json(storage.read_text(storage.join(self.path, "manifest.json")))
+        except (FileNotFoundError, ValueError) as error:
+            raise SnapshotError(f"snapshot {self.as_of} at {self.path}: {error}") from error
+        if manifest.hash != self.manifest_hash:
+            raise SnapshotError(
+                f"snapshot {self.as_of} at {self.path}: manifest has hash {manifest.hash}, expected {self.manifest_hash}"
+            )
+        return manifest
+
+
+def manifest_of(config: Config) -> Manifest:
+    """The manifest a configuration declares."""
+    numeric = [NumericField(name=f.name, step=f.step, transform=f.transform) for f in config.fields.numeric]
+    categorical = [f.name for f in config.fields.categorical]
+    return make_manifest(config.fields.user_id.type, config.aggregates.windows, numeric, categorical)
+
+
+def aggregate_snapshot(tables: Tables, config: Config, as_of: date, run: Run, vocabulary_version: int | None = None) -> Snapshot:
+    """Compute the snapshot of ``as_of``, write its folder, and make it visible.
+
+    A killed run leaves a folder that no row names; running again makes a new one.
+
+    Raises:
+        TableError: ``events`` or ``vocabulary`` does not exist, or a user has two rows.
+        SnapshotError: nobody had an event in the longest window and no users list is given.
+    """
+    manifest = manifest_of(config)
+    vocabulary = read_vocabulary(tables, vocabulary_version)
+    known_at = windows.known_at(as_of, config.aggregates.delay_days)
+    path = tables.folder("aggregates", as_of.isoformat(), run.id)
+    frame = _aggregates(tables, config, manifest, vocabulary, as_of, known_at)
+    frame.write.mode("overwrite").parquet(storage.join(path, "data"))
+    storage.write_text(storage.join(path, "manifest.json"), manifest.to_json())
+    written = tables.spark.read.parquet(storage.join(path, "data"))
+    rows = check_keys(written, ["user_id"], f"aggregates of {as_of}")
+    if not rows:
+        storage.remove_folder(path)
+        raise SnapshotError(
+            f"no event in the {manifest.windows[-1]} days before {as_of} that had landed before {known_at:%Y-%m-%d %H:%M}; "
+            + _range(tables)
+        )
+    snapshot = Snapshot(
+        as_of=as_of,
+        known_at=known_at,
+        path=path,
+        manifest_hash=manifest.hash,
+        vocabulary_version=vocabulary.version,
+        vocabulary_hash=vocabulary.hash,
+        rows=rows,
+        checksum=checksum(written),
+    )
+    _make_visible(tables, snapshot, run.id)
+    log.info("snapshot %s: %s users, checksum %s", as_of, f"{rows:,}", snapshot.checksum)
+    return snapshot
+
+
+def find_snapshot(tables: Tables, config: Config, as_of: date) -> Snapshot:
+    """The visible snapshot of a date, as known at the configured delay.
+
+    Raises:
+        SnapshotError: there is none; the message lists the dates there are.
+    """
+    known_at = windows.known_at(as_of, config.aggregates.delay_days)
+    all_rows = tables.read("snapshots", made_by="aggregate")
+    row = all_rows.where((F.col("as_of") == F.lit(as_of)) & (F.col("known_at") == F.lit(known_at))).first()
+    if row is None:
+        known = [f"{r.as_of} (known at {r.known_at:%Y-%m-%d %H:%M})" for r in all_rows.orderBy("as_of", "known_at").collect()]
+        raise SnapshotError(f"no snapshot of {as_of} known at {known_at:%Y-%m-%d %H:%M}; available: {known}")
+    fields = {name: row[name] for name in Snapshot.__dataclass_fields__}
+    # Spark gives a naive time in the zone of the driver's process.
+    fields["known_at"] = known_at
+    return Snapshot(**fields)
+
+
+def checksum(frame: DataFrame) -> str:
+    """Content checksum over rows, whatever their order: the exact sum of a 64-bit hash per row.
+
+    NaN and -0.0 do not occur in aggregates, so equal content means equal hashes.
+    """
+    total = frame.select(F.xxhash64(*frame.columns).cast("decimal(38,0)").alias("h")).agg(F.sum("h")).first()
+    assert total is not None
+    return f"{int(total[0] or 0) % 2**64:016x}"
+
+
+def _aggregates(
+    tables: Tables, config: Config, manifest: Manifest, vocabulary: Vocabulary, as_of: date, known_at: datetime
+) -> DataFrame:
+    events = windows.snapshot_events(tables.read("events", made_by="ingest"), as_of, known_at, manifest.windows[-1])
+    encoded = encode(events, vocabulary, manifest.categorical)
+    users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)) if config.aggregates.users else None
+    return windows.aggregate(encoded, manifest, as_of, users)
+
+
+def _make_visible(tables: Tables, snapshot: Snapshot, run_id: str) -> None:
+    values = {**vars(snapshot), "run_id": run_id, "created": datetime.now(UTC)}
+    names = [column.split()[0] for column in schema.SNAPSHOTS.split(", ")]
+    frame = tables.spark.createDataFrame([tuple(values[name] for name in names)], schema.SNAPSHOTS).coalesce(1)
+    tables.create("snapshots", schema.SNAPSHOTS)
+    known_at = f"TIMESTAMP '{snapshot.known_at:%Y-%m-%d %H:%M:%S}'"
+    tables.replace(frame, "snapshots", f"as_of = DATE '{snapshot.as_of}' AND known_at = {known_at}")
+
+
+def _range(tables: Tables) -> str:
+    found = tables.read("events").agg(F.min("event_time"), F.max("event_time"), F.min("landed_on"), F.max("landed_on")).first()
+    assert found is not None
+    return f"events run from {found[0]} to {found[1]}, landed from {found[2]} to {found[3]}"
