@@ -1,0 +1,271 @@
+"""Raw log to ``events`` and ``quarantine``, one landing at a time or all at once.
+
+The rows are parsed once into a staging folder and counted there; nothing is visible before the counts are good.
+Then two commits follow, ``quarantine`` and ``events``, each replacing the landings of the run: after a kill between
+them the same run, made again, replaces both.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import reduce
+from operator import and_
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import schema, storage
+from gur_spark.config import Config
+from gur_spark.errors import SourceError, TableError
+from gur_spark.events.parse import check_pattern, parse_rows
+from gur_spark.events.quality import Tally, refuse_bad_rows, tally
+from gur_spark.events.source import (
+    BrokenFile,
+    File,
+    check_columns,
+    fingerprint,
+    list_files,
+    raw_files,
+    raw_table,
+)
+from gur_spark.runs import Run
+from gur_spark.tables import Tables
+
+log = logging.getLogger("gur_spark")
+
+BULK = "bulk"
+"""Name of the one landing of a bulk load in ``runs.inputs``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one run ingests."""
+
+    landings: Mapping[str, Sequence[File]]
+    """Landing (its ISO date, or ``bulk``) -> its files."""
+    mapping: str
+    """The parts of the configuration that decide what becomes of a raw row, as text."""
+
+    @property
+    def files(self) -> list[File]:
+        return [file for files in self.landings.values() for file in files]
+
+    def fingerprints(self, without: Iterable[File] = ()) -> dict[str, str]:
+        gone = set(without)
+        kept = {name: [f for f in files if f not in gone] for name, files in self.landings.items()}
+        return {name: fingerprint(files, self.mapping) for name, files in kept.items() if files or not gone}
+
+
+def ingest(tables: Tables, config: Config, run: Run, landings: Sequence[date] = (), everything: bool = False) -> None:
+    """Ingest the landings that are new or changed since their last successful run, or those that are named.
+
+    Args:
+        landings: replace exactly these, changed or not.
+        everything: replace every landing of the source, changed or not.
+
+    Raises:
+        SourceError: there is nothing to read, or it is not what the configuration describes.
+        TooManyBadRows: the share of rejected rows is above ``source.max_bad_share``; nothing was written.
+    """
+    check_pattern(tables.spark, config.fields.event_time)
+    batch = _choose(tables, config, landings, everything)
+    run.counts |= dict.fromkeys(("rows_read", "accepted", "deduplicated", "filtered", "quarantined"), 0)
+    run.counts |= {"files": len(batch.files), "files_quarantined": 0}
+    if not batch.landings:
+        log.info("ingest: no new or changed landing, nothing to do")
+        return
+    staging = tables.folder("_staging", run.id)
+    try:
+        broken = _stage(tables, config, batch, staging)
+        _publish(tables, config, run, batch, broken, staging)
+    finally:
+        storage.remove_folder(staging)
+
+
+def _choose(tables: Tables, config: Config, landings: Sequence[date], everything: bool) -> Batch:
+    found = _landings(tables, config)
+    wanted = [day.isoformat() for day in landings]
+    unknown = sorted(set(wanted) - found.landings.keys())
+    if unknown:
+        raise SourceError(f"landing {', '.join(unknown)} is not in the source; available: {_span(found.landings)}")
+    if not everything and not wanted:
+        known = _known_fingerprints(tables)
+        # A table has no files whose changes could be seen: it is read again each time.
+        wanted = [n for n, made in found.fingerprints().items() if known.get(n) != made or not found.landings[n]]
+    chosen = {name: files for name, files in found.landings.items() if everything or name in wanted}
+    return Batch(landings=chosen, mapping=found.mapping)
+
+
+def _landings(tables: Tables, config: Config) -> Batch:
+    where = {"path", "landing_pattern", "max_bad_share"}
+    mapping = config.model_dump_json(include={"source", "fields", "filters", "dedupe"}, exclude={"source": where})
+    if config.source.format in ("delta", "table"):
+        return Batch(landings={BULK: []}, mapping=mapping)
+    landings: dict[str, list[File]] = defaultdict(list)
+    for file in list_files(tables.spark, config.source):
+        landings[file.landing.isoformat() if file.landing else BULK].append(file)
+    return Batch(landings=dict(sorted(landings.items())), mapping=mapping)
+
+
+def _span(landings: Mapping[str, Sequence[File]]) -> str:
+    return f"{len(landings)} from {min(landings)} to {max(landings)}"
+
+
+def _known_fingerprints(tables: Tables) -> dict[str, str]:
+    """Landing -> fingerprint of its newest successful ingest."""
+    if not tables.exists("runs") or not tables.exists("events"):
+        return {}
+    done = tables.read("runs").where("job = 'ingest' AND status = 'succeeded'")
+    known: dict[str, str] = {}
+    for row in done.orderBy("started").select("inputs").collect():
+        known |= row["inputs"]
+    return known
+
+
+def _stage(tables: Tables, config: Config, batch: Batch, staging: str) -> list[BrokenFile]:
+    """Parse the batch into the staging folder; returns the files that could not be used."""
+    if not batch.files:
+        _write(parse_rows(raw_table(tables.spark, config), config), staging)
+        return []
+    try:
+        return _stage_files(tables, config, batch.files, staging)
+    except PySparkException:
+        unreadable = _unreadable(tables, config, batch.files)
+        if not unreadable:
+            raise
+    listed = {file.path for file in _still_there(tables, config)}
+    broken = [
+        BrokenFile(file=file, reason="broken_file" if file.path in listed else "vanished_file") for file in unreadable
+    ]
+    readable = [file for file in batch.files if file not in set(unreadable)]
+    return broken + _stage_files(tables, config, readable, staging)
+
+
+def _stage_files(tables: Tables, config: Config, files: Sequence[File], staging: str) -> list[BrokenFile]:
+    raw, broken = raw_files(tables.spark, config, files)
+    if raw is None and not tables.exists("events"):
+        check_columns(tables.spark, config, broken)
+    if raw is not None:
+        _write(parse_rows(raw, config), staging)
+    return broken
+
+
+def _write(rows: DataFrame, staging: str) -> None:
+    rows.write.mode("overwrite").parquet(staging)
+
+
+def _unreadable(tables: Tables, config: Config, files: Sequence[File]) -> list[File]:
+    """The files that Spark cannot read to their end, found by halves."""
+    try:
+        raw, _ = raw_files(tables.spark, config, files)
+        if raw is not None:
+            raw.write.format("noop").mode("overwrite").save()
+        return []
+    except PySparkException as error:
+        if len(files) == 1:
+            log.warning("ingest: %s cannot be read: %s", files[0].path, str(error).splitlines()[0])
+            return list(files)
+    half = len(files) // 2
+    return _unreadable(tables, config, files[:half]) + _unreadable(tables, config, files[half:])
+
+
+def _still_there(tables: Tables, config: Config) -> list[File]:
+    try:
+        return list_files(tables.spark, config.source)
+    except SourceError:
+        return []
+
+
+def _publish(
+    tables: Tables, config: Config, run: Run, batch: Batch, broken: Sequence[BrokenFile], staging: str
+) -> None:
+    columns = schema.events_schema(
+        config.fields.user_id.type,
+        [field.name for field in config.fields.categorical],
+        [field.name for field in config.fields.numeric],
+    )
+    staged = tables.spark.read.parquet(staging) if storage.exists(staging) else None
+    found = tally(staged, config) if staged is not None else Tally()
+    refuse_bad_rows(found, config)
+    tables.create("quarantine", schema.quarantine_schema())
+    tables.create("events", columns)
+    _replace_quarantine(tables, batch, broken, staged)
+    vanished = [b.file for b in broken if b.reason == "vanished_file"]
+    run.inputs |= batch.fingerprints(without=vanished)
+    written = _replace_events(tables, config, sorted(run.inputs), staged, found) if run.inputs else 0
+    run.counts |= found.counts(written) | {"files_quarantined": len(broken)}
+    run.outputs |= {"events": tables.sql_name("events"), "quarantine": tables.sql_name("quarantine")}
+    _check_counts(run, config)
+
+
+def _replace_quarantine(
+    tables: Tables, batch: Batch, broken: Sequence[BrokenFile], staged: DataFrame | None
+) -> None:
+    rows = [(b.file.landing, b.file.path, b.reason, b.field, None) for b in broken]
+    frame = tables.spark.createDataFrame(rows, schema.quarantine_schema())
+    if staged is not None:
+        rejected = staged.where(F.col("status") == "rejected")
+        frame = frame.unionByName(rejected.select("landed_on", "source_file", "reason", "field", "raw"))
+    tables.replace(frame, "quarantine", _within(sorted(batch.landings), "reason"))
+
+
+def _replace_events(
+    tables: Tables, config: Config, landings: Sequence[str], staged: DataFrame | None, found: Tally
+) -> int:
+    """Replace the landings' rows; returns how many they have now."""
+    table = tables.read("events")
+    within = _within(landings, "landed_on")
+    if staged is None:
+        events = table.limit(0)
+    else:
+        accepted = staged.where(F.col("status") == "accepted").select(table.columns)
+        others = table.where(f"NOT ({within})") if found.accepted else table.limit(0)
+        events = deduplicate(accepted, others, config, found)
+    tables.replace(events, "events", within)
+    return tables.read("events").where(within).count()
+
+
+def deduplicate(accepted: DataFrame, others: DataFrame, config: Config, found: Tally) -> DataFrame:
+    """One row per event of the batch that ``others``, the events of other landings, do not have.
+
+    Of equal events the first landing wins; with a key, rows of one landing are put in the order of their columns.
+    """
+    if config.dedupe.policy == "none":
+        return accepted
+    columns = [name for name in accepted.columns if name != "landed_on"]
+    key = config.dedupe.key or columns
+    rest = [name for name in columns if name not in key]
+    # The least struct is the first landing's, then the first by the order of the columns: a total order.
+    first = F.min(F.struct("landed_on", *rest)).alias("first")
+    unique = accepted.groupBy(*key).agg(first).select(*key, "first.*").select(accepted.columns)
+    if config.source.layout == "bulk":
+        return unique
+    if "event_time" in key and found.first_time and found.last_time:
+        others = others.where(F.col("event_time").between(found.first_time, found.last_time))
+    seen = others.select([F.col(name).alias(f"seen {name}") for name in key])
+    same = reduce(and_, [F.col(name).eqNullSafe(F.col(f"`seen {name}`")) for name in key])
+    return unique.join(seen, same, "left_anti")
+
+
+def _within(landings: Sequence[str], always: str) -> str:
+    """Predicate of the rows of these landings; a bulk load is the whole table."""
+    if list(landings) == [BULK]:
+        return f"{always} IS NOT NULL"
+    days = ", ".join(f"DATE'{day}'" for day in landings)
+    return f"landed_on IN ({days})"
+
+
+def _check_counts(run: Run, config: Config) -> None:
+    """Every raw row has one fate.
+
+    Raises:
+        TableError: the counts of the staged rows and of the written events do not add up.
+    """
+    counts = run.counts
+    fates = sum(counts[fate] for fate in ("accepted", "deduplicated", "filtered", "quarantined"))
+    lost = counts["deduplicated"] < 0 or (counts["deduplicated"] > 0 and config.dedupe.policy == "none")
+    if fates != counts["rows_read"] or lost:
+        raise TableError(f"ingest lost count of its rows: {counts}; run it again, and report this if it stays")

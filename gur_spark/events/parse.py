@@ -1,0 +1,289 @@
+"""Raw text to typed fields, or to the reason why a row is rejected.
+
+Everything is a Column expression with ``try_`` functions: no row can stop the job. Each field has a value and
+problems in a fixed order; the first problem of the first field is the row's ``reason`` and ``field``.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import reduce
+from itertools import zip_longest
+from operator import and_, or_
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from gur_spark import schema
+from gur_spark.config import Categorical, Config, EventTime, Filter, Numeric, Source, UserId
+from gur_spark.errors import ConfigError
+from gur_spark.events.source import text_of
+
+MICROS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
+
+ISO_DATE_TIME = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
+ISO_OFFSET = r" ?(Z|[+-]\d{2}:?\d{2})"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+# Longer than any number in range: Java needs seconds to read a number of a million digits.
+MAX_NUMBER_CHARS = 100
+
+# Two factors of this type have an exact product.
+FACTOR = "DECIMAL(18,8)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """How one column of ``events`` is made.
+
+    ``parts`` are expressions that later parts, ``value``, ``problems`` and ``rounded`` refer to by name; as columns of
+    their own they are evaluated once.
+    """
+
+    name: str
+    parts: dict[str, Column]
+    value: Column
+    problems: Sequence[tuple[str, Column]]
+    """(reason code, condition), the first that holds wins."""
+    rounded: Column | None = None
+    """Whether the value was not on its step's grid."""
+
+
+def parse_rows(raw: DataFrame, config: Config) -> DataFrame:
+    """Raw frame to one row per raw row with its ``status``: accepted, filtered or rejected.
+
+    Columns: those of ``events`` (null unless accepted), ``status, reason, field, source_file, raw`` (null unless
+    rejected), ``time_text`` (of times out of bounds) and ``rounded_<field>`` per numeric field.
+    """
+    fields = event_fields(config)
+    typed = raw
+    for level in zip_longest(*[field.parts.items() for field in fields]):
+        typed = typed.withColumns(dict(part for part in level if part))
+    judged = typed.withColumns({"fault": _fault(fields), "passes": _passes(config.filters)})
+    status = (
+        F.when(F.col("fault.reason").isNotNull() & (F.col("passes") | F.col("problem").isNotNull()), "rejected")
+        .when(~F.col("passes"), "filtered").otherwise("accepted")
+    )
+    return _select(judged.withColumn("status", status), fields, config)
+
+
+def event_fields(config: Config) -> list[Field]:
+    """Every column of ``events`` but ``landed_on``, in the table's order."""
+    return [
+        _user(config.fields.user_id, config.source),
+        _time(config.fields.event_time),
+        *(_categorical(field, config.source) for field in config.fields.categorical),
+        *(_numeric(field) for field in config.fields.numeric),
+    ]
+
+
+def check_pattern(spark: SparkSession, time: EventTime) -> None:
+    """Try the datetime pattern on nothing.
+
+    Raises:
+        ConfigError: it is not a pattern that Spark knows.
+    """
+    if time.format in MICROS or time.format == "iso8601":
+        return
+    try:
+        spark.range(1).select(F.try_to_timestamp(F.lit("x"), F.lit(time.format))).collect()
+    except PySparkException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"fields.event_time.format: expected epoch_s, epoch_ms, epoch_us, iso8601 or a Spark datetime pattern "
+            f"such as dd/MM/yyyy HH:mm; got {time.format!r}: {reason}"
+        ) from error
+
+
+def _select(judged: DataFrame, fields: Sequence[Field], config: Config) -> DataFrame:
+    accepted, rejected = F.col("status") == "accepted", F.col("status") == "rejected"
+    # A bulk load carries no landing time: each row counts as landed on its own day.
+    bulk = config.source.layout == "bulk"
+    landed_on = F.when(accepted, fields[1].value.cast("date")) if bulk else F.col("landed_on")
+    bad_time = F.col("fault.reason") == "time_out_of_bounds"
+    return judged.select(
+        *[F.when(accepted, field.value).alias(field.name) for field in fields[:2]],
+        landed_on.alias("landed_on"),
+        *[F.when(accepted, field.value).alias(field.name) for field in fields[2:]],
+        "status",
+        *[F.when(rejected, F.col(f"fault.{name}")).alias(name) for name in ("reason", "field")],
+        "source_file",
+        F.when(rejected, F.col("raw")).alias("raw"),
+        F.when(rejected & bad_time, text_of(config.fields.event_time.column)).alias("time_text"),
+        *[F.when(accepted, f.rounded).alias(f"rounded_{f.name}") for f in fields if f.rounded is not None],
+    )
+
+
+def _fault(fields: Sequence[Field]) -> Column:
+    """Struct of the first reason and its field; a broken line comes before any field."""
+    line = F.when(F.col("problem").isNotNull(), _reason(F.col("problem"), F.lit(None).cast("string")))
+    found = [
+        F.when(condition, _reason(F.lit(code), F.lit(field.name)))
+        for field in fields for code, condition in field.problems
+    ]
+    return F.coalesce(line, *found)
+
+
+def _reason(code: Column, field: Column) -> Column:
+    return F.struct(code.alias("reason"), field.alias("field"))
+
+
+def _passes(filters: Sequence[Filter]) -> Column:
+    return reduce(and_, [_keeps(rule) for rule in filters], F.lit(True))
+
+
+def _keeps(rule: Filter) -> Column:
+    value = text_of(rule.column)
+    match rule.keep:
+        case "not_blank":
+            return ~_blank(value)
+        case "in":
+            return F.coalesce(value.isin(rule.values), F.lit(False))
+        case "not_in":
+            return F.coalesce(~value.isin(rule.values), F.lit(True))
+
+
+def _user(user: UserId, source: Source) -> Field:
+    value = text_of(user.column)
+    problems = [("null_user", _blank(value)), ("too_long", F.length(value) > source.max_value_chars)]
+    if user.type == "string":
+        return Field(name="user_id", parts={}, value=F.trim(value), problems=problems)
+    # Exports through a float column write 17850 as 17850.0.
+    decimal = _decimal(value, "DECIMAL(38,9)")
+    whole = F.when(decimal == F.floor(decimal), decimal.try_cast("BIGINT"))
+    parts = {"user": F.coalesce(value.try_cast("BIGINT"), whole)}
+    problems.append(("bad_user_id", F.col("user").isNull()))
+    return Field(name="user_id", parts=parts, value=F.col("user"), problems=problems)
+
+
+def _time(time: EventTime) -> Field:
+    value = F.trim(text_of(time.column))
+    instant = F.col("instant")
+    problems = [("bad_time", instant.isNull())]
+    if _needs_zone(time):
+        local, absolute = _wall_clock(value, time)
+        shifted = F.to_utc_timestamp("local", time.time_zone)
+        parts = {"local": local, "shifted": shifted, "instant": F.coalesce(absolute, "shifted")}
+        # A wall-clock time that the clocks skip does not come back from UTC as it went.
+        problems.append(("dst_gap", F.from_utc_timestamp("shifted", time.time_zone) != F.col("local")))
+    else:
+        parts = {"instant": _instant(value, time)}
+    low, high = (F.lit(bound).cast("timestamp") for bound in (time.min, time.max))
+    problems.append(("time_out_of_bounds", (instant < low) | (instant >= high)))
+    return Field(name="event_time", parts=parts, value=instant, problems=problems)
+
+
+def _needs_zone(time: EventTime) -> bool:
+    """Whether the text can be a wall-clock time of another zone than UTC."""
+    if time.time_zone == "UTC" or time.format in MICROS:
+        return False
+    pattern = re.sub("'[^']*'", "", time.format)
+    return time.format == "iso8601" or re.search("[xXzZOV]", pattern) is None
+
+
+def _instant(value: Column, time: EventTime) -> Column:
+    """An instant from text that carries its offset, or is in UTC, or counts from the epoch."""
+    if time.format in MICROS:
+        micros = F.lit(MICROS[time.format]).cast("BIGINT")
+        whole = F.try_multiply(value.try_cast("BIGINT"), micros)
+        fraction = F.try_multiply(_decimal(value, "DECIMAL(30,9)"), micros.cast("DECIMAL(7,0)"))
+        return F.timestamp_micros(F.coalesce(whole, F.bround(fraction, 0).try_cast("BIGINT")))
+    if time.format == "iso8601":
+        # Spark's own cast is too kind: it reads '12:30' as a time of today.
+        return F.when(value.rlike(f"^{ISO_DATE_TIME}({ISO_OFFSET})?$"), value.try_cast("TIMESTAMP"))
+    return F.try_to_timestamp(value, F.lit(time.format))
+
+
+def _wall_clock(value: Column, time: EventTime) -> tuple[Column, Column]:
+    """(local time, or null; instant, or null): ISO text may carry an offset or not."""
+    none = F.lit(None).cast("TIMESTAMP")
+    if time.format != "iso8601":
+        return F.try_to_timestamp(value, F.lit(time.format)), none
+    read = value.try_cast("TIMESTAMP")
+    return (
+        F.when(value.rlike(f"^{ISO_DATE_TIME}$"), read),
+        F.when(value.rlike(f"^{ISO_DATE_TIME}{ISO_OFFSET}$"), read),
+    )
+
+
+def _categorical(field: Categorical, source: Source) -> Field:
+    value = text_of(field.column)
+    if field.sign:
+        number = _decimal(value, "DECIMAL(38,9)")
+        sign = F.when(number < 0, "negative").when(number > 0, "positive").when(number == 0, "zero")
+        parts = {f"sign of {field.name}": sign}
+        found = F.col(f"`sign of {field.name}`")
+        return Field(name=field.name, parts=parts, value=found,
+                     problems=[("not_a_number", ~_blank(value) & found.isNull())])
+    kept = value
+    if field.prefixes is not None:
+        labels = [F.when(F.startswith(value, F.lit(p)), F.lit(label)) for p, label in field.prefixes.items()]
+        kept = F.coalesce(*labels, F.lit(field.otherwise))
+    too_long = F.length(value) > source.max_value_chars
+    return Field(name=field.name, parts={}, value=F.when(~_blank(value), kept), problems=[("too_long", too_long)])
+
+
+def _numeric(field: Numeric) -> Field:
+    """Steps of a number; ``rounded`` compares them with the number exactly.
+
+    The quotient is cut to a few digits by Spark's rules for decimals, so a value a hair beside a half would round
+    like the half itself: the remainder tells, and moves the result by one.
+    """
+    number, steps, rest = (F.col(f"`{part} of {field.name}`") for part in ("number", "steps", "rest"))
+    step = F.lit(str(field.step)).cast(_step_type(field.step))
+    quotient = F.bround(F.try_divide(number, step), 0)
+    in_range = F.when(F.abs(quotient) <= schema.MAX_STEPS, quotient.try_cast("DECIMAL(15,0)"))
+    texts = [text_of(column) for column in (field.column, field.times) if column]
+    missing = reduce(or_, [_blank(value) for value in texts])
+    looks_right = reduce(and_, [F.trim(value).rlike(NUMBER) for value in texts])
+    correction = F.when(F.abs(rest) * 2 > step, F.signum(rest.cast("double")).cast("BIGINT")).otherwise(F.lit(0))
+    return Field(
+        name=field.name,
+        parts={
+            f"number of {field.name}": _number(field, texts),
+            f"steps of {field.name}": in_range,
+            f"rest of {field.name}": number - steps * step,
+        },
+        value=steps.cast("BIGINT") + correction,
+        problems=[
+            ("not_a_number", ~missing & steps.isNull() & ~looks_right),
+            ("number_out_of_range", ~missing & steps.isNull()),
+        ],
+        rounded=(rest != 0) if field.transform == "none" else F.lit(False),
+    )
+
+
+def _number(field: Numeric, texts: Sequence[Column]) -> Column:
+    """The field's value as an exact decimal with 18 or more spare digits; null when missing or not a number."""
+    kind = _number_type(field.step)
+    if len(texts) == 1:
+        number = _decimal(texts[0], kind)
+    else:
+        number = F.try_multiply(*[_decimal(value, FACTOR) for value in texts]).try_cast(kind)
+    if field.transform == "signed_log1p":
+        value = number.cast("double")
+        number = (F.signum(value) * F.log1p(F.abs(value))).try_cast(kind)
+    return number
+
+
+def _number_type(step: Decimal) -> str:
+    """Decimal with room for MAX_STEPS steps and, up to 36 digits in all, 18 places behind the point."""
+    whole = len(str(int(schema.MAX_STEPS * step))) + 1
+    places = min(18, 36 - whole)
+    return f"DECIMAL({whole + places},{places})"
+
+
+def _step_type(step: Decimal) -> str:
+    places = max(0, -int(step.as_tuple().exponent))
+    whole = max(1, step.adjusted() + 1)
+    return f"DECIMAL({whole + places},{places})"
+
+
+def _decimal(value: Column, kind: str) -> Column:
+    return F.when(F.length(value) <= MAX_NUMBER_CHARS, value).try_cast(kind)
+
+
+def _blank(value: Column) -> Column:
+    return value.isNull() | (F.trim(value) == "")

@@ -1,0 +1,109 @@
+"""Counts of staged rows by their fate, and the refusal of a batch with too many bad ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from gur_spark.config import Config, EventTime
+from gur_spark.errors import TooManyBadRows
+from gur_spark.events.parse import MICROS
+
+SAMPLE_CHARS = 200
+REASONS_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bad:
+    """The rows that one reason rejects."""
+
+    reason: str
+    field: str | None
+    rows: int
+    sample: str
+    time_text: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What became of the staged rows."""
+
+    accepted: int = 0
+    """Before the removal of duplicates."""
+    filtered: int = 0
+    bad: Sequence[Bad] = ()
+    rounded: dict[str, int] = field(default_factory=dict)
+    first_time: datetime | None = None
+    last_time: datetime | None = None
+
+    @property
+    def quarantined(self) -> int:
+        return sum(bad.rows for bad in self.bad)
+
+    @property
+    def rows(self) -> int:
+        return self.accepted + self.filtered + self.quarantined
+
+    def counts(self, written: int) -> dict[str, int]:
+        """For the run's row, once it is known how many events were written."""
+        return {
+            "rows_read": self.rows, "accepted": written, "deduplicated": self.accepted - written,
+            "filtered": self.filtered, "quarantined": self.quarantined, **self.rounded,
+        }
+
+
+def tally(staged: DataFrame, config: Config) -> Tally:
+    """Count the staged rows of ``parse_rows`` by status, reason and field, in one job."""
+    rounded = [f"rounded_{field.name}" for field in config.fields.numeric]
+    found = staged.groupBy("status", "reason", "field").agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.min(F.substring("raw", 1, SAMPLE_CHARS)).alias("sample"),
+        F.min("time_text").alias("time_text"),
+        F.min("event_time").alias("first_time"),
+        F.max("event_time").alias("last_time"),
+        *[F.count_if(name).alias(name) for name in rounded],
+    ).collect()
+    by_status = {row["status"]: row for row in found if row["status"] != "rejected"}
+    accepted = by_status.get("accepted")
+    bad = [_bad(row) for row in found if row["status"] == "rejected"]
+    return Tally(
+        accepted=accepted["rows"] if accepted else 0,
+        filtered=by_status["filtered"]["rows"] if "filtered" in by_status else 0,
+        bad=sorted(bad, key=lambda bad: (-bad.rows, bad.reason, bad.field or "")),
+        rounded={name: accepted[name] if accepted else 0 for name in rounded},
+        first_time=accepted["first_time"] if accepted else None,
+        last_time=accepted["last_time"] if accepted else None,
+    )
+
+
+def refuse_bad_rows(found: Tally, config: Config) -> None:
+    """Raises TooManyBadRows above ``source.max_bad_share``, with the reasons, a raw row of each, and a hint."""
+    if found.quarantined <= config.source.max_bad_share * found.rows:
+        return
+    lines = [
+        f"{found.quarantined:,} of {found.rows:,} rows are bad ({found.quarantined / found.rows:.1%}); "
+        f"source.max_bad_share allows {config.source.max_bad_share:.1%}; nothing was written"
+    ]
+    for bad in found.bad[:REASONS_SHOWN]:
+        where = f" in {bad.field}" if bad.field else ""
+        lines.append(f"{bad.rows:,} x {bad.reason}{where}, such as: {bad.sample!r}")
+        lines += _unit_hint(bad, config.fields.event_time)
+    raise TooManyBadRows("\n  ".join(lines))
+
+
+def _bad(row: Row) -> Bad:
+    return Bad(reason=row["reason"], field=row["field"], rows=row["rows"], sample=row["sample"] or "",
+               time_text=row["time_text"])
+
+
+def _unit_hint(bad: Bad, times: EventTime) -> list[str]:
+    """The epoch units in which an out-of-bounds time would be inside the bounds."""
+    if bad.time_text is None or times.format not in MICROS:
+        return []
+    low, high = (datetime.combine(day, time(), UTC).timestamp() for day in (times.min, times.max))
+    seconds = {unit: float(bad.time_text) * micros / 1e6 for unit, micros in MICROS.items()}
+    units = [unit for unit, value in seconds.items() if low <= value < high and unit != times.format]
+    column = times.column
+    return [f"the values of '{column}' look like {unit}; fields.event_time.format is {times.format}" for unit in units]

@@ -1,0 +1,304 @@
+"""The raw log as one frame of text: its files, their landings, their header lines, their rows.
+
+A raw frame has one row per raw row: ``source_file``, ``landed_on`` (null in a bulk load), ``raw`` (the row as it
+was delivered), ``problem`` (reason code of a row that cannot be split into columns, else null) and one text column
+per mapped raw column, named by :func:`text`.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import reduce
+from hashlib import sha256
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import TimestampType
+
+from gur_spark import storage
+from gur_spark.config import Config, Source
+from gur_spark.errors import SourceError, nearest
+
+# One job reads the first lines of all files below this size; a larger file gets a job that stops after its first line.
+SMALL_FILE_BYTES = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file of the source, or (with a length of 0 files to list) the whole table of a table source."""
+
+    path: str
+    uri: str
+    """The path as Spark's ``_metadata.file_path`` writes it."""
+    length: int
+    modified: datetime
+    landing: date | None
+    """None in a bulk load."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenFile:
+    """A file of which no row is used; ``field`` is the raw column it lacks."""
+
+    file: File
+    reason: str
+    field: str | None = None
+
+
+def text(column: str) -> str:
+    """Name of a raw column in a raw frame, kept apart from the names of event columns."""
+    return f"text {column}"
+
+
+def text_of(column: str) -> Column:
+    return F.col(_quoted(text(column)))
+
+
+def raw_columns(config: Config) -> list[str]:
+    """Every raw column that a field or a filter needs, each once."""
+    return list(dict.fromkeys([*config.fields.columns(), *(f.column for f in config.filters)]))
+
+
+def list_files(spark: SparkSession, source: Source) -> list[File]:
+    """The files below ``source.path``, by path; hidden ones (``_`` or ``.`` first) are not part of it.
+
+    Raises:
+        SourceError: nothing is there, or a file of a daily layout has no date in its path.
+    """
+    root = storage.absolute(source.path or "")
+    try:
+        # Content is not read: only the columns of the listing are selected.
+        found = (
+            spark.read.format("binaryFile").option("recursiveFileLookup", True).load(_escaped(root))
+            .select("path", F.col("_metadata.file_path").alias("uri"), "length", "modificationTime")
+            .orderBy("path").collect()
+        )
+    except AnalysisException as error:
+        raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
+    if not found:
+        raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
+    return [
+        File(path=row["path"], uri=row["uri"], length=row["length"], modified=row["modificationTime"],
+             landing=_landing(row["path"], root, source))
+        for row in found
+    ]
+
+
+def fingerprint(files: Iterable[File], mapping: str) -> str:
+    """16 hex digits that change when a landing's files, or what is made of them, change."""
+    digest = sha256(mapping.encode())
+    for file in sorted(files, key=lambda file: file.path):
+        digest.update(f"\n{file.path} {file.length} {file.modified.isoformat()}".encode())
+    return digest.hexdigest()[:16]
+
+
+def raw_table(spark: SparkSession, config: Config) -> DataFrame:
+    """The raw frame of a Delta path or a catalog table."""
+    source = config.source
+    if source.format == "table":
+        name, frame = source.table or "", spark.read.table(source.table or "")
+    else:
+        name = storage.absolute(source.path or "")
+        frame = spark.read.format("delta").load(name)
+    return _typed(frame.withColumns({"source_file": F.lit(name), "landed_on": F.lit(None).cast("date")}), config, name)
+
+
+def raw_files(spark: SparkSession, config: Config, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
+    """The raw frame of the files that can be used, and the files that cannot; reads their header lines only.
+
+    Raises:
+        SourceError: a mapped column is in none of the files.
+    """
+    broken = [BrokenFile(file=file, reason="empty_file") for file in files if file.length == 0]
+    files = [file for file in files if file.length > 0]
+    if not files:
+        return None, broken
+    if config.source.format == "csv":
+        frame, unusable = _raw_csv(spark, config, files)
+        return frame, broken + unusable
+    if config.source.format == "jsonl":
+        return _raw_jsonl(spark, config, files), broken
+    read = spark.read.option("mergeSchema", True).parquet(*_paths(files))
+    return _typed(_with_file(read.withColumn("uri", F.col("_metadata.file_path")), files), config, "the files"), broken
+
+
+def _raw_csv(spark: SparkSession, config: Config, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
+    source = config.source
+    if source.columns is not None:
+        _require(raw_columns(config), source.columns, "source.columns")
+        return _csv_rows(spark, config, files, source.columns, None), []
+    headers = _header_lines(spark, source, files)
+    groups: dict[str, list[File]] = defaultdict(list)
+    broken = []
+    for file in files:
+        header = headers.get(file.uri)
+        lacking = None if header is None else _lacking(config, _split(header, source))
+        if header is None:
+            broken.append(BrokenFile(file=file, reason="empty_file"))
+        elif lacking is not None:
+            broken.append(BrokenFile(file=file, reason="missing_column", field=lacking))
+        else:
+            groups[header].append(file)
+    frames = [_csv_rows(spark, config, same, _split(header, source), header) for header, same in groups.items()]
+    return (reduce(DataFrame.unionByName, frames) if frames else None), broken
+
+
+def check_columns(spark: SparkSession, config: Config, broken: Sequence[BrokenFile]) -> None:
+    """Say that a mapping is wrong, when no file of a first run has a mapped column.
+
+    Raises:
+        SourceError: naming the column, the available ones and the nearest name.
+    """
+    lacking = [b.file for b in broken if b.reason == "missing_column"]
+    if lacking:
+        header = _header_lines(spark, config.source, lacking[:1])[lacking[0].uri]
+        _require(raw_columns(config), _split(header, config.source), lacking[0].path)
+
+
+def _csv_rows(
+    spark: SparkSession, config: Config, files: Sequence[File], names: Sequence[str], header: str | None
+) -> DataFrame:
+    """Rows of files with one header line, which is dropped; so are blank lines."""
+    source = config.source
+    lines = _lines(spark, source, files)
+    if header is not None:
+        lines = lines.where(F.col("raw") != header)
+    # Positions as names: a header may hold one name twice.
+    row_schema = ", ".join([*(f"c{n} STRING" for n in range(len(names))), "ragged STRING"])
+    options = {
+        "sep": source.delimiter, "quote": source.quote, "escape": source.quote,
+        "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "ragged",
+    }
+    parsed = lines.withColumn("row", F.from_csv("raw", row_schema, options))
+    quotes = F.length("raw") - F.length(F.replace("raw", F.lit(source.quote), F.lit("")))
+    problem = F.coalesce(
+        _line_problem(),
+        F.when(quotes % 2 == 1, F.lit("unbalanced_quote")),
+        F.when(F.col("row.ragged").isNotNull(), F.lit("ragged_row")),
+    )
+    columns = {name: F.col(f"row.c{names.index(name)}") for name in raw_columns(config)}
+    return _raw(_with_file(parsed, files), problem, columns)
+
+
+def _raw_jsonl(spark: SparkSession, config: Config, files: Sequence[File]) -> DataFrame:
+    names = raw_columns(config)
+    row_schema = ", ".join([*(f"{_quoted(name)} STRING" for name in names), "`_malformed` STRING"])
+    options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_malformed"}
+    parsed = _lines(spark, config.source, files).withColumn("row", F.from_json("raw", row_schema, options))
+    malformed = F.col("row._malformed").isNotNull() | F.col("row").isNull()
+    problem = F.coalesce(_line_problem(), F.when(malformed, F.lit("malformed_json")))
+    return _raw(_with_file(parsed, files), problem, {name: F.col(f"row.{_quoted(name)}") for name in names})
+
+
+def _typed(frame: DataFrame, config: Config, where: str) -> DataFrame:
+    """The raw frame of a source that has types: values go back to text, so that one set of rules reads them all."""
+    names = [name for name in frame.columns if name not in ("uri", "source_file", "landed_on")]
+    _require(raw_columns(config), names, where)
+    # An instant keeps its zone in the text; a wall-clock time (TIMESTAMP_NTZ) has none.
+    instants = {field.name for field in frame.schema if isinstance(field.dataType, TimestampType)}
+    instant = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
+    columns = {
+        name: F.date_format(_quoted(name), instant) if name in instants else F.col(_quoted(name)).cast("string")
+        for name in raw_columns(config)
+    }
+    with_raw = frame.withColumn("raw", F.to_json(F.struct(*[F.col(_quoted(name)) for name in names])))
+    return _raw(with_raw, F.lit(None).cast("string"), columns)
+
+
+def _raw(frame: DataFrame, problem: Column, columns: dict[str, Column]) -> DataFrame:
+    return frame.select(
+        "source_file", "landed_on", "raw", problem.alias("problem"),
+        *[value.alias(text(name)) for name, value in columns.items()],
+    )
+
+
+def _lines(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
+    """One row per line that is not blank: ``uri, raw, valid`` (whether the bytes are text in the encoding)."""
+    uri = F.col("_metadata.file_path").alias("uri")
+    lines = spark.read.text(_paths(files)).select(uri, F.col("value").alias("raw"))
+    if source.encoding == "latin-1":
+        # Every byte is a latin-1 character.
+        decoded = F.decode(F.col("raw").cast("binary"), "ISO-8859-1")
+        lines = lines.select("uri", decoded.alias("raw"), F.lit(True).alias("valid"))
+    else:
+        lines = lines.select("uri", F.make_valid_utf8("raw").alias("raw"), F.is_valid_utf8("raw").alias("valid"))
+    return lines.where(F.trim("raw") != "")
+
+
+def _line_problem() -> Column:
+    return F.coalesce(
+        F.when(~F.col("valid"), F.lit("invalid_utf8")),
+        F.when(F.contains("raw", F.lit("\0")), F.lit("nul_byte")),
+    )
+
+
+def _header_lines(spark: SparkSession, source: Source, files: Sequence[File]) -> dict[str, str]:
+    """URI -> first line that is not blank; a file without one is left out."""
+    small = [file for file in files if file.length < SMALL_FILE_BYTES]
+    headers = {}
+    if small:
+        # Ids ascend with the lines of a file, which is too small to be split.
+        numbered = _lines(spark, source, small).withColumn("n", F.monotonically_increasing_id())
+        first = numbered.groupBy("uri").agg(F.min_by("raw", "n").alias("raw"))
+        headers = {row["uri"]: row["raw"] for row in first.collect()}
+    for file in files:
+        if file.length >= SMALL_FILE_BYTES:
+            line = _lines(spark, source, [file]).first()
+            headers |= {file.uri: line["raw"]} if line else {}
+    return headers
+
+
+def _split(header: str, source: Source) -> list[str]:
+    names = next(csv.reader([header], delimiter=source.delimiter, quotechar=source.quote))
+    return [name.strip().removeprefix("\ufeff") for name in names]
+
+
+def _lacking(config: Config, names: Sequence[str]) -> str | None:
+    """The first mapped column that the header does not name exactly once."""
+    return next((name for name in raw_columns(config) if names.count(name) != 1), None)
+
+
+def _require(wanted: Sequence[str], available: Sequence[str], where: str) -> None:
+    for name in wanted:
+        if list(available).count(name) != 1:
+            found = "twice" if name in available else "not"
+            hint = "" if name in available else nearest(name, list(available))
+            raise SourceError(f"column '{name}' is {found} in {where}; available: {list(available)}{hint}")
+
+
+def _with_file(frame: DataFrame, files: Sequence[File]) -> DataFrame:
+    """Add ``source_file`` and ``landed_on`` by the file a row was read from."""
+    rows = [(file.uri, file.path, file.landing) for file in files]
+    known = frame.sparkSession.createDataFrame(rows, "uri STRING, source_file STRING, landed_on DATE")
+    return frame.join(F.broadcast(known), "uri", "left")
+
+
+def _landing(path: str, root: str, source: Source) -> date | None:
+    if source.layout == "bulk":
+        return None
+    # Spark writes `file:/a` for `/a`, so the root is looked for without its scheme.
+    below = path.split(re.sub(r"^\w+:/*", "/", root), 1)[-1] or path.rsplit("/", 1)[-1]
+    match = re.search(source.landing_pattern, below)
+    if match is None:
+        raise SourceError(f"'{path}' has no landing date: '{source.landing_pattern}' is not found in '{below}'")
+    try:
+        return date.fromisoformat(match.group(1))
+    except ValueError as error:
+        raise SourceError(f"'{path}': landing date '{match.group(1)}' is no date YYYY-MM-DD or YYYYMMDD") from error
+
+
+def _paths(files: Sequence[File]) -> list[str]:
+    return [_escaped(file.path) for file in files]
+
+
+def _escaped(path: str) -> str:
+    """A path that Spark does not take for a pattern."""
+    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
