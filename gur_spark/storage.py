@@ -23,13 +23,13 @@ def join(*parts: str) -> str:
 
 
 def exists(path: str) -> bool:
-    filesystem, inner = _open(path)
+    filesystem, inner = open_filesystem(path)
     return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
 
 
 def read_bytes(path: str) -> bytes:
     """Raises FileNotFoundError when nothing is there."""
-    filesystem, inner = _open(path)
+    filesystem, inner = open_filesystem(path)
     with filesystem.open_input_stream(inner) as stream:
         return bytes(stream.read())
 
@@ -40,7 +40,7 @@ def read_text(path: str) -> str:
 
 def write_bytes(path: str, content: bytes) -> None:
     """Write a file, making its folders; not atomic, so write before a table row points to it."""
-    filesystem, inner = _open(path)
+    filesystem, inner = open_filesystem(path)
     filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
     with filesystem.open_output_stream(inner) as stream:
         stream.write(content)
@@ -52,7 +52,7 @@ def write_text(path: str, content: str) -> None:
 
 def remove_folder(path: str) -> None:
     """Remove a folder and all below it; nothing there is no error."""
-    filesystem, inner = _open(path)
+    filesystem, inner = open_filesystem(path)
     if filesystem.get_file_info(inner).type == fs.FileType.Directory:
         filesystem.delete_dir(inner)
 
@@ -63,7 +63,8 @@ def _scheme(path: str) -> str:
     return head if separator and len(head) > 1 and "/" not in head else ""
 
 
-def _open(path: str) -> tuple[fs.FileSystem, str]:
+def open_filesystem(path: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a path, and the path inside it."""
     # Databricks mounts these schemes as folders, for Python on driver and workers alike.
     if path.startswith("dbfs:/Volumes/"):
         path = path.removeprefix("dbfs:")

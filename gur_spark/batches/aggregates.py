@@ -1,0 +1,240 @@
+"""Aggregate snapshots (Parquet) -> batches for torch: streamed, shuffled, decoded without a Python loop over rows."""
+
+# B = users of a batch, D = dense columns, W = windows, N = (user, id) pairs of one field, V = ids of one field
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pyarrow import fs
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from gur_spark import storage
+from gur_spark.errors import ModelError, SnapshotError, nearest
+from gur_spark.schema import PADDING_ID, Column, Manifest
+
+Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]
+
+BUFFER_ROWS = 65_536
+"""Rows that are held and shuffled together; what bounds the memory of a stream."""
+
+READ_ROWS = 8_192
+"""Rows that are decoded from Parquet at a time."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and order of a model's inputs: what a manifest and a vocabulary fix."""
+
+    manifest: Manifest
+    sizes: Mapping[str, int]
+    """Height V of each categorical field's table: greatest id + 1."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, sizes: Mapping[str, int]) -> "Layout":
+        """Raises ModelError where a categorical field has no vocabulary size."""
+        for field in manifest.categorical:
+            if sizes.get(field, 0) < 2:
+                raise ModelError(f"field '{field}' has no vocabulary; available: {dict(sizes)}")
+        return cls(manifest, {field: int(sizes[field]) for field in manifest.categorical})
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return self.manifest.windows
+
+    @property
+    def dense(self) -> tuple[Column, ...]:
+        return self.manifest.dense
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns a batch is made of, in the order of the manifest."""
+        return [c.name for c in self.manifest.columns if c.statistic != "key"]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """One categorical field of a batch, in CSR form: user b has the pairs ``offsets[b]:offsets[b + 1]``."""
+
+    ids_N: Tensor
+    """int64."""
+    rows_N: Tensor
+    """int64; the user of each pair."""
+    offsets_B: Tensor
+    """int64, B + 1 of them."""
+    shares_WN: Tensor
+    """float32; count / events of the user in the window: sums to 1 per user, or to 0 in an empty window."""
+    filled_BW: Tensor
+    """bool; whether the user has an event in the window."""
+
+    def to(self, device: torch.device | str) -> "Histogram":
+        return Histogram(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The aggregates of B users."""
+
+    dense_BD: Tensor
+    """float32, NaN where the column is null."""
+    histograms: Mapping[str, Histogram]
+    """By categorical field."""
+
+    def __len__(self) -> int:
+        return len(self.dense_BD)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(self.dense_BD.to(device), {name: h.to(device) for name, h in self.histograms.items()})
+
+
+def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
+    """Decode rows of a snapshot.
+
+    Raises:
+        ModelError: a column is missing, lists differ in length, or an id is not in the model's vocabulary.
+    """
+    present = rows.schema.names
+    for name in sorted(set(layout.columns) - set(present)):
+        raise ModelError(f"column '{name}' is not in the aggregates{nearest(name, present)}")
+    dense_BD = np.empty((rows.num_rows, len(layout.dense)), dtype=np.float32)
+    for position, column in enumerate(layout.dense):
+        # Nulls become NaN; a column without nulls is not copied.
+        dense_BD[:, position] = rows.column(column.name).to_numpy(zero_copy_only=False)
+    histograms = {field: _histogram(rows, field, layout) for field in layout.sizes}
+    return Batch(torch.from_numpy(dense_BD), histograms)
+
+
+def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
+    ids_N, offsets_B = _flat(rows, f"{field}_ids")
+    size = layout.sizes[field]
+    if len(ids_N) and not (ids_N.min() > PADDING_ID and ids_N.max() < size):
+        raise ModelError(
+            f"field '{field}': ids from {ids_N.min()} to {ids_N.max()}, the model's vocabulary has 1 to {size - 1}"
+        )
+    rows_N = np.repeat(np.arange(rows.num_rows), np.diff(offsets_B))
+    shares_WN = np.empty((len(layout.windows), len(ids_N)), dtype=np.float32)
+    filled_BW = np.empty((rows.num_rows, len(layout.windows)), dtype=np.bool_)
+    for w, days in enumerate(layout.windows):
+        counts_N, count_offsets_B = _flat(rows, f"{field}_counts_{days}d")
+        if not np.array_equal(offsets_B, count_offsets_B):
+            raise ModelError(f"columns '{field}_ids' and '{field}_counts_{days}d' have lists of different lengths")
+        running = np.concatenate(([0], np.cumsum(counts_N, dtype=np.int64)))
+        events_B = running[offsets_B[1:]] - running[offsets_B[:-1]]
+        shares_WN[w] = counts_N / np.maximum(events_B, 1)[rows_N]
+        filled_BW[:, w] = events_B > 0
+    arrays = (ids_N.astype(np.int64), rows_N, offsets_B, shares_WN, filled_BW)
+    return Histogram(*map(torch.from_numpy, arrays))
+
+
+def _flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Values of a list column, and where each row's begin; the last offset is the number of values."""
+    lists = rows.column(name)
+    if lists.null_count:
+        raise ModelError(f"column '{name}' has {lists.null_count} nulls; expected lists, empty where there is no event")
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return lists.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]
+
+
+def stream(
+    snapshots: Sequence[str],
+    layout: Layout,
+    batch_size: int,
+    *,
+    shuffle_seed: int | Sequence[int] | None = None,
+    keep: Keep | None = None,
+) -> Iterator[Batch]:
+    """Batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
+
+    With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS``
+    are shuffled by it; without, rows come as they lie. ``keep`` selects users by their ids.
+    """
+    generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
+    rest: list[pa.RecordBatch] = []
+    for buffered in _buffers(_read(snapshots, ["user_id", *layout.columns], keep, generator), BUFFER_ROWS):
+        rows = _concat([*rest, *buffered])
+        if generator is not None:
+            rows = rows.take(pa.array(generator.permutation(rows.num_rows)))
+        whole = rows.num_rows - rows.num_rows % batch_size
+        for start in range(0, whole, batch_size):
+            yield to_batch(rows.slice(start, batch_size), layout)
+        rest = [rows.slice(whole)] if whole < rows.num_rows else []
+    for rows in rest:
+        yield to_batch(rows, layout)
+
+
+def data_files(snapshot: str) -> list[tuple[fs.FileSystem, str]]:
+    """The Parquet files of a snapshot, in the order of their names.
+
+    Raises:
+        SnapshotError: there are none.
+    """
+    filesystem, folder = storage.open_filesystem(storage.join(snapshot, "data"))
+    selector = fs.FileSelector(folder, allow_not_found=True)
+    names = sorted(f.path for f in filesystem.get_file_info(selector) if f.path.endswith(".parquet"))
+    if not names:
+        raise SnapshotError(f"snapshot {snapshot} has no Parquet files in {folder}")
+    return [(filesystem, name) for name in names]
+
+
+def user_ids(snapshot: str) -> Iterator[pa.Array]:
+    """The user ids of a snapshot, without the rest."""
+    for rows in _read([snapshot], ["user_id"], keep=None, generator=None):
+        yield rows.column("user_id")
+
+
+def _read(
+    snapshots: Sequence[str], columns: list[str], keep: Keep | None, generator: np.random.Generator | None
+) -> Iterator[pa.RecordBatch]:
+    groups = [
+        (filesystem, name, group)
+        for snapshot in snapshots
+        for filesystem, name in data_files(snapshot)
+        for group in range(pq.read_metadata(name, filesystem=filesystem).num_row_groups)
+    ]
+    order = range(len(groups)) if generator is None else generator.permutation(len(groups))
+    for position in order:
+        filesystem, name, group = groups[position]
+        with pq.ParquetFile(name, filesystem=filesystem) as file:
+            for rows in file.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
+                kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
+                if kept.num_rows:
+                    yield kept
+
+
+def _buffers(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:
+    buffered: list[pa.RecordBatch] = []
+    for rows in batches:
+        buffered.append(rows)
+        if sum(b.num_rows for b in buffered) >= size:
+            yield buffered
+            buffered = []
+    if buffered:
+        yield buffered
+
+
+def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+class AggregateDataset(IterableDataset[Batch]):
+    """The stream as a data set of ready batches, for ``DataLoader(batch_size=None)``."""
+
+    def __init__(
+        self, snapshots: Sequence[str], layout: Layout, batch_size: int,
+        *, rows: int, shuffle_seed: Sequence[int] | None, keep: Keep,
+    ) -> None:
+        """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches."""
+        self._rows, self._batch_size = rows, batch_size
+        self._arguments = (snapshots, layout, batch_size)
+        self._shuffle_seed, self._keep = shuffle_seed, keep
+
+    def __len__(self) -> int:
+        return -(-self._rows // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return stream(*self._arguments, shuffle_seed=self._shuffle_seed, keep=self._keep)

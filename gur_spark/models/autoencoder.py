@@ -1,0 +1,210 @@
+"""The GUR autoencoder (Fazelnia et al. 2024, arXiv 2403.00584) on aggregates.
+
+``inputs -> block dropout -> encoder -> latent -> decoder -> heads``. The mean of a user's embedded categories
+over a window is an ``EmbeddingBag`` over the window's histogram, so that events are never needed.
+"""
+
+# B = users, D = dense columns, P = pooled columns, T = D + P, F = empty flags, I = T + F
+# W = windows, V = ids of one field, E = width of its table, H = width of the decoder's last layer, L = latent width
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gur_spark.batches.aggregates import Batch, Layout
+from gur_spark.config import Model
+from gur_spark.models.reconstruction import Block, Moments, Reconstruction
+from gur_spark.models.tables import Table, table_width
+from gur_spark.schema import PADDING_ID
+
+
+class GUR(nn.Module):
+    """Denoising autoencoder of a user's windowed aggregates."""
+
+    def __init__(self, layout: Layout, config: Model) -> None:
+        super().__init__()
+        self.inputs = Inputs(layout, config)
+        width = len(self.inputs.blocks)
+        half = max(1, width // 2)
+        self.block_dropout = BlockDropout(self.inputs.blocks, config.block_dropout)
+        self.encoder = _mlp([width, width, half, config.latent_dim], config.dropout)
+        self.decoder = nn.Sequential(_mlp([config.latent_dim, half, width], config.dropout), nn.SELU())
+        # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
+        by_likelihood = layout.sizes if config.loss == "likelihood" else {}
+        targets = len(layout.dense) if by_likelihood else self.inputs.targets
+        self.target_head = _linear(width, targets)
+        self.histogram_heads = nn.ModuleDict(
+            {
+                field: MultinomialHead(width, len(layout.windows), size, table_width(size, config))
+                for field, size in by_likelihood.items()
+            }
+        )
+
+    @property
+    def target_blocks(self) -> list[Block]:
+        """The block of each reconstructed value."""
+        return self.inputs.blocks[: self.target_head.out_features]
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Embeddings, (B, L); in eval mode each depends on its own user alone."""
+        return self._encode(*self.inputs(batch))
+
+    def forward(self, batch: Batch) -> Reconstruction:
+        target_BT, flags_BF = self.inputs(batch)
+        last_BH = self.decoder(self._encode(target_BT, flags_BF))
+        prediction_BT = self.target_head(last_BH)
+        return Reconstruction(
+            target_BT=target_BT[:, : prediction_BT.shape[1]],
+            prediction_BT=prediction_BT,
+            log_p={field: head(last_BH) for field, head in self.histogram_heads.items()},
+        )
+
+    def _encode(self, target_BT: Tensor, flags_BF: Tensor) -> Tensor:
+        # What is not there is the mean (0 once standardised), and a flag says so.
+        there_BT = target_BT.masked_fill(target_BT.isnan(), 0.0)
+        latent_BL: Tensor = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
+        return latent_BL
+
+
+class Inputs(nn.Module):
+    """Aggregates -> standardised numbers, pooled category embeddings, and flags for what is empty.
+
+    Standardised with the training snapshots' mean and std. Pooled blocks are standardised with frozen
+    tables only: what trained tables give moves while they learn.
+    """
+
+    mean_T: Tensor
+    std_T: Tensor
+    _counts: Tensor
+
+    def __init__(self, layout: Layout, config: Model) -> None:
+        super().__init__()
+        self._log_scale = config.dense_scale == "signed_log1p"
+        self._frozen = config.tables == "frozen"
+        self.tables = nn.ModuleDict(
+            {
+                field: nn.EmbeddingBag(size, table_width(size, config), mode="sum", include_last_offset=True)
+                for field, size in layout.sizes.items()
+            }
+        ).requires_grad_(not self._frozen)
+        self._dense = len(layout.dense)
+        pooled = [
+            Block(w, field) for field, table in self._bags() for w in layout.windows for _ in range(table.embedding_dim)
+        ]
+        # A window is empty when it has no event, a numeric field when it has no value in the window.
+        empties = [(d, c) for d, c in enumerate(layout.dense) if c.statistic in ("events", "count")]
+        self.targets = self._dense + len(pooled)
+        self.blocks = [_block(c.window_days, c.field) for c in layout.dense] + pooled
+        self.blocks += [_block(c.window_days, c.field) for _, c in empties]
+        self.register_buffer("_counts", torch.tensor([d for d, _ in empties]), persistent=False)
+        self.register_buffer("mean_T", torch.zeros(self.targets))
+        self.register_buffer("std_T", torch.ones(self.targets))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Standardised values (B, T), NaN where not there, and flags (B, F), 1 where empty."""
+        flags_BF = (batch.dense_BD[:, self._counts] == 0).float()
+        return (self.raw(batch) - self.mean_T) / self.std_T, flags_BF
+
+    def raw(self, batch: Batch) -> Tensor:
+        """Values before they are standardised, (B, T), NaN where not there."""
+        x_BD = batch.dense_BD
+        parts = [x_BD.sign() * x_BD.abs().log1p() if self._log_scale else x_BD]
+        for field, table in self._bags():
+            histogram = batch.histograms[field]
+            for w, shares_N in enumerate(histogram.shares_WN):
+                pooled_BE = table(histogram.ids_N, histogram.offsets_B, per_sample_weights=shares_N)
+                parts.append(pooled_BE.masked_fill(~histogram.filled_BW[:, w, None], torch.nan))
+        return torch.cat(parts, dim=1)
+
+    def set_tables(self, tables: Mapping[str, Table]) -> None:
+        """Take frozen tables, one (V, E) per field."""
+        for field, table in self._bags():
+            table.weight.data.copy_(torch.from_numpy(tables[field]))
+
+    def set_standardisation(self, moments: Moments) -> None:
+        """Take mean and std of ``raw`` over the training users."""
+        kept = self.targets if self._frozen else self._dense
+        self.mean_T[:kept] = torch.from_numpy(moments.mean_T.astype(np.float32))[:kept]
+        self.std_T[:kept] = torch.from_numpy(moments.std().astype(np.float32))[:kept]
+
+    def _bags(self) -> Iterator[tuple[str, nn.EmbeddingBag]]:
+        for field, table in self.tables.items():
+            assert isinstance(table, nn.EmbeddingBag)
+            yield field, table
+
+
+class BlockDropout(nn.Module):
+    """Hides, per user and in training only, whole windows and whole fields, each with probability ``p``.
+
+    A hidden block is all zeros, flags included: the mean without the flag, so it does not pass for an empty one.
+    """
+
+    _window_I: Tensor
+    _field_I: Tensor
+
+    def __init__(self, blocks: Sequence[Block], p: float) -> None:
+        super().__init__()
+        self.p = p
+        windows = sorted({b.window_days for b in blocks})
+        fields = sorted({b.field for b in blocks if b.field is not None})
+        self._shape = (len(windows), len(fields))
+        # Activity is no field: its index is that of the column that is always kept.
+        field_I = [fields.index(b.field) if b.field is not None else len(fields) for b in blocks]
+        window_I = [windows.index(b.window_days) for b in blocks]
+        self.register_buffer("_window_I", torch.tensor(window_I), persistent=False)
+        self.register_buffer("_field_I", torch.tensor(field_I), persistent=False)
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x_BI
+        windows, fields = self._shape
+        kept_B = torch.rand(len(x_BI), windows + fields + 1, device=x_BI.device) >= self.p
+        kept_B[:, -1] = True
+        return x_BI * (kept_B[:, self._window_I] & kept_B[:, windows + self._field_I])
+
+
+class MultinomialHead(nn.Module):
+    """Logits of a field's ids per window: a query per window against one output table, plus a bias per window."""
+
+    _padding_V: Tensor
+
+    def __init__(self, width: int, windows: int, size: int, table: int) -> None:
+        super().__init__()
+        self.query = _linear(width, windows * table)
+        self.table_VE = nn.Parameter(torch.randn(size, table) / table**0.5)
+        self.bias_WV = nn.Parameter(torch.zeros(windows, size))
+        padding_V = torch.zeros(size).index_fill(0, torch.tensor([PADDING_ID]), -torch.inf)
+        self.register_buffer("_padding_V", padding_V, persistent=False)
+
+    def forward(self, last_BH: Tensor) -> list[Tensor]:
+        """log p of each id, (B, V) per window; padding has p = 0."""
+        queries = self.query(last_BH).chunk(len(self.bias_WV), dim=1)
+        return [
+            F.linear(query_BE, self.table_VE, bias_V + self._padding_V).log_softmax(dim=1)
+            for query_BE, bias_V in zip(queries, self.bias_WV, strict=True)
+        ]
+
+
+def _block(window_days: int | None, field: str | None) -> Block:
+    assert window_days is not None  # every dense column has a window
+    return Block(window_days, field)
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """With lecun-normal weights, which SELU needs to keep activations normalised (Klambauer et al. 2017)."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers with SELU and AlphaDropout between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [_linear(inputs, outputs), nn.SELU(), nn.AlphaDropout(dropout)]
+    return nn.Sequential(*layers[:-2])

@@ -1,0 +1,54 @@
+"""Reconstruction losses, one value per user so that users of all sizes weigh alike."""
+
+# B = users, T = target values, V = ids of one field, N = (user, id) pairs
+
+import torch
+from torch import Tensor
+
+from gur_spark.batches.aggregates import Batch
+from gur_spark.models.reconstruction import Reconstruction
+
+
+def reconstruction_loss(made: Reconstruction, batch: Batch) -> Tensor:
+    """The loss of each user, (B,).
+
+    The squared error of the standardised values, plus, for ``likelihood``, the mean of the histograms'
+    terms: the numbers and the histograms weigh alike, however many fields and windows there are.
+
+    By hand: squared error 2.5, histogram terms 1.0 and 2.0 -> 2.5 + (1.0 + 2.0) / 2 = 4.0.
+    """
+    error_B = masked_squared_error(made.prediction_BT, made.target_BT)
+    terms = [
+        multinomial_nll(log_p_BV, histogram.rows_N, histogram.ids_N, histogram.shares_WN[w])
+        for field, windows in made.log_p.items()
+        for histogram in [batch.histograms[field]]
+        for w, log_p_BV in enumerate(windows)
+    ]
+    return error_B + torch.stack(terms).mean(0) if terms else error_B
+
+
+def masked_squared_error(prediction_BT: Tensor, target_BT: Tensor) -> Tensor:
+    """Mean squared error per user over the target values that are there; (B,).
+
+    NaN in the target means "not there". The target gets no gradient: a target that is
+    itself learned would shrink to make the error small.
+
+    By hand: prediction [1, 2, 5], target [3, NaN, 4] -> ((1-3)^2 + (5-4)^2) / 2 = 2.5.
+    """
+    target_BT = target_BT.detach()
+    missing_BT = target_BT.isnan()
+    error_BT = (prediction_BT - target_BT).masked_fill(missing_BT, 0.0)
+    return error_BT.square().sum(1) / (~missing_BT).sum(1).clamp(min=1)
+
+
+def multinomial_nll(log_p_BV: Tensor, rows_N: Tensor, ids_N: Tensor, shares_N: Tensor) -> Tensor:
+    """Negative log-likelihood of each user's histogram per event, without its constant; (B,), nats.
+
+    Mult-DAE (Liang et al. 2018, arXiv 1802.05814, equation 2) divided by the user's number of events:
+    ``-sum_v share_v log p_v``, 0 for a user without events. The data stays sparse: pair n says that
+    ``shares_N[n]`` of user ``rows_N[n]``'s events have id ``ids_N[n]``.
+
+    By hand: p = (1/2, 1/4, 1/4), counts (2, 1, 1) -> (2 ln 2 + ln 4 + ln 4) / 4 = 1.5 ln 2 = 1.0397.
+    """
+    log_p_N = log_p_BV.reshape(-1).index_select(0, rows_N * log_p_BV.shape[1] + ids_N)
+    return log_p_BV.new_zeros(len(log_p_BV)).index_add(0, rows_N, -shares_N * log_p_N)

@@ -1,0 +1,88 @@
+"""Category tables: how wide they are, and how frozen ones are made from co-occurrence."""
+
+# U = users of a batch, V = ids of one field, E = width of a table
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from gur_spark.batches.aggregates import Batch, Layout
+from gur_spark.config import Model
+
+WIDEST = 24
+
+Table = npt.NDArray[np.float32]
+
+
+def table_width(size: int, config: Model) -> int:
+    """Width E of the table of a field with ``size`` ids.
+
+    ``embedding_dim`` where it is given, else min(24, 1.6 V^0.56) (the rule of fastai's tabular models).
+    A frozen table of few ids is the identity, so that its pooled block is the histogram itself.
+    """
+    if config.embedding_dim is not None:
+        return config.embedding_dim
+    if config.tables == "frozen" and size <= WIDEST:
+        return size
+    return min(WIDEST, round(1.6 * math.pow(size, 0.56)))
+
+
+def frozen_tables(batches: Iterable[Batch], layout: Layout, config: Model) -> dict[str, Table]:
+    """One (V, E) table per field, from which ids the same users have; one pass over the batches."""
+    together = {field: sparse.csr_array((size, size), dtype=np.int64) for field, size in layout.sizes.items()}
+    for batch in batches:
+        for field, size in layout.sizes.items():
+            has_UV = _presence(batch, field, size)
+            together[field] = together[field] + has_UV.T @ has_UV
+    return {
+        field: np.eye(size, dtype=np.float32)
+        if table_width(size, config) == size
+        else factorise(shifted_pmi(together[field]), table_width(size, config))
+        for field, size in layout.sizes.items()
+    }
+
+
+def _presence(batch: Batch, field: str, size: int) -> sparse.csr_array:
+    histogram = batch.histograms[field]
+    ids_N, offsets = histogram.ids_N.numpy(), histogram.offsets_B.numpy()
+    return sparse.csr_array((np.ones(len(ids_N), dtype=np.int64), ids_N, offsets), shape=(len(batch), size))
+
+
+def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr_array:
+    """Positive pointwise mutual information of two ids having the same user, minus ``shift`` (= ln k).
+
+    ``max(0, ln(P(a, b) / (P(a) P(b))) - shift)`` (Levy & Goldberg 2014). An id co-occurs with itself in each of
+    its users, which keeps apart the ids that otherwise have the same company. All pairs are counted once per
+    user, whatever the number of events.
+
+    By hand: of 5 pairs (a,a) 2, (a,b) 1, (b,a) 1, (b,b) 1, a has 3 and b 2: pmi(a, a) = ln(2 * 5 / (3 * 3)).
+    """
+    pairs = together_VV.tocoo()
+    total = pairs.data.sum()
+    of_id = together_VV.sum(axis=1).astype(np.float64)
+    pmi = np.log(pairs.data * total / (of_id[pairs.row] * of_id[pairs.col])) - shift
+    kept = pmi > 0
+    return sparse.csr_array((pmi[kept], (pairs.row[kept], pairs.col[kept])), shape=together_VV.shape)
+
+
+def factorise(pmi_VV: sparse.csr_array, width: int) -> Table:
+    """``U sqrt(S)`` of the truncated SVD, (V, width); columns above the rank are 0.
+
+    Deterministic: ARPACK starts from a fixed vector, and in each column the greatest component is positive.
+    """
+    size = pmi_VV.shape[0]
+    rank = min(width, size - 1)
+    table = np.zeros((size, width), dtype=np.float32)
+    if pmi_VV.nnz == 0:
+        return table
+    start = np.random.default_rng(0).standard_normal(size)
+    left, values, _ = svds(pmi_VV, k=rank, v0=start)
+    order = np.argsort(-values)
+    left = left[:, order] * np.sqrt(np.maximum(values[order], 0))
+    signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(rank)])
+    table[:, :rank] = left * np.where(signs == 0, 1, signs)
+    return table

@@ -1,0 +1,217 @@
+"""Model versions as artefact folders: written once, never changed, refused when damaged.
+
+``<parent>/<model_version>/`` holds the weights (safetensors, never pickle), the configuration, the manifest and
+vocabulary the model is bound to, its metrics, and a card, written last, with a digest of every other file.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from gur_spark import storage
+from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.config import Model, Training
+from gur_spark.errors import ModelError
+from gur_spark.models.autoencoder import GUR
+from gur_spark.schema import Manifest
+
+WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
+VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"
+CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS)
+KIND = "gur"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Where a model version comes from."""
+
+    model_version: str
+    training_snapshots: tuple[str, ...]
+    code_commit: str | None
+    created: datetime
+    """UTC."""
+    kind: str = KIND
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model version, ready to embed."""
+
+    card: Card
+    module: GUR
+    """In eval mode."""
+    layout: Layout
+    model: Model
+    training: Training
+    vocabulary_version: int
+    vocabulary_hash: str
+    metrics: Mapping[str, float]
+
+    @property
+    def version(self) -> str:
+        return self.card.model_version
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the aggregates it takes."""
+        return self.layout.manifest
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self.layout.sizes
+
+    @property
+    def latent_dim(self) -> int:
+        """Width L of an embedding."""
+        return self.model.latent_dim
+
+    @torch.inference_mode()
+    def embed(self, rows: pa.RecordBatch) -> npt.NDArray[np.float32]:
+        """Embeddings of the users of these rows, float32 (B, L); a user's does not depend on the other rows.
+
+        Raises:
+            ModelError: the rows are not aggregates of the model's manifest and vocabulary.
+        """
+        latent: npt.NDArray[np.float32] = self.module.encode(to_batch(rows, self.layout)).numpy()
+        return latent
+
+
+def save(
+    parent: str,
+    module: GUR,
+    *,
+    layout: Layout,
+    model: Model,
+    training: Training,
+    vocabulary_version: int,
+    vocabulary_hash: str,
+    metrics: Mapping[str, float],
+    training_snapshots: tuple[str, ...],
+    code_commit: str | None,
+) -> Card:
+    """Write a new model version under ``parent``; the card comes last, so a killed write cannot be loaded."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    vocabulary = {"version": vocabulary_version, "hash": vocabulary_hash, "sizes": dict(layout.sizes)}
+    files = {
+        WEIGHTS: save_tensors(weights),
+        CONFIG: _json({"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}),
+        MANIFEST: layout.manifest.to_json().encode(),
+        VOCABULARY: _json(vocabulary),
+        METRICS: _json(dict(metrics)),
+    }
+    created = datetime.now(UTC).replace(microsecond=0)
+    card = Card(
+        model_version=f"{KIND}-{created:%Y%m%dT%H%M%S}-{_content_hash(files)}",
+        training_snapshots=training_snapshots,
+        code_commit=code_commit,
+        created=created,
+    )
+    for name, content in {**files, CARD: _card_json(card, files)}.items():
+        storage.write_bytes(storage.join(parent, card.model_version, name), content)
+    return card
+
+
+def load_model(path: str) -> LoadedModel:
+    """Load the model version in this folder.
+
+    Raises:
+        ModelError: a file is missing or damaged; the message says which.
+    """
+    return unpack(pack(path))
+
+
+def pack(path: str) -> dict[str, bytes]:
+    """The files of a model version, to be shipped to workers and loaded there with ``unpack``."""
+    files = {}
+    for name in (CARD, *CONTENT):
+        try:
+            files[name] = storage.read_bytes(storage.join(path, name))
+        except FileNotFoundError as error:
+            raise ModelError(f"model {path}: {name} is missing; expected {', '.join((CARD, *CONTENT))}") from error
+    return files
+
+
+def unpack(files: Mapping[str, bytes]) -> LoadedModel:
+    """Load a model version from its files.
+
+    Raises:
+        ModelError: a file was altered, or the weights are not those of the configuration.
+    """
+    card = _read_card(files)
+    try:
+        config, vocabulary = json.loads(files[CONFIG]), json.loads(files[VOCABULARY])
+        layout = Layout.of(Manifest.from_json(files[MANIFEST].decode()), vocabulary["sizes"])
+        model, training = Model(**config["model"]), Training(**config["training"])
+        metrics = json.loads(files[METRICS])
+        weights = load_tensors(files[WEIGHTS])
+    except (ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
+        raise ModelError(f"model {card.model_version} cannot be read: {error}") from error
+    return LoadedModel(
+        card=card,
+        module=_module(layout, model, weights, card.model_version),
+        layout=layout,
+        model=model,
+        training=training,
+        vocabulary_version=vocabulary["version"],
+        vocabulary_hash=vocabulary["hash"],
+        metrics=metrics,
+    )
+
+
+def _module(layout: Layout, model: Model, weights: dict[str, Tensor], version: str) -> GUR:
+    module = GUR(layout, model)
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != found:
+        different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        lines = [f"{name}: expected {expected.get(name, 'none')}, got {found.get(name, 'none')}" for name in different]
+        raise ModelError(f"model {version}: the weights are not those of its configuration:\n  " + "\n  ".join(lines))
+    module.load_state_dict(weights)
+    return module.eval().requires_grad_(False)
+
+
+def _read_card(files: Mapping[str, bytes]) -> Card:
+    """The card, once every other file has the digest it names and the version is that of the content."""
+    try:
+        values = json.loads(files[CARD])
+        digests = values.pop("sha256")
+        values["training_snapshots"] = tuple(values["training_snapshots"])
+        card = Card(**{**values, "created": datetime.fromisoformat(values["created"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{CARD} cannot be read: {error!r}") from error
+    for name in CONTENT:
+        found = sha256(files[name]).hexdigest()
+        if digests.get(name) != found:
+            raise ModelError(
+                f"model {card.model_version}: {name} was altered or cut short: "
+                f"expected sha256 {digests.get(name)}, got {found} ({len(files[name])} bytes)"
+            )
+    if not card.model_version.endswith(_content_hash(files)):
+        raise ModelError(f"model {card.model_version}: the files are those of another version ({_content_hash(files)})")
+    return card
+
+
+def _content_hash(files: Mapping[str, bytes]) -> str:
+    return sha256(b"".join(sha256(files[name]).digest() for name in CONTENT)).hexdigest()[:8]
+
+
+def _card_json(card: Card, files: Mapping[str, bytes]) -> bytes:
+    digests = {name: sha256(content).hexdigest() for name, content in files.items()}
+    return _json({**vars(card), "created": card.created.isoformat(), "sha256": digests})
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()

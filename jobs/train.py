@@ -1,0 +1,96 @@
+"""Train the GUR autoencoder on aggregate snapshots and register the model version."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from gur_spark import cli, schema, storage
+from gur_spark.config import Config
+from gur_spark.errors import SnapshotError
+from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.runs import Run
+from gur_spark.snapshots import Snapshot, find_snapshot
+from gur_spark.tables import Tables
+from gur_spark.training import TrainedModel, train
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as-of", type=cli.day, nargs="+", metavar="DATE", help="snapshots to train on (default: training.as_of)"
+    )
+
+
+def stage(tables: Tables, config: Config, args: argparse.Namespace, run: Run) -> None:
+    train_model(tables, config, args.as_of or config.training.as_of, run)
+
+
+def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run) -> TrainedModel:
+    """Train on the snapshots of these dates and append the version's row to ``models``.
+
+    The row comes last: a killed run leaves checkpoints, from which the next one continues, and no version.
+
+    Raises:
+        SnapshotError: a snapshot is missing or damaged, or they do not share a manifest and a vocabulary.
+        TrainingError: there is nothing to train on, or training went wrong.
+    """
+    snapshots = [find_snapshot(tables, config, day) for day in as_of]
+    run.inputs |= {f"snapshot {s.as_of}": s.path for s in snapshots}
+    _same_vocabulary(snapshots)
+    # train() itself says what is missing when there is no date at all.
+    vocabulary = read_vocabulary(tables, snapshots[0].vocabulary_version if snapshots else None)
+    made = train(
+        [s.path for s in snapshots],
+        vocabulary.sizes,
+        vocabulary.version,
+        vocabulary.hash,
+        config.model,
+        config.training,
+        work=tables.folder("checkpoints"),
+        out=tables.folder("artefacts"),
+        code_commit=code_commit(),
+        progress=sys.stderr.isatty(),
+    )
+    _register(tables, made, vocabulary.version, vocabulary.hash)
+    run.counts |= {name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")}
+    run.outputs |= {"model_version": made.version, "path": made.path}
+    return made
+
+
+def _same_vocabulary(snapshots: Sequence[Snapshot]) -> None:
+    for other in snapshots[1:]:
+        first = snapshots[0]
+        if other.vocabulary_hash != first.vocabulary_hash:
+            raise SnapshotError(
+                f"snapshots {first.as_of} and {other.as_of} were encoded with different vocabularies "
+                f"(versions {first.vocabulary_version} and {other.vocabulary_version}); aggregate them with one"
+            )
+
+
+def _register(tables: Tables, made: TrainedModel, vocabulary_version: int, vocabulary_hash: str) -> None:
+    card = made.card
+    row = (
+        card.model_version, storage.absolute(made.path), card.kind, made.manifest_hash, vocabulary_version,
+        vocabulary_hash, list(card.training_snapshots), dict(made.metrics), None, card.code_commit, card.created,
+    )
+    tables.create("models", schema.MODELS)
+    tables.append(tables.spark.createDataFrame([row], schema.MODELS).coalesce(1), "models")
+
+
+def code_commit() -> str | None:
+    """Commit of the checkout this runs from; None for an installed wheel."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("train", "Train the GUR autoencoder on aggregate snapshots.", stage, argv, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
