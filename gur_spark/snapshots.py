@@ -1,7 +1,7 @@
 """Aggregate snapshots: written as immutable folders, made visible by one row in ``snapshots``."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 from pyspark.sql import DataFrame
@@ -64,7 +64,8 @@ def manifest_of(config: Config) -> Manifest:
 def aggregate_snapshot(tables: Tables, config: Config, as_of: date, run: Run, vocabulary_version: int | None = None) -> Snapshot:
     """Compute the snapshot of ``as_of``, write its folder, and make it visible.
 
-    A killed run leaves a folder that no row names; running again makes a new one.
+    A killed run leaves a folder that no row names; running again makes a new one. When the content is
+    that of the visible snapshot, the visible one stays, so that what was made from it still names it.
 
     Raises:
         TableError: ``events`` or ``vocabulary`` does not exist, or a user has two rows.
@@ -95,6 +96,11 @@ def aggregate_snapshot(tables: Tables, config: Config, as_of: date, run: Run, vo
         rows=rows,
         checksum=checksum(written),
     )
+    visible = _same_content(tables, snapshot)
+    if visible:
+        storage.remove_folder(path)
+        log.info("snapshot %s: unchanged, %s users, checksum %s", as_of, f"{rows:,}", visible.checksum)
+        return visible
     _make_visible(tables, snapshot, run.id)
     log.info("snapshot %s: %s users, checksum %s", as_of, f"{rows:,}", snapshot.checksum)
     return snapshot
@@ -107,15 +113,12 @@ def find_snapshot(tables: Tables, config: Config, as_of: date) -> Snapshot:
         SnapshotError: there is none; the message lists the dates there are.
     """
     known_at = windows.known_at(as_of, config.aggregates.delay_days)
-    all_rows = tables.read("snapshots", made_by="aggregate")
-    row = all_rows.where((F.col("as_of") == F.lit(as_of)) & (F.col("known_at") == F.lit(known_at))).first()
-    if row is None:
-        known = [f"{r.as_of} (known at {r.known_at:%Y-%m-%d %H:%M})" for r in all_rows.orderBy("as_of", "known_at").collect()]
+    found = _visible(tables, as_of, known_at)
+    if found is None:
+        rows = tables.read("snapshots").orderBy("as_of", "known_at").select("as_of", F.col("known_at").cast("string"))
+        known = [f"{row.as_of} (known at {row.known_at})" for row in rows.collect()]
         raise SnapshotError(f"no snapshot of {as_of} known at {known_at:%Y-%m-%d %H:%M}; available: {known}")
-    fields = {name: row[name] for name in Snapshot.__dataclass_fields__}
-    # Spark gives a naive time in the zone of the driver's process.
-    fields["known_at"] = known_at
-    return Snapshot(**fields)
+    return found
 
 
 def checksum(frame: DataFrame) -> str:
@@ -135,6 +138,23 @@ def _aggregates(
     encoded = encode(events, vocabulary, manifest.categorical)
     users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)) if config.aggregates.users else None
     return windows.aggregate(encoded, manifest, as_of, users)
+
+
+def _visible(tables: Tables, as_of: date, known_at: datetime) -> Snapshot | None:
+    table = tables.read("snapshots", made_by="aggregate")
+    row = table.where((F.col("as_of") == F.lit(as_of)) & (F.col("known_at") == F.lit(known_at))).first()
+    if row is None:
+        return None
+    # Spark gives times in the zone of the driver's process; the one asked for is the one found.
+    return Snapshot(**{name: row[name] for name in Snapshot.__dataclass_fields__} | {"known_at": known_at})
+
+
+def _same_content(tables: Tables, made: Snapshot) -> Snapshot | None:
+    """The visible snapshot, when it is what was just made."""
+    visible = _visible(tables, made.as_of, made.known_at) if tables.exists("snapshots") else None
+    if visible is None or replace(visible, path=made.path) != made or not storage.exists(visible.data):
+        return None
+    return visible
 
 
 def _make_visible(tables: Tables, snapshot: Snapshot, run_id: str) -> None:

@@ -1,0 +1,35 @@
+"""The ``models`` table: which versions there are and where their artefacts lie."""
+
+from dataclasses import dataclass
+
+from pyspark.sql import functions as F
+
+from gur_spark.config import Config
+from gur_spark.errors import ModelError, nearest
+from gur_spark.publishing import published
+from gur_spark.tables import Tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """Where one row of ``models`` points."""
+
+    model_version: str
+    path: str
+
+
+def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
+    """A version by name; ``newest``; or, with None, the published one (the newest before the first publish).
+
+    Raises:
+        ModelError: there is no such version; the message lists those there are.
+    """
+    if version is None:
+        switch = published(tables, config)
+        version = switch.model_version if switch else "newest"
+    rows = tables.read("models", made_by="train").orderBy(F.desc("created"), F.desc("model_version")).collect()
+    for row in rows:
+        if version in ("newest", row.model_version):
+            return ModelVersion(model_version=row.model_version, path=row.path)
+    known = [row.model_version for row in rows]
+    raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")

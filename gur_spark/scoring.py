@@ -1,0 +1,123 @@
+"""Aggregates -> embeddings: the one step that sees both Spark and torch.
+
+The model travels to the workers inside the task, so it needs no shared file system; each worker
+process loads it once. A user's embedding depends on the user's row alone.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import registry, schema
+from gur_spark.config import Config
+from gur_spark.errors import ModelError, TableError
+from gur_spark.registry import LoadedModel
+from gur_spark.runs import Run
+from gur_spark.snapshots import Snapshot
+from gur_spark.tables import Tables, check_keys
+
+log = logging.getLogger("gur_spark")
+
+Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_path: str, run: Run) -> str:
+    """Embed every user of a snapshot and replace exactly this (model_version, as_of) in ``embeddings``.
+
+    Returns the model version.
+
+    Raises:
+        ModelError: the model is damaged, was trained on other aggregates, or gives a value that is not finite.
+        TableError: the snapshot's Parquet is not what its row says.
+    """
+    files = registry.pack(model_path)
+    model = registry.unpack(files)
+    check_fit(model, snapshot)
+    aggregates = tables.spark.read.parquet(snapshot.data)
+    rows = check_keys(aggregates, ["user_id"], f"aggregates of {snapshot.as_of}")
+    if rows != snapshot.rows:
+        raise TableError(f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}")
+    frame = embed(aggregates, files, model, config.scoring.batch_rows)
+    keyed = frame.select(
+        "user_id", F.lit(snapshot.as_of).alias("as_of"), F.lit(model.version).alias("model_version"), "embedding", "events"
+    )
+    tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
+    tables.replace(keyed, "embeddings", f"model_version = '{model.version}' AND as_of = DATE '{snapshot.as_of}'")
+    run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
+    run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
+    run.counts[f"rows {snapshot.as_of}"] = rows
+    return model.version
+
+
+def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
+    """Refuse aggregates that are not the model's.
+
+    Raises:
+        ModelError: another manifest or vocabulary; the message names the columns or the versions.
+    """
+    if snapshot.manifest_hash != model.manifest.hash:
+        there = {c.name for c in snapshot.manifest().columns}
+        wanted = {c.name for c in model.manifest.columns}
+        differ = sorted(there ^ wanted) or "steps, units or order of the same columns"
+        raise ModelError(
+            f"model {model.version} was trained on manifest {model.manifest.hash}, the snapshot of {snapshot.as_of} has "
+            f"{snapshot.manifest_hash}; they differ in {differ}"
+        )
+    if snapshot.vocabulary_hash != model.vocabulary_hash:
+        raise ModelError(
+            f"model {model.version} was trained with vocabulary {model.vocabulary_version} ({model.vocabulary_hash}), the "
+            f"snapshot of {snapshot.as_of} has {snapshot.vocabulary_version} ({snapshot.vocabulary_hash}); "
+            f"aggregate again with --vocabulary {model.vocabulary_version}, or train a new version"
+        )
+
+
+def embed(aggregates: DataFrame, files: Mapping[str, bytes], model: LoadedModel, batch_rows: int) -> DataFrame:
+    """One row per row of ``aggregates``: user_id, embedding, events (of the longest window)."""
+    user_id = schema.SQL_USER_ID[model.manifest.user_id_type]
+    columns = [c.name for c in model.manifest.columns]
+    return aggregates.select(*columns).mapInArrow(
+        kernel(files, batch_rows), f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT"
+    )
+
+
+def kernel(files: Mapping[str, bytes], batch_rows: int) -> Kernel:
+    """The function that runs on a worker, over one partition's batches."""
+    frozen = tuple(sorted(files.items()))
+
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        model = load_once(frozen)
+        for batch in batches:
+            for start in range(0, batch.num_rows, batch_rows):
+                yield embed_batch(model, batch.slice(start, batch_rows))
+
+    return score
+
+
+@lru_cache(maxsize=1)
+def load_once(files: tuple[tuple[str, bytes], ...]) -> LoadedModel:
+    """The model of this worker process; Spark reuses the process for the next task."""
+    # Spark runs one worker per core: more torch threads would only wait for each other.
+    torch.set_num_threads(1)
+    return registry.unpack(dict(files))
+
+
+def embed_batch(model: LoadedModel, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Embeddings of one batch, checked: one finite vector of the model's width per row."""
+    vectors = model.embed(rows)
+    if vectors.shape != (rows.num_rows, model.latent_dim):
+        raise ModelError(f"model {model.version} gave shape {vectors.shape}, expected {(rows.num_rows, model.latent_dim)}")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        user = rows["user_id"][int(np.argmin(finite))].as_py()
+        raise ModelError(f"model {model.version} gives user {user!r} an embedding that is not finite")
+    lists = pa.ListArray.from_arrays(
+        np.arange(rows.num_rows + 1, dtype=np.int32) * model.latent_dim, pa.array(vectors.reshape(-1))
+    )
+    events = rows[f"events_{model.manifest.windows[-1]}d"]
+    return pa.RecordBatch.from_arrays([rows["user_id"], lists, events], names=["user_id", "embedding", "events"])

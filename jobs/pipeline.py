@@ -1,0 +1,102 @@
+"""The whole way from a raw log to published and evaluated embeddings, stage by stage in one session."""
+
+import logging
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gur_spark import cli
+from gur_spark.config import Config
+from gur_spark.errors import ConfigError
+from gur_spark.runs import Run, record
+from gur_spark.tables import Tables
+from jobs import aggregate, evaluate, ingest, publish, score, train, vocabulary
+
+log = logging.getLogger("gur_spark")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job and the options the pipeline gives it."""
+
+    name: str
+    stage: cli.Stage
+    options: Callable[[ArgumentParser], None]
+    given: dict[str, Any]
+
+
+def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
+    """Run every stage; each leaves its own row in ``runs``."""
+    check_dates(config)
+    made: list[Run] = []
+    for step in steps(config, made):
+        log.info("[%d/7] %s ...", len(made) + 1, step.name)
+        options = defaults(step)
+        with record(tables, step.name, cli.parameters(config, options)) as one:
+            step.stage(tables, config, options, one)
+        made.append(one)
+    run.counts |= {f"{one.job} ms": round(one.seconds * 1000) for one in made}
+    run.outputs |= {name: value for one in made for name, value in one.outputs.items()}
+    print(summary(tables, config, made))
+
+
+def steps(config: Config, made: Sequence[Run]) -> Iterator[Step]:
+    """The stages in order; a later one may depend on what an earlier one made."""
+    yield Step("ingest", ingest.stage, ingest.options, {})
+    # The vocabulary knows nothing of the time after training, as it would not in production.
+    yield Step("vocabulary", vocabulary.stage, vocabulary.options, {"before": max(config.training.as_of)})
+    yield Step("aggregate", aggregate.stage, aggregate.options, {})
+    yield Step("train", train.stage, train.options, {})
+    version = made[-1].outputs["model_version"]
+    yield Step("score", score.stage, score.options, {"model": version})
+    yield Step("publish", publish.stage, publish.options, {"model": version, "reason": "pipeline"})
+    yield Step("evaluate", evaluate.stage, evaluate.options, {})
+
+
+def defaults(step: Step) -> Namespace:
+    """The job's own defaults, with the pipeline's choices on top."""
+    parser = ArgumentParser()
+    step.options(parser)
+    return Namespace(**{**vars(parser.parse_args([])), **step.given})
+
+
+def check_dates(config: Config) -> None:
+    """Refuse at the start what would fail after minutes."""
+    for key, dates in (("training.as_of", config.training.as_of), ("scoring.as_of", config.scoring.as_of)):
+        if not dates:
+            raise ConfigError(f"{key}: the pipeline needs at least one date, such as {key}=[2024-01-31]")
+
+
+def summary(tables: Tables, config: Config, made: Sequence[Run]) -> str:
+    """What was made, how long it took, and how to read it."""
+    published = made[-2].outputs["published"]
+    lines = ["", f"pipeline '{config.name}' published {published}", ""]
+    lines += [f"  {one.job:<11}{one.seconds:7.1f} s  {_counts(one)}" for one in made]
+    lines += ["", "  tables"]
+    for name in ("events", "quarantine", "vocabulary", "snapshots", "models", "embeddings", "published", "runs"):
+        lines.append(f"    {name:<11}{tables.read(name).count():>12,} rows  {tables.sql_name(name)}")
+    lines += [
+        "",
+        "  read the embeddings",
+        "    from gur_spark import load_config, read_embeddings",
+        "    read_embeddings(spark, load_config(FILE))      # user_id, as_of, model_version, embedding, events",
+        f"    or in SQL: SELECT * FROM {tables.sql_name('embeddings')}",
+        "",
+        "  report",
+        *[f"    {name}: {path}" for name, path in made[-1].outputs.items()],
+    ]
+    return "\n".join(lines)
+
+
+def _counts(run: Run) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in run.counts.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("pipeline", __doc__ or "", stage, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Embed every user of a snapshot with one model version, into the embeddings table."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from gur_spark import cli
+from gur_spark.config import Config
+from gur_spark.errors import ConfigError
+from gur_spark.model_versions import find_model
+from gur_spark.runs import Run
+from gur_spark.scoring import score_snapshot
+from gur_spark.snapshots import find_snapshot
+from gur_spark.tables import Tables
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("--as-of", nargs="+", type=cli.day, metavar="DATE", help="default: scoring.as_of of the config")
+    parser.add_argument("--model", metavar="VERSION", help="a version, or newest; default: the published one (the newest before the first publish)")
+
+
+def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
+    dates = args.as_of or config.scoring.as_of
+    if not dates:
+        raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
+    model = find_model(tables, config, args.model)
+    for as_of in dates:
+        score_snapshot(tables, config, find_snapshot(tables, config, as_of), model.path, run)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("score", __doc__ or "", stage, argv, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
