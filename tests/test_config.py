@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark import cli
@@ -154,6 +154,7 @@ def test_a_configuration_cannot_be_changed_afterwards(minimal):
         load_config(minimal).training.epochs = 3
 
 
+@settings(deadline=None)
 @given(windows=st.lists(st.integers(min_value=-5, max_value=4000), max_size=5))
 def test_windows_are_accepted_exactly_when_they_ascend_between_1_and_3650_days(windows):
     values = {**DEMO, "aggregates": {**DEMO["aggregates"], "windows": windows}}

@@ -1,0 +1,90 @@
+"""Metrics over many resamples of the same users at once.
+
+A resample is a row of weights: how often each user was drawn. Sorting by score, the costly part of a
+rank metric, is then done once for all resamples, and two representations are compared on the same ones.
+"""
+
+# R = resamples, N = users, G = groups of users with equal scores, K = classes
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.uint16]
+
+CHUNK = 4_000_000
+"""Weights that are worked on at a time: 32 MB per float64 array."""
+
+
+def resamples(users: int, count: int, seed: int) -> Weights:
+    """How often each of the users is drawn in each of ``count`` bootstrap resamples, (R, N)."""
+    rng = np.random.default_rng(seed)
+    weights = np.empty((count, users), dtype=np.uint16)
+    for resample in range(count):
+        weights[resample] = np.bincount(rng.integers(0, users, users), minlength=users)
+    return weights
+
+
+def auc(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> Array:
+    """Area under the ROC curve per resample, (R,): P(a positive's score is higher) + P(it is equal) / 2.
+
+    NaN for a resample without a positive or without a negative.
+    """
+
+    def of_groups(positive_RG: Array, negative_RG: Array) -> Array:
+        # Groups come by falling score: those below a group follow it.
+        below_RG = negative_RG.sum(axis=1, keepdims=True) - negative_RG.cumsum(axis=1)
+        wins_R = (positive_RG * (below_RG + negative_RG / 2)).sum(axis=1)
+        return np.asarray(wins_R / (positive_RG.sum(axis=1) * negative_RG.sum(axis=1)))
+
+    return _by_groups(positive_N, score_N, weights, of_groups)
+
+
+def average_precision(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> Array:
+    """Mean precision over the positives, ties taken as one step, per resample, (R,); NaN without a positive."""
+
+    def of_groups(positive_RG: Array, negative_RG: Array) -> Array:
+        found_RG = positive_RG.cumsum(axis=1)
+        taken_RG = found_RG + negative_RG.cumsum(axis=1)
+        precision_RG = np.where(taken_RG > 0, found_RG / taken_RG, 0)
+        return np.asarray((positive_RG * precision_RG).sum(axis=1) / found_RG[:, -1])
+
+    return _by_groups(positive_N, score_N, weights, of_groups)
+
+
+def macro_auc(label_N: npt.NDArray[np.int64], score_NK: Array, weights: Weights) -> Array:
+    """Mean of the one-vs-rest AUCs of the classes that are in the resample, (R,)."""
+    each_KR = np.stack([auc(label_N == k, score_NK[:, k], weights) for k in range(score_NK.shape[1])])
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(each_KR, axis=0) / (~np.isnan(each_KR)).sum(axis=0))
+
+
+def accuracy(label_N: npt.NDArray[np.int64], score_NK: Array, weights: Weights) -> Array:
+    """Share of users whose highest score is their class's, per resample, (R,)."""
+    right_N = (score_NK.argmax(axis=1) == label_N).astype(np.float64)
+    return np.asarray(weights @ right_N / weights.sum(axis=1))
+
+
+def interval(values_R: Array) -> tuple[float, float]:
+    """The middle 95 %; resamples in which the metric is not defined are left out."""
+    low, high = np.nanquantile(values_R, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _by_groups(
+    positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights, metric: Callable[[Array, Array], Array]
+) -> Array:
+    """Sum weights of positives and of negatives per distinct score, falling, and apply the metric in chunks."""
+    order = np.argsort(-score_N, kind="stable")
+    starts = np.flatnonzero(np.diff(score_N[order], prepend=np.inf))
+    positive = positive_N[order].astype(np.float64)
+    rows = max(1, CHUNK // len(order))
+    chunks = []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for start in range(0, len(weights), rows):
+            drawn_RN = weights[start : start + rows, order].astype(np.float64)
+            positive_RG = np.add.reduceat(drawn_RN * positive, starts, axis=1)
+            chunks.append(metric(positive_RG, np.add.reduceat(drawn_RN, starts, axis=1) - positive_RG))
+    return np.concatenate(chunks)

@@ -1,0 +1,150 @@
+"""The representations that an embedding is compared with, from the same snapshot.
+
+Whatever is fitted (means, deviations, principal components) is fitted on the train users alone.
+"""
+
+# N = users, D = dense columns, F = empty flags, C = raw columns, L = latent width
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from scipy import sparse
+
+from gur_spark.batches.aggregates import READ_ROWS, Batch, Layout, data_files, to_batch
+from gur_spark.errors import EvaluationError
+from gur_spark.evaluate import extra
+from gur_spark.models.autoencoder import GUR
+from gur_spark.models.reconstruction import Moments
+from gur_spark.registry import LoadedModel
+from gur_spark.schema import NUMERIC_STATISTICS
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Matrix: TypeAlias = Array | sparse.csr_array
+"""One row per user; histograms over many ids are sparse."""
+
+RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"
+REPRESENTATIONS = (RAW, PCA, RANDOM, EMBEDDING, BOTH)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A snapshot's columns for N users, not yet scaled."""
+
+    dense_ND: Array
+    """NaN where the column is null."""
+    empty_NF: Array
+    """1 where a window has no event, or a numeric field no value in it."""
+    shares: list[sparse.csr_array]
+    """Per field and window, the share of each id among the user's events: (N, V)."""
+    random_NL: Array
+    """What the untrained encoder makes of the same rows."""
+
+
+def read_windows(snapshot: str, layout: Layout, users: pa.Array, encoder: GUR) -> Windows:
+    """The rows of ``users`` in the snapshot at this path, in the order of ``users``, encoded on the way.
+
+    Raises:
+        EvaluationError: a user is not in the snapshot.
+    """
+    batches: list[Batch] = []
+    encoded, positions = [], []
+    for filesystem, name in data_files(snapshot):
+        with pq.ParquetFile(name, filesystem=filesystem) as file:
+            for rows in file.iter_batches(READ_ROWS, columns=["user_id", *layout.columns]):
+                position = pc.index_in(rows.column("user_id"), users)
+                chosen = rows.filter(position.is_valid())
+                if chosen.num_rows:
+                    batches.append(to_batch(chosen, layout))
+                    positions.append(position.drop_null().to_numpy())
+                    encoded.append(_encode(encoder, batches[-1]))
+    order = np.argsort(np.concatenate(positions)) if positions else np.empty(0, dtype=np.int64)
+    if len(order) != len(users):
+        absent = len(users) - len(order)
+        raise EvaluationError(f"{absent} of {len(users)} users with an embedding are not in snapshot {snapshot}")
+    dense_ND = np.concatenate([batch.dense_BD.numpy() for batch in batches])[order].astype(np.float64)
+    counts = [d for d, column in enumerate(layout.dense) if column.statistic in ("events", "count")]
+    shares = [
+        sparse.vstack([_shares(batch, field, w, size) for batch in batches], format="csr")[order]
+        for field, size in layout.sizes.items()
+        for w in range(len(layout.windows))
+    ]
+    return Windows(dense_ND, (dense_ND[:, counts] == 0).astype(np.float64), shares, np.concatenate(encoded)[order])
+
+
+def untrained(trained: LoadedModel, seed: int) -> GUR:
+    """The same architecture over the same standardised inputs, with weights as drawn before training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = GUR(trained.layout, trained.model)
+    encoder.inputs.mean_T.copy_(trained.module.inputs.mean_T)
+    encoder.inputs.std_T.copy_(trained.module.inputs.std_T)
+    if trained.model.tables == "frozen":
+        # Frozen tables are computed from the data, not learned with the encoder: they are its input.
+        encoder.inputs.tables.load_state_dict(trained.module.inputs.tables.state_dict())
+    return encoder.eval()
+
+
+def represent(
+    windows: Windows, embedding_NL: Array, train_N: Mask, *, log_scale: bool, seed: int
+) -> Mapping[str, Matrix]:
+    """Every representation by its name, scaled for a linear model."""
+    raw_NC = raw_windows(windows, train_N, log_scale=log_scale)
+    embedding = standardise(embedding_NL, train_N)
+    return {
+        RAW: raw_NC,
+        PCA: standardise(principal_components(raw_NC, train_N, embedding_NL.shape[1], seed), train_N),
+        RANDOM: standardise(windows.random_NL, train_N),
+        EMBEDDING: embedding,
+        BOTH: sparse.hstack([raw_NC, sparse.csr_array(embedding)], format="csr"),
+    }
+
+
+def raw_windows(windows: Windows, train_N: Mask, *, log_scale: bool) -> sparse.csr_array:
+    """Dense columns standardised (0, the mean, where null), empty flags, and shares of ids, (N, C).
+
+    Shares are not standardised one by one, which would make most of the rarest ids: all ids of a field and window
+    together get the variance of a numeric field's statistics.
+    """
+    x_ND = windows.dense_ND
+    scaled_ND = standardise(np.sign(x_ND) * np.log1p(np.abs(x_ND)) if log_scale else x_ND, train_N)
+    variance = len(NUMERIC_STATISTICS)
+    shares = [share * (variance / (_total_variance(share[train_N]) or 1)) ** 0.5 for share in windows.shares]
+    return sparse.hstack([sparse.csr_array(scaled_ND), sparse.csr_array(windows.empty_NF), *shares], format="csr")
+
+
+def standardise(x_NC: Array, train_N: Mask) -> Array:
+    """Mean 0 and deviation 1 over the train users; NaN becomes 0, the mean."""
+    moments = Moments(x_NC.shape[1])
+    moments.update(x_NC[train_N])
+    return np.nan_to_num((x_NC - moments.mean_T) / moments.std())
+
+
+def principal_components(x_NC: sparse.csr_array, train_N: Mask, width: int, seed: int) -> Array:
+    """The first ``width`` components, fewer where there are not as many columns or train users."""
+    fitted = x_NC[train_N]
+    components = min(width, min(fitted.shape) - 1)
+    pca = extra("sklearn.decomposition").PCA(components, svd_solver="arpack", random_state=seed)
+    return np.asarray(pca.fit(fitted).transform(x_NC))
+
+
+def _encode(encoder: GUR, batch: Batch) -> Array:
+    with torch.inference_mode():
+        return encoder.encode(batch).double().numpy()
+
+
+def _shares(batch: Batch, field: str, window: int, size: int) -> sparse.csr_array:
+    histogram = batch.histograms[field]
+    values = histogram.shares_WN[window].double().numpy()
+    return sparse.csr_array((values, histogram.ids_N.numpy(), histogram.offsets_B.numpy()), shape=(len(batch), size))
+
+
+def _total_variance(x_NC: sparse.csr_array) -> float:
+    return float(((x_NC**2).mean(axis=0) - x_NC.mean(axis=0) ** 2).sum())

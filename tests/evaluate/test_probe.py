@@ -1,0 +1,143 @@
+"""A planted answer is found, noise is not, and what cannot be probed is refused."""
+
+import sys
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gur_spark.config import Evaluation
+from gur_spark.errors import EvaluationError
+from gur_spark.evaluate import features, probe
+from gur_spark.evaluate.probe import Task, evaluate
+from gur_spark.splits import held_out
+from tests.aggregate_data import make_snapshot
+from tests.evaluate.test_features import make_model
+
+USERS = 600
+TRAIN = ~held_out(np.arange(USERS), 0.4, "test")
+RNG = np.random.default_rng(0)
+BINARY = Task.of("churn", pa.chunked_array([RNG.choice(["active", "churned"], USERS, p=[0.6, 0.4])]))
+THREE = Task.of("persona", pa.chunked_array([RNG.choice(["a", "b", "c"], USERS)]))
+NOISE = RNG.normal(size=(USERS, 6))
+
+
+def planted(task):
+    """The answer as a number, with a little noise, beside columns without meaning."""
+    return np.column_stack([np.eye(len(task.classes))[task.label_N] + RNG.normal(0, 0.2, (USERS, 1)), NOISE[:, 1:]])
+
+
+@pytest.fixture(scope="module", params=[BINARY, THREE], ids=["binary", "multi-class"])
+def probed(request):
+    """(task, its users, its scores by (model, metric, representation), its differences)."""
+    task = request.param
+    representations = {features.PCA: NOISE, features.RANDOM: RNG.normal(size=(USERS, 6)), features.EMBEDDING: planted(task)}
+    result, scores, differences = probe.probe(task, representations, TRAIN, bootstrap=200, seed=1)
+    return task, result, {(s.model, s.metric, s.representation): s for s in scores}, differences
+
+
+def test_the_representation_that_holds_the_answer_wins_and_noise_is_a_coin(probed):
+    task, _, scores, _ = probed
+    metric = "AUC" if task is BINARY else "macro AUC"
+    for model in ("logistic regression", "LightGBM"):
+        embedding, random = (scores[model, metric, name] for name in (features.EMBEDDING, features.RANDOM))
+        assert embedding.value > 0.95
+        assert embedding.low > random.high
+        assert random.low < 0.5 < random.high
+        assert embedding.low <= embedding.value <= embedding.high
+
+
+def test_the_difference_to_a_worse_representation_is_clear(probed):
+    _, _, scores, differences = probed
+    assert [(d.representation, d.against) for d in differences] == [(features.EMBEDDING, features.PCA)] * 4
+    for d in differences:
+        ours, theirs = (scores[d.model, d.metric, name].value for name in (d.representation, d.against))
+        assert d.value == pytest.approx(ours - theirs)
+        assert 0 < d.low <= d.value <= d.high
+
+
+def test_users_are_those_of_the_split(probed):
+    task, result, _, _ = probed
+    assert (result.train_users, result.test_users) == (TRAIN.sum(), (~TRAIN).sum())
+    labels = task.label_N[~TRAIN]
+    assert result.classes == {name: (labels == k).mean() for k, name in enumerate(task.classes)}
+
+
+def test_equal_representations_differ_by_exactly_nothing():
+    x = planted(BINARY)
+    _, _, differences = probe.probe(BINARY, {features.RAW: x, features.EMBEDDING: x}, TRAIN, bootstrap=50, seed=1)
+    assert [(d.value, d.low, d.high) for d in differences] == [(0, 0, 0)] * 4
+
+
+def test_users_without_a_label_take_no_part():
+    half = Task(BINARY.name, BINARY.classes, np.where(np.arange(USERS) % 2, BINARY.label_N, -1))
+    x = planted(BINARY)
+    result, scores, _ = probe.probe(half, {features.EMBEDDING: x}, TRAIN, bootstrap=20, seed=1)
+    odd = np.arange(USERS) % 2 == 1
+    assert (result.train_users, result.test_users) == ((TRAIN & odd).sum(), (~TRAIN & odd).sum())
+    alone = Task(BINARY.name, BINARY.classes, BINARY.label_N[odd])
+    _, expected, _ = probe.probe(alone, {features.EMBEDDING: x[odd]}, TRAIN[odd], bootstrap=20, seed=1)
+    assert scores == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["a", "a", None], r"label 'x': expected at least two classes among the users, got \['a'\]"),
+        ([None, None], r"at least two classes among the users, got \[\]"),
+        ([str(number) for number in range(51)], "at most 50 classes, got 51: is it a number"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(values, message):
+    with pytest.raises(EvaluationError, match=message):
+        Task.of("x", pa.chunked_array([pa.array(values, pa.string())]))
+
+
+@pytest.mark.parametrize(("side", "elsewhere"), [("train", ~TRAIN), ("test", TRAIN)])
+def test_a_class_with_nobody_on_one_side_is_refused(side, elsewhere):
+    vip = Task("vip", ("no", "yes"), (np.arange(USERS) == np.flatnonzero(elsewhere)[0]).astype(np.int64))
+    with pytest.raises(EvaluationError, match=rf"label 'vip': none of the \d+ {side} users is \['yes'\]"):
+        probe.probe(vip, {features.EMBEDDING: NOISE}, TRAIN, bootstrap=10, seed=1)
+
+
+SETTINGS = Evaluation(horizon_days=28, churn=True, test_share=0.4, bootstrap=30, max_users=1000, seed=3)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory):
+    return make_snapshot(tmp_path_factory.mktemp("snapshot"), users=300, seed=1)
+
+
+def report_of(snapshot, embedding):
+    users = np.arange(300)[::-1]
+    answers = pa.table({
+        "user_id": users,
+        "embedding": pa.array(list(embedding.astype(np.float32)), pa.list_(pa.float32())),
+        "persona": np.where(users % 2, "spender", "saver"),
+    })
+    return evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=date(2024, 6, 1), notes=["made up"])
+
+
+def test_a_report_compares_every_representation_of_the_same_users(snapshot):
+    embedding = np.random.default_rng(1).normal(size=(300, 4))
+    report = report_of(snapshot, embedding)
+    assert (report.users, report.dimension, report.notes) == (300, 4, ["made up"])
+    auc = {s.representation: s for s in report.scores if (s.model, s.metric) == ("logistic regression", "AUC")}
+    assert list(auc) == list(features.REPRESENTATIONS)
+    # The personas differ in what they do, and that is in the windows whatever the order of the users.
+    assert min(auc[name].value for name in (features.RAW, features.PCA, features.BOTH)) > 0.9
+    assert auc[features.EMBEDDING].low < 0.5 < auc[features.EMBEDDING].high
+    assert report == report_of(snapshot, embedding)
+
+
+def test_without_labels_there_is_nothing_to_evaluate(snapshot):
+    answers = pa.table({"user_id": [1, 2], "embedding": [[0.0], [1.0]]})
+    with pytest.raises(EvaluationError, match=r"evaluation\.churn or a table in evaluation\.labels"):
+        evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=date(2024, 6, 1))
+
+
+def test_a_missing_extra_is_named_when_it_is_used(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(EvaluationError, match=r"lightgbm cannot be imported .* pip install 'gur-spark\[evaluate\]'"):
+        probe.boosted_trees(NOISE, BINARY.label_N, NOISE, 2, seed=1)

@@ -1,0 +1,63 @@
+"""A report is a table for people, JSON for programs, and a picture."""
+
+import io
+import json
+from dataclasses import asdict
+
+import matplotlib.image
+import numpy as np
+
+from gur_spark.evaluate.report import Difference, Report, Score, TaskResult, draw
+
+REPORT = Report(
+    pipeline="shop",
+    model_version="gur-1",
+    as_of="2024-06-01",
+    users=1200,
+    dimension=8,
+    tasks=[TaskResult("churn", {"active": 0.75, "churned": 0.25}, 840, 360)],
+    scores=[
+        Score("churn", model, metric, name, value, value - 0.02, value + 0.03)
+        for model, better in (("logistic regression", 0), ("LightGBM", 0.1))
+        for name, value in (("PCA", 0.7 + better), ("embedding", 0.75 + better))
+        for metric, value in (("AUC", value), ("average precision", value - 0.3))
+    ],
+    differences=[
+        Difference("churn", "LightGBM", "AUC", "embedding", "PCA", 0.05, 0.01, 0.08),
+        Difference("churn", "LightGBM", "AUC", "embedding", "raw windows", -0.05, -0.08, -0.01),
+        Difference("churn", "LightGBM", "average precision", "embedding", "PCA", 0.0, -0.01, 0.01),
+    ],
+    notes=["a sample of 1,200 users"],
+)
+
+
+def test_the_table_says_who_was_asked_and_sets_the_representations_side_by_side():
+    assert REPORT.to_text() == (
+        "shop: embeddings of 2024-06-01 by gur-1\n"
+        "1,200 users, dimension 8; 95 % bootstrap intervals over test users\n"
+        "note: a sample of 1,200 users\n"
+        "\n"
+        "churn (active 75.0%, churned 25.0%): 840 train users, 360 test users\n"
+        "          logistic regression  logistic regression  LightGBM             LightGBM\n"
+        "          AUC                  average precision    AUC                  average precision\n"
+        "PCA       0.700 [0.680, 0.730] 0.400 [0.380, 0.430] 0.800 [0.780, 0.830] 0.500 [0.480, 0.530]\n"
+        "embedding 0.750 [0.730, 0.780] 0.450 [0.430, 0.480] 0.850 [0.830, 0.880] 0.550 [0.530, 0.580]\n"
+        "\n"
+        "embedding - PCA, LightGBM, AUC: +0.050 [+0.010, +0.080] higher\n"
+        "embedding - raw windows, LightGBM, AUC: -0.050 [-0.080, -0.010] lower\n"
+        "embedding - PCA, LightGBM, average precision: +0.000 [-0.010, +0.010] no clear difference\n"
+    )
+
+
+def test_json_holds_the_whole_report():
+    assert json.loads(REPORT.to_json()) == json.loads(json.dumps(asdict(REPORT)))
+    assert json.loads(REPORT.to_json())["scores"][0]["representation"] == "PCA"
+
+
+def test_the_picture_is_a_png_with_both_models_in_it():
+    pixels = matplotlib.image.imread(io.BytesIO(draw(REPORT)), format="png")
+    height, width, _ = pixels.shape
+    assert height > 400
+    assert width > 600
+    for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
+        assert (np.rint(255 * pixels[:, :, :3]) == colour).all(axis=2).any()
