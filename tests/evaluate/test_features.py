@@ -35,7 +35,8 @@ def make_model(**changes):
     torch.manual_seed(99)
     module = GUR(LAYOUT, config)
     module.inputs.mean_T.copy_(torch.linspace(0, 1, len(module.inputs.mean_T)))
-    card = Card(model_version="gur-test", training_snapshots=(), code_commit=None, created=datetime(2024, 6, 1, tzinfo=UTC))
+    created = datetime(2024, 6, 1, tzinfo=UTC)
+    card = Card(model_version="gur-test", training_snapshots=(), code_commit=None, created=created)
     return LoadedModel(
         card=card, module=module.eval().requires_grad_(False), layout=LAYOUT, model=config, training=training,
         vocabulary_version=1, vocabulary_hash="0", metrics={},
@@ -44,7 +45,8 @@ def make_model(**changes):
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory):
-    return write_snapshot(tmp_path_factory.mktemp("snapshot"), to_rows(EVENTS, LAYOUT.manifest), LAYOUT.manifest, files=3)
+    folder = tmp_path_factory.mktemp("snapshot")
+    return write_snapshot(folder, to_rows(EVENTS, LAYOUT.manifest), LAYOUT.manifest, files=3)
 
 
 @pytest.fixture(scope="module")

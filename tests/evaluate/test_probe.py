@@ -32,7 +32,8 @@ def planted(task):
 def probed(request):
     """(task, its users, its scores by (model, metric, representation), its differences)."""
     task = request.param
-    representations = {features.PCA: NOISE, features.RANDOM: RNG.normal(size=(USERS, 6)), features.EMBEDDING: planted(task)}
+    noise = RNG.normal(size=(USERS, 6))
+    representations = {features.PCA: NOISE, features.RANDOM: noise, features.EMBEDDING: planted(task)}
     result, scores, differences = probe.probe(task, representations, TRAIN, bootstrap=200, seed=1)
     return task, result, {(s.model, s.metric, s.representation): s for s in scores}, differences
 
@@ -116,7 +117,8 @@ def report_of(snapshot, embedding):
         "embedding": pa.array(list(embedding.astype(np.float32)), pa.list_(pa.float32())),
         "persona": np.where(users % 2, "spender", "saver"),
     })
-    return evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=date(2024, 6, 1), notes=["made up"])
+    as_of = date(2024, 6, 1)
+    return evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=as_of, notes=["made up"])
 
 
 def test_a_report_compares_every_representation_of_the_same_users(snapshot):

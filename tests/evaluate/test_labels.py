@@ -1,0 +1,136 @@
+"""Churn is counted as a plain loop over the events would, and label tables are checked."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from gur_spark.config import Label
+from gur_spark.errors import EvaluationError
+from gur_spark.evaluate import labels
+
+AS_OF = date(2024, 6, 1)
+MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)
+EVENTS = "user_id BIGINT, event_time TIMESTAMP, landed_on DATE"
+
+
+def events_of(spark, rows):
+    """Events from (user, time), landed on their day."""
+    return spark.createDataFrame([(user, time, time.date()) for user, time in rows], EVENTS)
+
+
+def users_of(spark, users):
+    return spark.createDataFrame([(user,) for user in users], "user_id BIGINT")
+
+
+def collected(frame):
+    return {row[0]: row[1] for row in frame.collect()}
+
+
+def test_churn_is_no_event_from_as_of_midnight_until_the_horizon(spark):
+    microsecond = timedelta(microseconds=1)
+    rows = [
+        (1, MIDNIGHT - microsecond),
+        (2, MIDNIGHT),
+        (3, MIDNIGHT + timedelta(days=7) - microsecond),
+        (4, MIDNIGHT + timedelta(days=7)),
+    ]
+    found = collected(labels.churn(users_of(spark, [1, 2, 3, 4, 5]), events_of(spark, rows), AS_OF, 7))
+    assert found == {1: "churned", 2: "active", 3: "active", 4: "churned", 5: "churned"}
+
+
+def test_churn_equals_a_plain_loop_and_is_told_for_active_users_alone(spark):
+    rng = np.random.default_rng(0)
+    drawn = rng.integers((0, -2000), (40, 1500), (120, 2)).tolist()
+    rows = [(user, MIDNIGHT + timedelta(hours=hour)) for user, hour in drawn]
+    active = list(range(0, 40, 2))
+    expected = {}
+    for user in active:
+        gone = not any(who == user and MIDNIGHT <= time < MIDNIGHT + timedelta(days=28) for who, time in rows)
+        expected[user] = "churned" if gone else "active"
+    assert set(expected.values()) == {"active", "churned"}
+    assert collected(labels.churn(users_of(spark, active), events_of(spark, rows), AS_OF, 28)) == expected
+
+
+@pytest.mark.parametrize(("last", "complete"), [(6, False), (7, True), (8, True)])
+def test_the_last_day_of_the_horizon_must_have_landed(spark, last, complete):
+    events = events_of(spark, [(1, MIDNIGHT - timedelta(days=9)), (1, MIDNIGHT + timedelta(days=last - 1))])
+    if complete:
+        labels.check_future(events, AS_OF, 7)
+    else:
+        message = (
+            "churn in the 7 days from 2024-06-01 on needs events up to 2024-06-07, the log ends on 2024-06-06; "
+            "expected an as_of up to 2024-05-31"
+        )
+        with pytest.raises(EvaluationError, match=message):
+            labels.check_future(events, AS_OF, 7)
+
+
+def test_no_events_at_all_is_said(spark):
+    with pytest.raises(EvaluationError, match="there are no events; run the ingest job first"):
+        labels.check_future(events_of(spark, []), AS_OF, 7)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a label table as CSV; returns its declaration."""
+
+    def write(text, user_column="client"):
+        (tmp_path / "labels.csv").write_text(text)
+        return Label(name="persona", path=str(tmp_path / "labels.csv"), user_column=user_column, label_column="persona")
+
+    return write
+
+
+def test_a_label_table_gives_a_class_per_user_and_leaves_out_blank_ones(spark, table):
+    label = table("persona,client\nsaver,1\n spender ,2\n,3\n  ,4\n")
+    found = labels.read_label(spark, label, "long")
+    assert found.columns == ["user_id", "persona"]
+    assert collected(found) == {1: "saver", 2: "spender"}
+    assert collected(labels.read_label(spark, label, "string")) == {"1": "saver", "2": "spender"}
+
+
+def test_a_label_table_may_be_parquet_with_numbers(spark, tmp_path):
+    spark.createDataFrame([(7, 1), (8, None)], "u INT, y INT").write.parquet(str(tmp_path / "y"))
+    label = Label(name="churn_label", path=str(tmp_path / "y"), format="parquet", user_column="u", label_column="y")
+    assert collected(labels.read_label(spark, label, "long")) == {7: "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "user_column", "message"),
+    [
+        ("client,persona\n1,a\n2,a\n1,a\n", "client", "label 'persona': user 1 has 2 rows; expected one"),
+        ("client,persona\n1,a\nx7,a\n", "client", "label 'persona': expected user ids of type long, got 'x7'"),
+        ("client,persona\n1,a\n", "cleint", r"no column 'cleint'; available: .*; did you mean 'client'"),
+    ],
+)
+def test_a_label_table_that_cannot_be_used_is_refused(spark, table, text, user_column, message):
+    with pytest.raises(EvaluationError, match=message):
+        labels.read_label(spark, table(text, user_column), "long")
+
+
+def test_a_label_table_that_is_not_there_is_refused(spark):
+    label = Label(name="persona", path="/nowhere/labels.csv", user_column="client", label_column="persona")
+    with pytest.raises(EvaluationError, match=r"label 'persona': /nowhere/labels\.csv does not exist"):
+        labels.read_label(spark, label, "long")
+
+
+def test_answers_keep_every_user_once_with_null_where_a_label_is_not_known(spark):
+    embeddings = spark.createDataFrame([(3, [0.5]), (1, [1.5])], "user_id BIGINT, embedding ARRAY<FLOAT>")
+    label = spark.createDataFrame([(1, "a"), (9, "b")], "user_id BIGINT, persona STRING")
+    assert labels.answers(embeddings, [label], 10, seed=0).toArrow().to_pylist() == [
+        {"user_id": 1, "embedding": [1.5], "persona": "a"},
+        {"user_id": 3, "embedding": [0.5], "persona": None},
+    ]
+    assert labels.unknown_users(label, embeddings) == 1
+
+
+def test_a_sample_is_the_same_whatever_the_partitioning_and_another_for_another_seed(spark):
+    embeddings = spark.createDataFrame([(user, [0.0]) for user in range(50)], "user_id BIGINT, embedding ARRAY<FLOAT>")
+    first, again, other = (
+        [row["user_id"] for row in labels.answers(frame, [], 10, seed).collect()]
+        for frame, seed in ((embeddings, 1), (embeddings.repartition(3), 1), (embeddings, 2))
+    )
+    assert len(set(first)) == 10
+    assert first == again
+    assert first != other
