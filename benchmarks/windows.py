@@ -48,7 +48,9 @@ def main() -> int:
         make_events(events, args.events, args.users)
         manifest = standard_manifest()
         ours_out, duckdb_out = work / "ours", work / "duckdb.parquet"
-        spark = local_session(local_conf(Spark(cores=CORES, memory="4g", shuffle_partitions=2 * CORES)), "benchmarks.windows")
+        spark = local_session(
+            local_conf(Spark(cores=CORES, memory="4g", shuffle_partitions=2 * CORES)), "benchmarks.windows"
+        )
         ours, theirs = [], []
         for attempt in range(args.runs + 1):
             ours.append(timed(lambda: run_ours(spark, events, manifest, ours_out)))
@@ -60,7 +62,10 @@ def main() -> int:
             "duckdb_s": median(theirs[1:]),
             "ratio": median(ours[1:]) / median(theirs[1:]),
             "equal": same_content(ours_out, duckdb_out, manifest),
-            "engine": args.engine, "events": args.events, "users": args.users, "cores": CORES,
+            "engine": args.engine,
+            "events": args.events,
+            "users": args.users,
+            "cores": CORES,
             "runs": {"ours_s": ours[1:], "duckdb_s": theirs[1:]},
         }
     finally:
@@ -100,13 +105,15 @@ def make_events(folder: Path, events: int, users: int) -> None:
     for start in range(0, events, ROWS_PER_FILE):
         n = min(ROWS_PER_FILE, events - start)
         time_us = end - rng.integers(1, span, n)
-        table = pa.table({
-            "user_id": rng.integers(0, users, n) * 7919 + 11,
-            "event_time": pa.array(time_us, pa.timestamp("us", "UTC")),
-            "landed_on": pa.array((time_us // 86_400_000_000).astype(np.int32)).cast(pa.date32()),
-            "amount": np.rint(rng.lognormal(7.5, 1.2, n)).astype(np.int64),
-            **{f: skewed_ids(rng, v, n) for f, v in CARDINALITY.items()},
-        })
+        table = pa.table(
+            {
+                "user_id": rng.integers(0, users, n) * 7919 + 11,
+                "event_time": pa.array(time_us, pa.timestamp("us", "UTC")),
+                "landed_on": pa.array((time_us // 86_400_000_000).astype(np.int32)).cast(pa.date32()),
+                "amount": np.rint(rng.lognormal(7.5, 1.2, n)).astype(np.int64),
+                **{f: skewed_ids(rng, v, n) for f, v in CARDINALITY.items()},
+            }
+        )
         pq.write_table(table, folder / f"part-{start // ROWS_PER_FILE:04d}.parquet")
     (folder / "complete").touch()
 
@@ -125,51 +132,72 @@ def timed(work: Callable[[], None]) -> float:
 def run_ours(spark: SparkSession, events: Path, manifest: Manifest, out: Path) -> None:
     frame = spark.read.parquet(*[str(f) for f in sorted(events.glob("*.parquet"))])
     known_at = datetime(AS_OF.year, AS_OF.month, AS_OF.day, tzinfo=UTC)
-    aggregate(snapshot_events(frame, AS_OF, known_at, WINDOWS[-1]), manifest, AS_OF).write.mode("overwrite").parquet(str(out))
+    aggregate(snapshot_events(frame, AS_OF, known_at, WINDOWS[-1]), manifest, AS_OF).write.mode("overwrite").parquet(
+        str(out)
+    )
 
 
 def run_duckdb(events: Path, out: Path) -> None:
     connection = duckdb.connect(config={"threads": CORES})
-    connection.execute(f"COPY ({duckdb_query(events)}) TO '{out}' (FORMAT parquet)")
+    for statement in duckdb_statements(events, out):
+        connection.execute(statement)
     connection.close()
 
 
-def duckdb_query(events: Path) -> str:
-    """The same rows in SQL; integer sums are exact (HUGEINT), divided once."""
+def duckdb_statements(events: Path, out: Path) -> list[str]:
+    """The same rows in SQL, in the fastest form found.
+
+    One scan into a table; sums per band of days, then per window (half the time of six filtered sums);
+    lists sorted as structs (``list(x ORDER BY y)`` takes twenty times as long). Integer sums are
+    exact (HUGEINT) and divided once.
+    """
     start = AS_OF - timedelta(days=WINDOWS[-1])
-    histograms = " ".join(f"JOIN h_{f} USING (user_id)" for f in CARDINALITY)
-    named = ", ".join(f"h_{f}.* EXCLUDE (user_id)" for f in CARDINALITY)
-    return f"""
-    WITH e AS (
-        SELECT user_id, amount, {', '.join(CARDINALITY)},
-               epoch_us(TIMESTAMPTZ '{AS_OF} 00:00:00+00') - epoch_us(event_time) AS age,
-               (age - 1) // 86400000000 AS day
-        FROM read_parquet('{events}/*.parquet')
-        WHERE event_time >= TIMESTAMPTZ '{start} 00:00:00+00' AND event_time < TIMESTAMPTZ '{AS_OF} 00:00:00+00'
-          AND landed_on < DATE '{AS_OF}'),
-    days AS (SELECT user_id, {', '.join(f'count(*) FILTER (day < {w}) AS active_days_{w}d' for w in WINDOWS)}
-             FROM (SELECT DISTINCT user_id, day FROM e) GROUP BY user_id),
-    dense AS (SELECT user_id, min(age) / 86400e6 AS recency_days, max(age) / 86400e6 AS tenure_days,
-                     {', '.join(_dense_sql(w) for w in WINDOWS)} FROM e GROUP BY user_id),
-    {', '.join(_histogram_sql(f) for f in CARDINALITY)}
-    SELECT dense.*, DATE '{AS_OF}' AS as_of, days.* EXCLUDE (user_id), {named}
-    FROM dense JOIN days USING (user_id) {histograms}"""
+    band = " + ".join(f"(day >= {w})::INT" for w in WINDOWS[:-1])
+    return [
+        f"""CREATE TEMP TABLE e AS
+        SELECT *, ((age - 1) // 86400000000)::SMALLINT AS day
+        FROM (SELECT user_id, amount, {", ".join(CARDINALITY)},
+                     epoch_us(TIMESTAMPTZ '{AS_OF} 00:00:00+00') - epoch_us(event_time) AS age
+              FROM read_parquet('{events}/*.parquet')
+              WHERE event_time >= TIMESTAMPTZ '{start} 00:00:00+00'
+                AND event_time < TIMESTAMPTZ '{AS_OF} 00:00:00+00' AND landed_on < DATE '{AS_OF}')""",
+        f"""CREATE TEMP TABLE dense AS
+        SELECT user_id, min(a) / 86400e6 AS recency_days, max(z) / 86400e6 AS tenure_days,
+               {", ".join(_dense_sql(k, w) for k, w in enumerate(WINDOWS))}
+        FROM (SELECT user_id, {band} AS band, count(*) AS n, count(amount) AS c, sum(amount) AS s,
+                     sum(amount * amount) AS q, min(amount) AS lo, max(amount) AS hi, min(age) AS a, max(age) AS z
+              FROM e GROUP BY user_id, band) GROUP BY user_id""",
+        f"""CREATE TEMP TABLE days AS
+        SELECT user_id, {", ".join(f"count(*) FILTER (day < {w}) AS active_days_{w}d" for w in WINDOWS)}
+        FROM (SELECT DISTINCT user_id, day FROM e) GROUP BY user_id""",
+        *[_histogram_sql(f) for f in CARDINALITY],
+        f"""COPY (SELECT dense.*, DATE '{AS_OF}' AS as_of, days.* EXCLUDE (user_id),
+                     {", ".join(f"h_{f}.* EXCLUDE (user_id)" for f in CARDINALITY)}
+              FROM dense JOIN days USING (user_id) {" ".join(f"JOIN h_{f} USING (user_id)" for f in CARDINALITY)})
+        TO '{out}' (FORMAT parquet)""",
+    ]
 
 
-def _dense_sql(w: int) -> str:
-    within = f"FILTER (day < {w})"
-    n, s, q = f"count(*) {within}", f"sum(amount) {within}", f"sum(amount * amount) {within}"
-    return f"""{n} AS events_{w}d, count(amount) {within} AS amount_count_{w}d,
-        coalesce({s}, 0) / 100 AS amount_sum_{w}d, {s} / (100.0 * {n}) AS amount_mean_{w}d,
-        sqrt(({n} * {q} - {s} * {s})::DOUBLE) / (100.0 * {n}) AS amount_std_{w}d,
-        min(amount) {within} / 100 AS amount_min_{w}d, max(amount) {within} / 100 AS amount_max_{w}d"""
+def _dense_sql(k: int, w: int) -> str:
+    def total(function: str, column: str) -> str:
+        return f"coalesce({function}({column}) FILTER (band <= {k}), 0)"
+
+    n, s, q = total("sum", "c"), total("sum", "s"), total("sum", "q")
+    return f"""{total("sum", "n")}::BIGINT AS events_{w}d, {n}::BIGINT AS amount_count_{w}d,
+        {s} / 100 AS amount_sum_{w}d, {s} / nullif(100.0 * {n}, 0) AS amount_mean_{w}d,
+        sqrt(({n} * {q} - {s} * {s})::DOUBLE) / nullif(100.0 * {n}, 0) AS amount_std_{w}d,
+        min(lo) FILTER (band <= {k}) / 100 AS amount_min_{w}d, max(hi) FILTER (band <= {k}) / 100 AS amount_max_{w}d"""
 
 
 def _histogram_sql(f: str) -> str:
     counts = ", ".join(f"count(*) FILTER (day < {w}) AS c{w}" for w in WINDOWS)
-    lists = ", ".join(f"list(c{w} ORDER BY {f}) AS {f}_counts_{w}d, count(*) FILTER (c{w} > 0) AS {f}_distinct_{w}d" for w in WINDOWS)
-    return f"""h_{f} AS (SELECT user_id, list({f} ORDER BY {f}) AS {f}_ids, {lists}
-        FROM (SELECT user_id, {f}, {counts} FROM e GROUP BY user_id, {f}) GROUP BY user_id)"""
+    packed = ", ".join(f"c{w}: c{w}" for w in WINDOWS)
+    lists = ", ".join(f"list_transform(l, lambda x: x.c{w}) AS {f}_counts_{w}d" for w in WINDOWS)
+    distinct = ", ".join(f"count(*) FILTER (c{w} > 0) AS {f}_distinct_{w}d" for w in WINDOWS)
+    return f"""CREATE TEMP TABLE h_{f} AS
+        SELECT user_id, list_transform(l, lambda x: x.id) AS {f}_ids, {lists}, * EXCLUDE (user_id, l)
+        FROM (SELECT user_id, list_sort(list({{id: {f}, {packed}}})) AS l, {distinct}
+              FROM (SELECT user_id, {f}, {counts} FROM e GROUP BY user_id, {f}) GROUP BY user_id)"""
 
 
 def same_content(ours: Path, theirs: Path, manifest: Manifest) -> bool:

@@ -26,7 +26,9 @@ def parser(job: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=description)
     made.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
     made.add_argument("--print-config", action="store_true", help="show the merged configuration and stop")
-    made.add_argument("overrides", nargs="*", metavar="key.path=value", help="such as tables.root=/data source.path=/landing")
+    made.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="such as tables.root=/data source.path=/landing"
+    )
     return made
 
 
@@ -38,7 +40,9 @@ def day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"expected a date YYYY-MM-DD, got '{text}'") from error
 
 
-def main(job: str, description: str, stage: Stage, argv: Sequence[str] | None = None, options: Options | None = None) -> int:
+def main(
+    job: str, description: str, stage: Stage, argv: Sequence[str] | None = None, options: Options | None = None
+) -> int:
     """Run one job; returns its exit code."""
     arguments = parser(job, description)
     if options:
@@ -71,7 +75,10 @@ def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage) -> No
 def parameters(config: Config, args: argparse.Namespace) -> dict[str, str]:
     """The command line as text, for the run's row."""
     given = {k: v for k, v in vars(args).items() if v not in (None, [], False) and k != "print_config"}
-    return {"pipeline": config.name, **{k: str(v) if not isinstance(v, list) else " ".join(map(str, v)) for k, v in given.items()}}
+    return {
+        "pipeline": config.name,
+        **{k: str(v) if not isinstance(v, list) else " ".join(map(str, v)) for k, v in given.items()},
+    }
 
 
 def _log_to_console() -> None:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gur_spark.errors import ConfigError, nearest
 from gur_spark.schema import aggregate_names
@@ -194,7 +194,7 @@ class Fields(Section):
 
     @model_validator(mode="after")
     def _names(self) -> "Fields":
-        names = [f.name for f in (*self.categorical, *self.numeric)]
+        names = [f.name for f in self.categorical] + [f.name for f in self.numeric]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two fields are named '{name}'; names must differ")
@@ -346,16 +346,14 @@ class Config(Section):
     def _whole(self) -> "Config":
         if self.engine == "connect" and not self.spark.remote:
             raise ValueError("engine 'connect' needs spark.remote")
-        event_columns = ["user_id", "event_time", *(f.name for f in (*self.fields.categorical, *self.fields.numeric))]
+        categorical = [f.name for f in self.fields.categorical]
+        numeric = [f.name for f in self.fields.numeric]
+        event_columns = ["user_id", "event_time", *categorical, *numeric]
         for column in self.dedupe.key:
             if column not in event_columns:
                 hint = nearest(column, event_columns)
                 raise ValueError(f"dedupe.key: '{column}' is not an event column; available: {event_columns}{hint}")
-        names = aggregate_names(
-            self.aggregates.windows,
-            [f.name for f in self.fields.numeric],
-            [f.name for f in self.fields.categorical],
-        )
+        names = aggregate_names(self.aggregates.windows, numeric, categorical)
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two aggregate columns would be named '{name}'; rename a field")

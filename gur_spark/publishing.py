@@ -56,7 +56,9 @@ def published(tables: Tables, config: Config) -> Published | None:
     return Published(model_version=row["model_version"], as_of=row["as_of"]) if row else None
 
 
-def read_embeddings(spark: SparkSession, config: Config, version: str = "published", as_of: date | None = None) -> DataFrame:
+def read_embeddings(
+    spark: SparkSession, config: Config, version: str = "published", as_of: date | None = None
+) -> DataFrame:
     """Embeddings for a consumer: one row per user_id, ``user_id, as_of, model_version, embedding, events``.
 
     Args:
@@ -70,7 +72,9 @@ def read_embeddings(spark: SparkSession, config: Config, version: str = "publish
     if version == "published":
         switch = published(tables, config)
         if switch is None:
-            raise TableError(f"nothing is published for pipeline '{config.name}'; run the publish job, or name a version")
+            raise TableError(
+                f"nothing is published for pipeline '{config.name}'; run the publish job, or name a version"
+            )
         version, as_of = switch.model_version, as_of or switch.as_of
     as_of = as_of or _newest(tables, version)
     frame = _select(tables, version, as_of)

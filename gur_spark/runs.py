@@ -57,6 +57,17 @@ def record(tables: Tables, job: str, parameters: dict[str, str]) -> Iterator[Run
 
 
 def _append(tables: Tables, run: Run, status: str, error: str | None) -> None:
-    row = (run.id, run.job, run.parameters, run.inputs, run.counts, run.outputs, run.started, run.seconds, status, error)
+    row = (
+        run.id,
+        run.job,
+        run.parameters,
+        run.inputs,
+        run.counts,
+        run.outputs,
+        run.started,
+        run.seconds,
+        status,
+        error,
+    )
     tables.create("runs", schema.RUNS)
     tables.append(tables.spark.createDataFrame([row], schema.RUNS).coalesce(1), "runs")

@@ -17,7 +17,7 @@ PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
 
 NUMERIC_STATISTICS = ("count", "sum", "mean", "std", "min", "max")
 
-MAX_STEPS = 2**47
+MAX_STEPS = 2**43
 """Largest stored number, in steps: its square still fits the kernel's two limbs."""
 
 SQL_USER_ID = {"long": "BIGINT", "string": "STRING"}
@@ -32,9 +32,7 @@ MODELS = (
     "vocabulary_hash STRING, training_snapshots ARRAY<STRING>, metrics MAP<STRING, DOUBLE>, "
     "aligned_to STRING, code_commit STRING, created TIMESTAMP"
 )
-PUBLISHED = (
-    "name STRING, model_version STRING, as_of DATE, switched_at TIMESTAMP, switched_by STRING, reason STRING"
-)
+PUBLISHED = "name STRING, model_version STRING, as_of DATE, switched_at TIMESTAMP, switched_by STRING, reason STRING"
 RUNS = (
     "run_id STRING, job STRING, parameters MAP<STRING, STRING>, inputs MAP<STRING, STRING>, "
     "counts MAP<STRING, BIGINT>, outputs MAP<STRING, STRING>, started TIMESTAMP, seconds DOUBLE, "
@@ -58,8 +56,7 @@ def events_schema(user_id_type: str, categorical: Sequence[str], numeric: Sequen
 def embeddings_schema(user_id_type: str) -> str:
     """One embedding per (user_id, as_of, model_version)."""
     return (
-        f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, "
-        "embedding ARRAY<FLOAT>, events BIGINT"
+        f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, embedding ARRAY<FLOAT>, events BIGINT"
     )
 
 
@@ -163,39 +160,86 @@ def _activity_columns(windows: Sequence[int]) -> Iterator[Column]:
     longest = windows[-1]
     for w in windows:
         within = f"in the {w} days before as_of"
-        yield Column(name=f"events_{w}d", dtype="long", unit="events", meaning=f"events {within}",
-                     statistic="events", window_days=w)
-        yield Column(name=f"active_days_{w}d", dtype="long", unit="days", meaning=f"UTC days with an event {within}",
-                     statistic="active_days", window_days=w)
+        yield Column(
+            name=f"events_{w}d",
+            dtype="long",
+            unit="events",
+            meaning=f"events {within}",
+            statistic="events",
+            window_days=w,
+        )
+        yield Column(
+            name=f"active_days_{w}d",
+            dtype="long",
+            unit="days",
+            meaning=f"UTC days with an event {within}",
+            statistic="active_days",
+            window_days=w,
+        )
     for name, which in (("recency", "last"), ("tenure", "first")):
-        yield Column(name=f"{name}_days", dtype="double", unit="days", statistic=name, window_days=longest,
-                     meaning=f"time from the {which} event of the {longest} days before as_of to as_of midnight UTC",
-                     null=f"no event in {longest} days")
+        yield Column(
+            name=f"{name}_days",
+            dtype="double",
+            unit="days",
+            statistic=name,
+            window_days=longest,
+            meaning=f"time from the {which} event of the {longest} days before as_of to as_of midnight UTC",
+            null=f"no event in {longest} days",
+        )
 
 
 def _numeric_columns(field: NumericField, windows: Sequence[int]) -> Iterator[Column]:
     value = field.name if field.transform == "none" else f"{field.transform}({field.name})"
     meanings = {
-        "count": f"events with a {field.name}", "sum": f"sum of {value}", "mean": f"mean of {value}",
-        "std": f"population standard deviation of {value}", "min": f"least {value}", "max": f"greatest {value}",
+        "count": f"events with a {field.name}",
+        "sum": f"sum of {value}",
+        "mean": f"mean of {value}",
+        "std": f"population standard deviation of {value}",
+        "min": f"least {value}",
+        "max": f"greatest {value}",
     }
     for w in windows:
         for statistic in NUMERIC_STATISTICS:
             counted = statistic == "count"
             yield Column(
-                name=f"{field.name}_{statistic}_{w}d", dtype="long" if counted else "double",
-                unit="events" if counted else value, meaning=f"{meanings[statistic]} in the {w} days before as_of",
-                statistic=statistic, field=field.name, window_days=w,
+                name=f"{field.name}_{statistic}_{w}d",
+                dtype="long" if counted else "double",
+                unit="events" if counted else value,
+                meaning=f"{meanings[statistic]} in the {w} days before as_of",
+                statistic=statistic,
+                field=field.name,
+                window_days=w,
                 null="never" if statistic in ("count", "sum") else f"no {field.name} in {w} days",
             )
 
 
 def _categorical_columns(name: str, windows: Sequence[int]) -> Iterator[Column]:
     for w in windows:
-        yield Column(name=f"{name}_distinct_{w}d", dtype="long", unit="ids", field=name, window_days=w,
-                     statistic="distinct", meaning=f"different {name} ids in the {w} days before as_of")
-    yield Column(name=f"{name}_ids", dtype="array<int>", unit="vocabulary ids", field=name, statistic="ids",
-                 window_days=windows[-1], meaning=f"{name} ids of the longest window, ascending")
+        yield Column(
+            name=f"{name}_distinct_{w}d",
+            dtype="long",
+            unit="ids",
+            field=name,
+            window_days=w,
+            statistic="distinct",
+            meaning=f"different {name} ids in the {w} days before as_of",
+        )
+    yield Column(
+        name=f"{name}_ids",
+        dtype="array<int>",
+        unit="vocabulary ids",
+        field=name,
+        statistic="ids",
+        window_days=windows[-1],
+        meaning=f"{name} ids of the longest window, ascending",
+    )
     for w in windows:
-        yield Column(name=f"{name}_counts_{w}d", dtype="array<int>", unit="events", field=name, window_days=w,
-                     statistic="histogram", meaning=f"events per id of {name}_ids in the {w} days before as_of")
+        yield Column(
+            name=f"{name}_counts_{w}d",
+            dtype="array<int>",
+            unit="events",
+            field=name,
+            window_days=w,
+            statistic="histogram",
+            meaning=f"events per id of {name}_ids in the {w} days before as_of",
+        )

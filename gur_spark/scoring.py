@@ -42,10 +42,16 @@ def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_pat
     aggregates = tables.spark.read.parquet(snapshot.data)
     rows = check_keys(aggregates, ["user_id"], f"aggregates of {snapshot.as_of}")
     if rows != snapshot.rows:
-        raise TableError(f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}")
+        raise TableError(
+            f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
+        )
     frame = embed(aggregates, files, model, config.scoring.batch_rows)
     keyed = frame.select(
-        "user_id", F.lit(snapshot.as_of).alias("as_of"), F.lit(model.version).alias("model_version"), "embedding", "events"
+        "user_id",
+        F.lit(snapshot.as_of).alias("as_of"),
+        F.lit(model.version).alias("model_version"),
+        "embedding",
+        "events",
     )
     tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
     tables.replace(keyed, "embeddings", f"model_version = '{model.version}' AND as_of = DATE '{snapshot.as_of}'")
@@ -111,7 +117,9 @@ def embed_batch(model: LoadedModel, rows: pa.RecordBatch) -> pa.RecordBatch:
     """Embeddings of one batch, checked: one finite vector of the model's width per row."""
     vectors = model.embed(rows)
     if vectors.shape != (rows.num_rows, model.latent_dim):
-        raise ModelError(f"model {model.version} gave shape {vectors.shape}, expected {(rows.num_rows, model.latent_dim)}")
+        raise ModelError(
+            f"model {model.version} gave shape {vectors.shape}, expected {(rows.num_rows, model.latent_dim)}"
+        )
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         user = rows["user_id"][int(np.argmin(finite))].as_py()

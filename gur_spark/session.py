@@ -115,7 +115,7 @@ def install_delta() -> None:
     if _has_delta():
         return
     session = SparkSession.builder.master("local[1]").config("spark.jars.packages", DELTA_JAR).getOrCreate()
-    resolved = [Path(address.removeprefix("file:")) for address in session.conf.get("spark.jars", "").split(",")]
+    resolved = [Path(address.removeprefix("file:")) for address in (session.conf.get("spark.jars") or "").split(",")]
     session.stop()
     present = {_artifact(jar.name) for jar in _spark_jars().glob("*.jar")}
     # The jar that `_has_delta` looks for comes last, so that a killed copy is made again.

@@ -61,7 +61,9 @@ def manifest_of(config: Config) -> Manifest:
     return make_manifest(config.fields.user_id.type, config.aggregates.windows, numeric, categorical)
 
 
-def aggregate_snapshot(tables: Tables, config: Config, as_of: date, run: Run, vocabulary_version: int | None = None) -> Snapshot:
+def aggregate_snapshot(
+    tables: Tables, config: Config, as_of: date, run: Run, vocabulary_version: int | None = None
+) -> Snapshot:
     """Compute the snapshot of ``as_of``, write its folder, and make it visible.
 
     A killed run leaves a folder that no row names; running again makes a new one. When the content is
@@ -167,6 +169,10 @@ def _make_visible(tables: Tables, snapshot: Snapshot, run_id: str) -> None:
 
 
 def _range(tables: Tables) -> str:
-    found = tables.read("events").agg(F.min("event_time"), F.max("event_time"), F.min("landed_on"), F.max("landed_on")).first()
+    found = (
+        tables.read("events")
+        .agg(F.min("event_time"), F.max("event_time"), F.min("landed_on"), F.max("landed_on"))
+        .first()
+    )
     assert found is not None
     return f"events run from {found[0]} to {found[1]}, landed from {found[2]} to {found[3]}"

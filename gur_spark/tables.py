@@ -98,5 +98,7 @@ def check_keys(frame: DataFrame, key: Sequence[str], what: str) -> int:
     if found["nulls"]:
         raise TableError(f"{what}: {found['nulls']} rows have no {' or '.join(key)}")
     if found["keys"] != found["rows"]:
-        raise TableError(f"{what}: {found['rows']} rows for {found['keys']} different ({', '.join(key)}); expected one each")
+        raise TableError(
+            f"{what}: {found['rows']} rows for {found['keys']} different ({', '.join(key)}); expected one each"
+        )
     return int(found["rows"])

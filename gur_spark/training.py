@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,8 @@ class _Data:
             shuffle_seed=None if epoch is None else (self.training.seed, epoch),
             keep=self._keeps_validation if epoch is None else self._keeps_training,
         )
-        return DataLoader(dataset, batch_size=None)
+        # Its own generator: an iterator that is made must not move the one that dropout draws from.
+        return DataLoader(dataset, batch_size=None, generator=torch.Generator())
 
     def _keeps_training(self, users: pa.Array) -> Any:
         return ~_validation(users, self.training)
@@ -230,7 +232,7 @@ def _fit(module: GUR, data: _Data, checkpoints: str, accelerator: str, progress:
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator, devices=1, max_epochs=data.training.epochs,
-            callbacks=[stopping, best, last, _Resumed(stopping)],
+            callbacks=[stopping, best, last, _Epochs(stopping, data.train_rows, visible=not progress)],
             reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0, logger=False,
             enable_progress_bar=progress, enable_model_summary=False, default_root_dir=checkpoints,
         )
@@ -239,8 +241,9 @@ def _fit(module: GUR, data: _Data, checkpoints: str, accelerator: str, progress:
     state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
     fit.load_state_dict(state["state_dict"])
     module.cpu().eval()
+    assert best.best_model_score is not None  # an epoch ran, and its validation loss was finite
     return {
-        "validation_loss": float(best.best_model_score or np.nan),
+        "validation_loss": float(best.best_model_score),
         "epochs": float(trainer.current_epoch),
         "train_rows": float(data.train_rows),
         "validation_rows": float(data.validation_rows),
@@ -268,18 +271,21 @@ class _Fit(lightning.LightningModule):
         torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
-        loss = reconstruction_loss(self.model(batch), batch).mean()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at epoch {self.current_epoch}, step {step}; nothing was saved. "
-                "Try a lower training.learning_rate, and look for extreme values in the aggregates"
-            )
+        loss = self._loss(batch, step, "training")
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss
 
-    def validation_step(self, batch: Batch) -> None:
+    def validation_step(self, batch: Batch, step: int) -> None:
+        self.log("validation_loss", self._loss(batch, step, "validation"), prog_bar=True, batch_size=len(batch))
+
+    def _loss(self, batch: Batch, step: int, side: str) -> Tensor:
         loss = reconstruction_loss(self.model(batch), batch).mean()
-        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch))
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the {side} loss is {loss.item()} at epoch {self.current_epoch}, step {step}; nothing was saved. "
+                "Try a lower training.learning_rate, and look for extreme values in the aggregates"
+            )
+        return loss
 
     def configure_optimizers(self) -> Any:
         learned = [p for p in self.parameters() if p.requires_grad]
@@ -287,14 +293,24 @@ class _Fit(lightning.LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)]
 
 
-class _Resumed(Callback):
-    """A run killed after its last epoch has nothing more to train."""
+class _Epochs(Callback):
+    """Stops a resumed run that had already stopped early, and logs a line per epoch."""
 
-    def __init__(self, stopping: EarlyStopping) -> None:
-        self._stopping = stopping
+    def __init__(self, stopping: EarlyStopping, rows: int, visible: bool) -> None:
+        self._stopping, self._rows, self._visible = stopping, rows, visible
+        self._clock = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         trainer.should_stop = self._stopping.wait_count >= self._stopping.patience
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._clock = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._visible:
+            losses = [float(trainer.callback_metrics[name]) for name in ("train_loss", "validation_loss")]
+            rate = self._rows / (time.monotonic() - self._clock)
+            log.info("epoch %d: loss %.4f, validation %.4f, %.0f users/s", trainer.current_epoch, *losses, rate)
 
 
 @torch.inference_mode()

@@ -13,7 +13,9 @@ from gur_spark.tables import Tables
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--as-of", nargs="+", type=cli.day, metavar="DATE", help="default: every date the config trains or scores on")
+    parser.add_argument(
+        "--as-of", nargs="+", type=cli.day, metavar="DATE", help="default: every date the config trains or scores on"
+    )
     parser.add_argument("--vocabulary", type=int, metavar="VERSION", help="default: the newest version")
 
 

@@ -15,7 +15,11 @@ from gur_spark.tables import Tables
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("--as-of", type=cli.day, metavar="DATE", help="default: the last of scoring.as_of")
-    parser.add_argument("--model", metavar="VERSION", help="a version, or newest; default: the published one, which moves on to the date")
+    parser.add_argument(
+        "--model",
+        metavar="VERSION",
+        help="a version, or newest; default: the published one, which moves on to the date",
+    )
     parser.add_argument("--reason", default="scheduled", help="kept in the published table")
 
 

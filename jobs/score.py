@@ -16,7 +16,11 @@ from gur_spark.tables import Tables
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("--as-of", nargs="+", type=cli.day, metavar="DATE", help="default: scoring.as_of of the config")
-    parser.add_argument("--model", metavar="VERSION", help="a version, or newest; default: the published one (the newest before the first publish)")
+    parser.add_argument(
+        "--model",
+        metavar="VERSION",
+        help="a version, or newest; default: the published one (the newest before the first publish)",
+    )
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:

@@ -153,7 +153,7 @@ def _user(user: UserId, source: Source) -> Field:
     # Exports through a float column write 17850 as 17850.0.
     decimal = _decimal(value, "DECIMAL(38,9)")
     whole = F.when(decimal == F.floor(decimal), decimal.try_cast("BIGINT"))
-    parts = {"user": F.coalesce(value.try_cast("BIGINT"), whole)}
+    parts = {"user": _by_point(value, whole, value.try_cast("BIGINT"))}
     problems.append(("bad_user_id", F.col("user").isNull()))
     return Field(name="user_id", parts=parts, value=F.col("user"), problems=problems)
 
@@ -189,7 +189,7 @@ def _instant(value: Column, time: EventTime) -> Column:
         micros = F.lit(MICROS[time.format]).cast("BIGINT")
         whole = F.try_multiply(value.try_cast("BIGINT"), micros)
         fraction = F.try_multiply(_decimal(value, "DECIMAL(30,9)"), micros.cast("DECIMAL(7,0)"))
-        return F.timestamp_micros(F.coalesce(whole, F.bround(fraction, 0).try_cast("BIGINT")))
+        return F.timestamp_micros(_by_point(value, F.bround(fraction, 0).try_cast("BIGINT"), whole))
     if time.format == "iso8601":
         # Spark's own cast is too kind: it reads '12:30' as a time of today.
         return F.when(value.rlike(f"^{ISO_DATE_TIME}({ISO_OFFSET})?$"), value.try_cast("TIMESTAMP"))
@@ -283,6 +283,11 @@ def _step_type(step: Decimal) -> str:
 
 def _decimal(value: Column, kind: str) -> Column:
     return F.when(F.length(value) <= MAX_NUMBER_CHARS, value).try_cast(kind)
+
+
+def _by_point(value: Column, fraction: Column, whole: Column) -> Column:
+    """Choose by the text: trying one cast after the other is slow, because a cast that fails is."""
+    return F.when(F.contains(value, F.lit(".")), fraction).otherwise(whole)
 
 
 def _blank(value: Column) -> Column:

@@ -12,7 +12,6 @@ Legend of array shapes:
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,9 @@ OUTPUT_ROWS = 1 << 14
 _NO_MIN, _NO_MAX = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
-def aggregate_partition(batches: Iterable[pa.RecordBatch], manifest: Manifest, as_of_days: int) -> Iterator[pa.RecordBatch]:
+def aggregate_partition(
+    batches: Iterable[pa.RecordBatch], manifest: Manifest, as_of_days: int
+) -> Iterator[pa.RecordBatch]:
     """Aggregate one partition that holds all rows of its users.
 
     Args:
@@ -173,23 +174,13 @@ class Activity:
         return columns
 
 
-@dataclass
 class NumericState:
     """Count, sum, sum of squares, min and max per user and band, in steps."""
 
-    field: NumericField
-    bands: int
-    users: UserIndex
-    count_UB: Ints = field(init=False)
-    sum_UB: Ints = field(init=False)
-    square_UB: SquareSum = field(init=False)
-    min_UB: Ints = field(init=False)
-    max_UB: Ints = field(init=False)
-
-    def __post_init__(self) -> None:
-        empty = np.zeros((0, self.bands), np.int64)
-        self.count_UB, self.sum_UB, self.min_UB, self.max_UB = (empty.copy() for _ in range(4))
-        self.square_UB = SquareSum(empty.copy(), empty.copy())
+    def __init__(self, field: NumericField, bands: int, users: UserIndex) -> None:
+        self.field, self.bands, self.users = field, bands, users
+        self.count_UB, self.sum_UB, self.min_UB, self.max_UB = (_empty(bands) for _ in range(4))
+        self.square_UB = SquareSum(_empty(bands), _empty(bands))
 
     def update(self, slot_N: Ints, values: pa.ChunkedArray) -> None:
         self._grow()
@@ -306,6 +297,10 @@ def grown(array: Any, users: int, fill: Any) -> Any:
     return np.concatenate([array, np.full((missing, *array.shape[1:]), fill, array.dtype)])
 
 
+def _empty(bands: int) -> Ints:
+    return np.zeros((0, bands), np.int64)
+
+
 def _count_sorted(keys: Ints) -> tuple[Ints, Ints]:
     keys = np.sort(keys)
     starts = _run_starts(keys)
@@ -323,6 +318,7 @@ def _lists(offsets: Any, values: Any) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.int32)))
 
 
-def _numpy(values: Any) -> Any:
+def _numpy(values: Any) -> Ints:
     """As int64; the columns that come here have no nulls."""
-    return np.asarray(values, dtype=np.int64)
+    array: Ints = np.asarray(values, dtype=np.int64)
+    return array

@@ -24,7 +24,9 @@ def snapshot_events(events: DataFrame, as_of: date, known_at: datetime, longest_
     start, end = _midnight(as_of - timedelta(days=longest_window)), _midnight(as_of)
     landed = F.col("landed_on").cast("timestamp")
     return events.where(
-        (F.col("event_time") >= start) & (F.col("event_time") < end) & (landed < F.lit(_text(known_at)).cast("timestamp"))
+        (F.col("event_time") >= start)
+        & (F.col("event_time") < end)
+        & (landed < F.lit(_text(known_at)).cast("timestamp"))
     )
 
 

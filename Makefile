@@ -1,0 +1,65 @@
+# Everything on a fresh machine with Python 3.11 or 3.12, a JDK 17 or 21 and make: `make run`, `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# The newest Python the pins allow that this machine has.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_VERSION := 0.13.8
+READY := $(VENV)/.ready
+CONFIG ?= conf/demo.yaml
+DEMO := build/demo/raw
+USERS ?= 3000
+
+.PHONY: help setup run test test-fast lint format lock clean wheel
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the virtual environment .venv and fetch Delta's jars, once
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found: install one, or name it with PYTHON=..."; exit 1; }
+	@{ test -n "$$JAVA_HOME" || command -v java >/dev/null; } || \
+		{ echo "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless) or set JAVA_HOME"; exit 1; }
+	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -m gur_spark.session
+	@touch $@
+
+run: $(READY) ## Run the whole pipeline on the demo set (or CONFIG=FILE)
+ifeq ($(CONFIG),conf/demo.yaml)
+	$(BIN)/python -m gur_spark.synthetic --out $(DEMO) --users $(USERS) --seed 7
+endif
+	$(BIN)/python jobs/pipeline.py --config $(CONFIG)
+
+test: $(READY) ## Run all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(READY) ## Run the tests that are not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY) ## ruff, mypy --strict, and the test that holds the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Resolve requirements.lock again from pyproject.toml (hashes, no registry host)
+	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--all-extras --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+wheel: $(READY) ## Build the wheel into dist/
+	$(UV) build --quiet --wheel --python $(BIN)/python
+
+clean: ## Remove build/ (demo data, tables, reports); the environment stays
+	rm -rf build

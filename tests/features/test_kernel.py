@@ -1,0 +1,135 @@
+"""The kernel against the naive oracle, and the properties that make a snapshot trustworthy."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gur_spark.errors import AggregateOverflow
+from gur_spark.features import kernel
+from gur_spark.features.exact import SquareSum, exact_sums, std_steps
+from gur_spark.features.kernel import DAY_US, aggregate_partition
+from gur_spark.schema import MAX_STEPS, Manifest, NumericField, make_manifest
+from tests.oracles import aggregate_rows, same_rows
+
+AMOUNT = NumericField(name="amount", step=Decimal("0.01"), transform="none")
+MANIFEST = make_manifest("long", [1, 3, 10], [AMOUNT], ["mcc"])
+
+ages = st.one_of(
+    st.integers(1, 10 * DAY_US),
+    # The edges, where an off-by-one would show.
+    st.sampled_from([1, DAY_US - 1, DAY_US, DAY_US + 1, 3 * DAY_US, 3 * DAY_US + 1, 10 * DAY_US]),
+)
+events = st.fixed_dictionaries({
+    "user_id": st.sampled_from([-5, 1, 2, 2**60]),
+    "age_us": ages,
+    "amount": st.one_of(st.none(), st.integers(-10_000, 10_000), st.integers(-MAX_STEPS, MAX_STEPS)),
+    "mcc": st.integers(1, 9),
+})
+names_a_user = st.fixed_dictionaries(
+    {"user_id": st.integers(1, 5), "age_us": st.none(), "amount": st.none(), "mcc": st.none()}
+)
+logs = st.lists(st.one_of(events, names_a_user), min_size=1, max_size=60)
+
+
+def run(rows: Sequence[dict[str, Any]], manifest: Manifest = MANIFEST, batch: int = 7, chunk: int = 1 << 20) -> Any:
+    """The kernel's rows, by user."""
+    user = pa.int64() if manifest.user_id_type == "long" else pa.string()
+    types = {"user_id": user, "age_us": pa.int64(), "amount": pa.int64(), "mcc": pa.int32()}
+    table = pa.table({name: pa.array([r[name] for r in rows], type) for name, type in types.items()})
+    with patch.object(kernel, "CHUNK_ROWS", chunk):
+        made = list(aggregate_partition(table.to_batches(max_chunksize=batch), manifest, 19_000))
+    found = [row for one in made for row in one.to_pylist()]
+    assert {row.pop("as_of").toordinal() - 719163 for row in found} == {19_000}
+    return {row.pop("user_id"): row for row in found}
+
+
+@given(logs)
+@settings(max_examples=150, deadline=None)
+def test_every_column_equals_the_naive_oracle(rows: list[dict[str, Any]]) -> None:
+    assert same_rows(run(rows), aggregate_rows(rows, MANIFEST))
+
+
+@given(logs, st.randoms(use_true_random=False), st.integers(1, 20), st.integers(1, 20))
+@settings(max_examples=100, deadline=None)
+def test_row_order_batches_and_chunks_change_no_bit(rows: list[dict[str, Any]], random: Any, batch: int, chunk: int) -> None:
+    shuffled = list(rows)
+    random.shuffle(shuffled)
+    assert run(shuffled, batch=batch, chunk=chunk) == run(rows)
+
+
+def test_users_may_be_strings() -> None:
+    manifest = make_manifest("string", [1], [AMOUNT], ["mcc"])
+    rows = [{"user_id": u, "age_us": 5, "amount": 100, "mcc": 3} for u in ("b", "a", "b", "é")]
+    assert same_rows(run(rows, manifest), aggregate_rows(rows, manifest))
+
+
+def test_an_empty_partition_gives_no_rows() -> None:
+    assert list(aggregate_partition([], MANIFEST, 19_000)) == []
+
+
+def test_a_user_without_events_has_zero_counts_and_null_statistics() -> None:
+    found = run([{"user_id": 1, "age_us": None, "amount": None, "mcc": None}])[1]
+    assert (found["events_10d"], found["amount_sum_10d"], found["mcc_ids"]) == (0, 0.0, [])
+    assert [found[k] for k in ("recency_days", "amount_mean_10d", "amount_std_1d", "amount_min_3d")] == [None] * 4
+
+
+def test_the_standard_deviation_does_not_cancel_where_the_mean_is_large() -> None:
+    rows = [{"user_id": 1, "age_us": 5, "amount": MAX_STEPS - d, "mcc": 3} for d in (0, 1, 2)]
+    assert run(rows)[1]["amount_std_1d"] == pytest.approx(0.01 * (2 / 3) ** 0.5, rel=1e-14)
+
+
+def test_a_sum_that_leaves_the_exact_range_names_field_and_user() -> None:
+    rows = [{"user_id": 7, "age_us": 5, "amount": MAX_STEPS, "mcc": 3}] * 8
+    with (
+        patch("gur_spark.features.exact._ROOM", 2**45),
+        pytest.raises(AggregateOverflow, match="field 'amount' of user 7"),
+    ):
+        run(rows, chunk=2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-(2**58), 2**58)), min_size=1, max_size=15))
+def test_grouped_sums_are_exact_beyond_what_a_float_holds(pairs: list[tuple[int, int]]) -> None:
+    slot, x = (np.array(v, np.int64) for v in zip(*pairs, strict=True))
+    counts = np.bincount(slot, minlength=4)
+    naive = [sum(v for s, v in pairs if s == k) for k in range(4)]
+    assert exact_sums(slot, x, counts).tolist() == naive
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-MAX_STEPS, MAX_STEPS)), min_size=1, max_size=30), st.integers(0, 30))
+def test_sums_of_squares_merge_to_the_same_limbs(pairs: list[tuple[int, int]], cut: int) -> None:
+    merged = SquareSum(np.zeros(3, np.int64), np.zeros(3, np.int64))
+    for part in (pairs[:cut], pairs[cut:]):
+        if part:
+            slot, x = (np.array(v, np.int64) for v in zip(*part, strict=True))
+            merged.add(SquareSum.of(slot, x, np.bincount(slot, minlength=3)))
+    naive = [sum(v * v for s, v in pairs if s == k) for k in range(3)]
+    assert [int(h) * 2**40 + int(low) for h, low in zip(merged.high, merged.low, strict=True)] == naive
+    assert ((merged.low >= 0) & (merged.low < 2**40)).all()
+
+
+@given(st.lists(st.integers(-MAX_STEPS, MAX_STEPS), min_size=1, max_size=20))
+def test_small_and_large_standard_deviations_take_the_same_formula(values: list[int]) -> None:
+    n, total, squares = len(values), sum(values), sum(v * v for v in values)
+    limbs = SquareSum(np.array([squares >> 40]), np.array([squares & (2**40 - 1)]))
+    assert std_steps(np.array([n]), np.array([total]), limbs)[0] == float(n * squares - total**2) ** 0.5
+
+
+def test_memory_does_not_grow_with_one_users_events() -> None:
+    """A hot user's rows leave nothing behind but counts: the state is as large after 50 chunks as after one."""
+    rng = np.random.default_rng(0)
+    state = kernel.PartitionState(MANIFEST)
+    sizes = []
+    for _ in range(50):
+        columns = {"age_us": (1, 10 * DAY_US), "amount": (0, 10_000), "mcc": (3, 9)}
+        table = pa.table({"user_id": np.full(5_000, 1), **{k: rng.integers(*v, 5_000) for k, v in columns.items()}})
+        with patch.object(kernel, "CHUNK_ROWS", 1_000):
+            state.update(table)
+        sizes.append(sum(len(keys) for h in state.histograms for keys, _ in h._parts))
+    assert max(sizes) <= 1_000 + 2 * 3 * 6

@@ -1,0 +1,179 @@
+"""Snapshots on Spark: the same bytes whatever the partitioning, order and route; nothing from the future."""
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import DataFrame
+
+from gur_spark import schema, storage
+from gur_spark.errors import SnapshotError, TableError
+from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
+from gur_spark.runs import Run
+from gur_spark.snapshots import Snapshot, aggregate_snapshot, checksum, find_snapshot, manifest_of
+from gur_spark.tables import Tables
+from tests.oracles import DAY_US, aggregate_rows, same_rows
+
+AS_OF = date(2024, 7, 1)
+MIDNIGHT = datetime(2024, 7, 1, tzinfo=UTC)
+Event = tuple[int, datetime, date, str | None, int | None]
+
+
+def event(user: int, before: timedelta, mcc: str | None, amount: int | None, landed: date | None = None) -> Event:
+    when = MIDNIGHT - before
+    return (user, when, landed or when.date(), mcc, amount)
+
+
+def log(seed: int = 3, users: int = 12, events: int = 400) -> list[Event]:
+    rng = random.Random(seed)
+    return [
+        event(
+            rng.randrange(users),
+            timedelta(microseconds=rng.randrange(1, 200 * DAY_US)),
+            rng.choice([None, "a", "a", "b", "c"]),
+            rng.choice([None, *[rng.randrange(-5_000, 90_000)] * 9]),
+        )
+        for _ in range(events)
+    ]
+
+
+def write(tables: Tables, events: Sequence[Event], partitions: int = 1) -> None:
+    ddl = schema.events_schema("long", ["mcc"], ["amount"])
+    frame = tables.spark.createDataFrame(list(events), ddl).repartition(partitions)
+    tables.create("events", ddl)
+    tables.replace(frame, "events", "true")
+
+
+def new_run() -> Run:
+    return Run(id=f"run{random.getrandbits(60):x}", job="aggregate", parameters={})
+
+
+def snapshot(tables: Tables, config: Any, events: Sequence[Event], as_of: date = AS_OF, partitions: int = 1) -> Snapshot:
+    write(tables, events, partitions)
+    if not tables.exists("vocabulary"):
+        fit_vocabulary(tables, config, new_run())
+    return aggregate_snapshot(tables, config, as_of, new_run())
+
+
+@pytest.fixture
+def config(make_config: Any) -> Any:
+    return make_config({"vocabulary": {"min_count": 1}})
+
+
+def test_a_snapshot_is_what_plain_python_makes_of_all_rows(tables: Tables, config: Any) -> None:
+    events = log()
+    made = snapshot(tables, config, events)
+    ids = {row.value: row.id for row in read_vocabulary(tables).frame.collect()} | {None: schema.MISSING_ID}
+    rows = [
+        {"user_id": u, "age_us": (MIDNIGHT - t) // timedelta(microseconds=1), "amount": amount, "mcc": ids[mcc]}
+        for u, t, _, mcc, amount in events
+        if timedelta(0) < MIDNIGHT - t <= timedelta(days=180)
+    ]
+    found = {row.pop("user_id"): row for row in pq.read_table(made.data).to_pylist()}
+    assert {row.pop("as_of") for row in found.values()} == {AS_OF}
+    assert same_rows(found, aggregate_rows(rows, manifest_of(config)))
+    assert made.rows == len(found)
+
+
+def test_partitions_and_row_order_change_no_bit(spark: Any, tables: Tables, config: Any) -> None:
+    events = log()
+    expected = snapshot(tables, config, events).checksum
+    for partitions in ("1", "7", "50"):
+        random.shuffle(events)
+        spark.conf.set("spark.sql.shuffle.partitions", partitions)
+        spark.conf.set("spark.sql.adaptive.enabled", "false")
+        try:
+            assert snapshot(tables, config, events, partitions=int(partitions)).checksum == expected
+        finally:
+            spark.conf.set("spark.sql.shuffle.partitions", "2")
+            spark.conf.set("spark.sql.adaptive.enabled", "true")
+
+
+def test_future_late_and_too_old_events_change_nothing(tables: Tables, config: Any) -> None:
+    events = log()
+    expected = snapshot(tables, config, events)
+    injected = [
+        event(1, timedelta(0), "a", 5),  # at as_of itself
+        event(2, -timedelta(days=3), "new", 5),
+        event(99, -timedelta(microseconds=1), "a", 5),
+        event(3, timedelta(days=180, microseconds=1), "b", 5),  # one microsecond before the longest window
+        event(4, timedelta(days=2), "c", 5, landed=AS_OF),  # happened in time, landed after known_at
+    ]
+    again = snapshot(tables, config, events + injected)
+    assert again.checksum == expected.checksum
+    assert again.path == expected.path
+
+
+def test_a_delay_lets_late_landings_in(tables: Tables, make_config: Any) -> None:
+    config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"delay_days": 1}})
+    late = event(4, timedelta(days=2), "c", 5, landed=AS_OF)
+    made = snapshot(tables, config, [late])
+    assert (made.rows, made.known_at) == (1, MIDNIGHT + timedelta(days=1))
+
+
+def test_both_edges_of_a_window_are_half_open(tables: Tables, config: Any) -> None:
+    edges = [event(1, timedelta(days=w), "a", 1) for w in (7, 30, 180)]
+    made = pq.read_table(snapshot(tables, config, edges).data).to_pylist()[0]
+    assert [made[f"events_{w}d"] for w in (7, 30, 180)] == [1, 2, 3]
+    assert (made["recency_days"], made["tenure_days"]) == (7.0, 180.0)
+
+
+def test_a_users_list_gives_rows_to_users_without_events(tables: Tables, make_config: Any, tmp_path: Any) -> None:
+    tables.spark.createDataFrame([(1,), (77,)], "user_id BIGINT").write.parquet(str(tmp_path / "users"))
+    config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"users": str(tmp_path / "users")}})
+    made = pq.read_table(snapshot(tables, config, [event(1, timedelta(days=1), "a", 1)]).data).to_pylist()
+    assert {row["user_id"]: row["events_180d"] for row in made} == {1: 1, 77: 0}
+
+
+def test_the_same_content_again_keeps_the_visible_snapshot(tables: Tables, config: Any) -> None:
+    first = snapshot(tables, config, log())
+    again = aggregate_snapshot(tables, config, AS_OF, new_run())
+    assert again == first
+    assert find_snapshot(tables, config, AS_OF) == first
+    assert tables.read("snapshots").count() == 1
+
+
+def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config: Any) -> None:
+    write(tables, log())
+    fit_vocabulary(tables, config, new_run())
+    older = aggregate_snapshot(tables, config, date(2024, 6, 1), new_run())
+    first = aggregate_snapshot(tables, config, AS_OF, new_run())
+    second = snapshot(tables, config, [*log(), event(1, timedelta(days=1), "a", 1)])
+    assert second.path != first.path
+    assert find_snapshot(tables, config, AS_OF) == second
+    assert find_snapshot(tables, config, older.as_of) == older
+    assert storage.exists(first.data), "a snapshot a model was trained on stays readable"
+
+
+def test_a_snapshot_nobody_is_in_is_refused_with_the_range_of_the_events(tables: Tables, config: Any) -> None:
+    snapshot(tables, config, log())
+    with pytest.raises(SnapshotError, match=r"no event in the 180 days before 2030-01-01.*events run from 2023"):
+        aggregate_snapshot(tables, config, date(2030, 1, 1), new_run())
+
+
+def test_a_missing_snapshot_names_those_there_are(tables: Tables, config: Any) -> None:
+    with pytest.raises(TableError, match="run the aggregate job first"):
+        find_snapshot(tables, config, AS_OF)
+    snapshot(tables, config, log())
+    with pytest.raises(SnapshotError, match=r"no snapshot of 2024-07-02.*2024-07-01 \(known at 2024-07-01 00:00"):
+        find_snapshot(tables, config, date(2024, 7, 2))
+
+
+def test_an_altered_manifest_is_refused(tables: Tables, config: Any) -> None:
+    made = snapshot(tables, config, log())
+    file = storage.join(made.path, "manifest.json")
+    storage.write_text(file, storage.read_text(file).replace('"events"', '"clicks"'))
+    with pytest.raises(SnapshotError, match="it was altered"):
+        made.manifest()
+
+
+def test_the_checksum_sees_every_column_and_no_order(spark: Any) -> None:
+    def of(rows: list[tuple[int, list[int]]]) -> str:
+        frame: DataFrame = spark.createDataFrame(rows, "user_id BIGINT, ids ARRAY<INT>")
+        return checksum(frame)
+
+    assert of([(1, [3]), (2, [4])]) == of([(2, [4]), (1, [3])])
+    assert len({of([(1, [3])]), of([(1, [4])]), of([(1, [3]), (1, [3])]), of([(2, [3])])}) == 4

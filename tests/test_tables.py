@@ -1,0 +1,59 @@
+"""Delta tables by path: a replace touches its predicate's rows or nothing."""
+
+from typing import Any
+
+import pytest
+
+from gur_spark.errors import TableError
+from gur_spark.runs import record
+from gur_spark.tables import Tables, check_keys
+
+DDL = "user_id BIGINT, day STRING"
+
+
+def rows(tables: Tables) -> set[tuple[int, str]]:
+    return {(row.user_id, row.day) for row in tables.read("t").collect()}
+
+
+def frame(tables: Tables, *values: tuple[int, str]) -> Any:
+    return tables.spark.createDataFrame(list(values), DDL)
+
+
+def test_a_replace_leaves_all_other_rows(tables: Tables) -> None:
+    tables.create("t", DDL)
+    tables.append(frame(tables, (1, "mon"), (2, "tue")), "t")
+    tables.replace(frame(tables, (3, "tue")), "t", "day = 'tue'")
+    tables.replace(frame(tables, (3, "tue")), "t", "day = 'tue'")
+    assert rows(tables) == {(1, "mon"), (3, "tue")}
+
+
+def test_rows_outside_the_predicate_are_refused_and_nothing_is_written(tables: Tables) -> None:
+    tables.create("t", DDL)
+    tables.append(frame(tables, (1, "mon")), "t")
+    with pytest.raises(TableError, match="day = 'tue'"):
+        tables.replace(frame(tables, (3, "tue"), (4, "wed")), "t", "day = 'tue'")
+    assert rows(tables) == {(1, "mon")}
+
+
+def test_a_missing_table_names_the_job_that_makes_it(tables: Tables) -> None:
+    with pytest.raises(TableError, match="run the score job first"):
+        tables.read("embeddings", made_by="score")
+
+
+def test_double_and_null_keys_are_refused(tables: Tables) -> None:
+    assert check_keys(frame(tables, (1, "mon"), (2, "mon")), ["user_id"], "t") == 2
+    with pytest.raises(TableError, match="2 rows for 1 different"):
+        check_keys(frame(tables, (1, "mon"), (1, "tue")), ["user_id"], "t")
+    with pytest.raises(TableError, match="1 rows have no user_id"):
+        check_keys(tables.spark.createDataFrame([(None, "mon")], DDL), ["user_id"], "t")
+
+
+def test_a_run_that_fails_leaves_its_row_with_the_error(tables: Tables) -> None:
+    with record(tables, "ingest", {"a": "b"}) as run:
+        run.counts["rows_read"] = 3
+    with pytest.raises(ValueError, match="boom"), record(tables, "train", {}):
+        raise ValueError("boom")
+    found = {row.job: row for row in tables.read("runs").collect()}
+    assert (found["ingest"].status, found["ingest"].counts, found["ingest"].error) == ("succeeded", {"rows_read": 3}, None)
+    assert found["train"].status == "failed"
+    assert found["train"].error.startswith("ValueError: boom")
