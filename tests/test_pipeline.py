@@ -1,0 +1,184 @@
+"""The whole pipeline on a small demo log: in one process, killed and run again, and over Spark Connect."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyspark
+import pytest
+
+from gur_spark import read_embeddings, synthetic
+from gur_spark.config import Config, Spark, load_config
+from gur_spark.runs import record
+from gur_spark.session import local_conf
+from gur_spark.tables import Tables
+from jobs import pipeline
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+TABLES = ("events", "quarantine", "vocabulary", "snapshots", "models", "embeddings", "published")
+SMALL = (
+    "training.as_of=[2025-04-01,2025-04-20]", "scoring.as_of=[2025-05-01]", "evaluation.as_of=2025-05-01",
+    "training.epochs=2", "training.device=cpu", "model.latent_dim=8", "evaluation.bootstrap=20", "spark.memory=2g",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 days of 150 users, broken, late and double rows included."""
+    folder = tmp_path_factory.mktemp("raw") / "log"
+    synthetic.write(folder, users=150, seed=1, days=150)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(spark: Any, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, Config]]:
+    """Tables of a pipeline that nothing disturbed."""
+    root = tmp_path_factory.mktemp("whole")
+    config = load_config(ROOT / "conf" / "demo.yaml", overrides(raw, root))
+    tables = Tables.of(spark, config)
+    with record(tables, "pipeline", {}) as run:
+        pipeline.stage(tables, config, Namespace(), run)
+    yield tables, config
+
+
+def overrides(raw: Path, root: Path, *more: str) -> list[str]:
+    labels = f"evaluation.labels=[{{name: persona, path: {raw}/labels.csv, user_column: client, label_column: persona}}]"
+    return [f"tables.root={root}", f"source.path={raw}/landings", labels, *SMALL, *more]
+
+
+def content(tables: Tables) -> dict[str, Any]:
+    """What must be equal however often a pipeline was killed: all rows, without times, paths and version names."""
+    events = tables.read("events")
+    embeddings = tables.read("embeddings")
+    newest = tables.read("published").orderBy("switched_at").collect()[-1]
+    vectors = embeddings.where(embeddings.model_version == newest.model_version).orderBy("user_id").collect()
+    return {
+        "events": sorted(map(str, events.collect())),
+        "quarantine": sorted(map(str, tables.read("quarantine").select("landed_on", "reason", "field", "raw").collect())),
+        "vocabulary": sorted(map(str, tables.read("vocabulary").drop("created").collect())),
+        "snapshots": sorted((str(r.as_of), r.rows, r.checksum) for r in tables.read("snapshots").collect()),
+        "users": [r.user_id for r in vectors],
+        "embeddings": np.array([r.embedding for r in vectors]),
+        "as_of": str(newest.as_of),
+    }
+
+
+def assert_same_content(a: dict[str, Any], b: dict[str, Any]) -> None:
+    np.testing.assert_allclose(a.pop("embeddings"), b.pop("embeddings"), atol=1e-6)
+    assert a == b
+
+
+def test_every_table_is_made_and_every_row_is_accounted_for(whole: tuple[Tables, Config], raw: Path) -> None:
+    tables, config = whole
+    runs = {row.job: row for row in tables.read("runs").collect()}
+    assert set(runs) == {"ingest", "vocabulary", "aggregate", "train", "score", "publish", "evaluate", "pipeline"}
+    assert {row.status for row in runs.values()} == {"succeeded"}
+    counts = runs["ingest"].counts
+    parts = ("accepted", "deduplicated", "filtered", "quarantined")
+    assert counts["rows_read"] == sum(counts[p] for p in parts)
+    assert tables.read("events").count() == counts["accepted"]
+    assert tables.read("quarantine").count() == counts["quarantined"] > 0
+    snapshot = tables.read("snapshots").where("as_of = DATE '2025-05-01'").collect()[0]
+    assert read_embeddings(tables.spark, config).count() == snapshot.rows > 50
+
+
+def test_the_report_compares_with_pca_raw_windows_and_a_random_encoder(whole: tuple[Tables, Config]) -> None:
+    tables, _ = whole
+    report = next(Path(tables.root, "reports").rglob("report.txt")).read_text()
+    for word in ("churn", "persona", "PCA", "random", "raw"):
+        assert word.lower() in report.lower()
+    assert next(Path(tables.root, "reports").rglob("report.png")).stat().st_size > 10_000
+
+
+def test_running_again_adds_nothing_but_a_new_model_version(whole: tuple[Tables, Config]) -> None:
+    tables, config = whole
+    before = content(tables)
+    with record(tables, "pipeline", {}) as run:
+        pipeline.stage(tables, config, Namespace(), run)
+    assert_same_content(content(tables), before)
+    assert tables.read("models").count() == 2
+
+
+def command(raw: Path, root: Path, *more: str) -> list[str]:
+    return [sys.executable, "jobs/pipeline.py", "--config", "conf/demo.yaml", *overrides(raw, root, *more)]
+
+
+def kill_after(line: str, delay: float, raw: Path, root: Path) -> None:
+    """Start the pipeline and SIGKILL it, JVM and workers too, ``delay`` seconds after it logged ``line``."""
+    process = subprocess.Popen(
+        command(raw, root), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr
+    try:
+        for said in process.stderr:
+            if line in said:
+                time.sleep(delay)
+                break
+        else:
+            pytest.fail(f"the pipeline ended before it logged '{line}'")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stderr.close()
+        process.wait()
+
+
+def test_a_pipeline_killed_in_every_stage_ends_in_the_same_tables(
+    whole: tuple[Tables, Config], raw: Path, tmp_path: Path
+) -> None:
+    for line, delay in (("ingest ...", 8), ("aggregate ...", 2), ("train ...", 3), ("score ...", 1.5)):
+        kill_after(line, delay, raw, tmp_path)
+    done = subprocess.run(command(raw, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tables, config = whole
+    again = Tables(spark=tables.spark, root=str(tmp_path))
+    assert_same_content(content(again), content(tables))
+
+
+def test_the_pipeline_over_spark_connect_makes_the_same_tables(
+    whole: tuple[Tables, Config], raw: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    conf = local_conf(Spark(cores=2, memory="2g", shuffle_partitions=2))
+    conf |= {"spark.connect.grpc.binding.port": str(port), "spark.connect.grpc.binding.address": "127.0.0.1"}
+    home = Path(pyspark.__file__).parent
+    server = subprocess.Popen(
+        [
+            str(home / "bin" / "spark-submit"), "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
+            *[part for key, value in conf.items() for part in ("--conf", f"{key}={value}")], "spark-internal",
+        ],  # fmt: skip
+        env={**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for(port)
+        remote = command(raw, tmp_path, "engine=connect", f"spark.remote=sc://127.0.0.1:{port}")
+        done = subprocess.run(remote, cwd=ROOT, capture_output=True, text=True, check=False)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert done.returncode == 0, done.stderr[-3000:]
+    tables, _ = whole
+    again = Tables(spark=tables.spark, root=str(tmp_path))
+    assert_same_content(content(again), content(tables))
+
+
+def wait_for(port: int, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.3)
+    pytest.fail(f"no Spark Connect server on port {port} after {seconds} s")
