@@ -13,6 +13,7 @@ from datetime import date
 from functools import reduce
 from operator import and_
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -35,6 +36,9 @@ from gur_spark.runs import Run
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
+
+# A task that fails reaches a classic session as the second, a Connect session as the first.
+SPARK_ERRORS = (PySparkException, Py4JJavaError)
 
 BULK = "bulk"
 """Name of the one landing of a bulk load in ``runs.inputs``."""
@@ -132,7 +136,7 @@ def _stage(tables: Tables, config: Config, batch: Batch, staging: str) -> list[B
         return []
     try:
         return _stage_files(tables, config, batch.files, staging)
-    except PySparkException:
+    except SPARK_ERRORS:
         unreadable = _unreadable(tables, config, batch.files)
         if not unreadable:
             raise
@@ -164,7 +168,7 @@ def _unreadable(tables: Tables, config: Config, files: Sequence[File]) -> list[F
         if raw is not None:
             raw.write.format("noop").mode("overwrite").save()
         return []
-    except PySparkException as error:
+    except SPARK_ERRORS as error:
         if len(files) == 1:
             log.warning("ingest: %s cannot be read: %s", files[0].path, str(error).splitlines()[0])
             return list(files)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import reduce
 from hashlib import sha256
+from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -29,13 +30,14 @@ SMALL_FILE_BYTES = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """One file of the source, or (with a length of 0 files to list) the whole table of a table source."""
+    """One file of the source."""
 
     path: str
     uri: str
     """The path as Spark's ``_metadata.file_path`` writes it."""
     length: int
-    modified: datetime
+    modified: datetime | None
+    """None for a file of no bytes."""
     landing: date | None
     """None in a bulk load."""
 
@@ -71,20 +73,20 @@ def list_files(spark: SparkSession, source: Source) -> list[File]:
     """
     root = storage.absolute(source.path or "")
     try:
+        listing = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(_escaped(root))
         # Content is not read: only the columns of the listing are selected.
-        found = (
-            spark.read.format("binaryFile").option("recursiveFileLookup", True).load(_escaped(root))
-            .select("path", F.col("_metadata.file_path").alias("uri"), "length", "modificationTime")
-            .orderBy("path").collect()
-        )
+        found = listing.select("path", "_metadata.file_path", "length", "modificationTime").collect()
+        files = {row["path"]: (row["file_path"], row["length"], row["modificationTime"]) for row in found}
+        # A scan leaves out files of no bytes, which the relation knows.
+        for uri in listing.inputFiles():
+            files.setdefault(unquote(uri).replace("file:///", "file:/", 1), (uri, 0, None))
     except AnalysisException as error:
         raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
-    if not found:
+    if not files:
         raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
     return [
-        File(path=row["path"], uri=row["uri"], length=row["length"], modified=row["modificationTime"],
-             landing=_landing(row["path"], root, source))
-        for row in found
+        File(path=path, uri=uri, length=length, modified=modified, landing=_landing(path, root, source))
+        for path, (uri, length, modified) in sorted(files.items())
     ]
 
 
@@ -92,7 +94,7 @@ def fingerprint(files: Iterable[File], mapping: str) -> str:
     """16 hex digits that change when a landing's files, or what is made of them, change."""
     digest = sha256(mapping.encode())
     for file in sorted(files, key=lambda file: file.path):
-        digest.update(f"\n{file.path} {file.length} {file.modified.isoformat()}".encode())
+        digest.update(f"\n{file.path} {file.length} {file.modified}".encode())
     return digest.hexdigest()[:16]
 
 

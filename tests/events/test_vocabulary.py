@@ -32,7 +32,9 @@ def ids(vocabulary: Vocabulary) -> dict[str | None, int]:
     return {row["value"]: row["id"] for row in vocabulary.frame.collect()}
 
 
-def oracle(values: list[str | None], known: dict[str | None, int], min_count: int, max_size: int) -> dict[str | None, int]:
+def oracle(
+    values: list[str | None], known: dict[str | None, int], min_count: int, max_size: int
+) -> dict[str | None, int]:
     """Number the values one by one."""
     counts = Counter(value for value in values if value is not None)
     made = {None: 2, **known}
@@ -94,8 +96,8 @@ def test_encode_is_a_look_up_for_any_text(spark: Any, data: DataObject) -> None:
 def test_a_vocabulary_fitted_before_a_date_ignores_later_events(tables: Any, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}})
     write_events(tables, ["a"])
-    write_later = tables.spark.createDataFrame([(1, datetime(2024, 1, 2, tzinfo=UTC), date(2024, 1, 2), "b", 1)], EVENTS)
-    tables.append(write_later, "events")
+    later = (1, datetime(2024, 1, 2, tzinfo=UTC), date(2024, 1, 2), "b", 1)
+    tables.append(tables.spark.createDataFrame([later], EVENTS), "events")
     assert ids(fit(tables, config, before=date(2024, 1, 2))) == {None: 2, "a": 3}
 
 

@@ -1,0 +1,389 @@
+"""What becomes of every kind of raw row and file, and what a killed or repeated run may never do."""
+
+import gzip
+import os
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gur_spark.config import Config, load_config
+from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
+from gur_spark.events import ingest as module
+from gur_spark.events.ingest import ingest
+from gur_spark.runs import Run, record
+from gur_spark.tables import Tables
+from tests.conftest import BASE
+
+FIELDS = BASE["fields"]
+HEADER = "user,time,mcc,amount\n"
+D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
+
+
+@pytest.fixture
+def landed(tmp_path: Path) -> Path:
+    """The source's folder."""
+    folder = tmp_path / "landed"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def configure(make_config: Any, landed: Path) -> Any:
+    """``configure({"dedupe": {"policy": "exact"}})``: a config over the source's folder."""
+
+    def make(changes: dict[str, Any] | None = None, **source: Any) -> Config:
+        values = {"source": {"path": str(landed), **source}, **(changes or {})}
+        made: Config = make_config(values)
+        return made
+
+    return make
+
+
+def land(folder: Path, name: str, content: str | bytes) -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+def go(tables: Tables, config: Config, **options: Any) -> Run:
+    with record(tables, "ingest", {}) as run:
+        ingest(tables, config, run, **options)
+    return run
+
+
+def fates(run: Run) -> tuple[int, ...]:
+    """(rows read, accepted, deduplicated, filtered, quarantined)."""
+    return tuple(run.counts[f] for f in ("rows_read", "accepted", "deduplicated", "filtered", "quarantined"))
+
+
+def events(tables: Tables, *columns: str) -> list[tuple[Any, ...]]:
+    return sorted(tuple(row) for row in tables.read("events").select(*columns or ("*",)).collect())
+
+
+def quarantine(tables: Tables) -> list[tuple[Any, ...]]:
+    rows = tables.read("quarantine").collect()
+    return sorted(
+        ((str(r["landed_on"]), Path(r["source_file"]).name, r["reason"], r["field"], r["raw"]) for r in rows), key=str
+    )
+
+
+BAD_ROWS = [
+    # raw row, reason, field
+    ("1,2024-01-01 10:00,a", "ragged_row", None),
+    ("1,2024-01-01 10:00,a,1,2,3", "ragged_row", None),
+    ('1,2024-01-01 10:00,"a,1,x', "unbalanced_quote", None),
+    (b"1,2024-01-01 10:00,\xff,1,x", "invalid_utf8", None),
+    ("1,2024-01-01 10:00,a\0b,1,x", "nul_byte", None),
+    (",2024-01-01 10:00,a,1,x", "null_user", "user_id"),
+    ("  ,2024-01-01 10:00,a,1,x", "null_user", "user_id"),
+    ("1.5,2024-01-01 10:00,a,1,x", "bad_user_id", "user_id"),
+    ("NaN,2024-01-01 10:00,a,1,x", "bad_user_id", "user_id"),
+    ("9223372036854775808,2024-01-01 10:00,a,1,x", "bad_user_id", "user_id"),
+    ("1" * 60 + ",2024-01-01 10:00,a,1,x", "too_long", "user_id"),
+    ("1,,a,1,x", "bad_time", "event_time"),
+    ("1,12:30,a,1,x", "bad_time", "event_time"),
+    ("1,2024-02-30 10:00,a,1,x", "bad_time", "event_time"),
+    ("1,1704067200,a,1,x", "bad_time", "event_time"),
+    ("1,2024-03-31T01:30:00,a,1,x", "dst_gap", "event_time"),
+    ("1,0001-01-01,a,1,x", "time_out_of_bounds", "event_time"),
+    ("1,9999-12-31T23:59:59Z,a,1,x", "time_out_of_bounds", "event_time"),
+    ("1,1959-12-31 23:59,a,1,x", "time_out_of_bounds", "event_time"),
+    ("1,2024-01-01 10:00," + "m" * 51 + ",1,x", "too_long", "mcc"),
+    ("1,2024-01-01 10:00,a,NaN,x", "not_a_number", "amount"),
+    ("1,2024-01-01 10:00,a,-Infinity,x", "not_a_number", "amount"),
+    ("1,2024-01-01 10:00,a,5d,x", "not_a_number", "amount"),
+    ('1,2024-01-01 10:00,a,"1,000",x', "not_a_number", "amount"),
+    ("1,2024-01-01 10:00,a,1e400,x", "number_out_of_range", "amount"),
+    ("1,2024-01-01 10:00,a,-1e15,x", "number_out_of_range", "amount"),
+    # The first reason wins: the user comes before the time and the amount.
+    ("x,y,z,w,v", "bad_user_id", "user_id"),
+]
+GOOD_ROWS = [
+    # raw row, user, event time, mcc, amount in steps of 0.01
+    ("1,2024-01-01 10:00,a,1,x", 1, "2024-01-01 10:00:00", "a", 100),
+    ('17850.0,2024-07-01T10:00:00,"a ""b"", c",-1.50,x', 17850, "2024-07-01 09:00:00", 'a "b", c', -150),
+    ("2,2024-07-01T10:00:00.123456+02:00,, ,x", 2, "2024-07-01 08:00:00.123456", None, None),
+    ("-3,1960-02-01, é ,1e2,x", -3, "1960-02-01 00:00:00", " é ", 10000),
+    # Half to even, also a hair beside the half.
+    ("4,2024-01-01,a,0.005,x", 4, "2024-01-01 00:00:00", "a", 0),
+    ("5,2024-01-01,a,0.015,x", 5, "2024-01-01 00:00:00", "a", 2),
+    ("6,2024-01-01,a,0.00500000000000001,x", 6, "2024-01-01 00:00:00", "a", 1),
+    ("7,2024-01-01,a,-0.025,x", 7, "2024-01-01 00:00:00", "a", -2),
+]
+
+
+def test_every_bad_row_is_quarantined_with_its_reason_and_every_good_row_is_read(
+    tables: Tables, configure: Any, landed: Path
+) -> None:
+    lines = [row if isinstance(row, bytes) else row.encode() for row, *_ in (*BAD_ROWS, *GOOD_ROWS)]
+    # A byte order mark, Windows line ends, a blank line at the end, an extra column, megabytes in one value.
+    huge = b"1,2024-01-01 10:00," + b"m" * 1_000_000 + b"," + b"9" * 1_000_000 + b",x"
+    content = b"\r\n".join([b"\xef\xbb\xbfuser,time,mcc,amount,extra", *lines, huge, b"", b""])
+    land(landed, f"{D1}.csv", content)
+    time = {"column": "time", "format": "iso8601", "time_zone": "Europe/London", "min": "1960-01-01"}
+    config = configure({"fields": {**FIELDS, "event_time": time}}, max_bad_share=1, max_value_chars=50)
+    run = go(tables, config)
+    found = quarantine(tables)
+    assert all(row[:2] == (D1, f"{D1}.csv") for row in found)
+    expected = [(r.decode(errors="replace") if isinstance(r, bytes) else r, *why) for r, *why in BAD_ROWS]
+    short = [(raw, reason, field) for *_, reason, field, raw in found if len(raw) < 1000]
+    assert sorted(short, key=str) == sorted(expected, key=str)
+    assert [(len(raw), reason, field) for *_, reason, field, raw in found if len(raw) >= 1000] == [
+        (len(huge), "too_long", "mcc")
+    ]
+    good = [(user, datetime.fromisoformat(time), mcc, amount) for _, user, time, mcc, amount in GOOD_ROWS]
+    assert events(tables, "user_id", "event_time", "mcc", "amount") == sorted(good)
+    assert fates(run) == (len(lines) + 1, len(GOOD_ROWS), 0, 0, len(BAD_ROWS) + 1)
+    assert run.counts["rounded_amount"] == 4
+
+
+def test_files_are_read_by_column_name_and_a_broken_file_is_quarantined_as_a_file(
+    tables: Tables, configure: Any, landed: Path
+) -> None:
+    land(landed, f"{D1}/a.csv", HEADER + f"1,{D1},a,1\n")
+    land(landed, f"{D1}/reordered.csv", f"amount,extra,mcc,time,user\n2,z,b,{D1},2\n")
+    land(landed, f"{D1}/empty.csv", "")
+    land(landed, f"{D1}/header_only.csv", HEADER)
+    land(landed, f"{D1}/lacks_mcc.csv", f"user,time,amount\n1,{D1},1\n")
+    land(landed, f"{D1}/_hidden.csv", "not,a,log\n")
+    whole = gzip.compress(HEADER.encode() + b"".join(f"{n},{D2},c,{n}\n".encode() for n in range(20_000)))
+    land(landed, f"{D2}.csv.gz", gzip.compress(f"{HEADER}3,{D2},c,3\n".encode()))
+    land(landed, f"truncated {D2} [1].csv.gz", whole[: len(whole) // 2])
+    run = go(tables, configure())
+    assert events(tables, "user_id", "landed_on", "mcc", "amount") == [
+        (1, date(2024, 1, 1), "a", 100), (2, date(2024, 1, 1), "b", 200), (3, date(2024, 1, 2), "c", 300)
+    ]
+    assert quarantine(tables) == [
+        (D1, "empty.csv", "empty_file", None, None),
+        (D1, "lacks_mcc.csv", "missing_column", "mcc", None),
+        (D2, f"truncated {D2} [1].csv.gz", "broken_file", None, None),
+    ]
+    assert fates(run) == (3, 3, 0, 0, 0)
+    assert (run.counts["files"], run.counts["files_quarantined"]) == (7, 3)
+
+
+def test_a_landing_that_vanishes_after_the_listing_leaves_its_events_and_comes_back(
+    tables: Tables, configure: Any, landed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,1\n")
+    second = land(landed, f"{D2}.csv", f"{HEADER}2,{D2},b,2\n")
+    go(tables, configure())
+    content, times = second.read_bytes(), second.stat()
+    stage = module._stage_files
+
+    def vanish(*args: Any) -> Any:
+        second.unlink(missing_ok=True)
+        return stage(*args)
+
+    monkeypatch.setattr(module, "_stage_files", vanish)
+    before = events(tables)
+    run = go(tables, configure(), everything=True)
+    assert events(tables) == before
+    assert quarantine(tables) == [(D2, f"{D2}.csv", "vanished_file", None, None)]
+    assert list(run.inputs) == [D1]
+    monkeypatch.setattr(module, "_stage_files", stage)
+    second.write_bytes(content)
+    os.utime(second, ns=(times.st_atime_ns, times.st_mtime_ns))
+    go(tables, configure(), landings=[date(2024, 1, 2)])
+    assert (events(tables), quarantine(tables)) == (before, [])
+
+
+def test_only_new_or_changed_landings_are_read_and_a_landing_is_replaced_whole(
+    tables: Tables, configure: Any, landed: Path
+) -> None:
+    config = configure({"dedupe": {"policy": "exact"}})
+    land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,1\n1,{D1},a,1\nx,{D1},a,1\n" + f"9,{D1},a,9\n" * 30)
+    assert fates(go(tables, config)) == (33, 2, 30, 0, 1)
+    assert fates(go(tables, config)) == (0, 0, 0, 0, 0)
+    # The same file under the next date, with one more event: only that one is added.
+    land(landed, f"{D2}.csv", f"{HEADER}1,{D1},a,1\n2,{D2},b,2\n9,{D1},a,9\n")
+    assert fates(go(tables, config)) == (3, 1, 2, 0, 0)
+    both = events(tables, "user_id", "landed_on", "amount")
+    assert both == [(1, date(2024, 1, 1), 100), (2, date(2024, 1, 2), 200), (9, date(2024, 1, 1), 900)]
+    # Each landing, and both at once, give again exactly what they gave.
+    for again in ([date(2024, 1, 1)], [date(2024, 1, 2)], [date(2024, 1, 1), date(2024, 1, 2)]):
+        go(tables, config, landings=again)
+        assert events(tables, "user_id", "landed_on", "amount") == both
+    # Delivered again with other content: the rows of that landing are the new ones, good and bad.
+    land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,7\n")
+    assert fates(go(tables, config)) == (1, 1, 0, 0, 0)
+    assert events(tables, "user_id", "landed_on", "amount") == [
+        (1, date(2024, 1, 1), 700), (2, date(2024, 1, 2), 200)
+    ]
+    assert quarantine(tables) == []
+
+
+def test_of_equal_keys_the_first_landing_wins_then_the_order_of_the_columns(
+    tables: Tables, configure: Any, landed: Path
+) -> None:
+    config = configure({"dedupe": {"policy": "key", "key": ["user_id", "event_time"]}})
+    land(landed, f"{D2}.csv", f"{HEADER}1,{D1},z,9\n1,{D1},b,5\n1,{D1},b,4\n1,{D2},,\n")
+    assert fates(go(tables, config)) == (4, 2, 2, 0, 0)
+    land(landed, f"{D3}.csv", f"{HEADER}1,{D1},a,1\n2,{D3},a,1\n")
+    assert fates(go(tables, config)) == (2, 1, 1, 0, 0)
+    columns = ("user_id", "landed_on", "mcc", "amount")
+    expected = {(1, date(2024, 1, 2), "b", 400), (1, date(2024, 1, 2), None, None), (2, date(2024, 1, 3), "a", 100)}
+    assert set(tables.read("events").select(*columns).collect()) == expected
+
+
+def test_above_the_allowed_share_of_bad_rows_nothing_is_visible_and_the_message_helps(
+    tables: Tables, configure: Any, landed: Path
+) -> None:
+    seconds = {"fields": {**FIELDS, "event_time": {"column": "time", "format": "epoch_s"}}}
+    land(landed, f"{D1}.csv", HEADER + "1,1704103200000,a,1\n" * 9 + "1,x,a,1\n")
+    with pytest.raises(TooManyBadRows) as refused:
+        go(tables, configure(seconds))
+    assert str(refused.value).splitlines() == [
+        "10 of 10 rows are bad (100.0%); source.max_bad_share allows 5.0%; nothing was written",
+        "  9 x time_out_of_bounds in event_time, such as: '1,1704103200000,a,1'",
+        "  the values of 'time' look like epoch_ms; fields.event_time.format is epoch_s",
+        "  1 x bad_time in event_time, such as: '1,x,a,1'",
+    ]
+    assert not tables.exists("events")
+    assert not tables.exists("quarantine")
+    assert not Path(tables.folder("_staging")).exists() or not list(Path(tables.folder("_staging")).iterdir())
+    assert tables.read("runs").select("status").collect() == [("failed",)]
+    milliseconds = {"fields": {**FIELDS, "event_time": {"column": "time", "format": "epoch_ms"}}}
+    go(tables, configure(milliseconds, max_bad_share=0.1))
+    assert events(tables, "event_time")[0] == (datetime(2024, 1, 1, 10),)  # noqa: DTZ001 (Spark's naive UTC)
+
+
+def test_a_run_killed_between_its_two_commits_and_made_again_loses_and_doubles_nothing(
+    tables: Tables, configure: Any, landed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(max_bad_share=1)
+    land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,1\nx,{D1},a,1\n")
+    go(tables, config)
+    land(landed, f"{D1}.csv", f"{HEADER}2,{D1},a,1\ny,{D1},a,1\nz,{D1},a,1\n")
+    replace = Tables.replace
+
+    def killed(self: Tables, frame: Any, table: str, predicate: str) -> None:
+        if table == "events":
+            raise KeyboardInterrupt
+        replace(self, frame, table, predicate)
+
+    monkeypatch.setattr(Tables, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        go(tables, config)
+    assert events(tables, "user_id") == [(1,)]
+    monkeypatch.setattr(Tables, "replace", replace)
+    assert fates(go(tables, config)) == (3, 1, 0, 0, 2)
+    assert events(tables, "user_id") == [(2,)]
+    assert [raw for *_, raw in quarantine(tables)] == [f"y,{D1},a,1", f"z,{D1},a,1"]
+
+
+DERIVED = {
+    "user_id": {"column": "customer", "type": "string"},
+    "event_time": {"column": "when", "format": "dd/MM/yyyy HH:mm"},
+    "categorical": [
+        {"name": "direction", "column": "quantity", "sign": True},
+        {"name": "kind", "column": "invoice", "prefixes": {"C": "cancellation"}, "otherwise": "sale"},
+    ],
+    "numeric": [
+        {"name": "amount", "column": "quantity", "times": "price", "step": 0.25},
+        {"name": "log_price", "column": "price", "step": 0.001, "transform": "signed_log1p"},
+        {"name": "thousands", "column": "price", "step": 1000},
+    ],
+}
+
+
+def test_filters_derived_categories_products_and_transforms_of_a_headerless_latin_1_bulk_load(
+    tables: Tables, configure: Any, landed: Path
+) -> None:
+    filters = [
+        {"column": "customer", "keep": "not_blank"},
+        {"column": "invoice", "keep": "not_in", "values": ["test"]},
+        {"column": "country", "keep": "in", "values": ["fr", "dé"]},
+    ]
+    rows = [
+        "ann;24/12/2023 18:30;C1;-3;1.3;fr", "bob;24/12/2023 18:30;1;0;-2500;dé", "cid;24/12/2023 18:30;C1;-3;;fr",
+        ";24/12/2023 18:30;1;1;1;fr", "dan;24/12/2023 18:30;test;x;1;fr", "eve;24/12/2023 18:30;1;1;1;uk",
+        "fay;24/12/2023 18:30;1;x;1;fr",
+    ]
+    land(landed, "log.csv", "\n".join(rows).encode("latin-1"))
+    config = configure(
+        {"fields": DERIVED, "filters": filters}, layout="bulk", delimiter=";", encoding="latin-1", max_bad_share=1,
+        columns=["customer", "when", "invoice", "quantity", "price", "country"],
+    )
+    for _ in range(2):
+        run = go(tables, config, everything=True)
+        # -3.9 is 15.6 steps of 0.25; ln(2.3) is 0.833; -2.5 thousands round to the even -2.
+        time, day = datetime(2023, 12, 24, 18, 30), date(2023, 12, 24)  # noqa: DTZ001 (Spark's naive UTC)
+        assert tables.read("events").orderBy("user_id").collect() == [
+            ("ann", time, day, "negative", "cancellation", -16, 833, 0),
+            ("bob", time, day, "zero", "sale", 0, -7824, -2),
+            ("cid", time, day, "negative", "cancellation", None, None, None),
+        ]
+        assert quarantine(tables) == [("None", "log.csv", "not_a_number", "direction", rows[-1])]
+        assert fates(run) == (7, 3, 0, 3, 1)
+        assert [run.counts[f"rounded_{n}"] for n in ("amount", "log_price", "thousands")] == [1, 0, 2]
+
+
+def test_json_lines_parquet_and_delta_give_the_events_that_csv_gives(
+    tables: Tables, configure: Any, tmp_path: Path, spark: Any
+) -> None:
+    folders = {name: tmp_path / name for name in ("csv", "jsonl", "parquet", "delta")}
+    land(folders["csv"], f"{D1}.csv", f'{HEADER}1,{D1}T10:00:00Z,"a",1.25\n2,{D1}T11:30:00Z,,\nx,{D1},b,1\n')
+    land(
+        folders["jsonl"], f"{D1}.jsonl",
+        f'{{"user": 1, "time": "{D1}T10:00:00Z", "mcc": "a", "amount": 1.25, "other": [1]}}\n'
+        f'{{"time": "{D1}T11:30:00Z", "user": "2", "mcc": null}}\n{{"user": "x", "time": "{D1}"}}\n{{"user": \n',
+    )
+    typed = spark.createDataFrame(
+        [
+            ("1", datetime(2024, 1, 1, 10, tzinfo=UTC), "a", 1.25),
+            ("2", datetime(2024, 1, 1, 11, 30, tzinfo=UTC), None, None),
+            ("x", datetime(2024, 1, 1, tzinfo=UTC), "b", 1.0),
+        ],
+        "user STRING, time TIMESTAMP, mcc STRING, amount DOUBLE",
+    )
+    typed.write.parquet(str(folders["parquet"] / D1))
+    typed.write.format("delta").save(str(folders["delta"]))
+    made, bad = {}, {}
+    for name, folder in folders.items():
+        layout = "bulk" if name == "delta" else "daily"
+        config = configure(path=str(folder), format=name, layout=layout, max_bad_share=1)
+        into = Tables(spark=spark, root=str(tmp_path / f"tables_{name}"))
+        go(into, config)
+        made[name] = events(into)
+        bad[name] = [(reason, raw) for *_, reason, _, raw in quarantine(into)]
+    assert made["csv"] == made["jsonl"] == made["parquet"] == made["delta"]
+    assert [row[0] for row in made["csv"]] == [1, 2]
+    typed_raw = '{"user":"x","time":"2024-01-01T00:00:00.000Z","mcc":"b","amount":1.0}'
+    assert bad == {
+        "csv": [("bad_user_id", f"x,{D1},b,1")],
+        "jsonl": [("bad_user_id", f'{{"user": "x", "time": "{D1}"}}'), ("malformed_json", '{"user": ')],
+        "parquet": [("bad_user_id", typed_raw)],
+        "delta": [("bad_user_id", typed_raw)],
+    }
+
+
+def test_a_mapping_that_fits_no_file_is_explained(tables: Tables, configure: Any, landed: Path) -> None:
+    with pytest.raises(SourceError, match="expected csv files, found none"):
+        go(tables, configure())
+    file = land(landed, f"{D1}.csv", f"user,time,mccs,amount\n1,{D1},a,1\n")
+    with pytest.raises(SourceError, match=r"column 'mcc' is not in .*available: \['user', .*did you mean 'mccs'"):
+        go(tables, configure())
+    file.write_text(f"{HEADER}1,{D1},a,1\n")
+    with pytest.raises(SourceError, match="landing 2024-01-02 is not in the source"):
+        go(tables, configure(), landings=[date(2024, 1, 2)])
+    odd = {"fields": {**FIELDS, "event_time": {"column": "time", "format": "jj/QQQ"}}}
+    with pytest.raises(ConfigError, match=r"fields.event_time.format: .* got 'jj/QQQ'"):
+        go(tables, configure(odd))
+    land(landed, "undated.csv", HEADER)
+    with pytest.raises(SourceError, match=r"undated.csv' has no landing date"):
+        go(tables, configure())
+
+
+@pytest.mark.slow
+def test_every_line_of_online_retail_is_accounted_for(real_data: Path, tables: Tables, tmp_path: Path) -> None:
+    folder = real_data / "online_retail"
+    config = load_config("conf/online_retail.yaml", [f"source.path={folder}", f"tables.root={tmp_path / 'tables'}"])
+    run = go(tables, config)
+    lines = sum(gzip.decompress(file.read_bytes()).count(b"\n") - 1 for file in folder.glob("*.csv.gz"))
+    assert run.counts["rows_read"] == lines == 541_909
+    assert sum(fates(run)[1:]) == lines
+    assert tables.read("events").select("user_id").distinct().count() == 4_372
