@@ -289,7 +289,7 @@ class _Fit(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         learned = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(learned, lr=self._data.training.learning_rate)
+        optimizer = torch.optim.Adam(learned, lr=self._data.training.learning_rate, fused=True)
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)]
 
 

@@ -1,6 +1,6 @@
 """Aggregate snapshots (Parquet) -> batches for torch: streamed, shuffled, decoded without a Python loop over rows."""
 
-# B = users of a batch, D = dense columns, W = windows, N = (user, id) pairs of one field, V = ids of one field
+# B = users of a batch, D = dense columns, W = windows, M = W * B bags, N = (bag, id) pairs of one field, V = its ids
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,18 +59,22 @@ class Layout:
 
 @dataclass(frozen=True)
 class Histogram:
-    """One categorical field of a batch, in CSR form: user b has the pairs ``offsets[b]:offsets[b + 1]``."""
+    """One categorical field of a batch, all windows, in CSR form.
+
+    Bag ``w * B + b`` is window w of user b; it has the pairs ``offsets[bag]:offsets[bag + 1]``,
+    one for each id with an event in it.
+    """
 
     ids_N: Tensor
     """int64."""
-    rows_N: Tensor
-    """int64; the user of each pair."""
-    offsets_B: Tensor
-    """int64, B + 1 of them."""
-    shares_WN: Tensor
-    """float32; count / events of the user in the window: sums to 1 per user, or to 0 in an empty window."""
-    filled_BW: Tensor
-    """bool; whether the user has an event in the window."""
+    bags_N: Tensor
+    """int64; the bag of each pair."""
+    shares_N: Tensor
+    """float32; count / events of the bag, so that a bag sums to 1 (an empty one has no pair)."""
+    offsets_M: Tensor
+    """int64, W * B + 1 of them."""
+    filled_M: Tensor
+    """bool; whether the bag has an event."""
 
     def to(self, device: torch.device | str) -> "Histogram":
         return Histogram(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -116,19 +120,25 @@ def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
         raise ModelError(
             f"field '{field}': ids from {ids_N.min()} to {ids_N.max()}, the model's vocabulary has 1 to {size - 1}"
         )
+    counts_WN = np.stack([_counts(rows, f"{field}_counts_{w}d", offsets_B) for w in layout.windows])
+    # Windows are cumulative, and most ids are in the longest one only: zeros are dropped.
+    window_N, pair_N = np.nonzero(counts_WN)
     rows_N = np.repeat(np.arange(rows.num_rows), np.diff(offsets_B))
-    shares_WN = np.empty((len(layout.windows), len(ids_N)), dtype=np.float32)
-    filled_BW = np.empty((rows.num_rows, len(layout.windows)), dtype=np.bool_)
-    for w, days in enumerate(layout.windows):
-        counts_N, count_offsets_B = _flat(rows, f"{field}_counts_{days}d")
-        if not np.array_equal(offsets_B, count_offsets_B):
-            raise ModelError(f"columns '{field}_ids' and '{field}_counts_{days}d' have lists of different lengths")
-        running = np.concatenate(([0], np.cumsum(counts_N, dtype=np.int64)))
-        events_B = running[offsets_B[1:]] - running[offsets_B[:-1]]
-        shares_WN[w] = counts_N / np.maximum(events_B, 1)[rows_N]
-        filled_BW[:, w] = events_B > 0
-    arrays = (ids_N.astype(np.int64), rows_N, offsets_B, shares_WN, filled_BW)
+    bags_N = window_N * rows.num_rows + rows_N[pair_N]
+    counts_N = counts_WN[window_N, pair_N]
+    bags = len(layout.windows) * rows.num_rows
+    events_M = np.bincount(bags_N, counts_N, minlength=bags)
+    offsets_M = np.concatenate(([0], np.cumsum(np.bincount(bags_N, minlength=bags))))
+    shares_N = (counts_N / events_M[bags_N]).astype(np.float32)
+    arrays = (ids_N[pair_N].astype(np.int64), bags_N, shares_N, offsets_M, events_M > 0)
     return Histogram(*map(torch.from_numpy, arrays))
+
+
+def _counts(rows: pa.RecordBatch, name: str, offsets_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    counts_N, count_offsets_B = _flat(rows, name)
+    if not np.array_equal(offsets_B, count_offsets_B):
+        raise ModelError(f"column '{name}' has lists of other lengths than the field's ids")
+    return counts_N
 
 
 def _flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:

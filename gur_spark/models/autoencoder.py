@@ -5,7 +5,8 @@ over a window is an ``EmbeddingBag`` over the window's histogram, so that events
 """
 
 # B = users, D = dense columns, P = pooled columns, T = D + P, F = empty flags, I = T + F
-# W = windows, V = ids of one field, E = width of its table, H = width of the decoder's last layer, L = latent width
+# W = windows, M = W * B bags (a user's window), V = ids of one field, E = width of its table
+# H = width of the decoder's last layer, L = latent width
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -19,7 +20,7 @@ from gur_spark.batches.aggregates import Batch, Layout
 from gur_spark.config import Model
 from gur_spark.models.reconstruction import Block, Moments, Reconstruction
 from gur_spark.models.tables import Table, table_width
-from gur_spark.schema import PADDING_ID
+from gur_spark.schema import PADDING_ID, Column
 
 
 class GUR(nn.Module):
@@ -46,8 +47,8 @@ class GUR(nn.Module):
 
     @property
     def target_blocks(self) -> list[Block]:
-        """The block of each reconstructed value."""
-        return self.inputs.blocks[: self.target_head.out_features]
+        """The block that the R2 of each reconstructed value is reported in."""
+        return self.inputs.report_blocks[: self.target_head.out_features]
 
     def encode(self, batch: Batch) -> Tensor:
         """Embeddings, (B, L); in eval mode each depends on its own user alone."""
@@ -98,8 +99,13 @@ class Inputs(nn.Module):
         # A window is empty when it has no event, a numeric field when it has no value in the window.
         empties = [(d, c) for d, c in enumerate(layout.dense) if c.statistic in ("events", "count")]
         self.targets = self._dense + len(pooled)
-        self.blocks = [_block(c.window_days, c.field) for c in layout.dense] + pooled
-        self.blocks += [_block(c.window_days, c.field) for _, c in empties]
+        dense = [_block(c) for c in layout.dense]
+        self.blocks = [*dense, *pooled, *(_block(c) for _, c in empties)]
+        # How many different ids a user has is a number, and tells of activity rather than of the histogram.
+        self.report_blocks = [
+            block._replace(field=None) if c.statistic == "distinct" else block
+            for block, c in zip(dense, layout.dense, strict=True)
+        ] + pooled
         self.register_buffer("_counts", torch.tensor([d for d, _ in empties]), persistent=False)
         self.register_buffer("mean_T", torch.zeros(self.targets))
         self.register_buffer("std_T", torch.ones(self.targets))
@@ -115,9 +121,9 @@ class Inputs(nn.Module):
         parts = [x_BD.sign() * x_BD.abs().log1p() if self._log_scale else x_BD]
         for field, table in self._bags():
             histogram = batch.histograms[field]
-            for w, shares_N in enumerate(histogram.shares_WN):
-                pooled_BE = table(histogram.ids_N, histogram.offsets_B, per_sample_weights=shares_N)
-                parts.append(pooled_BE.masked_fill(~histogram.filled_BW[:, w, None], torch.nan))
+            pooled_ME = table(histogram.ids_N, histogram.offsets_M, per_sample_weights=histogram.shares_N)
+            pooled_ME = pooled_ME.masked_fill(~histogram.filled_M[:, None], torch.nan)
+            parts += pooled_ME.split(len(batch))
         return torch.cat(parts, dim=1)
 
     def set_tables(self, tables: Mapping[str, Table]) -> None:
@@ -180,18 +186,19 @@ class MultinomialHead(nn.Module):
         padding_V = torch.zeros(size).index_fill(0, torch.tensor([PADDING_ID]), -torch.inf)
         self.register_buffer("_padding_V", padding_V, persistent=False)
 
-    def forward(self, last_BH: Tensor) -> list[Tensor]:
-        """log p of each id, (B, V) per window; padding has p = 0."""
+    def forward(self, last_BH: Tensor) -> Tensor:
+        """log p of each id in each bag, (M, V); padding has p = 0."""
         queries = self.query(last_BH).chunk(len(self.bias_WV), dim=1)
-        return [
-            F.linear(query_BE, self.table_VE, bias_V + self._padding_V).log_softmax(dim=1)
+        logits = [
+            F.linear(query_BE, self.table_VE, bias_V + self._padding_V)
             for query_BE, bias_V in zip(queries, self.bias_WV, strict=True)
         ]
+        return torch.cat(logits).log_softmax(dim=1)
 
 
-def _block(window_days: int | None, field: str | None) -> Block:
-    assert window_days is not None  # every dense column has a window
-    return Block(window_days, field)
+def _block(column: Column) -> Block:
+    assert column.window_days is not None  # every dense column has a window
+    return Block(column.window_days, column.field)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

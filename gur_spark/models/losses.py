@@ -1,11 +1,11 @@
 """Reconstruction losses, one value per user so that users of all sizes weigh alike."""
 
-# B = users, T = target values, V = ids of one field, N = (user, id) pairs
+# B = users, T = target values, M = W * B bags (a user's window), N = (bag, id) pairs of a field, V = its ids
 
 import torch
 from torch import Tensor
 
-from gur_spark.batches.aggregates import Batch
+from gur_spark.batches.aggregates import Batch, Histogram
 from gur_spark.models.reconstruction import Reconstruction
 
 
@@ -18,13 +18,8 @@ def reconstruction_loss(made: Reconstruction, batch: Batch) -> Tensor:
     By hand: squared error 2.5, histogram terms 1.0 and 2.0 -> 2.5 + (1.0 + 2.0) / 2 = 4.0.
     """
     error_B = masked_squared_error(made.prediction_BT, made.target_BT)
-    terms = [
-        multinomial_nll(log_p_BV, histogram.rows_N, histogram.ids_N, histogram.shares_WN[w])
-        for field, windows in made.log_p.items()
-        for histogram in [batch.histograms[field]]
-        for w, log_p_BV in enumerate(windows)
-    ]
-    return error_B + torch.stack(terms).mean(0) if terms else error_B
+    terms = [multinomial_nll(log_p_MV, batch.histograms[field]) for field, log_p_MV in made.log_p.items()]
+    return error_B + torch.cat(terms).view(-1, len(batch)).mean(0) if terms else error_B
 
 
 def masked_squared_error(prediction_BT: Tensor, target_BT: Tensor) -> Tensor:
@@ -41,14 +36,14 @@ def masked_squared_error(prediction_BT: Tensor, target_BT: Tensor) -> Tensor:
     return error_BT.square().sum(1) / (~missing_BT).sum(1).clamp(min=1)
 
 
-def multinomial_nll(log_p_BV: Tensor, rows_N: Tensor, ids_N: Tensor, shares_N: Tensor) -> Tensor:
-    """Negative log-likelihood of each user's histogram per event, without its constant; (B,), nats.
+def multinomial_nll(log_p_MV: Tensor, histogram: Histogram) -> Tensor:
+    """Negative log-likelihood of each bag's histogram per event, without its constant; (M,), nats.
 
-    Mult-DAE (Liang et al. 2018, arXiv 1802.05814, equation 2) divided by the user's number of events:
-    ``-sum_v share_v log p_v``, 0 for a user without events. The data stays sparse: pair n says that
-    ``shares_N[n]`` of user ``rows_N[n]``'s events have id ``ids_N[n]``.
+    Mult-DAE (Liang et al. 2018, arXiv 1802.05814, equation 2) divided by the bag's number of events:
+    ``-sum_v share_v log p_v``, 0 for an empty bag. The histogram stays sparse.
 
     By hand: p = (1/2, 1/4, 1/4), counts (2, 1, 1) -> (2 ln 2 + ln 4 + ln 4) / 4 = 1.5 ln 2 = 1.0397.
     """
-    log_p_N = log_p_BV.reshape(-1).index_select(0, rows_N * log_p_BV.shape[1] + ids_N)
-    return log_p_BV.new_zeros(len(log_p_BV)).index_add(0, rows_N, -shares_N * log_p_N)
+    size = log_p_MV.shape[1]
+    log_p_N = log_p_MV.view(-1).index_select(0, histogram.bags_N * size + histogram.ids_N)
+    return log_p_MV.new_zeros(len(log_p_MV)).index_add(0, histogram.bags_N, -histogram.shares_N * log_p_N)

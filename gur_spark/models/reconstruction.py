@@ -1,6 +1,6 @@
 """What the autoencoder reconstructs, and how well: R2 per block."""
 
-# B = users, T = target values, V = ids of one field, N = (user, id) pairs
+# B = users, T = target values, M = W * B bags (a user's window), V = ids of one field
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from torch import Tensor
 from gur_spark.batches.aggregates import Batch, Histogram
 
 Array = npt.NDArray[np.float64]
+
+ROUNDING = 1e-9
+"""A sum of squares below this is a constant: targets are of the order of 1."""
 
 
 class Block(NamedTuple):
@@ -31,8 +34,8 @@ class Reconstruction:
     target_BT: Tensor
     """Standardised inputs, NaN where not there."""
     prediction_BT: Tensor
-    log_p: Mapping[str, Sequence[Tensor]]
-    """Per categorical field and window, log p of each id, (B, V); empty for the loss ``mse``."""
+    log_p: Mapping[str, Tensor]
+    """Per categorical field, log p of each id in each bag, (M, V); empty for the loss ``mse``."""
 
 
 class Moments:
@@ -70,56 +73,38 @@ class RSquared:
     """
 
     def __init__(self, blocks: Sequence[Block], windows: Sequence[int]) -> None:
-        self._blocks, self._windows = blocks, windows
-        self._targets = Moments(len(blocks))
-        self._errors: Array = np.zeros(len(blocks))
-        self._shares: dict[Block, _Shares] = {}
+        """``blocks`` are those of the target's columns."""
+        self._columns = {block: [t for t, b in enumerate(blocks) if b == block] for block in dict.fromkeys(blocks)}
+        self._windows = windows
+        self._targets: dict[Block, Moments] = {}
+        self._errors: dict[Block, float] = {}
 
     def update(self, made: Reconstruction, batch: Batch) -> None:
-        self._targets.update(made.target_BT.cpu().numpy())
-        error_BT = made.prediction_BT.double() - made.target_BT.double()
-        self._errors += error_BT.square().nansum(0).cpu().numpy()
-        for field, log_p in made.log_p.items():
-            for w, log_p_BV in enumerate(log_p):
-                block = Block(self._windows[w], field)
-                self._shares.setdefault(block, _Shares(log_p_BV.shape[1])).update(log_p_BV, batch.histograms[field], w)
+        for block, columns in self._columns.items():
+            self._add(block, made.target_BT[:, columns], made.prediction_BT[:, columns])
+        for field, log_p_MV in made.log_p.items():
+            share_WBV = _shares(batch.histograms[field], log_p_MV).view(len(self._windows), len(batch), -1)
+            for days, share_BV, p_BV in zip(self._windows, share_WBV, log_p_MV.exp().view_as(share_WBV), strict=True):
+                self._add(Block(days, field), share_BV, p_BV)
 
     def result(self) -> dict[str, float]:
         """``r2_<field>_<w>d`` per block, and their mean as ``r2``; a block that does not vary has none."""
-        sums: dict[Block, Array] = {}
-        for block, error, total in zip(self._blocks, self._errors, self._targets.deviation_T, strict=True):
-            sums[block] = sums.get(block, np.zeros(2)) + np.array([error, total])
-        sums |= {block: shares.sums() for block, shares in self._shares.items()}
+        totals = {block: float(moments.deviation_T.sum()) for block, moments in self._targets.items()}
         found = {
-            f"r2_{block.field or 'activity'}_{block.window_days}d": float(1 - error / total)
-            for block, (error, total) in sums.items()
-            if total > 0
+            f"r2_{block.field or 'activity'}_{block.window_days}d": 1 - self._errors[block] / total
+            for block, total in totals.items()
+            if total > ROUNDING
         }
         return {"r2": float(np.mean(list(found.values()))), **found} if found else {}
 
+    def _add(self, block: Block, target_BT: Tensor, prediction_BT: Tensor) -> None:
+        self._targets.setdefault(block, Moments(target_BT.shape[1])).update(target_BT.numpy())
+        error = float((prediction_BT.double() - target_BT.double()).square().nansum())
+        self._errors[block] = self._errors.get(block, 0.0) + error
 
-class _Shares:
-    """Sums of squares of observed and predicted shares, from the sparse histogram and the dense prediction."""
 
-    def __init__(self, size: int) -> None:
-        self._users = 0
-        self._observed_V: Array = np.zeros(size)
-        self._squares = 0.0
-        self._error = 0.0
-
-    def update(self, log_p_BV: Tensor, histogram: Histogram, window: int) -> None:
-        p_BV = log_p_BV.double().exp()
-        filled_B, shares_N = histogram.filled_BW[:, window], histogram.shares_WN[window].double()
-        squares = shares_N.square().sum()
-        # sum (share - p)^2 = sum p^2 - 2 sum share p + sum share^2; shares of empty users are all 0.
-        cross = (shares_N * p_BV[histogram.rows_N, histogram.ids_N]).sum()
-        self._error += float(p_BV[filled_B].square().sum() - 2 * cross + squares)
-        self._squares += float(squares)
-        self._users += int(filled_B.sum())
-        observed_V = torch.zeros_like(p_BV[0]).index_add(0, histogram.ids_N, shares_N)
-        self._observed_V += observed_V.cpu().numpy()
-
-    def sums(self) -> Array:
-        """Residual and total sum of squares; a total of rounding alone counts as 0."""
-        total = self._squares - float((self._observed_V**2).sum()) / max(self._users, 1)
-        return np.array([self._error, total if total > 1e-9 * max(self._squares, 1.0) else 0.0])
+def _shares(histogram: Histogram, like_MV: Tensor) -> Tensor:
+    """The histogram as a dense (M, V) of shares, NaN for an empty bag."""
+    share_MV = torch.zeros_like(like_MV)
+    share_MV[histogram.bags_N, histogram.ids_N] = histogram.shares_N
+    return share_MV.masked_fill(~histogram.filled_M[:, None], torch.nan)

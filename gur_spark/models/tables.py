@@ -48,8 +48,11 @@ def frozen_tables(batches: Iterable[Batch], layout: Layout, config: Model) -> di
 
 def _presence(batch: Batch, field: str, size: int) -> sparse.csr_array:
     histogram = batch.histograms[field]
-    ids_N, offsets = histogram.ids_N.numpy(), histogram.offsets_B.numpy()
-    return sparse.csr_array((np.ones(len(ids_N), dtype=np.int64), ids_N, offsets), shape=(len(batch), size))
+    # Windows are cumulative: the last B bags, of the longest window, have all the ids.
+    offsets = histogram.offsets_M[-len(batch) - 1 :].numpy()
+    ids_N = histogram.ids_N[offsets[0] :].numpy()
+    ones_N = np.ones(len(ids_N), dtype=np.int64)
+    return sparse.csr_array((ones_N, ids_N, offsets - offsets[0]), shape=(len(batch), size))
 
 
 def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr_array:
