@@ -76,7 +76,7 @@ class Source(Section):
     layout: Literal["daily", "bulk"]
     """``daily``: each file or sub-folder is a landing dated by ``landing_pattern``; ``bulk``: all of it is one load."""
     landing_pattern: str
-    """Regular expression whose first group is the landing's date, YYYY-MM-DD or YYYYMMDD, searched in the path below ``path``."""
+    """Its first group is the landing's date, YYYY-MM-DD or YYYYMMDD; searched in the path below ``path``."""
     delimiter: str = Field(min_length=1, max_length=1)
     quote: str = Field(min_length=1, max_length=1)
     encoding: Literal["utf-8", "latin-1"]
@@ -119,7 +119,7 @@ class EventTime(Section):
 
     column: str
     format: str
-    """``epoch_s``, ``epoch_ms``, ``epoch_us``, ``iso8601``, or a Spark datetime pattern such as ``dd/MM/yyyy HH:mm``."""
+    """``epoch_s``, ``epoch_ms``, ``epoch_us``, ``iso8601``, or a Spark pattern such as ``dd/MM/yyyy HH:mm``."""
     time_zone: str = "UTC"
     """Zone of times that carry no offset of their own."""
     min: date

@@ -72,13 +72,13 @@ def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
         wanted = {c.name for c in model.manifest.columns}
         differ = sorted(there ^ wanted) or "steps, units or order of the same columns"
         raise ModelError(
-            f"model {model.version} was trained on manifest {model.manifest.hash}, the snapshot of {snapshot.as_of} has "
-            f"{snapshot.manifest_hash}; they differ in {differ}"
+            f"model {model.version} was trained on manifest {model.manifest.hash}, the snapshot of {snapshot.as_of} "
+            f"has {snapshot.manifest_hash}; they differ in {differ}"
         )
     if snapshot.vocabulary_hash != model.vocabulary_hash:
         raise ModelError(
-            f"model {model.version} was trained with vocabulary {model.vocabulary_version} ({model.vocabulary_hash}), the "
-            f"snapshot of {snapshot.as_of} has {snapshot.vocabulary_version} ({snapshot.vocabulary_hash}); "
+            f"model {model.version} was trained with vocabulary {model.vocabulary_version} ({model.vocabulary_hash}), "
+            f"the snapshot of {snapshot.as_of} has {snapshot.vocabulary_version} ({snapshot.vocabulary_hash}); "
             f"aggregate again with --vocabulary {model.vocabulary_version}, or train a new version"
         )
 

@@ -49,7 +49,7 @@ class Snapshot:
             raise SnapshotError(f"snapshot {self.as_of} at {self.path}: {error}") from error
         if manifest.hash != self.manifest_hash:
             raise SnapshotError(
-                f"snapshot {self.as_of} at {self.path}: manifest has hash {manifest.hash}, expected {self.manifest_hash}"
+                f"snapshot {self.as_of} at {self.path}: manifest {manifest.hash}, expected {self.manifest_hash}"
             )
         return manifest
 
@@ -85,8 +85,8 @@ def aggregate_snapshot(
     if not rows:
         storage.remove_folder(path)
         raise SnapshotError(
-            f"no event in the {manifest.windows[-1]} days before {as_of} that had landed before {known_at:%Y-%m-%d %H:%M}; "
-            + _range(tables)
+            f"no event in the {manifest.windows[-1]} days before {as_of} that had landed before "
+            f"{known_at:%Y-%m-%d %H:%M}; {_range(tables)}"
         )
     snapshot = Snapshot(
         as_of=as_of,

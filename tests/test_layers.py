@@ -13,9 +13,24 @@ TORCH = {"torch", "lightning", "safetensors", "ptls"}
 
 # Modules that see neither: the seam, and what both sides use.
 NEUTRAL = {
-    "__init__", "cli", "config", "errors", "schema", "splits", "storage", "synthetic",
-    "features.exact", "features.kernel", "evaluate.bootstrap", "evaluate.report", "evaluate.__init__",
-    "batches.aggregates", "batches.__init__", "models.__init__", "events.__init__", "features.__init__",
+    "__init__",
+    "cli",
+    "config",
+    "errors",
+    "schema",
+    "splits",
+    "storage",
+    "synthetic",
+    "features.exact",
+    "features.kernel",
+    "evaluate.bootstrap",
+    "evaluate.report",
+    "evaluate.__init__",
+    "batches.aggregates",
+    "batches.__init__",
+    "models.__init__",
+    "events.__init__",
+    "features.__init__",
 }
 BOTH = {"scoring"}
 

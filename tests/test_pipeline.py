@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +40,20 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(spark: Any, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, Config]]:
+def whole(spark: Any, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Config]:
     """Tables of a pipeline that nothing disturbed."""
     root = tmp_path_factory.mktemp("whole")
     config = load_config(ROOT / "conf" / "demo.yaml", overrides(raw, root))
     tables = Tables.of(spark, config)
     with record(tables, "pipeline", {}) as run:
         pipeline.stage(tables, config, Namespace(), run)
-    yield tables, config
+    return tables, config
 
 
 def overrides(raw: Path, root: Path, *more: str) -> list[str]:
-    labels = f"evaluation.labels=[{{name: persona, path: {raw}/labels.csv, user_column: client, label_column: persona}}]"
+    labels = (
+        f"evaluation.labels=[{{name: persona, path: {raw}/labels.csv, user_column: client, label_column: persona}}]"
+    )
     return [f"tables.root={root}", f"source.path={raw}/landings", labels, *SMALL, *more]
 
 
@@ -64,7 +65,9 @@ def content(tables: Tables) -> dict[str, Any]:
     vectors = embeddings.where(embeddings.model_version == newest.model_version).orderBy("user_id").collect()
     return {
         "events": sorted(map(str, events.collect())),
-        "quarantine": sorted(map(str, tables.read("quarantine").select("landed_on", "reason", "field", "raw").collect())),
+        "quarantine": sorted(
+            map(str, tables.read("quarantine").select("landed_on", "reason", "field", "raw").collect())
+        ),
         "vocabulary": sorted(map(str, tables.read("vocabulary").drop("created").collect())),
         "snapshots": sorted((str(r.as_of), r.rows, r.checksum) for r in tables.read("snapshots").collect()),
         "users": [r.user_id for r in vectors],
@@ -116,7 +119,12 @@ def command(raw: Path, root: Path, *more: str) -> list[str]:
 def kill_after(line: str, delay: float, raw: Path, root: Path) -> None:
     """Start the pipeline and SIGKILL it, JVM and workers too, ``delay`` seconds after it logged ``line``."""
     process = subprocess.Popen(
-        command(raw, root), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(raw, root),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stderr
     try:
@@ -139,7 +147,7 @@ def test_a_pipeline_killed_in_every_stage_ends_in_the_same_tables(
         kill_after(line, delay, raw, tmp_path)
     done = subprocess.run(command(raw, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    tables, config = whole
+    tables, _ = whole
     again = Tables(spark=tables.spark, root=str(tmp_path))
     assert_same_content(content(again), content(tables))
 
@@ -155,12 +163,17 @@ def test_the_pipeline_over_spark_connect_makes_the_same_tables(
     home = Path(pyspark.__file__).parent
     server = subprocess.Popen(
         [
-            str(home / "bin" / "spark-submit"), "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
-            *[part for key, value in conf.items() for part in ("--conf", f"{key}={value}")], "spark-internal",
-        ],  # fmt: skip
+            str(home / "bin" / "spark-submit"),
+            "--class",
+            "org.apache.spark.sql.connect.service.SparkConnectServer",
+            *[part for key, value in conf.items() for part in ("--conf", f"{key}={value}")],
+            "spark-internal",
+        ],
         env={**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         wait_for(port)
         remote = command(raw, tmp_path, "engine=connect", f"spark.remote=sc://127.0.0.1:{port}")

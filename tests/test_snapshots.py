@@ -51,7 +51,9 @@ def new_run() -> Run:
     return Run(id=f"run{random.getrandbits(60):x}", job="aggregate", parameters={})
 
 
-def snapshot(tables: Tables, config: Any, events: Sequence[Event], as_of: date = AS_OF, partitions: int = 1) -> Snapshot:
+def snapshot(
+    tables: Tables, config: Any, events: Sequence[Event], as_of: date = AS_OF, partitions: int = 1
+) -> Snapshot:
     write(tables, events, partitions)
     if not tables.exists("vocabulary"):
         fit_vocabulary(tables, config, new_run())

@@ -54,6 +54,10 @@ def test_a_run_that_fails_leaves_its_row_with_the_error(tables: Tables) -> None:
     with pytest.raises(ValueError, match="boom"), record(tables, "train", {}):
         raise ValueError("boom")
     found = {row.job: row for row in tables.read("runs").collect()}
-    assert (found["ingest"].status, found["ingest"].counts, found["ingest"].error) == ("succeeded", {"rows_read": 3}, None)
+    assert (found["ingest"].status, found["ingest"].counts, found["ingest"].error) == (
+        "succeeded",
+        {"rows_read": 3},
+        None,
+    )
     assert found["train"].status == "failed"
     assert found["train"].error.startswith("ValueError: boom")

@@ -26,12 +26,14 @@ ages = st.one_of(
     # The edges, where an off-by-one would show.
     st.sampled_from([1, DAY_US - 1, DAY_US, DAY_US + 1, 3 * DAY_US, 3 * DAY_US + 1, 10 * DAY_US]),
 )
-events = st.fixed_dictionaries({
-    "user_id": st.sampled_from([-5, 1, 2, 2**60]),
-    "age_us": ages,
-    "amount": st.one_of(st.none(), st.integers(-10_000, 10_000), st.integers(-MAX_STEPS, MAX_STEPS)),
-    "mcc": st.integers(1, 9),
-})
+events = st.fixed_dictionaries(
+    {
+        "user_id": st.sampled_from([-5, 1, 2, 2**60]),
+        "age_us": ages,
+        "amount": st.one_of(st.none(), st.integers(-10_000, 10_000), st.integers(-MAX_STEPS, MAX_STEPS)),
+        "mcc": st.integers(1, 9),
+    }
+)
 names_a_user = st.fixed_dictionaries(
     {"user_id": st.integers(1, 5), "age_us": st.none(), "amount": st.none(), "mcc": st.none()}
 )
@@ -58,7 +60,9 @@ def test_every_column_equals_the_naive_oracle(rows: list[dict[str, Any]]) -> Non
 
 @given(logs, st.randoms(use_true_random=False), st.integers(1, 20), st.integers(1, 20))
 @settings(max_examples=100, deadline=None)
-def test_row_order_batches_and_chunks_change_no_bit(rows: list[dict[str, Any]], random: Any, batch: int, chunk: int) -> None:
+def test_row_order_batches_and_chunks_change_no_bit(
+    rows: list[dict[str, Any]], random: Any, batch: int, chunk: int
+) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)
     assert run(shuffled, batch=batch, chunk=chunk) == run(rows)
@@ -102,7 +106,10 @@ def test_grouped_sums_are_exact_beyond_what_a_float_holds(pairs: list[tuple[int,
     assert exact_sums(slot, x, counts).tolist() == naive
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-MAX_STEPS, MAX_STEPS)), min_size=1, max_size=30), st.integers(0, 30))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(-MAX_STEPS, MAX_STEPS)), min_size=1, max_size=30),
+    st.integers(0, 30),
+)
 def test_sums_of_squares_merge_to_the_same_limbs(pairs: list[tuple[int, int]], cut: int) -> None:
     merged = SquareSum(np.zeros(3, np.int64), np.zeros(3, np.int64))
     for part in (pairs[:cut], pairs[cut:]):

@@ -1,0 +1,135 @@
+"""Scoring through Spark against the bare torch forward over the same Parquet, on the same cores.
+
+    python -m benchmarks.scoring --users 200000 --json OUT
+
+Both sides read the same aggregates and load the same model. Ours checks the keys, embeds in ``mapInArrow`` and
+commits to Delta; the bare side reads row groups with pyarrow and runs the module, in as many processes as
+Spark has cores, one torch thread each, and keeps the result in memory. The embeddings are compared.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, date, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.training import SIZES, make_snapshot
+from gur_spark import registry, storage
+from gur_spark.batches.aggregates import Layout
+from gur_spark.config import Spark, load_config
+from gur_spark.models.autoencoder import GUR
+from gur_spark.runs import Run
+from gur_spark.schema import Manifest
+from gur_spark.scoring import embed_batch, score_snapshot
+from gur_spark.session import local_conf, local_session
+from gur_spark.snapshots import Snapshot
+from gur_spark.tables import Tables
+from gur_spark.training import read_manifest
+
+CORES = 2
+BATCH_ROWS = 4096
+AS_OF = date(2024, 6, 1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Spark scoring against the bare torch forward")
+    parser.add_argument("--users", type=int, default=200_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", metavar="OUT")
+    args = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="gur_scoring_"))
+    try:
+        result = measure(work, args.users, args.runs)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(json.dumps(result, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if result["equal"] else 1
+
+
+def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
+    folder = make_snapshot(work / "snapshot", users)
+    manifest = read_manifest(folder)
+    model = make_model(str(work / "artefacts"), manifest)
+    tables, config, snapshot = set_up(work, folder, manifest, users)
+    ours, bare = [], []
+    with ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as pool:
+        for attempt in range(runs + 1):
+            start = time.monotonic()
+            version = score_snapshot(tables, config, snapshot, model, Run(id=str(attempt), job="score", parameters={}))
+            ours.append(time.monotonic() - start)
+            start = time.monotonic()
+            expected = bare_forward(pool, folder, model)
+            bare.append(time.monotonic() - start)
+            note = " (warm-up)" if attempt == 0 else ""
+            print(f"spark {ours[-1]:6.2f} s   bare {bare[-1]:6.2f} s{note}", flush=True)
+    stored = tables.read("embeddings").where(f"model_version = '{version}'").orderBy("user_id").toArrow()
+    found = np.stack(stored["embedding"].combine_chunks().values.to_numpy().reshape(users, -1))
+    return {
+        "spark_s": median(ours[1:]),
+        "bare_s": median(bare[1:]),
+        "ratio": median(ours[1:]) / median(bare[1:]),
+        "equal": bool(np.allclose(found, expected, atol=1e-6)),
+        "users_per_s": users / median(ours[1:]),
+        "users": users,
+        "cores": CORES,
+        "runs": {"spark_s": ours[1:], "bare_s": bare[1:]},
+    }
+
+
+def make_model(parent: str, manifest: Manifest) -> str:
+    """An untrained model of the default shape: its speed is that of a trained one."""
+    defaults = load_config("conf/demo.yaml", ["model.latent_dim=120"])
+    layout = Layout.of(manifest, SIZES)
+    torch.manual_seed(0)
+    card = registry.save(
+        parent, GUR(layout, defaults.model), layout=layout, model=defaults.model, training=defaults.training,
+        vocabulary_version=1, vocabulary_hash="benchmark", metrics={}, training_snapshots=(), code_commit=None,
+    )  # fmt: skip
+    return storage.join(parent, card.model_version)
+
+
+def set_up(work: Path, folder: str, manifest: Manifest, users: int) -> tuple[Tables, Any, Snapshot]:
+    config = load_config("conf/demo.yaml", [f"tables.root={work}/tables", f"scoring.batch_rows={BATCH_ROWS}"])
+    spark = local_session(local_conf(Spark(cores=CORES, memory="4g", shuffle_partitions=4)), "benchmarks.scoring")
+    snapshot = Snapshot(
+        as_of=AS_OF, known_at=datetime(2024, 6, 1, tzinfo=UTC), path=folder, manifest_hash=manifest.hash,
+        vocabulary_version=1, vocabulary_hash="benchmark", rows=users, checksum="",
+    )  # fmt: skip
+    return Tables.of(spark, config), config, snapshot
+
+
+def bare_forward(pool: ProcessPoolExecutor, folder: str, model: str) -> Any:
+    """Embeddings of all users in the order of user_id, each process over its share of the files."""
+    files = sorted(str(f) for f in Path(folder, "data").glob("*.parquet"))
+    shares = [files[k::CORES] for k in range(CORES)]
+    parts = [part for share in pool.map(embed_files, shares, [model] * CORES) for part in share]
+    users, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return vectors[np.argsort(users)]
+
+
+def embed_files(files: list[str], model_path: str) -> list[tuple[Any, Any]]:
+    torch.set_num_threads(1)
+    model = registry.load_model(model_path)
+    made = []
+    for file in files:
+        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
+            vectors = embed_batch(model, batch)["embedding"].values.to_numpy()
+            made.append((batch["user_id"].to_numpy(), vectors.reshape(batch.num_rows, -1)))
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
