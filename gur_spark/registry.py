@@ -52,7 +52,7 @@ class LoadedModel:
 
     card: Card
     module: GUR
-    """In eval mode."""
+    """In eval mode, float64."""
     layout: Layout
     model: Model
     training: Training
@@ -82,10 +82,13 @@ class LoadedModel:
     def embed(self, rows: pa.RecordBatch) -> npt.NDArray[np.float32]:
         """Embeddings of the users of these rows, float32 (B, L); a user's does not depend on the other rows.
 
+        Computed in float64: a float32 matrix product rounds differently for another number of rows, and
+        that would show in the sixth digit.
+
         Raises:
             ModelError: the rows are not aggregates of the model's manifest and vocabulary.
         """
-        latent: npt.NDArray[np.float32] = self.module.encode(to_batch(rows, self.layout)).numpy()
+        latent: npt.NDArray[np.float32] = self.module.encode(to_batch(rows, self.layout).double()).float().numpy()
         return latent
 
 
@@ -180,7 +183,7 @@ def _module(layout: Layout, model: Model, weights: dict[str, Tensor], version: s
         lines = [f"{name}: expected {expected.get(name, 'none')}, got {found.get(name, 'none')}" for name in different]
         raise ModelError(f"model {version}: the weights are not those of its configuration:\n  " + "\n  ".join(lines))
     module.load_state_dict(weights)
-    return module.eval().requires_grad_(False)
+    return module.double().eval().requires_grad_(False)
 
 
 def _read_card(files: Mapping[str, bytes]) -> Card:

@@ -3,7 +3,7 @@
 # B = users of a batch, D = dense columns, W = windows, M = W * B bags, N = (bag, id) pairs of one field, V = its ids
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         return Batch(self.dense_BD.to(device), {name: h.to(device) for name, h in self.histograms.items()})
+
+    def double(self) -> "Batch":
+        """The same numbers as float64."""
+        histograms = {name: replace(h, shares_N=h.shares_N.double()) for name, h in self.histograms.items()}
+        return Batch(self.dense_BD.double(), histograms)
 
 
 def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:

@@ -86,6 +86,7 @@ class Inputs(nn.Module):
         super().__init__()
         self._log_scale = config.dense_scale == "signed_log1p"
         self._frozen = config.tables == "frozen"
+        self._windows = len(layout.windows)
         self.tables = nn.ModuleDict(
             {
                 field: nn.EmbeddingBag(size, table_width(size, config), mode="sum", include_last_offset=True)
@@ -112,7 +113,7 @@ class Inputs(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Standardised values (B, T), NaN where not there, and flags (B, F), 1 where empty."""
-        flags_BF = (batch.dense_BD[:, self._counts] == 0).float()
+        flags_BF = (batch.dense_BD[:, self._counts] == 0).to(batch.dense_BD.dtype)
         return (self.raw(batch) - self.mean_T) / self.std_T, flags_BF
 
     def raw(self, batch: Batch) -> Tensor:
@@ -123,7 +124,7 @@ class Inputs(nn.Module):
             histogram = batch.histograms[field]
             pooled_ME = table(histogram.ids_N, histogram.offsets_M, per_sample_weights=histogram.shares_N)
             pooled_ME = pooled_ME.masked_fill(~histogram.filled_M[:, None], torch.nan)
-            parts += pooled_ME.split(len(batch))
+            parts += pooled_ME.view(self._windows, len(batch), table.embedding_dim).unbind()
         return torch.cat(parts, dim=1)
 
     def set_tables(self, tables: Mapping[str, Table]) -> None:

@@ -52,11 +52,13 @@ class Moments:
         there_BT = ~np.isnan(x_BT)
         count_T = there_BT.sum(0)
         mean_T = np.where(there_BT, x_BT, 0).sum(0) / np.maximum(count_T, 1)
-        deviation_T = np.where(there_BT, (x_BT - mean_T) ** 2, 0).sum(0)
         total_T = np.maximum(self.count_T + count_T, 1)
-        step_T = mean_T - self.mean_T
-        self.deviation_T += deviation_T + step_T**2 * self.count_T * count_T / total_T
-        self.mean_T += step_T * count_T / total_T
+        # An infinite value makes its column's mean infinite or NaN; whoever reads the mean refuses it.
+        with np.errstate(invalid="ignore"):
+            deviation_T = np.where(there_BT, (x_BT - mean_T) ** 2, 0).sum(0)
+            step_T = mean_T - self.mean_T
+            self.deviation_T += deviation_T + step_T**2 * self.count_T * count_T / total_T
+            self.mean_T += step_T * count_T / total_T
         self.count_T += count_T
 
     def std(self) -> Array:

@@ -1,0 +1,152 @@
+"""The epochs of a training: Lightning's loop with early stopping, checkpoints and resume."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gur_spark import storage
+from gur_spark.batches.aggregates import Batch
+from gur_spark.config import Training
+from gur_spark.errors import TrainingError
+from gur_spark.models.autoencoder import GUR
+from gur_spark.models.losses import reconstruction_loss
+
+log = logging.getLogger("gur_spark")
+
+Loader = Callable[[int | None], "DataLoader[Batch]"]
+"""Training batches of an epoch; validation batches for None."""
+
+# Lightning means well; these are choices, not mistakes.
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",  # the stream decodes faster than the model learns, in this process
+    ".*has `__len__` defined.*",  # our length is exact and meant for the progress bar
+    ".*Checkpoint directory .* exists and is not empty.*",  # that is how a killed run is continued
+    ".*LeafSpec.* is deprecated.*",  # between Lightning 2.6 and torch 2.13
+)
+
+
+def fit(
+    module: GUR, loader: Loader, training: Training, checkpoints: str, accelerator: str, progress: bool
+) -> dict[str, float]:
+    """Train until the validation loss stops falling; ``module`` ends on CPU with the best epoch's weights.
+
+    Continues from the last checkpoint of the folder ``checkpoints``, if there is one. Returns the best
+    validation loss and the number of epochs.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    fitted = Fit(module, loader, training)
+    best = ModelCheckpoint(checkpoints, filename="best", monitor="validation_loss", enable_version_counter=False)
+    last = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
+    stopping = EarlyStopping("validation_loss", patience=training.patience, check_finite=False)
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator=accelerator, devices=1, max_epochs=training.epochs,
+            callbacks=[stopping, best, last, _Epochs(stopping, visible=not progress)],
+            reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0, logger=False,
+            enable_progress_bar=progress, enable_model_summary=False, default_root_dir=checkpoints,
+        )
+        resume = storage.join(checkpoints, "last.ckpt")
+        trainer.fit(fitted, ckpt_path=resume if storage.exists(resume) else None, weights_only=True)
+    state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
+    fitted.load_state_dict(state["state_dict"])
+    module.cpu().eval()
+    assert best.best_model_score is not None  # an epoch ran, and its validation loss was finite
+    return {
+        "validation_loss": float(best.best_model_score),
+        "epochs": float(trainer.current_epoch),
+    }
+
+
+class Fit(lightning.LightningModule):
+    """The model and its optimiser, as Lightning drives them."""
+
+    def __init__(self, model: GUR, loader: Loader, training: Training) -> None:
+        super().__init__()
+        self.model = model
+        self._loader, self._training = loader, training
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        # Called for each epoch (reload_dataloaders_every_n_epochs), also for the one a run resumes with.
+        return self._loader(self.current_epoch)
+
+    def val_dataloader(self) -> "DataLoader[Batch]":
+        return self._loader(None)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout must not depend on whether the epochs before ran in this process.
+        state = np.random.SeedSequence((self._training.seed, self.current_epoch)).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+    def training_step(self, batch: Batch, step: int) -> Tensor:
+        loss = self._loss(batch, step, "training")
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, step: int) -> None:
+        self.log("validation_loss", self._loss(batch, step, "validation"), prog_bar=True, batch_size=len(batch))
+
+    def _loss(self, batch: Batch, step: int, side: str) -> Tensor:
+        loss = reconstruction_loss(self.model(batch), batch).mean()
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the {side} loss is {loss.item()} at epoch {self.current_epoch}, step {step}; nothing was saved. "
+                "Try a lower training.learning_rate, and look for extreme values in the aggregates"
+            )
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        learned = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(learned, lr=self._training.learning_rate, fused=True)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)]
+
+
+class _Epochs(Callback):
+    """Stops a resumed run that had already stopped early, and logs a line per epoch."""
+
+    def __init__(self, stopping: EarlyStopping, visible: bool) -> None:
+        self._stopping, self._visible = stopping, visible
+        self._users, self._clock = 0, 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        trainer.should_stop = self._stopping.wait_count >= self._stopping.patience
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._users, self._clock = 0, time.monotonic()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        self._users += len(batch)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._visible:
+            losses = [float(trainer.callback_metrics[name]) for name in ("train_loss", "validation_loss")]
+            rate = self._users / (time.monotonic() - self._clock)
+            log.info("epoch %d: loss %.4f, validation %.4f, %.0f users/s", trainer.current_epoch, *losses, rate)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's notices on devices and tips; its errors still show."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,162 @@
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.config import Model
+from gur_spark.models.autoencoder import GUR, BlockDropout, MultinomialHead
+from gur_spark.models.losses import reconstruction_loss
+from gur_spark.models.reconstruction import Block, Moments
+from gur_spark.models.tables import frozen_tables
+from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
+
+LAYOUT = Layout.of(tiny_manifest(), SIZES)
+CONFIG = Model(
+    latent_dim=6, dropout=0.1, block_dropout=0.1, loss="likelihood", tables="trained", dense_scale="signed_log1p"
+)
+FROZEN_MSE = CONFIG.model_copy(update={"loss": "mse", "tables": "frozen"})
+FROZEN_LIKELIHOOD = CONFIG.model_copy(update={"tables": "frozen"})
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.RecordBatch:
+    return to_rows(random_events(60, SIZES, ["amount"], seed=3, longest=WINDOWS[-1]), tiny_manifest())
+
+
+@pytest.fixture(scope="module")
+def batch(rows: pa.RecordBatch) -> Batch:
+    return to_batch(rows, LAYOUT)
+
+
+def made(config: Model, batch: Batch, layout: Layout = LAYOUT) -> GUR:
+    torch.manual_seed(0)
+    module = GUR(layout, config)
+    if config.tables == "frozen":
+        module.inputs.set_tables(frozen_tables([batch], layout, config))
+    moments = Moments(module.inputs.targets)
+    with torch.no_grad():
+        moments.update(module.inputs.raw(batch).numpy())
+    module.inputs.set_standardisation(moments)
+    return module
+
+
+@pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE, FROZEN_LIKELIHOOD])
+def test_shapes_are_those_of_the_layout(config: Model, batch: Batch) -> None:
+    module = made(config, batch)
+    reconstruction = module(batch)
+    assert module.encode(batch).shape == (60, 6)
+    assert reconstruction.prediction_BT.shape == reconstruction.target_BT.shape == (60, len(module.target_blocks))
+    expected = {} if config.loss == "mse" else {f: (2 * 60, size) for f, size in SIZES.items()}
+    assert {f: tuple(p.shape) for f, p in reconstruction.log_p.items()} == expected
+    assert reconstruction_loss(reconstruction, batch).shape == (60,)
+
+
+@pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE, FROZEN_LIKELIHOOD])
+def test_every_parameter_learns_and_frozen_tables_do_not(config: Model, batch: Batch) -> None:
+    module = made(config, batch)
+    reconstruction_loss(module(batch), batch).mean().backward()
+    without = {name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()}
+    frozen = {f"inputs.tables.{field}.weight" for field in SIZES}
+    assert without == (frozen if config.tables == "frozen" else set())
+
+
+@pytest.mark.parametrize("windows", [(5,), (7, 30, 90)])
+@pytest.mark.parametrize(("numeric", "sizes"), [((), SIZES), (("amount",), {}), ((), {})])
+def test_pipelines_without_numbers_or_without_categories_train_too(
+    windows: tuple[int, ...], numeric: tuple[str, ...], sizes: dict[str, int]
+) -> None:
+    manifest = tiny_manifest(windows=windows, numeric=numeric, categorical=tuple(sizes))
+    layout = Layout.of(manifest, sizes)
+    rows = to_rows(random_events(20, sizes, numeric, seed=0, longest=windows[-1]), manifest)
+    batch = to_batch(rows, layout)
+    for config in (CONFIG, FROZEN_MSE):
+        loss = reconstruction_loss(made(config, batch, layout)(batch), batch).mean()
+        assert torch.isfinite(loss)
+
+
+def test_a_pooled_block_is_the_mean_of_the_embedded_events(rows: pa.RecordBatch, batch: Batch) -> None:
+    module = made(CONFIG, batch)
+    pooled = module.inputs.raw(batch)[:, len(LAYOUT.dense) :].detach()
+    for user, row in enumerate(rows.to_pylist()):
+        expected = []
+        for field in SIZES:
+            table = module.inputs.tables[field].weight.detach()
+            for days in WINDOWS:
+                counts = row[f"{field}_counts_{days}d"]
+                events = [i for i, count in zip(row[f"{field}_ids"], counts, strict=True) for _ in range(count)]
+                expected.append(table[events].mean(0) if events else torch.full_like(table[0], torch.nan))
+        torch.testing.assert_close(pooled[user], torch.cat(expected), equal_nan=True)
+
+
+@pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
+def test_inputs_are_standardised_as_numpy_does(config: Model, batch: Batch) -> None:
+    module = made(config, batch)
+    found, flags = module.inputs(batch)
+    raw = module.inputs.raw(batch).detach().double().numpy()
+    dense = batch.dense_BD.double().numpy()
+    np.testing.assert_allclose(raw[:, : dense.shape[1]], np.sign(dense) * np.log1p(np.abs(dense)), rtol=1e-5)
+    kept = raw.shape[1] if config.tables == "frozen" else dense.shape[1]
+    std = np.nanstd(raw[:, :kept], axis=0)
+    # Padding has no user: its column of an identity table is constant, and only centred.
+    expected = (raw[:, :kept] - np.nanmean(raw[:, :kept], axis=0)) / np.where(std > 1e-6, std, 1)
+    np.testing.assert_allclose(found[:, :kept].detach(), expected, atol=1e-4)
+    np.testing.assert_allclose(found[:, kept:].detach(), raw[:, kept:], rtol=1e-6)
+    names = [c.name for c in LAYOUT.dense]
+    counts = ["events_7d", "events_30d", "amount_count_7d", "amount_count_30d"]
+    assert flags.tolist() == [[float(user[names.index(c)] == 0) for c in counts] for user in dense]
+
+
+def test_padding_has_no_probability_and_the_others_sum_to_one() -> None:
+    p_MV = MultinomialHead(width=3, windows=2, size=5, table=4)(torch.randn(7, 3)).exp()
+    assert p_MV.shape == (14, 5)
+    assert not p_MV[:, 0].any()
+    torch.testing.assert_close(p_MV.sum(1), torch.ones(14))
+
+
+def test_block_dropout_hides_whole_windows_and_fields_in_training_only() -> None:
+    blocks = [Block(w, field) for w in (7, 30) for field in (None, "amount", "mcc") for _ in range(2)]
+    dropout = BlockDropout(blocks, p=0.5)
+    x_BI = torch.ones(400, len(blocks))
+    torch.manual_seed(0)
+    hidden = dropout(x_BI) == 0
+    for window in (7, 30):
+        activity = [i for i, b in enumerate(blocks) if b == Block(window, None)]
+        of_window = [i for i, b in enumerate(blocks) if b.window_days == window]
+        window_hidden = hidden[:, activity[0]]
+        assert 0.4 < window_hidden.float().mean() < 0.6
+        assert hidden[window_hidden][:, of_window].all()
+    shown = ~hidden[:, 0] & ~hidden[:, 6]
+    for field in ("amount", "mcc"):
+        columns = [i for i, b in enumerate(blocks) if b.field == field]
+        assert (hidden[shown][:, columns].all(1) | ~hidden[shown][:, columns].any(1)).all()
+        assert 0.35 < hidden[shown][:, columns[0]].float().mean() < 0.65
+    assert torch.equal(dropout.eval()(x_BI), x_BI)
+
+
+def test_training_is_noisy_and_evaluation_is_not(batch: Batch) -> None:
+    module = made(CONFIG, batch)
+    assert not torch.equal(module.encode(batch), module.encode(batch))
+    module.eval()
+    assert torch.equal(module.encode(batch), module.encode(batch))
+
+
+@pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
+def test_an_embedding_does_not_depend_on_batch_mates(config: Model, rows: pa.RecordBatch, batch: Batch) -> None:
+    module = made(config, batch).eval()
+    with torch.inference_mode():
+        whole = module.encode(batch)
+        for size in (1, 7, 59):
+            parts: list[Any] = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
+            torch.testing.assert_close(
+                torch.cat([module.encode(to_batch(part, LAYOUT)) for part in parts]), whole, atol=1e-6, rtol=0
+            )
+
+
+def test_a_user_without_events_has_an_embedding(batch: Batch) -> None:
+    empty = to_batch(to_rows([[]], tiny_manifest()), LAYOUT)
+    embedding = made(CONFIG, batch).eval().encode(empty)
+    assert embedding.shape == (1, 6)
+    assert torch.isfinite(embedding).all()

@@ -1,0 +1,61 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.config import Model
+from gur_spark.models.tables import factorise, frozen_tables, shifted_pmi, table_width
+from tests.aggregate_data import random_events, tiny_manifest, to_rows
+
+FROZEN = Model(latent_dim=4, dropout=0, block_dropout=0, loss="mse", tables="frozen", dense_scale="none")
+TRAINED = FROZEN.model_copy(update={"loss": "likelihood", "tables": "trained"})
+
+
+def test_a_table_is_as_wide_as_the_rule_says() -> None:
+    assert [table_width(v, TRAINED) for v in (5, 100, 10_000)] == [4, 21, 24]
+    assert [table_width(v, FROZEN) for v in (5, 24, 100)] == [5, 24, 21]
+    assert table_width(100, FROZEN.model_copy(update={"embedding_dim": 7})) == 7
+
+
+def test_pmi_is_the_number_derived_by_hand() -> None:
+    pmi = shifted_pmi(sparse.csr_array(np.array([[2, 1], [1, 1]]))).toarray()
+    # ln(1 * 5 / (3 * 2)) is below 0; ln(1 * 5 / (2 * 2)) is not.
+    np.testing.assert_allclose(pmi, [[math.log(10 / 9), 0], [0, math.log(5 / 4)]])
+
+
+def test_a_shift_is_taken_off_every_value() -> None:
+    pmi = shifted_pmi(sparse.csr_array(np.array([[2, 1], [1, 1]])), shift=0.2).toarray()
+    np.testing.assert_allclose(pmi, [[0, 0], [0, math.log(5 / 4) - 0.2]], atol=1e-12)
+
+
+def test_the_table_times_itself_is_the_best_approximation_of_low_rank() -> None:
+    generator = np.random.default_rng(0)
+    half = generator.normal(size=(12, 3))
+    table = factorise(sparse.csr_array(half @ half.T), 3)
+    np.testing.assert_allclose(table @ table.T, half @ half.T, atol=1e-4)
+    assert (table[np.abs(table).argmax(axis=0), range(3)] > 0).all()
+
+
+def test_columns_above_the_rank_are_zero_and_nothing_in_common_gives_zeros() -> None:
+    table = factorise(sparse.csr_array(np.eye(3)), 5)
+    assert table.shape == (3, 5)
+    assert not table[:, 2:].any()
+    assert not factorise(sparse.csr_array((4, 4)), 2).any()
+
+
+@pytest.mark.parametrize("batch_rows", [13, 200])
+def test_frozen_tables_come_from_who_has_what_whatever_the_batches(batch_rows: int) -> None:
+    sizes = {"mcc": 40, "channel": 5}
+    manifest = tiny_manifest(categorical=tuple(sizes))
+    rows = to_rows(random_events(200, sizes, ["amount"], seed=1, longest=30), manifest)
+    layout = Layout.of(manifest, sizes)
+    batches = [to_batch(rows.slice(start, batch_rows), layout) for start in range(0, 200, batch_rows)]
+    has = np.zeros((200, 40), dtype=int)
+    for user, ids in enumerate(rows.column("mcc_ids").to_pylist()):
+        has[user, ids] = 1
+    found = frozen_tables(batches, layout, FROZEN)
+    expected = factorise(shifted_pmi(sparse.csr_array(has.T @ has)), table_width(40, FROZEN))
+    np.testing.assert_allclose(found["mcc"], expected, atol=1e-6)
+    np.testing.assert_array_equal(found["channel"], np.eye(5))

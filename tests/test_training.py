@@ -1,0 +1,259 @@
+import hashlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from gur_spark import fitting, training
+from gur_spark.config import Model, Training
+from gur_spark.errors import SnapshotError, TrainingError
+from gur_spark.registry import load_model
+from gur_spark.splits import held_out
+from gur_spark.training import TrainedModel, train
+from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
+
+MODEL = Model(
+    latent_dim=6, dropout=0.1, block_dropout=0.1, loss="likelihood", tables="trained", dense_scale="signed_log1p"
+)
+FROZEN_MSE = MODEL.model_copy(update={"loss": "mse", "tables": "frozen"})
+# Seven epochs: the learning rate falls after the fifth.
+TRAINING = Training(
+    epochs=7, batch_size=32, learning_rate=0.005, patience=3, validation_share=0.25, seed=1, device="cpu", threads=1
+)
+
+
+def trained(snapshots: list[str], folder: Path, model: Model = MODEL, **changes: Any) -> TrainedModel:
+    config = TRAINING.model_copy(update=changes)
+    return train(snapshots, SIZES, 1, "hash", model, config, work=str(folder / "work"), out=str(folder / "out"))
+
+
+def weights(made: TrainedModel) -> str:
+    return hashlib.sha256((Path(made.path) / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_snapshot(tmp_path_factory.mktemp("data") / "snapshot", users=300)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(snapshot: str, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    return trained([snapshot], tmp_path_factory.mktemp("uninterrupted"))
+
+
+@pytest.mark.parametrize("model", [MODEL, FROZEN_MSE, MODEL.model_copy(update={"tables": "frozen"})])
+def test_the_loss_falls_and_structure_is_reconstructed(
+    model: Model, snapshot: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="gur_spark"):
+        made = trained([snapshot], tmp_path, model)
+    losses = [record.args[2] for record in caplog.records if isinstance(record.args, tuple)]
+    assert made.metrics["epochs"] == len(losses) == 7
+    assert made.metrics["validation_loss"] == pytest.approx(min(losses))
+    assert min(losses) < 0.8 * losses[0]
+    assert made.metrics["r2"] > 0.3
+    blocks = {f"r2_{name}_{w}d" for name in ("activity", "amount", *SIZES) for w in (7, 30)}
+    assert set(made.metrics) == {"validation_loss", "epochs", "train_rows", "validation_rows", "r2", *blocks}
+    assert made.metrics["train_rows"] + made.metrics["validation_rows"] == 300
+    assert load_model(made.path).metrics == made.metrics
+    assert list((tmp_path / "work").glob("*")) == []
+
+
+def test_the_same_seed_and_data_give_the_same_bytes_and_another_seed_others(
+    snapshot: str, uninterrupted: TrainedModel, tmp_path: Path
+) -> None:
+    assert weights(trained([snapshot], tmp_path / "same")) == weights(uninterrupted)
+    assert weights(trained([snapshot], tmp_path / "other", seed=2)) != weights(uninterrupted)
+
+
+def test_standardisation_and_weights_come_from_training_users_only(tmp_path: Path) -> None:
+    events = random_events(200, SIZES, ["amount"], seed=5, longest=30)
+    validation = held_out(pa.array(range(200)), TRAINING.validation_share, f"validation {TRAINING.seed}")
+    louder = [
+        [{**event, "amount": 1e6} for event in of_user] if side else of_user
+        for of_user, side in zip(events, validation, strict=True)
+    ]
+    found = []
+    for name, of_users in (("plain", events), ("loud", louder)):
+        path = write_snapshot(tmp_path / name, to_rows(of_users, tiny_manifest()), tiny_manifest())
+        found.append(weights(trained([path], tmp_path / name, epochs=1)))
+    assert found[0] == found[1]
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(snapshot: str, tmp_path: Path) -> None:
+    made = trained([snapshot], tmp_path, epochs=60, learning_rate=0.05, patience=2)
+    assert made.metrics["epochs"] < 60
+    again = trained([snapshot], tmp_path, epochs=int(made.metrics["epochs"]) - 2, learning_rate=0.05, patience=2)
+    assert weights(again) == weights(made)
+
+
+def test_several_snapshots_are_trained_on_together(snapshot: str, tmp_path: Path) -> None:
+    other = make_snapshot(tmp_path / "other", users=100, seed=9)
+    made = trained([snapshot, other], tmp_path, epochs=1)
+    assert made.metrics["train_rows"] + made.metrics["validation_rows"] == 400
+    assert made.card.training_snapshots == (snapshot, other)
+
+
+@pytest.mark.parametrize("epoch", [1, 6])
+def test_a_run_broken_off_continues_to_the_same_weights(
+    snapshot: str, uninterrupted: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    step = fitting.Fit.training_step
+
+    def broken(self: Any, batch: Any, number: int) -> Any:
+        if self.current_epoch == epoch and number == 3:
+            raise KeyboardInterrupt
+        return step(self, batch, number)
+
+    monkeypatch.setattr(fitting.Fit, "training_step", broken)
+    with pytest.raises(BaseException):  # noqa: B017,PT011 Lightning turns an interrupt into its own exit
+        trained([snapshot], tmp_path)
+    assert not (tmp_path / "out").exists()
+    trained_epochs: list[int] = []
+
+    def counted(self: Any, batch: Any, number: int) -> Any:
+        trained_epochs.append(self.current_epoch)
+        return step(self, batch, number)
+
+    monkeypatch.setattr(fitting.Fit, "training_step", counted)
+    assert weights(trained([snapshot], tmp_path)) == weights(uninterrupted)
+    assert sorted(set(trained_epochs)) == list(range(epoch, 7))
+
+
+@pytest.mark.parametrize("changes", [{}, {"epochs": 60, "learning_rate": 0.05, "patience": 2}])
+def test_a_run_killed_before_it_saved_trains_no_further(
+    snapshot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    expected = trained([snapshot], tmp_path / "whole", **changes)
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.registry, "save", killed)
+        with pytest.raises(SystemExit):
+            trained([snapshot], tmp_path, **changes)
+    monkeypatch.setattr(fitting.Fit, "training_step", killed)
+    made = trained([snapshot], tmp_path, **changes)
+    assert (weights(made), made.metrics) == (weights(expected), expected.metrics)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.test_training import trained
+trained([sys.argv[1]], Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_continued_to_the_same_weights(
+    snapshot: str, uninterrupted: TrainedModel, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", KILLED, snapshot, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    while not list((tmp_path / "work").glob("*/last.ckpt")):
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    assert weights(trained([snapshot], tmp_path)) == weights(uninterrupted)
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(snapshot: str, tmp_path: Path) -> None:
+    layout = training.Layout.of(tiny_manifest(), SIZES)
+    data = training._Data.of([snapshot], layout, TRAINING)
+    first = training._fingerprint(data, MODEL, "hash")
+    assert training._fingerprint(data, MODEL, "hash") == first
+    assert training._fingerprint(data, FROZEN_MSE, "hash") != first
+    assert training._fingerprint(data, MODEL, "other") != first
+    other = training._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}))
+    assert training._fingerprint(other, MODEL, "hash") != first
+
+
+def test_nothing_is_printed_and_no_folder_is_left(
+    snapshot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    trained([snapshot], tmp_path / "made", epochs=1)
+    assert capfd.readouterr() == ("", "")
+    assert [f.name for f in tmp_path.iterdir()] == ["made"]
+    assert torch.get_num_threads() == threads
+
+
+def test_a_progress_bar_is_shown_when_asked(snapshot: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train([snapshot], SIZES, 1, "hash", MODEL, TRAINING.model_copy(update={"epochs": 1}),
+          work=str(tmp_path / "work"), out=str(tmp_path / "out"), progress=True)  # fmt: skip
+    assert "Epoch 0" in "".join(capfd.readouterr())
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_saves_nothing(snapshot: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at epoch 0, step \d+; nothing was saved"):
+        trained([snapshot], tmp_path, FROZEN_MSE, learning_rate=1e38)
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    rows = to_rows(random_events(50, SIZES, ["amount"], seed=0, longest=30), tiny_manifest())
+    position = rows.schema.get_field_index("amount_sum_7d")
+    rows = rows.set_column(position, "amount_sum_7d", pa.array([float("inf")] * 50))
+    path = write_snapshot(tmp_path / "s", rows, tiny_manifest())
+    with pytest.raises(TrainingError, match="'amount_sum_7d' has values that are not finite"):
+        trained([path], tmp_path)
+
+
+def test_an_empty_snapshot_is_refused(tmp_path: Path) -> None:
+    path = write_snapshot(tmp_path / "s", to_rows([], tiny_manifest()), tiny_manifest())
+    with pytest.raises(SnapshotError, match="is empty"):
+        trained([path], tmp_path)
+
+
+@pytest.mark.parametrize(("share", "side"), [(0.001, "validation"), (0.999, "training")])
+def test_an_empty_side_of_the_split_is_refused(tmp_path: Path, share: float, side: str) -> None:
+    path = make_snapshot(tmp_path / "s", users=5)
+    with pytest.raises(TrainingError, match=f"no user is on the {side} side: 5 rows"):
+        trained([path], tmp_path, validation_share=share)
+
+
+def test_no_snapshot_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no snapshot to train on"):
+        trained([], tmp_path)
+
+
+def test_snapshots_of_different_manifests_are_refused_naming_the_columns(snapshot: str, tmp_path: Path) -> None:
+    other = make_snapshot(tmp_path / "other", manifest=tiny_manifest(numeric=("amount", "balance")), users=5)
+    with pytest.raises(SnapshotError, match="differ in balance_count_30d, balance_count_7d"):
+        trained([snapshot, other], tmp_path)
+
+
+def test_a_damaged_or_missing_manifest_is_refused(tmp_path: Path) -> None:
+    path = make_snapshot(tmp_path / "s", users=5)
+    file = Path(path) / "manifest.json"
+    content = file.read_text()
+    for damaged in (content[:100], content.replace("amount", "amouns"), "[]", ""):
+        file.write_text(damaged)
+        with pytest.raises(SnapshotError, match=r"manifest\.json is damaged"):
+            trained([path], tmp_path)
+    file.unlink()
+    with pytest.raises(SnapshotError, match="is not a snapshot"):
+        trained([path], tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(
+    snapshot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match="torch finds no GPU"):
+        trained([snapshot], tmp_path, device="gpu")
+    assert training._accelerator("auto") == "cpu"
