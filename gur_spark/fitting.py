@@ -52,10 +52,16 @@ def fit(
     stopping = EarlyStopping("validation_loss", patience=training.patience, check_finite=False)
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator=accelerator, devices=1, max_epochs=training.epochs,
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=training.epochs,
             callbacks=[stopping, best, last, _Epochs(stopping, visible=not progress)],
-            reload_dataloaders_every_n_epochs=1, num_sanity_val_steps=0, logger=False,
-            enable_progress_bar=progress, enable_model_summary=False, default_root_dir=checkpoints,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            default_root_dir=checkpoints,
         )
         resume = storage.join(checkpoints, "last.ckpt")
         trainer.fit(fitted, ckpt_path=resume if storage.exists(resume) else None, weights_only=True)

@@ -71,8 +71,16 @@ def train(
         fitted = fit(module, data.loader, training, checkpoints, accelerator, progress)
         metrics = {**fitted, **_row_counts(data), **_reconstruction_metrics(module, data)}
     card = registry.save(
-        out, module, layout=layout, model=model, training=training, vocabulary_version=vocabulary_version,
-        vocabulary_hash=vocabulary_hash, metrics=metrics, training_snapshots=tuple(snapshots), code_commit=code_commit,
+        out,
+        module,
+        layout=layout,
+        model=model,
+        training=training,
+        vocabulary_version=vocabulary_version,
+        vocabulary_hash=vocabulary_hash,
+        metrics=metrics,
+        training_snapshots=tuple(snapshots),
+        code_commit=code_commit,
     )
     storage.remove_folder(checkpoints)
     return TrainedModel(
@@ -106,8 +114,11 @@ class _Data:
                     f"no user is on the {side} side: {rows} rows, training.validation_share={training.validation_share}"
                 )
         return cls(
-            snapshots=snapshots, layout=layout, training=training,
-            train_rows=rows - validation_rows, validation_rows=validation_rows,
+            snapshots=snapshots,
+            layout=layout,
+            training=training,
+            train_rows=rows - validation_rows,
+            validation_rows=validation_rows,
         )
 
     def training_batches(self) -> Iterator[Batch]:
@@ -120,7 +131,9 @@ class _Data:
     def loader(self, epoch: int | None) -> "DataLoader[Batch]":
         """Training batches as this epoch shuffles them; None: the validation batches, as they lie."""
         dataset = AggregateDataset(
-            self.snapshots, self.layout, self.training.batch_size,
+            self.snapshots,
+            self.layout,
+            self.training.batch_size,
             rows=self.validation_rows if epoch is None else self.train_rows,
             shuffle_seed=None if epoch is None else (self.training.seed, epoch),
             keep=self._keeps_validation if epoch is None else self._keeps_training,

@@ -72,8 +72,17 @@ def _same_vocabulary(snapshots: Sequence[Snapshot]) -> None:
 def _register(tables: Tables, made: TrainedModel, vocabulary_version: int, vocabulary_hash: str) -> None:
     card = made.card
     row = (
-        card.model_version, storage.absolute(made.path), card.kind, made.manifest_hash, vocabulary_version,
-        vocabulary_hash, list(card.training_snapshots), dict(made.metrics), None, card.code_commit, card.created,
+        card.model_version,
+        storage.absolute(made.path),
+        card.kind,
+        made.manifest_hash,
+        vocabulary_version,
+        vocabulary_hash,
+        list(card.training_snapshots),
+        dict(made.metrics),
+        None,
+        card.code_commit,
+        card.created,
     )
     tables.create("models", schema.MODELS)
     tables.append(tables.spark.createDataFrame([row], schema.MODELS).coalesce(1), "models")

@@ -83,17 +83,23 @@ def _aggregate(events: Events, manifest: Manifest) -> dict[str, Any]:
 def _statistics(name: str, w: int, values: list[float]) -> dict[str, Any]:
     some = bool(values)
     found = {
-        "count": len(values), "sum": float(sum(values)),
-        "mean": float(np.mean(values)) if some else None, "std": float(np.std(values)) if some else None,
-        "min": min(values, default=None), "max": max(values, default=None),
+        "count": len(values),
+        "sum": float(sum(values)),
+        "mean": float(np.mean(values)) if some else None,
+        "std": float(np.std(values)) if some else None,
+        "min": min(values, default=None),
+        "max": max(values, default=None),
     }
     return {f"{name}_{statistic}_{w}d": value for statistic, value in found.items()}
 
 
 def _arrow_schema(manifest: Manifest) -> pa.Schema:
     types = {
-        "long": pa.int64(), "double": pa.float64(), "array<int>": pa.list_(pa.int32()),
-        "string": pa.string(), "date": pa.date32(),
+        "long": pa.int64(),
+        "double": pa.float64(),
+        "array<int>": pa.list_(pa.int32()),
+        "string": pa.string(),
+        "date": pa.date32(),
     }
     return pa.schema([(c.name, types[c.dtype]) for c in manifest.columns])
 

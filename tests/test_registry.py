@@ -27,9 +27,17 @@ def saved(parent: Path) -> str:
     torch.manual_seed(0)
     layout = Layout.of(tiny_manifest(), SIZES)
     card = registry.save(
-        str(parent), GUR(layout, MODEL), layout=layout, model=MODEL, training=TRAINING, vocabulary_version=3,
-        vocabulary_hash="abc", metrics={"r2": 0.5}, training_snapshots=("one", "two"), code_commit="c0ffee",
-    )  # fmt: skip
+        str(parent),
+        GUR(layout, MODEL),
+        layout=layout,
+        model=MODEL,
+        training=TRAINING,
+        vocabulary_version=3,
+        vocabulary_hash="abc",
+        metrics={"r2": 0.5},
+        training_snapshots=("one", "two"),
+        code_commit="c0ffee",
+    )
     return str(parent / card.model_version)
 
 
@@ -86,9 +94,7 @@ def test_a_missing_file_is_named(path: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.CONTENT)
 @pytest.mark.parametrize("damage", [lambda content: content[:-20], lambda content: content + b" ", lambda content: b""])
-def test_a_file_that_was_altered_or_cut_short_is_named(
-    path: str, name: str, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_file_that_was_altered_or_cut_short_is_named(path: str, name: str, damage: Callable[[bytes], bytes]) -> None:
     file = Path(path) / name
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ModelError, match=f"{name} was altered or cut short"):

@@ -26,11 +26,15 @@ def test_whole_numbers_hash_as_splitmix64_of_the_id_plus_the_salt(users: list[in
 
 def test_hashes_are_the_same_on_every_machine_and_in_every_version() -> None:
     assert [hex(h) for h in user_hash(np.array([0, 1, -1]), "split")] == [
-        "0xc7516e12a4f2f74e", "0xa61b7106409a978", "0x5d1a3886ecaf6b53",
-    ]  # fmt: skip
+        "0xc7516e12a4f2f74e",
+        "0xa61b7106409a978",
+        "0x5d1a3886ecaf6b53",
+    ]
     assert [hex(h) for h in user_hash(pa.array(["ann", "böb", ""]), "split")] == [
-        "0xd27a51f8faceaff8", "0xb5190b3ceb6328b2", "0x9f4c372131bd7240",
-    ]  # fmt: skip
+        "0xd27a51f8faceaff8",
+        "0xb5190b3ceb6328b2",
+        "0x9f4c372131bd7240",
+    ]
 
 
 @pytest.mark.parametrize("users", [pa.array(range(7)), pa.array([f"u{i}" for i in range(7)])])

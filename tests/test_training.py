@@ -193,8 +193,17 @@ def test_nothing_is_printed_and_no_folder_is_left(
 
 
 def test_a_progress_bar_is_shown_when_asked(snapshot: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    train([snapshot], SIZES, 1, "hash", MODEL, TRAINING.model_copy(update={"epochs": 1}),
-          work=str(tmp_path / "work"), out=str(tmp_path / "out"), progress=True)  # fmt: skip
+    train(
+        [snapshot],
+        SIZES,
+        1,
+        "hash",
+        MODEL,
+        TRAINING.model_copy(update={"epochs": 1}),
+        work=str(tmp_path / "work"),
+        out=str(tmp_path / "out"),
+        progress=True,
+    )
     assert "Epoch 0" in "".join(capfd.readouterr())
 
 
@@ -250,9 +259,7 @@ def test_a_damaged_or_missing_manifest_is_refused(tmp_path: Path) -> None:
         trained([path], tmp_path)
 
 
-def test_a_gpu_that_is_not_there_is_an_error(
-    snapshot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_is_not_there_is_an_error(snapshot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match="torch finds no GPU"):
         trained([snapshot], tmp_path, device="gpu")

@@ -240,8 +240,14 @@ class AggregateDataset(IterableDataset[Batch]):
     """The stream as a data set of ready batches, for ``DataLoader(batch_size=None)``."""
 
     def __init__(
-        self, snapshots: Sequence[str], layout: Layout, batch_size: int,
-        *, rows: int, shuffle_seed: Sequence[int] | None, keep: Keep,
+        self,
+        snapshots: Sequence[str],
+        layout: Layout,
+        batch_size: int,
+        *,
+        rows: int,
+        shuffle_seed: Sequence[int] | None,
+        keep: Keep,
     ) -> None:
         """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches."""
         self._rows, self._batch_size = rows, batch_size

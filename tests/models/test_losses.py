@@ -90,9 +90,10 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
         part = torch.cat([counts[users], counts[30:][users]])
         batch = Batch(target[users], {"mcc": histogram_of(part.tolist())})
         made = Reconstruction(
-            target_BT=target[users], prediction_BT=prediction[users],
+            target_BT=target[users],
+            prediction_BT=prediction[users],
             log_p={"mcc": torch.cat([log_p[users], log_p[30:][users]])},
-        )  # fmt: skip
+        )
         found.update(made, batch)
 
     def oracle(x: np.ndarray, y: np.ndarray) -> float:
@@ -102,9 +103,11 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
     with np.errstate(invalid="ignore"):
         shares = counts.numpy() / counts.numpy().sum(1, keepdims=True)
     expected = {
-        "r2_activity_7d": oracle(x[:, :2], y[:, :2]), "r2_amount_30d": oracle(x[:, 2:], y[:, 2:]),
-        "r2_mcc_7d": oracle(shares[:30], p[:30]), "r2_mcc_30d": oracle(shares[30:], p[30:]),
-    }  # fmt: skip
+        "r2_activity_7d": oracle(x[:, :2], y[:, :2]),
+        "r2_amount_30d": oracle(x[:, 2:], y[:, 2:]),
+        "r2_mcc_7d": oracle(shares[:30], p[:30]),
+        "r2_mcc_30d": oracle(shares[30:], p[30:]),
+    }
     assert found.result() == pytest.approx({"r2": np.mean(list(expected.values())), **expected}, rel=1e-5)
 
 

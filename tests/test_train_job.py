@@ -1,0 +1,105 @@
+"""The train job on Spark's side: which snapshots it takes, and the row it leaves."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gur_spark import schema
+from gur_spark.errors import SnapshotError, TrainingError
+from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.registry import load_model
+from gur_spark.runs import Run
+from gur_spark.snapshots import Snapshot, aggregate_snapshot
+from gur_spark.tables import Tables
+from jobs import train
+
+DAYS = [date(2024, 6, 1), date(2024, 7, 1)]
+
+
+def new_run() -> Run:
+    return Run(id="run", job="train", parameters={})
+
+
+@pytest.fixture
+def config(make_config: Any) -> Any:
+    return make_config(
+        {
+            "vocabulary": {"min_count": 1},
+            "model": {"latent_dim": 4},
+            "training": {"epochs": 1, "device": "cpu", "validation_share": 0.3},
+        }
+    )
+
+
+@pytest.fixture
+def snapshots(tables: Tables, config: Any) -> list[Snapshot]:
+    ddl = schema.events_schema("long", ["mcc"], ["amount"])
+    midnight = datetime(2024, 6, 1, tzinfo=UTC)
+    rows = [
+        (user, midnight - timedelta(hours=hour * user + 1), date(2024, 5, 31), "ab"[user % 2], 100 * hour)
+        for user in range(30)
+        for hour in range(3)
+    ]
+    tables.create("events", ddl)
+    tables.replace(tables.spark.createDataFrame(rows, ddl), "events", "true")
+    fit_vocabulary(tables, config, new_run())
+    return [aggregate_snapshot(tables, config, day, Run(id=f"run{day}", job="", parameters={})) for day in DAYS]
+
+
+def test_the_version_is_registered_with_where_it_comes_from(
+    tables: Tables, config: Any, snapshots: list[Snapshot]
+) -> None:
+    run = new_run()
+    made = train.train_model(tables, config, DAYS, run)
+    [row] = tables.read("models").collect()
+    loaded = load_model(row.path)
+    assert row.model_version == loaded.version == made.version == run.outputs["model_version"]
+    assert row.manifest_hash == loaded.manifest.hash == snapshots[0].manifest_hash
+    assert (row.vocabulary_version, row.vocabulary_hash) == (1, snapshots[0].vocabulary_hash)
+    assert (loaded.vocabulary_version, loaded.vocabulary_hash) == (1, snapshots[0].vocabulary_hash)
+    assert row.training_snapshots == [s.path for s in snapshots]
+    assert row.metrics == dict(made.metrics)
+    assert (row.kind, row.aligned_to, row.code_commit) == ("gur", None, train.code_commit())
+    assert run.inputs == {f"snapshot {s.as_of}": s.path for s in snapshots}
+    assert run.counts["train_rows"] + run.counts["validation_rows"] == sum(s.rows for s in snapshots)
+
+
+LITERAL = Snapshot(
+    as_of=DAYS[0],
+    known_at=datetime(2024, 6, 1, tzinfo=UTC),
+    path="gone",
+    manifest_hash="manifest",
+    vocabulary_version=1,
+    vocabulary_hash="hash",
+    rows=1,
+    checksum="0",
+)
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, *snapshots: Snapshot) -> None:
+    found = {s.as_of: s for s in snapshots}
+    monkeypatch.setattr(train, "find_snapshot", lambda _tables, _config, day: found[day])
+    vocabulary = SimpleNamespace(version=1, hash="hash", sizes={"mcc": 5})
+    monkeypatch.setattr(train, "read_vocabulary", lambda _tables, _version: vocabulary)
+
+
+def test_snapshots_of_different_vocabularies_are_not_mixed(
+    tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, LITERAL, replace(LITERAL, as_of=DAYS[1], vocabulary_hash="other", vocabulary_version=2))
+    with pytest.raises(SnapshotError, match=r"2024-06-01 and 2024-07-01 .* \(versions 1 and 2\)"):
+        train.train_model(tables, config, DAYS, new_run())
+
+
+def test_no_date_and_a_failed_training_leave_no_version(
+    tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, LITERAL)
+    with pytest.raises(TrainingError, match="no snapshot to train on"):
+        train.train_model(tables, config, [], new_run())
+    with pytest.raises(SnapshotError, match="is not a snapshot"):
+        train.train_model(tables, config, DAYS[:1], new_run())
+    assert not tables.exists("models")
