@@ -76,6 +76,12 @@ class Histogram:
     filled_M: Tensor
     """bool; whether the bag has an event."""
 
+    def window(self, w: int, users: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, shares and offsets of one window's bags, as a matrix of ``users`` rows in CSR form."""
+        offsets = self.offsets_M[w * users : (w + 1) * users + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        return self.ids_N[first:last], self.shares_N[first:last], offsets - first
+
     def to(self, device: torch.device | str) -> "Histogram":
         return Histogram(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 

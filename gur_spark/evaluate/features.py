@@ -141,9 +141,8 @@ def _encode(encoder: GUR, batch: Batch) -> Array:
 
 
 def _shares(batch: Batch, field: str, window: int, size: int) -> sparse.csr_array:
-    histogram = batch.histograms[field]
-    values = histogram.shares_WN[window].double().numpy()
-    return sparse.csr_array((values, histogram.ids_N.numpy(), histogram.offsets_B.numpy()), shape=(len(batch), size))
+    ids, shares, offsets = batch.histograms[field].window(window, len(batch))
+    return sparse.csr_array((shares.double().numpy(), ids.numpy(), offsets.numpy()), shape=(len(batch), size))
 
 
 def _total_variance(x_NC: sparse.csr_array) -> float:

@@ -36,7 +36,7 @@ def frozen_tables(batches: Iterable[Batch], layout: Layout, config: Model) -> di
     together = {field: sparse.csr_array((size, size), dtype=np.int64) for field, size in layout.sizes.items()}
     for batch in batches:
         for field, size in layout.sizes.items():
-            has_UV = _presence(batch, field, size)
+            has_UV = _presence(batch, field, len(layout.windows), size)
             together[field] = together[field] + has_UV.T @ has_UV
     return {
         field: np.eye(size, dtype=np.float32)
@@ -46,13 +46,11 @@ def frozen_tables(batches: Iterable[Batch], layout: Layout, config: Model) -> di
     }
 
 
-def _presence(batch: Batch, field: str, size: int) -> sparse.csr_array:
-    histogram = batch.histograms[field]
-    # Windows are cumulative: the last B bags, of the longest window, have all the ids.
-    offsets = histogram.offsets_M[-len(batch) - 1 :].numpy()
-    ids_N = histogram.ids_N[offsets[0] :].numpy()
-    ones_N = np.ones(len(ids_N), dtype=np.int64)
-    return sparse.csr_array((ones_N, ids_N, offsets - offsets[0]), shape=(len(batch), size))
+def _presence(batch: Batch, field: str, windows: int, size: int) -> sparse.csr_array:
+    # Windows are cumulative: the longest has all the ids.
+    ids, _, offsets = batch.histograms[field].window(windows - 1, len(batch))
+    ones = np.ones(len(ids), dtype=np.int64)
+    return sparse.csr_array((ones, ids.numpy(), offsets.numpy()), shape=(len(batch), size))
 
 
 def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr_array:

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from scipy import sparse
 
 from gur_spark.batches import aggregates
 from gur_spark.batches.aggregates import Layout, stream, to_batch
@@ -49,6 +50,10 @@ def test_histograms_hold_the_share_of_each_id_in_each_users_window(rows: pa.Reco
             for identity, count in counts.items():
                 expected[w * rows.num_rows + user, identity] = count / max(sum(counts.values()), 1)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for w in range(len(WINDOWS)):
+        ids, shares, offsets = histogram.window(w, rows.num_rows)
+        part = sparse.csr_array((shares, ids, offsets), shape=(rows.num_rows, SIZES[field]))
+        np.testing.assert_array_equal(part.toarray(), found[w * rows.num_rows : (w + 1) * rows.num_rows])
     assert histogram.filled_M.tolist() == expected.any(axis=1).tolist()
     assert histogram.offsets_M.tolist() == [0, *np.cumsum((expected > 0).sum(axis=1)).tolist()]
 
