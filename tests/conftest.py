@@ -26,11 +26,10 @@ BASE: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
     """A local session as the jobs get it."""
-    from gur_spark.config import check
-    from gur_spark.session import build_session
     from omegaconf import OmegaConf
 
-    from gur_spark.config import base_file
+    from gur_spark.config import base_file, check
+    from gur_spark.session import build_session
 
     values = OmegaConf.merge(OmegaConf.load(base_file()), BASE, {"tables": {"root": "unused"}})
     session = build_session(check(OmegaConf.to_container(values), "tests"))
@@ -69,3 +68,21 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GUR_SPARK_DATA does not name the folder of the real event logs")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo log of 150 days of 150 users, broken, late and double rows included."""
+    from gur_spark import synthetic
+
+    folder = tmp_path_factory.mktemp("raw") / "log"
+    synthetic.write(folder, users=150, seed=1, days=150)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole(spark: Any, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Tables and config of a pipeline over ``raw`` that nothing disturbed."""
+    from tests.demo import run_pipeline
+
+    return run_pipeline(spark, raw, tmp_path_factory.mktemp("whole"))

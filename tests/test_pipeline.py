@@ -14,47 +14,15 @@ import numpy as np
 import pyspark
 import pytest
 
-from gur_spark import read_embeddings, synthetic
-from gur_spark.config import Config, Spark, load_config
+from gur_spark import read_embeddings
+from gur_spark.config import Config, Spark
 from gur_spark.runs import record
 from gur_spark.session import local_conf
 from gur_spark.tables import Tables
 from jobs import pipeline
+from tests.demo import ROOT, overrides
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[1]
-TABLES = ("events", "quarantine", "vocabulary", "snapshots", "models", "embeddings", "published")
-SMALL = (
-    "training.as_of=[2025-04-01,2025-04-20]", "scoring.as_of=[2025-05-01]", "evaluation.as_of=2025-05-01",
-    "training.epochs=2", "training.device=cpu", "model.latent_dim=8", "evaluation.bootstrap=20", "spark.memory=2g",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 days of 150 users, broken, late and double rows included."""
-    folder = tmp_path_factory.mktemp("raw") / "log"
-    synthetic.write(folder, users=150, seed=1, days=150)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(spark: Any, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Config]:
-    """Tables of a pipeline that nothing disturbed."""
-    root = tmp_path_factory.mktemp("whole")
-    config = load_config(ROOT / "conf" / "demo.yaml", overrides(raw, root))
-    tables = Tables.of(spark, config)
-    with record(tables, "pipeline", {}) as run:
-        pipeline.stage(tables, config, Namespace(), run)
-    return tables, config
-
-
-def overrides(raw: Path, root: Path, *more: str) -> list[str]:
-    labels = (
-        f"evaluation.labels=[{{name: persona, path: {raw}/labels.csv, user_column: client, label_column: persona}}]"
-    )
-    return [f"tables.root={root}", f"source.path={raw}/landings", labels, *SMALL, *more]
 
 
 def content(tables: Tables) -> dict[str, Any]:

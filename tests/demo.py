@@ -1,0 +1,33 @@
+"""A small demo log and the tables a pipeline makes of it, for the tests that need all stages."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from gur_spark.config import Config, load_config
+from gur_spark.runs import record
+from gur_spark.tables import Tables
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "training.as_of=[2025-04-01,2025-04-20]", "scoring.as_of=[2025-05-01]", "evaluation.as_of=2025-05-01",
+    "training.epochs=2", "training.device=cpu", "model.latent_dim=8", "evaluation.bootstrap=20", "spark.memory=2g",
+)  # fmt: skip
+
+
+def overrides(raw: Path, root: Path, *more: str) -> list[str]:
+    labels = (
+        f"evaluation.labels=[{{name: persona, path: {raw}/labels.csv, user_column: client, label_column: persona}}]"
+    )
+    return [f"tables.root={root}", f"source.path={raw}/landings", labels, *SMALL, *more]
+
+
+def run_pipeline(spark: Any, raw: Path, root: Path) -> tuple[Tables, Config]:
+    """The whole pipeline in this process."""
+    from jobs import pipeline
+
+    config = load_config(ROOT / "conf" / "demo.yaml", overrides(raw, root))
+    tables = Tables.of(spark, config)
+    with record(tables, "pipeline", {}) as run:
+        pipeline.stage(tables, config, Namespace(), run)
+    return tables, config
