@@ -242,9 +242,14 @@ def deduplicate(accepted: DataFrame, others: DataFrame, config: Config, found: T
     columns = [name for name in accepted.columns if name != "landed_on"]
     key = config.dedupe.key or columns
     rest = [name for name in columns if name not in key]
-    # The least struct is the first landing's, then the first by the order of the columns: a total order.
-    first = F.min(F.struct("landed_on", *rest)).alias("first")
-    unique = accepted.groupBy(*key).agg(first).select(*key, "first.*").select(accepted.columns)
+    grouped = accepted.groupBy(*key)
+    if rest:
+        # The least struct is the first landing's, then the first by the order of the columns: a total order.
+        unique = grouped.agg(F.min(F.struct("landed_on", *rest)).alias("first")).select(*key, "first.*")
+    else:
+        # A plain date is aggregated by hashing, a struct by sorting.
+        unique = grouped.agg(F.min("landed_on").alias("landed_on"))
+    unique = unique.select(accepted.columns)
     if config.source.layout == "bulk":
         return unique
     if "event_time" in key and found.first_time and found.last_time:

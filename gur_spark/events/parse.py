@@ -54,7 +54,7 @@ class Field:
 def parse_rows(raw: DataFrame, config: Config) -> DataFrame:
     """Raw frame to one row per raw row with its ``status``: accepted, filtered or rejected.
 
-    Columns: those of ``events`` (null unless accepted), ``status, reason, field, source_file, raw`` (null unless
+    Columns: those of ``events`` (null unless accepted), ``status``, ``reason, field, source_file, raw`` (null unless
     rejected), ``time_text`` (of times out of bounds) and ``rounded_<field>`` per numeric field.
     """
     fields = event_fields(config)
@@ -109,8 +109,7 @@ def _select(judged: DataFrame, fields: Sequence[Field], config: Config) -> DataF
         *[F.when(accepted, field.value).alias(field.name) for field in fields[2:]],
         "status",
         *[F.when(rejected, F.col(f"fault.{name}")).alias(name) for name in ("reason", "field")],
-        "source_file",
-        F.when(rejected, F.col("raw")).alias("raw"),
+        *[F.when(rejected, F.col(name)).alias(name) for name in ("source_file", "raw")],
         F.when(rejected & bad_time, text_of(config.fields.event_time.column)).alias("time_text"),
         *[F.when(accepted, f.rounded).alias(f"rounded_{f.name}") for f in fields if f.rounded is not None],
     )

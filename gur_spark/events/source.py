@@ -176,10 +176,12 @@ def _csv_rows(
         "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "ragged",
     }
     parsed = lines.withColumn("row", F.from_csv("raw", row_schema, options))
-    quotes = F.length("raw") - F.length(F.replace("raw", F.lit(source.quote), F.lit("")))
+    quote = F.lit(source.quote)
+    quotes = F.length("raw") - F.length(F.replace("raw", quote, F.lit("")))
     problem = F.coalesce(
         _line_problem(),
-        F.when(quotes % 2 == 1, F.lit("unbalanced_quote")),
+        # Most lines have no quote, and need no count.
+        F.when(F.contains("raw", quote) & (quotes % 2 == 1), F.lit("unbalanced_quote")),
         F.when(F.col("row.ragged").isNotNull(), F.lit("ragged_row")),
     )
     columns = {name: F.col(f"row.c{names.index(name)}") for name in raw_columns(config)}

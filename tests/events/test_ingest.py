@@ -203,9 +203,9 @@ def test_only_new_or_changed_landings_are_read_and_a_landing_is_replaced_whole(
     assert fates(go(tables, config)) == (3, 1, 2, 0, 0)
     both = events(tables, "user_id", "landed_on", "amount")
     assert both == [(1, date(2024, 1, 1), 100), (2, date(2024, 1, 2), 200), (9, date(2024, 1, 1), 900)]
-    # Each landing, and both at once, give again exactly what they gave.
-    for again in ([date(2024, 1, 1)], [date(2024, 1, 2)], [date(2024, 1, 1), date(2024, 1, 2)]):
-        go(tables, config, landings=again)
+    # Each landing gives again exactly what it gave.
+    for again in (1, 2):
+        go(tables, config, landings=[date(2024, 1, again)])
         assert events(tables, "user_id", "landed_on", "amount") == both
     # Delivered again with other content: the rows of that landing are the new ones, good and bad.
     land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,7\n")
