@@ -70,6 +70,8 @@ def local_conf(spark: Spark) -> dict[str, str]:
         # Delta's default of 50 makes 50 tasks of a log that has ten lines.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.databricks.delta.retentionDurationCheck.enabled": "true",
+        # HotSpot interprets a method above 8000 bytes of code: wide generated code would run at half the speed.
+        "spark.sql.codegen.hugeMethodLimit": "8000",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(spark.cores),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",
