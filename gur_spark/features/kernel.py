@@ -93,7 +93,7 @@ class PartitionState:
             histogram.update(slot_N, _numpy(chunk[name]))
 
     def finalize(self, as_of_days: int) -> Iterator[pa.RecordBatch]:
-        """The rows of all users, in the manifest's columns."""
+        """The rows of all users in the order of user_id, in the manifest's columns."""
         users = len(self.users)
         if not users:
             return
@@ -107,6 +107,8 @@ class PartitionState:
         for name, histogram in zip(self.manifest.categorical, self.histograms, strict=True):
             columns |= histogram.finalize(name, users, self.manifest.windows)
         table = pa.table({c.name: columns[c.name] for c in self.manifest.columns})
+        # Rows come from a shuffle in any order; files with one order make training on them reproducible.
+        table = table.take(pc.sort_indices(table["user_id"]))
         yield from table.to_batches(max_chunksize=OUTPUT_ROWS)
 
 

@@ -74,6 +74,11 @@ def test_users_may_be_strings() -> None:
     assert same_rows(run(rows, manifest), aggregate_rows(rows, manifest))
 
 
+def test_rows_come_in_the_order_of_user_ids() -> None:
+    rows = [{"user_id": u, "age_us": 5, "amount": 100, "mcc": 3} for u in (9, 2, 5)]
+    assert list(run(rows)) == [2, 5, 9]
+
+
 def test_an_empty_partition_gives_no_rows() -> None:
     assert list(aggregate_partition([], MANIFEST, 19_000)) == []
 
