@@ -82,23 +82,43 @@ class Persona:
 
 PERSONAS = {
     "commuter": Persona(
-        share=0.25, likes={"transport": 3, "restaurants": 1.6}, weekend=0.6, hour=9, spend=0.9,
+        share=0.25,
+        likes={"transport": 3, "restaurants": 1.6},
+        weekend=0.6,
+        hour=9,
+        spend=0.9,
         channels=(0.25, 0.5, 0.15, 0.08, 0.02),
     ),
     "family": Persona(
-        share=0.25, likes={"groceries": 2.2, "children": 2.5, "home": 1.5}, weekend=1.4, hour=16, spend=1.2,
+        share=0.25,
+        likes={"groceries": 2.2, "children": 2.5, "home": 1.5},
+        weekend=1.4,
+        hour=16,
+        spend=1.2,
         channels=(0.4, 0.3, 0.2, 0.08, 0.02),
     ),
     "student": Persona(
-        share=0.2, likes={"digital": 2.5, "restaurants": 2, "culture": 1.4}, weekend=1.3, hour=20, spend=0.6,
+        share=0.2,
+        likes={"digital": 2.5, "restaurants": 2, "culture": 1.4},
+        weekend=1.3,
+        hour=20,
+        spend=0.6,
         channels=(0.1, 0.5, 0.33, 0.05, 0.02),
     ),
     "traveller": Persona(
-        share=0.15, likes={"travel": 3, "restaurants": 1.6}, weekend=1.0, hour=13, spend=1.6,
+        share=0.15,
+        likes={"travel": 3, "restaurants": 1.6},
+        weekend=1.0,
+        hour=13,
+        spend=1.6,
         channels=(0.35, 0.25, 0.33, 0.05, 0.02),
     ),
     "homebody": Persona(
-        share=0.15, likes={"home": 2, "health": 2, "culture": 1.5}, weekend=0.9, hour=11, spend=1.0,
+        share=0.15,
+        likes={"home": 2, "health": 2, "culture": 1.5},
+        weekend=0.9,
+        hour=11,
+        spend=1.0,
         channels=(0.45, 0.15, 0.2, 0.18, 0.02),
     ),
 }
@@ -198,14 +218,16 @@ def _draw_events(users: _Users, rng: np.random.Generator) -> pd.DataFrame:
     median = np.array([t.median_amount for t in themes])[theme] * users.spend[user] * np.where(fading, 0.8, 1)
     amount = np.maximum(np.round(median * rng.lognormal(0, 0.6, len(user)), 2), 0.01)
     refund = rng.random(len(user)) < np.where(fading, 0.06, 0.02)
-    events = pd.DataFrame({
-        "client": users.client[user],
-        "day": day,
-        "second": second,
-        "category": _categories(theme, rng),
-        "channel": CHANNELS[_choose(np.array([p.channels for p in personas])[persona], rng)],
-        "amount": np.where(refund, -amount, amount),
-    }).drop_duplicates()
+    events = pd.DataFrame(
+        {
+            "client": users.client[user],
+            "day": day,
+            "second": second,
+            "category": _categories(theme, rng),
+            "channel": CHANNELS[_choose(np.array([p.channels for p in personas])[persona], rng)],
+            "amount": np.where(refund, -amount, amount),
+        }
+    ).drop_duplicates()
     return events.iloc[rng.permutation(len(events))].sort_values("day", kind="stable").reset_index(drop=True)
 
 

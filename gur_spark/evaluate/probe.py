@@ -43,9 +43,15 @@ SALT = "evaluation"
 
 MOST_CLASSES = 50
 TREES = {
-    "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 20, "feature_fraction": 0.5, "verbosity": -1,
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 0.5,
+    "verbosity": -1,
     # The same trees on every run. Trees this small are done sooner by one thread than two threads can agree.
-    "num_threads": 1, "deterministic": True, "force_row_wise": True,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_row_wise": True,
 }
 ROUNDS = 100
 
@@ -110,9 +116,7 @@ def evaluate(
     train_N = ~held_out(users, settings.test_share, SALT)
     log_scale = model.model.dense_scale == "signed_log1p"
     representations = represent(windows, embedding_NL, train_N, log_scale=log_scale, seed=settings.seed)
-    probed = [
-        probe(task, representations, train_N, bootstrap=settings.bootstrap, seed=settings.seed) for task in tasks
-    ]
+    probed = [probe(task, representations, train_N, bootstrap=settings.bootstrap, seed=settings.seed) for task in tasks]
     return Report(
         pipeline=pipeline,
         model_version=model.version,

@@ -108,13 +108,13 @@ def draw(report: Report) -> bytes:
     """A PNG: a panel per task with the AUC of both models on each representation, and its interval."""
     # Without a display and without pyplot's global state: jobs run anywhere.
     figure = extra("matplotlib.figure").Figure(
-        figsize=(4.6 * len(report.tasks) + 1.4, 3.6), dpi=150, layout="constrained"
+        figsize=(4.6 * len(report.tasks) + 1.4, 3.9), dpi=150, layout="constrained"
     )
     extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(report.tasks), sharey=True, squeeze=False)[0]
     for axis, task in zip(axes, report.tasks, strict=True):
         _draw_task(axis, task, report.of(task.name))
-    axes[0].legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="best", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle(f"{report.pipeline}, {report.as_of}: what {report.dimension} numbers per user know", fontsize=11)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")

@@ -25,8 +25,13 @@ def make_model(**changes):
     """A model version that was never trained, with a standardisation of its own."""
     config = Model(
         **{
-            "latent_dim": 4, "dropout": 0.1, "block_dropout": 0.1, "loss": "likelihood", "tables": "trained",
-            "dense_scale": "signed_log1p", **changes,
+            "latent_dim": 4,
+            "dropout": 0.1,
+            "block_dropout": 0.1,
+            "loss": "likelihood",
+            "tables": "trained",
+            "dense_scale": "signed_log1p",
+            **changes,
         }
     )
     training = Training(
@@ -38,8 +43,14 @@ def make_model(**changes):
     created = datetime(2024, 6, 1, tzinfo=UTC)
     card = Card(model_version="gur-test", training_snapshots=(), code_commit=None, created=created)
     return LoadedModel(
-        card=card, module=module.eval().requires_grad_(False), layout=LAYOUT, model=config, training=training,
-        vocabulary_version=1, vocabulary_hash="0", metrics={},
+        card=card,
+        module=module.eval().requires_grad_(False),
+        layout=LAYOUT,
+        model=config,
+        training=training,
+        vocabulary_version=1,
+        vocabulary_hash="0",
+        metrics={},
     )
 
 
@@ -88,7 +99,8 @@ def test_what_test_users_did_changes_nothing_of_the_train_users(windows):
     embedding = np.random.default_rng(0).normal(size=(USERS, 4))
     before = represent(windows, embedding, train, log_scale=True, seed=0)
     changed = features.Windows(
-        np.where(train[:, None], windows.dense_ND, 1e6), np.where(train[:, None], windows.empty_NF, 1.0),
+        np.where(train[:, None], windows.dense_ND, 1e6),
+        np.where(train[:, None], windows.empty_NF, 1.0),
         [share.multiply(np.where(train, 1.0, 7.0)[:, None]).tocsr() for share in windows.shares],
         np.where(train[:, None], windows.random_NL, -5.0),
     )

@@ -112,11 +112,13 @@ def snapshot(tmp_path_factory):
 
 def report_of(snapshot, embedding):
     users = np.arange(300)[::-1]
-    answers = pa.table({
-        "user_id": users,
-        "embedding": pa.array(list(embedding.astype(np.float32)), pa.list_(pa.float32())),
-        "persona": np.where(users % 2, "spender", "saver"),
-    })
+    answers = pa.table(
+        {
+            "user_id": users,
+            "embedding": pa.array(list(embedding.astype(np.float32)), pa.list_(pa.float32())),
+            "persona": np.where(users % 2, "spender", "saver"),
+        }
+    )
     as_of = date(2024, 6, 1)
     return evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=as_of, notes=["made up"])
 
