@@ -10,15 +10,16 @@ from pyspark.sql import functions as F
 
 from gur_spark import cli, storage
 from gur_spark.config import Config
-from gur_spark.errors import ConfigError, ModelError
+from gur_spark.errors import ConfigError
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report, draw
 from gur_spark.model_versions import find_model
 from gur_spark.publishing import read_embeddings
-from gur_spark.registry import LoadedModel, load_model
+from gur_spark.registry import load_model
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot, find_snapshot
+from gur_spark.scoring import check_fit
+from gur_spark.snapshots import find_snapshot
 from gur_spark.tables import Tables
 
 
@@ -50,7 +51,7 @@ def evaluate_embeddings(tables: Tables, config: Config, as_of: date, version: st
     model_version = embeddings.select("model_version").head(1)[0][0]
     model = load_model(find_model(tables, config, model_version).path)
     snapshot = find_snapshot(tables, config, as_of)
-    _check_pair(model, snapshot)
+    check_fit(model, snapshot)
     tables_of_labels, notes = _labels(tables, config, embeddings, as_of)
     settings = config.evaluation
     answers = labels.answers(embeddings, tables_of_labels, settings.max_users, settings.seed).toArrow()
@@ -79,18 +80,6 @@ def _labels(tables: Tables, config: Config, embeddings: DataFrame, as_of: date) 
             notes.append(f"{label.name}: {unknown:,} labelled users have no embedding and are left out")
         made.append(table)
     return made, notes
-
-
-def _check_pair(model: LoadedModel, snapshot: Snapshot) -> None:
-    for what, expected, got in (
-        ("manifest", model.manifest.hash, snapshot.manifest_hash),
-        ("vocabulary", model.vocabulary_hash, snapshot.vocabulary_hash),
-    ):
-        if expected != got:
-            raise ModelError(
-                f"model {model.version} was trained on {what} {expected}, snapshot {snapshot.as_of} has {got}; "
-                "aggregate and score the date again"
-            )
 
 
 def _write(tables: Tables, report: Report, run: Run) -> None:

@@ -1,0 +1,155 @@
+"""The evaluate job over real tables: what it writes, what it refuses, and that it never looks ahead."""
+
+import json
+from argparse import Namespace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+
+from gur_spark import schema, storage
+from gur_spark.errors import ConfigError, EvaluationError, ModelError
+from gur_spark.evaluate.report import Report
+from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.publishing import publish
+from gur_spark.runs import Run
+from gur_spark.scoring import score_snapshot
+from gur_spark.snapshots import aggregate_snapshot, find_snapshot
+from gur_spark.tables import Tables
+from jobs import evaluate, train
+
+AS_OF = date(2024, 6, 1)
+MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)
+DDL = schema.events_schema("long", ["mcc"], ["amount"])
+USERS = 80
+
+
+def new_run(name: str = "run") -> Run:
+    return Run(id=name, job="test", parameters={})
+
+
+def event(user: int, days: float) -> tuple[Any, ...]:
+    """One event, ``days`` after as_of; odd users like another category."""
+    time = MIDNIGHT + timedelta(days=days)
+    return user, time, time.date(), "ab"[user % 2], 100 + user
+
+
+PAST = [event(user, -(1 + user % 5 + 6 * n)) for user in range(USERS) for n in range(3)]
+# Every third user comes back within the week, and the log goes on until its end.
+RETURNS = [event(user, 2) for user in range(0, USERS, 3)]
+LOG = [*PAST, *RETURNS, event(500, 6.5)]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    from gur_spark.config import base_file, check
+    from tests.conftest import BASE
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    text = "".join(f"{user},{'odd' if user % 2 else 'even'}\n" for user in range(USERS + 20))
+    (folder / "labels.csv").write_text("client,kind\n" + text)
+    label = {
+        "name": "kind",
+        "path": str(folder / "labels.csv"),
+        "user_column": "client",
+        "label_column": "kind",
+    }
+    changes = {
+        "tables": {"root": str(folder / "tables")},
+        "vocabulary": {"min_count": 1},
+        "model": {"latent_dim": 4},
+        "training": {"epochs": 1, "device": "cpu", "validation_share": 0.3, "threads": 1},
+        "evaluation": {"horizon_days": 7, "bootstrap": 20, "labels": [label]},
+    }
+    return check(OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(base_file()), BASE, changes)), "test")
+
+
+@pytest.fixture(scope="module")
+def tables(spark: Any, config: Any) -> Tables:
+    """Everything up to published embeddings."""
+    tables = Tables.of(spark, config)
+    write_events(tables, LOG)
+    fit_vocabulary(tables, config, new_run())
+    snapshot = aggregate_snapshot(tables, config, AS_OF, new_run("first"))
+    made = train.train_model(tables, config, [AS_OF], new_run())
+    score_snapshot(tables, config, snapshot, made.path, new_run())
+    publish(tables, config, made.version, AS_OF, "test")
+    return tables
+
+
+def write_events(tables: Tables, rows: list[tuple[Any, ...]]) -> None:
+    tables.create("events", DDL)
+    tables.replace(tables.spark.createDataFrame(rows, DDL).coalesce(1), "events", "true")
+
+
+def report_of(tables: Tables, config: Any) -> tuple[Report, Run]:
+    run = new_run()
+    return evaluate.evaluate_embeddings(tables, config, AS_OF, "published", run), run
+
+
+def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config: Any, capsys: Any) -> None:
+    run = new_run()
+    evaluate.stage(tables, config, Namespace(as_of=AS_OF, model="published"), run)
+    [version] = [row.model_version for row in tables.read("models").collect()]
+    folder = tables.folder("reports", version, "2024-06-01")
+    assert run.outputs == {kind: f"{folder}/report.{kind}" for kind in ("json", "txt", "png")}
+    assert run.inputs == {"snapshot": find_snapshot(tables, config, AS_OF).path, "model": version}
+    text = storage.read_text(run.outputs["txt"])
+    assert capsys.readouterr().out == text + "\n"
+    assert storage.read_bytes(run.outputs["png"]).startswith(b"\x89PNG")
+    report = json.loads(storage.read_text(run.outputs["json"]))
+    assert (report["users"], report["dimension"], report["as_of"]) == (USERS, 4, "2024-06-01")
+    assert report["notes"] == [
+        "churned: no event in the 7 days from 2024-06-01 on",
+        "kind: 20 labelled users have no embedding and are left out",
+    ]
+    assert [task["name"] for task in report["tasks"]] == ["churn", "kind"]
+    for task in report["tasks"]:
+        assert task["train_users"] + task["test_users"] == USERS
+        assert run.counts[f"{task['name']} test users"] == task["test_users"]
+
+
+def test_events_of_the_future_change_who_churned_and_nothing_that_is_known_before(tables: Tables, config: Any) -> None:
+    before, _ = report_of(tables, config)
+    try:
+        write_events(tables, [*LOG, *(event(user, 3) for user in range(0, USERS, 2) for _ in range(9))])
+        aggregate_snapshot(tables, config, AS_OF, new_run("second"))
+        after, _ = report_of(tables, config)
+    finally:
+        write_events(tables, LOG)
+        aggregate_snapshot(tables, config, AS_OF, new_run("third"))
+    assert after.model_version == before.model_version
+    assert after.of("kind") == before.of("kind")
+    assert after.tasks[1] == before.tasks[1]
+    assert after.tasks[0].classes["churned"] < before.tasks[0].classes["churned"]
+
+
+def test_more_users_than_allowed_are_sampled_and_the_report_says_so(tables: Tables, config: Any) -> None:
+    fewer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"max_users": 60})})
+    report, _ = report_of(tables, fewer)
+    assert report.users == 60
+    assert report.notes[-1] == f"a sample of 60 of {USERS} users (evaluation.max_users)"
+
+
+def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -> None:
+    longer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"horizon_days": 8})})
+    with pytest.raises(EvaluationError, match="the log ends on 2024-06-07; expected an as_of up to 2024-05-31"):
+        report_of(tables, longer)
+
+
+def test_a_snapshot_of_another_vocabulary_is_refused(tables: Tables, config: Any) -> None:
+    try:
+        other = tables.read("snapshots").withColumn("vocabulary_hash", F.lit("other"))
+        tables.replace(other.localCheckpoint(), "snapshots", "true")
+        with pytest.raises(ModelError, match="vocabulary"):
+            report_of(tables, config)
+    finally:
+        aggregate_snapshot(tables, config, AS_OF, new_run("fourth"))
+
+
+def test_without_a_date_the_job_asks_for_one(tables: Tables, config: Any) -> None:
+    with pytest.raises(ConfigError, match="no as-of date: give --as-of DATE, or evaluation"):
+        evaluate.stage(tables, config, Namespace(as_of=None, model="published"), new_run())
