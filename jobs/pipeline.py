@@ -9,7 +9,7 @@ from typing import Any
 
 from gur_spark import cli
 from gur_spark.config import Config
-from gur_spark.errors import ConfigError
+from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.runs import Run, record
 from gur_spark.tables import Tables
 from jobs import aggregate, evaluate, ingest, publish, score, train, vocabulary
@@ -33,13 +33,26 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     made: list[Run] = []
     for step in steps(config, made):
         log.info("[%d/7] %s ...", len(made) + 1, step.name)
-        options = defaults(step)
-        with record(tables, step.name, cli.parameters(config, options)) as one:
-            step.stage(tables, config, options, one)
-        made.append(one)
+        made.append(run_step(tables, config, step))
     run.counts |= {f"{one.job} ms": round(one.seconds * 1000) for one in made}
     run.outputs |= {name: value for one in made for name, value in one.outputs.items()}
     print(summary(tables, config, made))
+
+
+def run_step(tables: Tables, config: Config, step: Step) -> Run:
+    """Run one stage with its own row in ``runs``."""
+    options = defaults(step)
+    try:
+        with record(tables, step.name, cli.parameters(config, options)) as run:
+            step.stage(tables, config, options, run)
+    except EvaluationError as error:
+        # Embeddings of today have no future to be judged by yet: unless the config names
+        # a date to evaluate, what was published stands, and the summary says why no report was made.
+        if config.evaluation.as_of is not None:
+            raise
+        log.warning("not evaluated: %s", error)
+        run.outputs["not evaluated"] = str(error)
+    return run
 
 
 def steps(config: Config, made: Sequence[Run]) -> Iterator[Step]:

@@ -10,7 +10,7 @@ from gur_spark.tables import Tables
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "training.as_of=[2025-04-01,2025-04-20]", "scoring.as_of=[2025-05-01]", "evaluation.as_of=2025-05-01",
+    "training.as_of=[2025-03-01,2025-03-15]", "scoring.as_of=[2025-04-01]", "evaluation.as_of=2025-04-01",
     "training.epochs=2", "training.device=cpu", "model.latent_dim=8", "evaluation.bootstrap=20", "spark.memory=2g",
 )  # fmt: skip
 

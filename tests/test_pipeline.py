@@ -59,7 +59,7 @@ def test_every_table_is_made_and_every_row_is_accounted_for(whole: tuple[Tables,
     assert counts["rows_read"] == sum(counts[p] for p in parts)
     assert tables.read("events").count() == counts["accepted"]
     assert tables.read("quarantine").count() == counts["quarantined"] > 0
-    snapshot = tables.read("snapshots").where("as_of = DATE '2025-05-01'").collect()[0]
+    snapshot = tables.read("snapshots").where("as_of = DATE '2025-04-01'").collect()[0]
     assert read_embeddings(tables.spark, config).count() == snapshot.rows > 50
 
 
