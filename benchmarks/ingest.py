@@ -81,8 +81,11 @@ def measure(rows: int, folder: Path) -> dict[str, object]:
         ingest(tables, config, run)
         seconds = time.perf_counter() - clock
     return {
-        "rows": rows, "seconds": round(seconds, 2), "rows_per_s": round(rows / seconds),
-        "peak_driver_mb": round(memory.megabytes), "counts": run.counts,
+        "rows": rows,
+        "seconds": round(seconds, 2),
+        "rows_per_s": round(rows / seconds),
+        "peak_driver_mb": round(memory.megabytes),
+        "counts": run.counts,
     }
 
 
@@ -90,13 +93,15 @@ def _chunk(random: np.random.Generator, rows: int, start: int) -> pa.Table:
     origin = np.datetime64("2024-01-01T00:00:00", "s")
     seconds = (start + np.arange(rows)) * 3 + random.integers(0, 3, rows)
     mcc = np.minimum(random.zipf(1.3, rows), CATEGORIES) + 5000
-    table = pa.table({
-        "user": random.integers(1, 200_000, rows),
-        "time": pc.strftime(pa.array(origin + seconds.astype("timedelta64[s]")), "%Y-%m-%dT%H:%M:%SZ"),
-        "mcc": pa.array(mcc).cast(pa.string()),
-        "amount": np.round(random.lognormal(3, 1.2, rows), 2),
-        "channel": pa.array(CHANNELS[random.integers(0, len(CHANNELS), rows)]),
-    })
+    table = pa.table(
+        {
+            "user": random.integers(1, 200_000, rows),
+            "time": pc.strftime(pa.array(origin + seconds.astype("timedelta64[s]")), "%Y-%m-%dT%H:%M:%SZ"),
+            "mcc": pa.array(mcc).cast(pa.string()),
+            "amount": np.round(random.lognormal(3, 1.2, rows), 2),
+            "channel": pa.array(CHANNELS[random.integers(0, len(CHANNELS), rows)]),
+        }
+    )
     twice = np.arange(rows)
     twice[100::100] = twice[99:-1:100]
     return table.take(pa.array(twice))

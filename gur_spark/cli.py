@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the job failed, 2 the configuration or the command line is
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from gur_spark.runs import Run
     from gur_spark.tables import Tables
 
+OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
+
 Stage = Callable[["Tables", Config, argparse.Namespace, "Run"], None]
 Options = Callable[[argparse.ArgumentParser], None]
 
@@ -26,9 +29,7 @@ def parser(job: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=description)
     made.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
     made.add_argument("--print-config", action="store_true", help="show the merged configuration and stop")
-    made.add_argument(
-        "overrides", nargs="*", metavar="key.path=value", help="such as tables.root=/data source.path=/landing"
-    )
+    made.epilog = "Any key of the configuration can be overridden: tables.root=/data source.path=/landing"
     return made
 
 
@@ -47,10 +48,14 @@ def main(
     arguments = parser(job, description)
     if options:
         options(arguments)
-    args = arguments.parse_intermixed_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    # Taken out first, so that they may also follow an option with several values, such as --as-of.
+    overrides = [word for word in given if OVERRIDE.match(word)]
+    args = arguments.parse_args([word for word in given if not OVERRIDE.match(word)])
+    args.overrides = overrides
     _log_to_console()
     try:
-        config = load_config(args.config, args.overrides)
+        config = load_config(args.config, overrides)
         if args.print_config:
             print(to_yaml(config), end="")
             return 0

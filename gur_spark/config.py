@@ -353,6 +353,11 @@ class Config(Section):
             if column not in event_columns:
                 hint = nearest(column, event_columns)
                 raise ValueError(f"dedupe.key: '{column}' is not an event column; available: {event_columns}{hint}")
+        judged = self.evaluation.as_of
+        if judged is not None and self.scoring.as_of and judged not in self.scoring.as_of:
+            raise ValueError(
+                f"evaluation.as_of {judged} is not among scoring.as_of: {list(map(str, self.scoring.as_of))}"
+            )
         names = aggregate_names(self.aggregates.windows, numeric, categorical)
         for name in names:
             if names.count(name) > 1:

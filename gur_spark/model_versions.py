@@ -16,6 +16,7 @@ class ModelVersion:
 
     model_version: str
     path: str
+    vocabulary_version: int
 
 
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
@@ -30,6 +31,6 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
     rows = tables.read("models", made_by="train").orderBy(F.desc("created"), F.desc("model_version")).collect()
     for row in rows:
         if version in ("newest", row.model_version):
-            return ModelVersion(model_version=row.model_version, path=row.path)
+            return ModelVersion(**{name: row[name] for name in ModelVersion.__dataclass_fields__})
     known = [row.model_version for row in rows]
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")

@@ -41,7 +41,7 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
             f"embeddings of {model_version} at {as_of} were not published: {found['broken']} rows are not finite, "
             f"{found['widths']} different widths"
         )
-    row = (config.name, model_version, as_of, datetime.now(UTC), getuser(), reason)
+    row = (config.name, model_version, as_of, datetime.now(UTC), _who(), reason)
     tables.create("published", schema.PUBLISHED)
     tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
     return int(found["rows"])
@@ -81,6 +81,14 @@ def read_embeddings(
     if frame.isEmpty():
         raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}")
     return frame
+
+
+def _who() -> str:
+    try:
+        return getuser()
+    except (OSError, KeyError):
+        # A container may run under a uid that has no name.
+        return "unknown"
 
 
 def _select(tables: Tables, version: str, as_of: date | None) -> DataFrame:

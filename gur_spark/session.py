@@ -30,6 +30,8 @@ RUNTIME_CONF = {
     "spark.sql.ansi.enabled": "true",
 }
 
+_SPARK_HOME = Path(pyspark.__file__).parent
+
 NO_JAVA = "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless) or set JAVA_HOME"
 
 
@@ -89,7 +91,9 @@ def local_session(conf: Mapping[str, str], name: str) -> SparkSession:
     if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
         raise ConfigError(NO_JAVA)
     # Workers take the `python3` on PATH otherwise, which is not this environment's.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    # Another Spark's jars would not fit this pyspark.
+    os.environ["SPARK_HOME"] = str(_SPARK_HOME)
     # Spares a warning about host names, and nothing of a local session listens to the network.
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(f"gur_spark {name}")
@@ -116,7 +120,7 @@ def install_delta() -> None:
     """
     if _has_delta():
         return
-    session = SparkSession.builder.master("local[1]").config("spark.jars.packages", DELTA_JAR).getOrCreate()
+    session = local_session({"spark.master": "local[1]", "spark.jars.packages": DELTA_JAR}, "setup")
     resolved = [Path(address.removeprefix("file:")) for address in (session.conf.get("spark.jars") or "").split(",")]
     session.stop()
     present = {_artifact(jar.name) for jar in _spark_jars().glob("*.jar")}
@@ -136,8 +140,7 @@ def _artifact(jar: str) -> str:
 
 
 def _spark_jars() -> Path:
-    home = os.environ.get("SPARK_HOME")
-    return (Path(home) if home else Path(pyspark.__file__).parent) / "jars"
+    return _SPARK_HOME / "jars"
 
 
 def _has_delta() -> bool:

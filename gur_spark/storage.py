@@ -17,6 +17,11 @@ def absolute(path: str) -> str:
     return path if _scheme(path) else str(Path(path).expanduser().resolve())
 
 
+def is_local(path: str) -> bool:
+    """Whether plain file functions reach the path."""
+    return not _scheme(path)
+
+
 def join(*parts: str) -> str:
     """Join with forward slashes, which every file system of pyarrow takes."""
     return "/".join(part.rstrip("/") for part in parts)
@@ -68,5 +73,8 @@ def open_filesystem(path: str) -> tuple[fs.FileSystem, str]:
     # Databricks mounts these schemes as folders, for Python on driver and workers alike.
     if path.startswith("dbfs:/Volumes/"):
         path = path.removeprefix("dbfs:")
+    # Hadoop's name for the same store.
+    if path.startswith("s3a://"):
+        path = "s3://" + path.removeprefix("s3a://")
     filesystem, inner = fs.FileSystem.from_uri(path if _scheme(path) else absolute(path))
     return filesystem, inner

@@ -21,7 +21,11 @@ def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--landing", type=cli.day, nargs="+", default=[], metavar="DATE",
+        "--landing",
+        type=cli.day,
+        nargs="+",
+        default=[],
+        metavar="DATE",
         help="replace these landings, changed or not (default: those that are new or changed)",
     )
     parser.add_argument("--all", action="store_true", help="replace every landing, changed or not")

@@ -60,7 +60,7 @@ def steps(config: Config, made: Sequence[Run]) -> Iterator[Step]:
     yield Step("ingest", ingest.stage, ingest.options, {})
     # The vocabulary knows nothing of the time after training, as it would not in production.
     yield Step("vocabulary", vocabulary.stage, vocabulary.options, {"before": max(config.training.as_of)})
-    yield Step("aggregate", aggregate.stage, aggregate.options, {})
+    yield Step("aggregate", aggregate.stage, aggregate.options, {"vocabulary": "newest"})
     yield Step("train", train.stage, train.options, {})
     version = made[-1].outputs["model_version"]
     yield Step("score", score.stage, score.options, {"model": version})

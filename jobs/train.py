@@ -41,6 +41,11 @@ def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run)
     _same_vocabulary(snapshots)
     # train() itself says what is missing when there is no date at all.
     vocabulary = read_vocabulary(tables, snapshots[0].vocabulary_version if snapshots else None)
+    if snapshots and vocabulary.hash != snapshots[0].vocabulary_hash:
+        raise SnapshotError(
+            f"vocabulary version {vocabulary.version} has hash {vocabulary.hash}, the snapshots were encoded with "
+            f"{snapshots[0].vocabulary_hash}; aggregate them again"
+        )
     made = train(
         [s.path for s in snapshots],
         vocabulary.sizes,
@@ -48,7 +53,7 @@ def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run)
         vocabulary.hash,
         config.model,
         config.training,
-        work=tables.folder("checkpoints"),
+        work=checkpoint_folder(tables),
         out=tables.folder("artefacts"),
         code_commit=code_commit(),
         progress=sys.stderr.isatty(),
@@ -57,6 +62,13 @@ def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run)
     run.counts |= {name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")}
     run.outputs |= {"model_version": made.version, "path": made.path}
     return made
+
+
+def checkpoint_folder(tables: Tables) -> str:
+    """Where a killed training is continued from: beside the tables, or this machine's where those are in a store."""
+    if storage.is_local(tables.root):
+        return tables.folder("checkpoints")
+    return str(Path.home() / ".cache" / "gur_spark" / "checkpoints")
 
 
 def _same_vocabulary(snapshots: Sequence[Snapshot]) -> None:

@@ -83,8 +83,8 @@ def ingest(tables: Tables, config: Config, run: Run, landings: Sequence[date] = 
         return
     staging = tables.folder("_staging", run.id)
     try:
-        broken = _stage(tables, config, batch, staging)
-        _publish(tables, config, run, batch, broken, staging)
+        broken, staged = _stage(tables, config, batch, staging)
+        _publish(tables, config, run, batch, broken, staged)
     finally:
         storage.remove_folder(staging)
 
@@ -129,11 +129,14 @@ def _known_fingerprints(tables: Tables) -> dict[str, str]:
     return known
 
 
-def _stage(tables: Tables, config: Config, batch: Batch, staging: str) -> list[BrokenFile]:
-    """Parse the batch into the staging folder; returns the files that could not be used."""
+Staged = tuple[list[BrokenFile], DataFrame | None]
+"""The files that could not be used, and the parsed rows of the others (None: there are no others)."""
+
+
+def _stage(tables: Tables, config: Config, batch: Batch, staging: str) -> Staged:
+    """Parse the batch into the staging folder."""
     if not batch.files:
-        _write(parse_rows(raw_table(tables.spark, config), config), staging)
-        return []
+        return [], _write(parse_rows(raw_table(tables.spark, config), config), staging)
     try:
         return _stage_files(tables, config, batch.files, staging)
     except SPARK_ERRORS:
@@ -145,20 +148,21 @@ def _stage(tables: Tables, config: Config, batch: Batch, staging: str) -> list[B
         BrokenFile(file=file, reason="broken_file" if file.path in listed else "vanished_file") for file in unreadable
     ]
     readable = [file for file in batch.files if file not in set(unreadable)]
-    return broken + _stage_files(tables, config, readable, staging)
+    more, staged = _stage_files(tables, config, readable, staging)
+    return broken + more, staged
 
 
-def _stage_files(tables: Tables, config: Config, files: Sequence[File], staging: str) -> list[BrokenFile]:
+def _stage_files(tables: Tables, config: Config, files: Sequence[File], staging: str) -> Staged:
     raw, broken = raw_files(tables.spark, config, files)
     if raw is None and not tables.exists("events"):
         check_columns(tables.spark, config, broken)
-    if raw is not None:
-        _write(parse_rows(raw, config), staging)
-    return broken
+    return broken, _write(parse_rows(raw, config), staging) if raw is not None else None
 
 
-def _write(rows: DataFrame, staging: str) -> None:
+def _write(rows: DataFrame, staging: str) -> DataFrame:
+    """The rows as they were written: later steps read them and not the source, which may change."""
     rows.write.mode("overwrite").parquet(staging)
+    return rows.sparkSession.read.parquet(staging)
 
 
 def _unreadable(tables: Tables, config: Config, files: Sequence[File]) -> list[File]:
@@ -184,30 +188,30 @@ def _still_there(tables: Tables, config: Config) -> list[File]:
 
 
 def _publish(
-    tables: Tables, config: Config, run: Run, batch: Batch, broken: Sequence[BrokenFile], staging: str
+    tables: Tables, config: Config, run: Run, batch: Batch, broken: Sequence[BrokenFile], staged: DataFrame | None
 ) -> None:
     columns = schema.events_schema(
         config.fields.user_id.type,
         [field.name for field in config.fields.categorical],
         [field.name for field in config.fields.numeric],
     )
-    staged = tables.spark.read.parquet(staging) if storage.exists(staging) else None
     found = tally(staged, config) if staged is not None else Tally()
     refuse_bad_rows(found, config)
     tables.create("quarantine", schema.quarantine_schema())
     tables.create("events", columns)
     _replace_quarantine(tables, batch, broken, staged)
+    for one in broken:
+        log.warning("ingest: %s was not read: %s %s", one.file.path, one.reason, one.field or "")
     vanished = [b.file for b in broken if b.reason == "vanished_file"]
     run.inputs |= batch.fingerprints(without=vanished)
-    written = _replace_events(tables, config, sorted(run.inputs), staged, found) if run.inputs else 0
+    readable = sorted(batch.fingerprints(without=[b.file for b in broken]))
+    written = _replace_events(tables, config, readable, staged, found) if readable else 0
     run.counts |= found.counts(written) | {"files_quarantined": len(broken)}
     run.outputs |= {"events": tables.sql_name("events"), "quarantine": tables.sql_name("quarantine")}
     _check_counts(run, config)
 
 
-def _replace_quarantine(
-    tables: Tables, batch: Batch, broken: Sequence[BrokenFile], staged: DataFrame | None
-) -> None:
+def _replace_quarantine(tables: Tables, batch: Batch, broken: Sequence[BrokenFile], staged: DataFrame | None) -> None:
     rows = [(b.file.landing, b.file.path, b.reason, b.field, None) for b in broken]
     frame = tables.spark.createDataFrame(rows, schema.quarantine_schema())
     if staged is not None:
@@ -252,8 +256,9 @@ def deduplicate(accepted: DataFrame, others: DataFrame, config: Config, found: T
     unique = unique.select(accepted.columns)
     if config.source.layout == "bulk":
         return unique
-    if "event_time" in key and found.first_time and found.last_time:
-        others = others.where(F.col("event_time").between(found.first_time, found.last_time))
+    if "event_time" in key and found.first_us is not None and found.last_us is not None:
+        first, last = (F.timestamp_micros(F.lit(us)) for us in (found.first_us, found.last_us))
+        others = others.where(F.col("event_time").between(first, last))
     seen = others.select([F.col(name).alias(f"seen {name}") for name in key])
     same = reduce(and_, [F.col(name).eqNullSafe(F.col(f"`seen {name}`")) for name in key])
     return unique.join(seen, same, "left_anti")

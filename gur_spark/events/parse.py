@@ -64,7 +64,8 @@ def parse_rows(raw: DataFrame, config: Config) -> DataFrame:
     judged = typed.withColumns({"fault": _fault(fields), "passes": _passes(config.filters)})
     status = (
         F.when(F.col("fault.reason").isNotNull() & (F.col("passes") | F.col("problem").isNotNull()), "rejected")
-        .when(~F.col("passes"), "filtered").otherwise("accepted")
+        .when(~F.col("passes"), "filtered")
+        .otherwise("accepted")
     )
     return _select(judged.withColumn("status", status), fields, config)
 
@@ -120,7 +121,8 @@ def _fault(fields: Sequence[Field]) -> Column:
     line = F.when(F.col("problem").isNotNull(), _reason(F.col("problem"), F.lit(None).cast("string")))
     found = [
         F.when(condition, _reason(F.lit(code), F.lit(field.name)))
-        for field in fields for code, condition in field.problems
+        for field in fields
+        for code, condition in field.problems
     ]
     return F.coalesce(line, *found)
 
@@ -214,8 +216,9 @@ def _categorical(field: Categorical, source: Source) -> Field:
         sign = F.when(number < 0, "negative").when(number > 0, "positive").when(number == 0, "zero")
         parts = {f"sign of {field.name}": sign}
         found = F.col(f"`sign of {field.name}`")
-        return Field(name=field.name, parts=parts, value=found,
-                     problems=[("not_a_number", ~_blank(value) & found.isNull())])
+        return Field(
+            name=field.name, parts=parts, value=found, problems=[("not_a_number", ~_blank(value) & found.isNull())]
+        )
     kept = value
     if field.prefixes is not None:
         labels = [F.when(F.startswith(value, F.lit(p)), F.lit(label)) for p, label in field.prefixes.items()]

@@ -35,8 +35,9 @@ class Tally:
     filtered: int = 0
     bad: Sequence[Bad] = ()
     rounded: dict[str, int] = field(default_factory=dict)
-    first_time: datetime | None = None
-    last_time: datetime | None = None
+    first_us: int | None = None
+    last_us: int | None = None
+    """First and last accepted event time, microseconds since 1970 (a datetime would pass the driver's time zone)."""
 
     @property
     def quarantined(self) -> int:
@@ -49,22 +50,30 @@ class Tally:
     def counts(self, written: int) -> dict[str, int]:
         """For the run's row, once it is known how many events were written."""
         return {
-            "rows_read": self.rows, "accepted": written, "deduplicated": self.accepted - written,
-            "filtered": self.filtered, "quarantined": self.quarantined, **self.rounded,
+            "rows_read": self.rows,
+            "accepted": written,
+            "deduplicated": self.accepted - written,
+            "filtered": self.filtered,
+            "quarantined": self.quarantined,
+            **self.rounded,
         }
 
 
 def tally(staged: DataFrame, config: Config) -> Tally:
     """Count the staged rows of ``parse_rows`` by status, reason and field, in one job."""
     rounded = [f"rounded_{field.name}" for field in config.fields.numeric]
-    found = staged.groupBy("status", "reason", "field").agg(
-        F.count(F.lit(1)).alias("rows"),
-        F.min(F.substring("raw", 1, SAMPLE_CHARS)).alias("sample"),
-        F.min("time_text").alias("time_text"),
-        F.min("event_time").alias("first_time"),
-        F.max("event_time").alias("last_time"),
-        *[F.count_if(name).alias(name) for name in rounded],
-    ).collect()
+    found = (
+        staged.groupBy("status", "reason", "field")
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.min(F.substring("raw", 1, SAMPLE_CHARS)).alias("sample"),
+            F.min("time_text").alias("time_text"),
+            F.unix_micros(F.min("event_time")).alias("first_us"),
+            F.unix_micros(F.max("event_time")).alias("last_us"),
+            *[F.count_if(name).alias(name) for name in rounded],
+        )
+        .collect()
+    )
     by_status = {row["status"]: row for row in found if row["status"] != "rejected"}
     accepted = by_status.get("accepted")
     bad = [_bad(row) for row in found if row["status"] == "rejected"]
@@ -73,8 +82,8 @@ def tally(staged: DataFrame, config: Config) -> Tally:
         filtered=by_status["filtered"]["rows"] if "filtered" in by_status else 0,
         bad=sorted(bad, key=lambda bad: (-bad.rows, bad.reason, bad.field or "")),
         rounded={name: accepted[name] if accepted else 0 for name in rounded},
-        first_time=accepted["first_time"] if accepted else None,
-        last_time=accepted["last_time"] if accepted else None,
+        first_us=accepted["first_us"] if accepted else None,
+        last_us=accepted["last_us"] if accepted else None,
     )
 
 
@@ -94,8 +103,13 @@ def refuse_bad_rows(found: Tally, config: Config) -> None:
 
 
 def _bad(row: Row) -> Bad:
-    return Bad(reason=row["reason"], field=row["field"], rows=row["rows"], sample=row["sample"] or "",
-               time_text=row["time_text"])
+    return Bad(
+        reason=row["reason"],
+        field=row["field"],
+        rows=row["rows"],
+        sample=row["sample"] or "",
+        time_text=row["time_text"],
+    )
 
 
 def _unit_hint(bad: Bad, times: EventTime) -> list[str]:

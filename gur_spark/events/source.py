@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import reduce
 from hashlib import sha256
 from urllib.parse import unquote
@@ -36,7 +36,7 @@ class File:
     uri: str
     """The path as Spark's ``_metadata.file_path`` writes it."""
     length: int
-    modified: datetime | None
+    modified: int | None
     """None for a file of no bytes."""
     landing: date | None
     """None in a bulk load."""
@@ -75,8 +75,10 @@ def list_files(spark: SparkSession, source: Source) -> list[File]:
     try:
         listing = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(_escaped(root))
         # Content is not read: only the columns of the listing are selected.
-        found = listing.select("path", "_metadata.file_path", "length", "modificationTime").collect()
-        files = {row["path"]: (row["file_path"], row["length"], row["modificationTime"]) for row in found}
+        found = listing.select(
+            "path", "_metadata.file_path", "length", F.unix_micros("modificationTime").alias("modified")
+        ).collect()
+        files = {row["path"]: (row["file_path"], row["length"], row["modified"]) for row in found}
         # A scan leaves out files of no bytes, which the relation knows.
         for uri in listing.inputFiles():
             files.setdefault(unquote(uri).replace("file:///", "file:/", 1), (uri, 0, None))
@@ -172,8 +174,11 @@ def _csv_rows(
     # Positions as names: a header may hold one name twice.
     row_schema = ", ".join([*(f"c{n} STRING" for n in range(len(names))), "ragged STRING"])
     options = {
-        "sep": source.delimiter, "quote": source.quote, "escape": source.quote,
-        "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "ragged",
+        "sep": source.delimiter,
+        "quote": source.quote,
+        "escape": source.quote,
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": "ragged",
     }
     parsed = lines.withColumn("row", F.from_csv("raw", row_schema, options))
     quote = F.lit(source.quote)
@@ -215,7 +220,10 @@ def _typed(frame: DataFrame, config: Config, where: str) -> DataFrame:
 
 def _raw(frame: DataFrame, problem: Column, columns: dict[str, Column]) -> DataFrame:
     return frame.select(
-        "source_file", "landed_on", "raw", problem.alias("problem"),
+        "source_file",
+        "landed_on",
+        "raw",
+        problem.alias("problem"),
         *[value.alias(text(name)) for name, value in columns.items()],
     )
 

@@ -56,16 +56,20 @@ def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None
     tables.create("vocabulary", schema.VOCABULARY)
     known = read_vocabulary(tables)
     fields = [field.name for field in config.fields.categorical]
-    mapping = pa.concat_tables([
-        _table_schema().empty_table(),
-        *(_fit_field(events, name, known, config) for name in fields),
-        # A field that left the configuration keeps its ids: it may come back.
-        *(_kept(known, name) for name in sorted(known.sizes.keys() - set(fields))),
-    ])
+    mapping = pa.concat_tables(
+        [
+            _table_schema().empty_table(),
+            *(_fit_field(events, name, known, config) for name in fields),
+            # A field that left the configuration keeps its ids: it may come back.
+            *(_kept(known, name) for name in sorted(known.sizes.keys() - set(fields))),
+        ]
+    )
     digest = mapping_hash(mapping)
     if digest != known.hash:
         _write(tables, mapping, known.version + 1, digest, run)
         known = read_vocabulary(tables, known.version + 1)
+        if known.hash != digest:
+            raise TableError(f"another fit wrote vocabulary version {known.version} at the same time; fit again")
     run.counts |= {f"{name}_values": known.sizes[name] - schema.FIRST_VALUE_ID for name in fields}
     run.outputs["vocabulary"] = f"version {known.version}, hash {known.hash}"
     return known
@@ -81,7 +85,8 @@ def read_vocabulary(tables: Tables, version: int | None = None) -> Vocabulary:
     found = table.groupBy("version", "hash", "field").agg((F.max("id") + 1).alias("size")).collect()
     versions = sorted({row["version"] for row in found})
     wanted = version if version is not None else max(versions, default=0)
-    if version is not None and version not in versions:
+    # Version 0 has no rows: nothing categorical was ever fitted.
+    if version and version not in versions:
         raise TableError(f"vocabulary has no version {version}; available: {versions or 'none'}")
     rows = [row for row in found if row["version"] == wanted]
     return Vocabulary(
@@ -152,12 +157,15 @@ def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) 
     missing = events.where(F.col(name).isNull()).count()
     new = top.num_rows - known_values
     ids = np.concatenate([top["id"].to_numpy()[:known_values], np.arange(first_new, first_new + new)])
-    return pa.table({
-        "field": [name] * (top.num_rows + 1),
-        "value": pa.concat_arrays([pa.array([None], pa.string()), *top["value"].cast(pa.string()).chunks]),
-        "id": np.concatenate([[schema.MISSING_ID], ids]).astype("int32"),
-        "count": np.concatenate([[missing], top["count"].fill_null(0).to_numpy()]).astype("int64"),
-    }, schema=_table_schema())
+    return pa.table(
+        {
+            "field": [name] * (top.num_rows + 1),
+            "value": pa.concat_arrays([pa.array([None], pa.string()), *top["value"].cast(pa.string()).chunks]),
+            "id": np.concatenate([[schema.MISSING_ID], ids]).astype("int32"),
+            "count": np.concatenate([[missing], top["count"].fill_null(0).to_numpy()]).astype("int64"),
+        },
+        schema=_table_schema(),
+    )
 
 
 def _values(known: Vocabulary, name: str) -> DataFrame:
@@ -173,7 +181,9 @@ def _kept(known: Vocabulary, name: str) -> pa.Table:
 
 def _write(tables: Tables, mapping: pa.Table, version: int, digest: str, run: Run) -> None:
     stamps: dict[str, Column] = {
-        "version": F.lit(version), "hash": F.lit(digest), "created": F.lit(run.started),
+        "version": F.lit(version),
+        "hash": F.lit(digest),
+        "created": F.lit(run.started),
     }
     frame = tables.spark.createDataFrame(mapping).withColumns(stamps)
     # Not an append: two fits at once must not both become this version.

@@ -154,7 +154,9 @@ def test_files_are_read_by_column_name_and_a_broken_file_is_quarantined_as_a_fil
     land(landed, f"truncated {D2} [1].csv.gz", whole[: len(whole) // 2])
     run = go(tables, configure())
     assert events(tables, "user_id", "landed_on", "mcc", "amount") == [
-        (1, date(2024, 1, 1), "a", 100), (2, date(2024, 1, 1), "b", 200), (3, date(2024, 1, 2), "c", 300)
+        (1, date(2024, 1, 1), "a", 100),
+        (2, date(2024, 1, 1), "b", 200),
+        (3, date(2024, 1, 2), "c", 300),
     ]
     assert quarantine(tables) == [
         (D1, "empty.csv", "empty_file", None, None),
@@ -210,9 +212,7 @@ def test_only_new_or_changed_landings_are_read_and_a_landing_is_replaced_whole(
     # Delivered again with other content: the rows of that landing are the new ones, good and bad.
     land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,7\n")
     assert fates(go(tables, config)) == (1, 1, 0, 0, 0)
-    assert events(tables, "user_id", "landed_on", "amount") == [
-        (1, date(2024, 1, 1), 700), (2, date(2024, 1, 2), 200)
-    ]
+    assert events(tables, "user_id", "landed_on", "amount") == [(1, date(2024, 1, 1), 700), (2, date(2024, 1, 2), 200)]
     assert quarantine(tables) == []
 
 
@@ -299,13 +299,21 @@ def test_filters_derived_categories_products_and_transforms_of_a_headerless_lati
         {"column": "country", "keep": "in", "values": ["fr", "dé"]},
     ]
     rows = [
-        "ann;24/12/2023 18:30;C1;-3;1.3;fr", "bob;24/12/2023 18:30;1;0;-2500;dé", "cid;24/12/2023 18:30;C1;-3;;fr",
-        ";24/12/2023 18:30;1;1;1;fr", "dan;24/12/2023 18:30;test;x;1;fr", "eve;24/12/2023 18:30;1;1;1;uk",
+        "ann;24/12/2023 18:30;C1;-3;1.3;fr",
+        "bob;24/12/2023 18:30;1;0;-2500;dé",
+        "cid;24/12/2023 18:30;C1;-3;;fr",
+        ";24/12/2023 18:30;1;1;1;fr",
+        "dan;24/12/2023 18:30;test;x;1;fr",
+        "eve;24/12/2023 18:30;1;1;1;uk",
         "fay;24/12/2023 18:30;1;x;1;fr",
     ]
     land(landed, "log.csv", "\n".join(rows).encode("latin-1"))
     config = configure(
-        {"fields": DERIVED, "filters": filters}, layout="bulk", delimiter=";", encoding="latin-1", max_bad_share=1,
+        {"fields": DERIVED, "filters": filters},
+        layout="bulk",
+        delimiter=";",
+        encoding="latin-1",
+        max_bad_share=1,
         columns=["customer", "when", "invoice", "quantity", "price", "country"],
     )
     for _ in range(2):
@@ -328,7 +336,8 @@ def test_json_lines_parquet_and_delta_give_the_events_that_csv_gives(
     folders = {name: tmp_path / name for name in ("csv", "jsonl", "parquet", "delta")}
     land(folders["csv"], f"{D1}.csv", f'{HEADER}1,{D1}T10:00:00Z,"a",1.25\n2,{D1}T11:30:00Z,,\nx,{D1},b,1\n')
     land(
-        folders["jsonl"], f"{D1}.jsonl",
+        folders["jsonl"],
+        f"{D1}.jsonl",
         f'{{"user": 1, "time": "{D1}T10:00:00Z", "mcc": "a", "amount": 1.25, "other": [1]}}\n'
         f'{{"time": "{D1}T11:30:00Z", "user": "2", "mcc": null}}\n{{"user": "x", "time": "{D1}"}}\n{{"user": \n',
     )
