@@ -12,7 +12,13 @@ os.environ["TZ"] = "UTC"
 
 BASE: dict[str, Any] = {
     "name": "test",
-    "spark": {"cores": 2, "memory": "2g", "shuffle_partitions": 2},
+    # Compiling a plan takes longer than running it on a handful of rows; the jobs that tests start compile theirs.
+    "spark": {
+        "cores": 2,
+        "memory": "2g",
+        "shuffle_partitions": 2,
+        "conf": {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"},
+    },
     "source": {"path": "unused"},
     "fields": {
         "user_id": {"column": "user", "type": "long"},
