@@ -3,8 +3,9 @@
     python -m benchmarks.scoring --users 200000 --json OUT
 
 Both sides read the same aggregates and load the same model. Ours checks the keys, embeds in ``mapInArrow`` and
-commits to Delta; the bare side reads row groups with pyarrow and runs the module, in as many processes as
-Spark has cores, one torch thread each, and keeps the result in memory. The embeddings are compared.
+commits to Delta. The bare side is the plain loop one would write: one process that reads batches with pyarrow,
+runs the module with torch's own threads and keeps the result in memory; ``processes`` is the same in as many
+processes as Spark has cores, one torch thread each. The embeddings are compared.
 """
 
 import argparse
@@ -64,28 +65,32 @@ def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
     manifest = read_manifest(folder)
     model = make_model(str(work / "artefacts"), manifest)
     tables, config, snapshot = set_up(work, folder, manifest, users)
-    ours, bare = [], []
+    ours, bare, processes = [], [], []
     with ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as pool:
         for attempt in range(runs + 1):
             start = time.monotonic()
             version = score_snapshot(tables, config, snapshot, model, Run(id=str(attempt), job="score", parameters={}))
             ours.append(time.monotonic() - start)
             start = time.monotonic()
-            expected = bare_forward(pool, folder, model)
+            expected = bare_forward(folder, model)
             bare.append(time.monotonic() - start)
+            start = time.monotonic()
+            forward_in_processes(pool, folder, model)
+            processes.append(time.monotonic() - start)
             note = " (warm-up)" if attempt == 0 else ""
-            print(f"spark {ours[-1]:6.2f} s   bare {bare[-1]:6.2f} s{note}", flush=True)
+            print(f"spark {ours[-1]:6.2f} s   bare {bare[-1]:6.2f} s   processes {processes[-1]:6.2f} s{note}", flush=True)
     stored = tables.read("embeddings").where(f"model_version = '{version}'").orderBy("user_id").toArrow()
     found = np.stack(stored["embedding"].combine_chunks().values.to_numpy().reshape(users, -1))
     return {
         "spark_s": median(ours[1:]),
         "bare_s": median(bare[1:]),
+        "bare_processes_s": median(processes[1:]),
         "ratio": median(ours[1:]) / median(bare[1:]),
         "equal": bool(np.allclose(found, expected, atol=1e-6)),
         "users_per_s": users / median(ours[1:]),
         "users": users,
         "cores": CORES,
-        "runs": {"spark_s": ours[1:], "bare_s": bare[1:]},
+        "runs": {"spark_s": ours[1:], "bare_s": bare[1:], "bare_processes_s": processes[1:]},
     }
 
 
@@ -111,17 +116,24 @@ def set_up(work: Path, folder: str, manifest: Manifest, users: int) -> tuple[Tab
     return Tables.of(spark, config), config, snapshot
 
 
-def bare_forward(pool: ProcessPoolExecutor, folder: str, model: str) -> Any:
-    """Embeddings of all users in the order of user_id, each process over its share of the files."""
-    files = sorted(str(f) for f in Path(folder, "data").glob("*.parquet"))
-    shares = [files[k::CORES] for k in range(CORES)]
-    parts = [part for share in pool.map(embed_files, shares, [model] * CORES) for part in share]
-    users, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
+def bare_forward(folder: str, model: str) -> Any:
+    """Embeddings of all users in the order of user_id."""
+    users, vectors = (np.concatenate(column) for column in zip(*embed_files(data_files(folder), model), strict=True))
     return vectors[np.argsort(users)]
 
 
-def embed_files(files: list[str], model_path: str) -> list[tuple[Any, Any]]:
-    torch.set_num_threads(1)
+def forward_in_processes(pool: ProcessPoolExecutor, folder: str, model: str) -> None:
+    """The same, each process over its share of the files."""
+    shares = [data_files(folder)[k::CORES] for k in range(CORES)]
+    list(pool.map(embed_files, shares, [model] * CORES, [1] * CORES))
+
+
+def data_files(folder: str) -> list[str]:
+    return sorted(str(f) for f in Path(folder, "data").glob("*.parquet"))
+
+
+def embed_files(files: list[str], model_path: str, threads: int = CORES) -> list[tuple[Any, Any]]:
+    torch.set_num_threads(threads)
     model = registry.load_model(model_path)
     made = []
     for file in files:

@@ -1,20 +1,22 @@
 """Aggregates -> embeddings: the one step that sees both Spark and torch.
 
-The model travels to the workers inside the task, so it needs no shared file system; each worker
-process loads it once. A user's embedding depends on the user's row alone.
+Each task is one row group of the snapshot, which the worker reads with pyarrow as training does: the rows
+do not pass through the JVM, which would take as long as embedding them. The model travels to the workers
+inside the task; each worker process loads it once. A user's embedding depends on the user's row alone.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import registry, schema
+from gur_spark.batches.aggregates import RowGroup, row_groups
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, TableError
 from gur_spark.registry import LoadedModel
@@ -45,7 +47,7 @@ def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_pat
         raise TableError(
             f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
         )
-    frame = embed(aggregates, files, model, config.scoring.batch_rows)
+    frame = embed(tables.spark, snapshot.path, files, model, config.scoring.batch_rows)
     keyed = frame.select(
         "user_id",
         F.lit(snapshot.as_of).alias("as_of"),
@@ -83,24 +85,28 @@ def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
         )
 
 
-def embed(aggregates: DataFrame, files: Mapping[str, bytes], model: LoadedModel, batch_rows: int) -> DataFrame:
-    """One row per row of ``aggregates``: user_id, embedding, events (of the longest window)."""
+def embed(
+    spark: SparkSession, snapshot: str, files: Mapping[str, bytes], model: LoadedModel, batch_rows: int
+) -> DataFrame:
+    """One row per row of the snapshot in this folder: user_id, embedding, events (of the longest window)."""
     user_id = schema.SQL_USER_ID[model.manifest.user_id_type]
-    columns = [c.name for c in model.manifest.columns]
-    return aggregates.select(*columns).mapInArrow(
-        kernel(files, batch_rows), f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT"
+    groups = row_groups(snapshot)
+    # One id, and so one row group, per task.
+    return spark.range(0, len(groups), 1, len(groups)).mapInArrow(
+        kernel(groups, files, [c.name for c in model.manifest.columns], batch_rows),
+        f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT",
     )
 
 
-def kernel(files: Mapping[str, bytes], batch_rows: int) -> Kernel:
-    """The function that runs on a worker, over one partition's batches."""
+def kernel(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str], batch_rows: int) -> Kernel:
+    """The function that runs on a worker, over the ids of the row groups of one task."""
     frozen = tuple(sorted(files.items()))
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         model = load_once(frozen)
-        for batch in batches:
-            for start in range(0, batch.num_rows, batch_rows):
-                yield embed_batch(model, batch.slice(start, batch_rows))
+        for number in (number for batch in batches for number in batch["id"].to_pylist()):
+            for rows in groups[number].read(columns, batch_rows):
+                yield embed_batch(model, rows)
 
     return score
 

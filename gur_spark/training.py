@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gur_spark import registry, storage
-from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, data_files, stream, user_ids
+from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, row_groups, stream, user_ids
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.fitting import fit
@@ -213,7 +213,7 @@ def _fingerprint(data: _Data, model: Model, vocabulary_hash: str) -> str:
     """Names what a run depends on: only a run of the same inputs may continue from a checkpoint."""
     inputs = {
         "manifest": data.layout.manifest.hash,
-        "files": [[name, f.get_file_info(name).size] for s in data.snapshots for f, name in data_files(s)],
+        "files": [[group.file, group.number, group.rows] for s in data.snapshots for group in row_groups(s)],
         "vocabulary": [vocabulary_hash, dict(data.layout.sizes)],
         "config": [model.model_dump(mode="json"), data.training.model_dump(mode="json")],
         "versions": [torch.__version__, lightning.__version__],

@@ -188,18 +188,37 @@ def stream(
         yield to_batch(rows, layout)
 
 
-def data_files(snapshot: str) -> list[tuple[fs.FileSystem, str]]:
-    """The Parquet files of a snapshot, in the order of their names.
+@dataclass(frozen=True)
+class RowGroup:
+    """A part of a snapshot that is read by itself; may travel to another process."""
+
+    filesystem: fs.FileSystem
+    file: str
+    number: int
+    rows: int
+
+    def read(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(self.file, filesystem=self.filesystem) as file:
+            yield from file.iter_batches(batch_rows, row_groups=[self.number], columns=columns)
+
+
+def row_groups(snapshot: str) -> list[RowGroup]:
+    """All row groups of a snapshot, in the order of the files' names; reads footers only.
 
     Raises:
-        SnapshotError: there are none.
+        SnapshotError: there are no Parquet files.
     """
     filesystem, folder = storage.open_filesystem(storage.join(snapshot, "data"))
     selector = fs.FileSelector(folder, allow_not_found=True)
     names = sorted(f.path for f in filesystem.get_file_info(selector) if f.path.endswith(".parquet"))
     if not names:
         raise SnapshotError(f"snapshot {snapshot} has no Parquet files in {folder}")
-    return [(filesystem, name) for name in names]
+    footers = [(name, pq.read_metadata(name, filesystem=filesystem)) for name in names]
+    return [
+        RowGroup(filesystem, name, number, footer.row_group(number).num_rows)
+        for name, footer in footers
+        for number in range(footer.num_row_groups)
+    ]
 
 
 def user_ids(snapshot: str) -> Iterator[pa.Array]:
@@ -211,20 +230,13 @@ def user_ids(snapshot: str) -> Iterator[pa.Array]:
 def _read(
     snapshots: Sequence[str], columns: list[str], keep: Keep | None, generator: np.random.Generator | None
 ) -> Iterator[pa.RecordBatch]:
-    groups = [
-        (filesystem, name, group)
-        for snapshot in snapshots
-        for filesystem, name in data_files(snapshot)
-        for group in range(pq.read_metadata(name, filesystem=filesystem).num_row_groups)
-    ]
+    groups = [group for snapshot in snapshots for group in row_groups(snapshot)]
     order = range(len(groups)) if generator is None else generator.permutation(len(groups))
     for position in order:
-        filesystem, name, group = groups[position]
-        with pq.ParquetFile(name, filesystem=filesystem) as file:
-            for rows in file.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
-                kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
-                if kept.num_rows:
-                    yield kept
+        for rows in groups[position].read(columns, READ_ROWS):
+            kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
+            if kept.num_rows:
+                yield kept
 
 
 def _buffers(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:

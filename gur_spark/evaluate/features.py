@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from scipy import sparse
 
-from gur_spark.batches.aggregates import READ_ROWS, Batch, Layout, data_files, to_batch
+from gur_spark.batches.aggregates import READ_ROWS, Batch, Layout, row_groups, to_batch
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
 from gur_spark.models.autoencoder import GUR
@@ -56,15 +55,14 @@ def read_windows(snapshot: str, layout: Layout, users: pa.Array, encoder: GUR) -
     """
     batches: list[Batch] = []
     encoded, positions = [], []
-    for filesystem, name in data_files(snapshot):
-        with pq.ParquetFile(name, filesystem=filesystem) as file:
-            for rows in file.iter_batches(READ_ROWS, columns=["user_id", *layout.columns]):
-                position = pc.index_in(rows.column("user_id"), users)
-                chosen = rows.filter(position.is_valid())
-                if chosen.num_rows:
-                    batches.append(to_batch(chosen, layout))
-                    positions.append(position.drop_null().to_numpy())
-                    encoded.append(_encode(encoder, batches[-1]))
+    for group in row_groups(snapshot):
+        for rows in group.read(["user_id", *layout.columns], READ_ROWS):
+            position = pc.index_in(rows.column("user_id"), users)
+            chosen = rows.filter(position.is_valid())
+            if chosen.num_rows:
+                batches.append(to_batch(chosen, layout))
+                positions.append(position.drop_null().to_numpy())
+                encoded.append(_encode(encoder, batches[-1]))
     order = np.argsort(np.concatenate(positions)) if positions else np.empty(0, dtype=np.int64)
     if len(order) != len(users):
         absent = len(users) - len(order)
