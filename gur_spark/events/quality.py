@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from gur_spark.config import Config, EventTime
@@ -60,23 +60,15 @@ class Tally:
 
 
 def tally(staged: DataFrame, config: Config) -> Tally:
-    """Count the staged rows of ``parse_rows`` by status, reason and field, in one job."""
+    """Count the staged rows of ``parse_rows`` by status, and the rejected ones by reason and field.
+
+    Two jobs: with the samples in it, the count of all rows would be made by sorting them (Spark hashes only what it can
+    update in place, and text it cannot).
+    """
     rounded = [f"rounded_{field.name}" for field in config.fields.numeric]
-    found = (
-        staged.groupBy("status", "reason", "field")
-        .agg(
-            F.count(F.lit(1)).alias("rows"),
-            F.min(F.substring("raw", 1, SAMPLE_CHARS)).alias("sample"),
-            F.min("time_text").alias("time_text"),
-            F.unix_micros(F.min("event_time")).alias("first_us"),
-            F.unix_micros(F.max("event_time")).alias("last_us"),
-            *[F.count_if(name).alias(name) for name in rounded],
-        )
-        .collect()
-    )
-    by_status = {row["status"]: row for row in found if row["status"] != "rejected"}
+    by_status = {row["status"]: row for row in staged.groupBy("status").agg(*_counts(rounded)).collect()}
     accepted = by_status.get("accepted")
-    bad = [_bad(row) for row in found if row["status"] == "rejected"]
+    bad = _bad_rows(staged) if "rejected" in by_status else []
     return Tally(
         accepted=accepted["rows"] if accepted else 0,
         filtered=by_status["filtered"]["rows"] if "filtered" in by_status else 0,
@@ -85,6 +77,28 @@ def tally(staged: DataFrame, config: Config) -> Tally:
         first_us=accepted["first_us"] if accepted else None,
         last_us=accepted["last_us"] if accepted else None,
     )
+
+
+def _counts(rounded: Sequence[str]) -> list[Column]:
+    return [
+        F.count(F.lit(1)).alias("rows"),
+        F.unix_micros(F.min("event_time")).alias("first_us"),
+        F.unix_micros(F.max("event_time")).alias("last_us"),
+        *[F.count_if(name).alias(name) for name in rounded],
+    ]
+
+
+def _bad_rows(staged: DataFrame) -> list[Bad]:
+    found = (
+        staged.where("status = 'rejected'")
+        .groupBy("reason", "field")
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.min(F.substring("raw", 1, SAMPLE_CHARS)).alias("sample"),
+            F.min("time_text").alias("time_text"),
+        )
+    )
+    return [_bad(row) for row in found.collect()]
 
 
 def refuse_bad_rows(found: Tally, config: Config) -> None:

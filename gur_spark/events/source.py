@@ -180,17 +180,27 @@ def _csv_rows(
         "mode": "PERMISSIVE",
         "columnNameOfCorruptRecord": "ragged",
     }
-    parsed = lines.withColumn("row", F.from_csv("raw", row_schema, options))
     quote = F.lit(source.quote)
-    quotes = F.length("raw") - F.length(F.replace("raw", quote, F.lit("")))
+    quoted = F.contains("raw", quote)
+    quotes = (F.octet_length("raw") - F.octet_length(F.replace("raw", quote, F.lit("")))) / F.octet_length(quote)
+    # Splitting is three times as fast as parsing, and right for a line without a quote. A column of its own, because
+    # inside a condition it would be done again for every value.
+    split = lines.withColumn("values", F.split("raw", re.escape(source.delimiter), -1))
+    row = F.when(quoted, F.from_csv("raw", row_schema, options)).otherwise(_row_of_values(len(names), row_schema))
+    parsed = split.withColumn("row", row)
     problem = F.coalesce(
         _line_problem(),
-        # Most lines have no quote, and need no count.
-        F.when(F.contains("raw", quote) & (quotes % 2 == 1), F.lit("unbalanced_quote")),
+        F.when(quoted & (quotes % 2 == 1), F.lit("unbalanced_quote")),
         F.when(F.col("row.ragged").isNotNull(), F.lit("ragged_row")),
     )
     columns = {name: F.col(f"row.c{names.index(name)}") for name in raw_columns(config)}
     return _raw(_with_file(parsed, files), problem, columns)
+
+
+def _row_of_values(columns: int, row_schema: str) -> Column:
+    """The struct that ``from_csv`` makes of a line, from its ``values``."""
+    ragged = F.when(F.size("values") != columns, F.col("raw"))
+    return F.struct(*[F.get("values", F.lit(n)) for n in range(columns)], ragged).cast(f"STRUCT<{row_schema}>")
 
 
 def _raw_jsonl(spark: SparkSession, config: Config, files: Sequence[File]) -> DataFrame:
