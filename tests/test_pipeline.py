@@ -20,7 +20,7 @@ from gur_spark.runs import record
 from gur_spark.session import local_conf
 from gur_spark.tables import Tables
 from jobs import pipeline
-from tests.demo import ROOT, overrides
+from tests.demo import ROOT, overrides, run_pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -81,43 +81,25 @@ def test_running_again_adds_nothing_but_a_new_model_version(whole: tuple[Tables,
     assert tables.read("models").count() == 2
 
 
-def command(raw: Path, root: Path, *more: str) -> list[str]:
-    return [sys.executable, "jobs/pipeline.py", "--config", "conf/demo.yaml", *overrides(raw, root, *more)]
+def options(raw: Path, root: Path, *more: str) -> list[str]:
+    return ["--config", "conf/demo.yaml", *overrides(raw, root, *more)]
 
 
-def kill_after(line: str, delay: float, raw: Path, root: Path) -> None:
-    """Start the pipeline and SIGKILL it, JVM and workers too, ``delay`` seconds after it logged ``line``."""
-    process = subprocess.Popen(
-        command(raw, root),
+@pytest.mark.parametrize("moment, table", [("before", "events"), ("before", "models"), ("after", "embeddings")])
+def test_a_pipeline_killed_at_a_commit_and_run_again_ends_in_the_same_tables(
+    moment: str, table: str, whole: tuple[Tables, Config], raw: Path, tmp_path: Path
+) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.killed", moment, table, *options(raw, tmp_path)],
         cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        check=False,
         start_new_session=True,
     )
-    assert process.stderr
-    try:
-        for said in process.stderr:
-            if line in said:
-                time.sleep(delay)
-                break
-        else:
-            pytest.fail(f"the pipeline ended before it logged '{line}'")
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.stderr.close()
-        process.wait()
-
-
-def test_a_pipeline_killed_three_times_ends_in_the_same_tables(
-    whole: tuple[Tables, Config], raw: Path, tmp_path: Path
-) -> None:
-    for line, delay in (("ingest ...", 5), ("aggregate ...", 2), ("train ...", 0.2)):
-        kill_after(line, delay, raw, tmp_path)
-    done = subprocess.run(command(raw, tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     tables, _ = whole
-    again = Tables(spark=tables.spark, root=str(tmp_path))
+    again, _ = run_pipeline(tables.spark, raw, tmp_path)
     assert_same_content(content(again), content(tables))
 
 
@@ -145,8 +127,9 @@ def test_the_pipeline_over_spark_connect_makes_the_same_tables(
     )
     try:
         wait_for(port)
-        remote = command(raw, tmp_path, "engine=connect", f"spark.remote=sc://127.0.0.1:{port}")
-        done = subprocess.run(remote, cwd=ROOT, capture_output=True, text=True, check=False)
+        remote = options(raw, tmp_path, "engine=connect", f"spark.remote=sc://127.0.0.1:{port}")
+        job = [sys.executable, "jobs/pipeline.py", *remote]
+        done = subprocess.run(job, cwd=ROOT, capture_output=True, text=True, check=False)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
