@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
-import lightning
 import numpy as np
 import pyarrow as pa
 import torch
@@ -17,7 +17,6 @@ from gur_spark import registry, storage
 from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, row_groups, stream, user_ids
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
-from gur_spark.fitting import fit
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.reconstruction import Moments, RSquared
 from gur_spark.models.tables import frozen_tables
@@ -33,6 +32,8 @@ class TrainedModel:
     path: str
     manifest_hash: str
     metrics: Mapping[str, float]
+    checkpoints: str
+    """Folder from which the same call would continue; of no use once the version is registered."""
 
     @property
     def version(self) -> str:
@@ -53,13 +54,16 @@ def train(
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
 
-    Checkpoints lie in ``work`` while it trains; a run that was killed is continued by the same call, and ends
-    with the weights it would have had. The same data, seed and configuration give the same weights on CPU.
+    Checkpoints lie in a folder of ``work``, which the caller removes; a run that was killed is continued by the same
+    call, and ends with the weights it would have had. The same data, seed and configuration give the same weights on CPU.
 
     Raises:
         SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.
         TrainingError: a side of the split is empty, no GPU where one is asked for, or the loss is not finite.
     """
+    # Lightning takes ten seconds to import: other jobs, and errors, need not wait for it.
+    from gur_spark.fitting import fit
+
     accelerator = _accelerator(training.device)
     layout = Layout.of(_common_manifest(snapshots), sizes)
     data = _Data.of(snapshots, layout, training)
@@ -82,9 +86,12 @@ def train(
         training_snapshots=tuple(snapshots),
         code_commit=code_commit,
     )
-    storage.remove_folder(checkpoints)
     return TrainedModel(
-        card=card, path=storage.join(out, card.model_version), manifest_hash=layout.manifest.hash, metrics=metrics
+        card=card,
+        path=storage.join(out, card.model_version),
+        manifest_hash=layout.manifest.hash,
+        metrics=metrics,
+        checkpoints=checkpoints,
     )
 
 
@@ -216,7 +223,7 @@ def _fingerprint(data: _Data, model: Model, vocabulary_hash: str) -> str:
         "files": [[group.file, group.number, group.rows] for s in data.snapshots for group in row_groups(s)],
         "vocabulary": [vocabulary_hash, dict(data.layout.sizes)],
         "config": [model.model_dump(mode="json"), data.training.model_dump(mode="json")],
-        "versions": [torch.__version__, lightning.__version__],
+        "versions": [torch.__version__, version("lightning")],
     }
     return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 

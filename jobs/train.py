@@ -59,6 +59,7 @@ def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run)
         progress=sys.stderr.isatty(),
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
+    storage.remove_folder(made.checkpoints)
     run.counts |= {name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")}
     run.outputs |= {"model_version": made.version, "path": made.path}
     return made

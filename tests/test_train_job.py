@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,7 @@ def test_the_version_is_registered_with_where_it_comes_from(
     assert (row.kind, row.aligned_to, row.code_commit) == ("gur", None, train.code_commit())
     assert run.inputs == {f"snapshot {s.as_of}": s.path for s in snapshots}
     assert run.counts["train_rows"] + run.counts["validation_rows"] == sum(s.rows for s in snapshots)
+    assert not Path(made.checkpoints).exists()
 
 
 LITERAL = Snapshot(

@@ -166,7 +166,9 @@ def check_columns(spark: SparkSession, config: Config, broken: Sequence[BrokenFi
 def _csv_rows(
     spark: SparkSession, config: Config, files: Sequence[File], names: Sequence[str], header: str | None
 ) -> DataFrame:
-    """Rows of files with one header line, which is dropped; so are blank lines."""
+    """Rows of files with one header line. Blank lines and every line equal to the header, as in files that were put
+    together of several, are no rows.
+    """
     source = config.source
     lines = _lines(spark, source, files)
     if header is not None:
