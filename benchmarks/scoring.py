@@ -78,7 +78,7 @@ def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
             forward_in_processes(pool, folder, model)
             processes.append(time.monotonic() - start)
             note = " (warm-up)" if attempt == 0 else ""
-            print(f"spark {ours[-1]:6.2f} s   bare {bare[-1]:6.2f} s   processes {processes[-1]:6.2f} s{note}", flush=True)
+            print(f"spark {ours[-1]:.2f} s, bare {bare[-1]:.2f} s, processes {processes[-1]:.2f} s{note}", flush=True)
     stored = tables.read("embeddings").where(f"model_version = '{version}'").orderBy("user_id").toArrow()
     found = np.stack(stored["embedding"].combine_chunks().values.to_numpy().reshape(users, -1))
     return {

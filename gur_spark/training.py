@@ -55,7 +55,8 @@ def train(
     """Train on the snapshots in these folders and save a new version under ``out``.
 
     Checkpoints lie in a folder of ``work``, which the caller removes; a run that was killed is continued by the same
-    call, and ends with the weights it would have had. The same data, seed and configuration give the same weights on CPU.
+    call, and ends with the weights it would have had. The same data, seed and configuration give the same
+    weights on CPU.
 
     Raises:
         SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.

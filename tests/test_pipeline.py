@@ -85,7 +85,7 @@ def options(raw: Path, root: Path, *more: str) -> list[str]:
     return ["--config", "conf/demo.yaml", *overrides(raw, root, *more)]
 
 
-@pytest.mark.parametrize("moment, table", [("before", "events"), ("before", "models")])
+@pytest.mark.parametrize(("moment", "table"), [("before", "events"), ("before", "models")])
 def test_a_pipeline_killed_at_a_commit_and_run_again_ends_in_the_same_tables(
     moment: str, table: str, whole: tuple[Tables, Config], raw: Path, tmp_path: Path
 ) -> None:
