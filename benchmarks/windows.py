@@ -132,9 +132,9 @@ def timed(work: Callable[[], None]) -> float:
 def run_ours(spark: SparkSession, events: Path, manifest: Manifest, out: Path) -> None:
     frame = spark.read.parquet(*[str(f) for f in sorted(events.glob("*.parquet"))])
     known_at = datetime(AS_OF.year, AS_OF.month, AS_OF.day, tzinfo=UTC)
-    aggregate(snapshot_events(frame, AS_OF, known_at, WINDOWS[-1]), manifest, AS_OF).write.mode("overwrite").parquet(
-        str(out)
-    )
+    inside = snapshot_events(frame, AS_OF, known_at, WINDOWS[-1])
+    sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
+    aggregate(inside, manifest, sizes, AS_OF).write.mode("overwrite").parquet(str(out))
 
 
 def run_duckdb(events: Path, out: Path) -> None:

@@ -9,9 +9,14 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load_config", "read_embeddings"]
+__all__ = ["explain", "load_config", "read_embeddings", "training_set"]
 
-_PUBLIC = {"load_config": "gur_spark.config", "read_embeddings": "gur_spark.publishing"}
+_PUBLIC = {
+    "explain": "gur_spark.explanation",
+    "load_config": "gur_spark.config",
+    "read_embeddings": "gur_spark.publishing",
+    "training_set": "gur_spark.point_in_time",
+}
 
 
 def __getattr__(name: str) -> Any:

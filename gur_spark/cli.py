@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from gur_spark.config import Config, load_config, to_yaml
@@ -41,10 +41,24 @@ def day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"expected a date YYYY-MM-DD, got '{text}'") from error
 
 
+def moment(text: str) -> datetime:
+    """A UTC time of the command line; a date is its midnight."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD or YYYY-MM-DDTHH:MM (UTC), got '{text}'") from error
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def main(
-    job: str, description: str, stage: Stage, argv: Sequence[str] | None = None, options: Options | None = None
+    job: str,
+    description: str,
+    stage: Stage,
+    argv: Sequence[str] | None = None,
+    options: Options | None = None,
+    recorded: bool = True,
 ) -> int:
-    """Run one job; returns its exit code."""
+    """Run one job; returns its exit code. One that only reads leaves no row in ``runs``: not ``recorded``."""
     arguments = parser(job, description)
     if options:
         options(arguments)
@@ -59,20 +73,23 @@ def main(
         if args.print_config:
             print(to_yaml(config), end="")
             return 0
-        _run(job, config, args, stage)
+        _run(job, config, args, stage, recorded)
     except GurError as error:
         print(f"{job}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage) -> None:
+def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recorded: bool) -> None:
     # Spark is imported only now: a wrong configuration is answered at once.
-    from gur_spark.runs import record
+    from gur_spark.runs import Run, record
     from gur_spark.session import build_session
     from gur_spark.tables import Tables
 
     tables = Tables.of(build_session(config), config)
+    if not recorded:
+        stage(tables, config, args, Run(id="", job=job, parameters={}))
+        return
     with record(tables, job, parameters(config, args)) as run:
         stage(tables, config, args, run)
 

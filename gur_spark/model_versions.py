@@ -17,6 +17,7 @@ class ModelVersion:
     model_version: str
     path: str
     vocabulary_version: int
+    vocabulary_hash: str
 
 
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:

@@ -1,8 +1,9 @@
 """Aggregate snapshots: written as immutable folders, made visible by one row in ``snapshots``."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,6 +18,8 @@ from gur_spark.schema import Manifest, NumericField, make_manifest
 from gur_spark.tables import Tables, check_keys
 
 log = logging.getLogger("gur_spark")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +65,16 @@ def manifest_of(config: Config) -> Manifest:
 
 
 def aggregate_snapshot(
-    tables: Tables, config: Config, as_of: date, run: Run, vocabulary_version: int | None = None
+    tables: Tables,
+    config: Config,
+    as_of: date,
+    run: Run,
+    vocabulary_version: int | None = None,
+    known_at: datetime | None = None,
 ) -> Snapshot:
     """Compute the snapshot of ``as_of``, write its folder, and make it visible.
+
+    Only rows that had landed before ``known_at`` count; by default as_of midnight UTC plus the configured delay.
 
     A killed run leaves a folder that no row names; running again makes a new one. When the content is
     that of the visible snapshot, the visible one stays, so that what was made from it still names it.
@@ -75,7 +85,7 @@ def aggregate_snapshot(
     """
     manifest = manifest_of(config)
     vocabulary = read_vocabulary(tables, vocabulary_version)
-    known_at = windows.known_at(as_of, config.aggregates.delay_days)
+    known_at = known_at or windows.known_at(as_of, config.aggregates.delay_days)
     path = tables.folder("aggregates", as_of.isoformat(), run.id)
     frame = _aggregates(tables, config, manifest, vocabulary, as_of, known_at)
     frame.write.mode("overwrite").parquet(storage.join(path, "data"))
@@ -108,19 +118,56 @@ def aggregate_snapshot(
     return snapshot
 
 
-def find_snapshot(tables: Tables, config: Config, as_of: date) -> Snapshot:
-    """The visible snapshot of a date, as known at the configured delay.
+def find_snapshot(tables: Tables, config: Config, as_of: date, known_at: datetime | None = None) -> Snapshot:
+    """The visible snapshot of a date, as known at the configured delay if no other moment is given.
 
     Raises:
         SnapshotError: there is none; the message lists the dates there are.
     """
-    known_at = windows.known_at(as_of, config.aggregates.delay_days)
+    known_at = known_at or windows.known_at(as_of, config.aggregates.delay_days)
     found = _visible(tables, as_of, known_at)
     if found is None:
-        rows = tables.read("snapshots").orderBy("as_of", "known_at").select("as_of", F.col("known_at").cast("string"))
-        known = [f"{row.as_of} (known at {row.known_at})" for row in rows.collect()]
+        known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in visible_snapshots(tables)]
         raise SnapshotError(f"no snapshot of {as_of} known at {known_at:%Y-%m-%d %H:%M}; available: {known}")
     return found
+
+
+def visible_snapshots(tables: Tables) -> list[Snapshot]:
+    """All rows of ``snapshots``, in the order of as_of and known_at.
+
+    Raises:
+        TableError: there is no such table yet.
+    """
+    # As a number: Spark gives times in the zone of the driver's process.
+    frame = tables.read("snapshots", made_by="aggregate").withColumn("known_at", F.unix_micros("known_at"))
+    rows = [row.asDict() for row in frame.select(*Snapshot.__dataclass_fields__).collect()]
+    snapshots = [Snapshot(**{**row, "known_at": _EPOCH + timedelta(microseconds=row["known_at"])}) for row in rows]
+    return sorted(snapshots, key=lambda s: (s.as_of, s.known_at))
+
+
+def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -> list[Snapshot]:
+    """The visible snapshots that these landings (ISO dates; another name is the whole log), just ingested, may change.
+
+    A landing counts for a snapshot when it came before ``known_at``, and not before the longest window began.
+    """
+    if not tables.exists("snapshots"):
+        return []
+    window = timedelta(days=config.aggregates.windows[-1])
+
+    def reaches(landing: str, snapshot: Snapshot) -> bool:
+        if not _is_day(landing):
+            return True
+        day = date.fromisoformat(landing)
+        return windows.known_at(day, 0) < snapshot.known_at and day >= snapshot.as_of - window
+
+    return [s for s in visible_snapshots(tables) if any(reaches(landing, s) for landing in landings)]
+
+
+def _is_day(landing: str) -> bool:
+    try:
+        return bool(date.fromisoformat(landing))
+    except ValueError:
+        return False
 
 
 def checksum(frame: DataFrame) -> str:
@@ -139,16 +186,11 @@ def _aggregates(
     events = windows.snapshot_events(tables.read("events", made_by="ingest"), as_of, known_at, manifest.windows[-1])
     encoded = encode(events, vocabulary, manifest.categorical)
     users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)) if config.aggregates.users else None
-    return windows.aggregate(encoded, manifest, as_of, users)
+    return windows.aggregate(encoded, manifest, vocabulary.sizes, as_of, users)
 
 
 def _visible(tables: Tables, as_of: date, known_at: datetime) -> Snapshot | None:
-    table = tables.read("snapshots", made_by="aggregate")
-    row = table.where((F.col("as_of") == F.lit(as_of)) & (F.col("known_at") == F.lit(known_at))).first()
-    if row is None:
-        return None
-    # Spark gives times in the zone of the driver's process; the one asked for is the one found.
-    return Snapshot(**{name: row[name] for name in Snapshot.__dataclass_fields__} | {"known_at": known_at})
+    return next((s for s in visible_snapshots(tables) if (s.as_of, s.known_at) == (as_of, known_at)), None)
 
 
 def _same_content(tables: Tables, made: Snapshot) -> Snapshot | None:

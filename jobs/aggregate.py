@@ -19,6 +19,12 @@ def options(parser: ArgumentParser) -> None:
         "--as-of", nargs="+", type=cli.day, metavar="DATE", help="default: every date the config trains or scores on"
     )
     parser.add_argument(
+        "--known-at",
+        type=cli.moment,
+        metavar="TIME",
+        help="count what had landed before this (UTC); default: as_of midnight + aggregates.delay_days",
+    )
+    parser.add_argument(
         "--vocabulary",
         type=vocabulary_version,
         metavar="VERSION",
@@ -39,7 +45,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
         raise ConfigError("no as-of date: give --as-of DATE, or training.as_of and scoring.as_of in the config")
     vocabulary = chosen_vocabulary(tables, config, args.vocabulary)
     for as_of in dates:
-        snapshot = aggregate_snapshot(tables, config, as_of, run, vocabulary)
+        snapshot = aggregate_snapshot(tables, config, as_of, run, vocabulary, args.known_at)
         run.inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
         run.outputs[str(as_of)] = snapshot.path
         run.counts[f"rows {as_of}"] = snapshot.rows

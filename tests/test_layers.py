@@ -23,6 +23,7 @@ NEUTRAL = {
     "synthetic",
     "features.exact",
     "features.kernel",
+    "features.packing",
     "evaluate.bootstrap",
     "evaluate.report",
     "evaluate.__init__",

@@ -85,12 +85,10 @@ def options(raw: Path, root: Path, *more: str) -> list[str]:
     return ["--config", "conf/demo.yaml", *overrides(raw, root, *more)]
 
 
-@pytest.mark.parametrize(("moment", "table"), [("before", "events"), ("before", "models")])
-def test_a_pipeline_killed_at_a_commit_and_run_again_ends_in_the_same_tables(
-    moment: str, table: str, whole: tuple[Tables, Config], raw: Path, tmp_path: Path
-) -> None:
+def kill(moment: str, table: str, raw: Path, root: Path) -> None:
+    """Run the pipeline until it is killed right before or after its first commit to the table."""
     killed = subprocess.run(
-        [sys.executable, "-m", "tests.killed", moment, table, *options(raw, tmp_path)],
+        [sys.executable, "-m", "tests.killed", moment, table, *options(raw, root)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -98,6 +96,13 @@ def test_a_pipeline_killed_at_a_commit_and_run_again_ends_in_the_same_tables(
         start_new_session=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+
+
+def test_a_pipeline_killed_at_two_commits_and_run_again_ends_in_the_same_tables(
+    whole: tuple[Tables, Config], raw: Path, tmp_path: Path
+) -> None:
+    kill("before", "events", raw, tmp_path)
+    kill("before", "models", raw, tmp_path)
     tables, _ = whole
     again, _ = run_pipeline(tables.spark, raw, tmp_path)
     assert_same_content(content(again), content(tables))

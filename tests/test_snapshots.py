@@ -13,7 +13,7 @@ from gur_spark import schema, storage
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot, aggregate_snapshot, checksum, find_snapshot, manifest_of
+from gur_spark.snapshots import Snapshot, aggregate_snapshot, checksum, find_snapshot, manifest_of, stale_snapshots
 from gur_spark.tables import Tables
 from tests.oracles import DAY_US, aggregate_rows, same_rows
 
@@ -114,6 +114,36 @@ def test_a_delay_lets_late_landings_in(tables: Tables, make_config: Any) -> None
     late = event(4, timedelta(days=2), "c", 5, landed=AS_OF)
     made = snapshot(tables, config, [late])
     assert (made.rows, made.known_at) == (1, MIDNIGHT + timedelta(days=1))
+
+
+def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, config: Any) -> None:
+    as_it_was = log()
+    first = snapshot(tables, config, as_it_was)
+    late = event(1, timedelta(days=2), "a", 5, landed=date(2024, 7, 3))
+    write(tables, [*as_it_was, late])
+    assert aggregate_snapshot(tables, config, AS_OF, new_run()) == first
+    later = aggregate_snapshot(tables, config, AS_OF, new_run(), known_at=MIDNIGHT + timedelta(days=3))
+    assert later.checksum != first.checksum
+    assert later.checksum == snapshot(tables, config, [*as_it_was, event(1, timedelta(days=2), "a", 5)]).checksum
+    assert find_snapshot(tables, config, AS_OF, later.known_at) == later
+    assert tables.read("snapshots").count() == 2
+
+
+def test_landings_that_come_later_make_the_snapshots_they_reach_stale(tables: Tables, config: Any) -> None:
+    assert stale_snapshots(tables, config, ["2024-06-20"]) == []
+    write(tables, log())
+    fit_vocabulary(tables, config, new_run())
+    for day in (date(2024, 2, 1), date(2024, 6, 1), AS_OF):
+        aggregate_snapshot(tables, config, day, new_run())
+
+    def stale(*landings: str) -> list[str]:
+        return [str(s.as_of) for s in stale_snapshots(tables, config, landings)]
+
+    assert stale("2024-06-20") == ["2024-07-01"]
+    assert stale("2024-05-31") == ["2024-06-01", "2024-07-01"]
+    assert stale("2024-07-01") == []  # landed at known_at, not before
+    assert stale("2023-12-31") == ["2024-02-01", "2024-06-01"]  # before the window of the last began
+    assert stale("bulk") == ["2024-02-01", "2024-06-01", "2024-07-01"]
 
 
 def test_both_edges_of_a_window_are_half_open(tables: Tables, config: Any) -> None:

@@ -1,0 +1,247 @@
+"""The events behind one number of a snapshot, and the number once more in plain Python.
+
+For the analyst who does not believe a value: nothing here is shared with the kernel that made it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from gur_spark.config import Config
+from gur_spark.errors import SnapshotError, nearest
+from gur_spark.events.vocabulary import encode, read_vocabulary
+from gur_spark.features.windows import snapshot_events
+from gur_spark.schema import Column, Manifest
+from gur_spark.snapshots import Snapshot, find_snapshot
+from gur_spark.tables import Tables
+
+DAY_US = 86_400_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event of the feature's window."""
+
+    time: datetime
+    """UTC."""
+    landed_on: date
+    value: Any
+    """Of the feature's field: a number in its unit, or a category's text; None for activity."""
+    id: int | None = None
+    """Vocabulary id of a category."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One value of one user in one snapshot."""
+
+    user_id: Any
+    as_of: date
+    known_at: datetime
+    feature: Column
+    stored: Any
+    """What the snapshot says."""
+    recomputed: Any
+    """What the events table says now, in exact arithmetic, rounded once."""
+    agrees: bool
+    count: int
+    """Events in the feature's window."""
+    events: Sequence[Event]
+    """The first of them, in order of time."""
+
+    def __str__(self) -> str:
+        window = self.feature.window_days or 0
+        start = self.as_of - timedelta(days=window)
+        lines = [
+            f"{self.feature.name} of user {self.user_id!r} at {self.as_of}: {self.feature.meaning}",
+            f"  window      {start} <= event_time < {self.as_of} (UTC), landed before {self.known_at:%Y-%m-%d %H:%M}",
+            f"  stored      {self.stored}   {self.feature.unit}",
+            f"  recomputed  {self.recomputed}   from {self.count:,} events",
+            f"  {'equal' if self.agrees else _DIFFERENT}",
+        ]
+        lines += [f"    {_line(event)}" for event in self.events]
+        if self.count > len(self.events):
+            lines.append(f"    ... and {self.count - len(self.events):,} more")
+        return "\n".join(lines)
+
+
+_DIFFERENT = (
+    "DIFFERENT: events that landed after the snapshot was made, or a landing delivered again; aggregate it again"
+)
+
+
+def explain(
+    spark: SparkSession,
+    config: Config,
+    user_id: Any,
+    as_of: date,
+    feature: str,
+    limit: int = 100,
+    known_at: datetime | None = None,
+) -> Explanation:
+    """Say where the value of ``feature`` (a column of the aggregates) of a user at a date comes from.
+
+    Args:
+        limit: how many events are listed; all of them are counted.
+        known_at: of the snapshot; default: as_of midnight UTC + ``aggregates.delay_days``.
+
+    Raises:
+        SnapshotError: no snapshot of the date, no such column, or no row of the user.
+    """
+    tables = Tables.of(spark, config)
+    snapshot = find_snapshot(tables, config, as_of, known_at)
+    manifest = snapshot.manifest()
+    column = _column(manifest, feature)
+    stored = _stored(spark, snapshot, user_id, feature)
+    recount = Recount(window_us=(column.window_days or 0) * DAY_US)
+    step = next((f.step for f in manifest.numeric if f.name == column.field), None)
+    listed: list[Event] = []
+    for row in _events(tables, snapshot, manifest, column, user_id).toLocalIterator():
+        age_us = _micros(as_of) - row.time_us
+        if recount.add(age_us, row.value) and len(listed) < limit:
+            listed.append(_event(row, step))
+    recomputed = recount.value(column.statistic, Fraction(step or 1))
+    return Explanation(
+        user_id=user_id,
+        as_of=as_of,
+        known_at=snapshot.known_at,
+        feature=column,
+        stored=stored,
+        recomputed=recomputed,
+        agrees=_same(stored, recomputed),
+        count=recount.events,
+        events=listed,
+    )
+
+
+@dataclass
+class Recount:
+    """One user's events, taken one at a time; memory grows with different days and ids, not with events."""
+
+    window_us: int
+    events: int = 0
+    days: set[int] = field(default_factory=set)
+    first_us: int | None = None
+    last_us: int | None = None
+    ids: set[int] = field(default_factory=set)
+    """Of the longest window."""
+    histogram: Counter[int] = field(default_factory=Counter)
+    """Of the feature's window: events per category id, or per number."""
+    values: int = 0
+    total: int = 0
+    squares: int = 0
+    least: int | None = None
+    greatest: int | None = None
+
+    def add(self, age_us: int, value: int | None) -> bool:
+        """Take an event of the longest window; returns whether it is in the feature's own."""
+        if value is not None:
+            self.ids.add(value)
+        if age_us > self.window_us:
+            return False
+        self.events += 1
+        self.days.add((age_us - 1) // DAY_US)
+        self.last_us = age_us if self.last_us is None else min(self.last_us, age_us)
+        self.first_us = age_us if self.first_us is None else max(self.first_us, age_us)
+        if value is not None:
+            self.histogram[value] += 1
+            self.values += 1
+            self.total += value
+            self.squares += value * value
+            self.least = value if self.least is None else min(self.least, value)
+            self.greatest = value if self.greatest is None else max(self.greatest, value)
+        return True
+
+    def value(self, statistic: str, step: Fraction) -> Any:
+        """The statistic of the manifest's name, in units; None where the manifest says null."""
+        match statistic:
+            case "events":
+                return self.events
+            case "active_days":
+                return len(self.days)
+            case "recency":
+                return None if self.last_us is None else self.last_us / DAY_US
+            case "tenure":
+                return None if self.first_us is None else self.first_us / DAY_US
+            case "distinct":
+                return len(self.histogram)
+            case "ids":
+                return sorted(self.ids)
+            case "histogram":
+                return [self.histogram[i] for i in sorted(self.ids)]
+        return self._number(statistic, step)
+
+    def _number(self, statistic: str, step: Fraction) -> Any:
+        n, total = self.values, self.total
+        if statistic == "count":
+            return n
+        if statistic == "sum":
+            return float(total * step)
+        if not n:
+            return None
+        exact = {"mean": Fraction(total, n), "min": Fraction(self.least or 0), "max": Fraction(self.greatest or 0)}
+        if statistic == "std":
+            return math.sqrt(Fraction(self.squares, n) - exact["mean"] ** 2) * float(step)
+        return float(exact[statistic] * step)
+
+
+def _column(manifest: Manifest, feature: str) -> Column:
+    known = {column.name: column for column in manifest.columns if column.statistic != "key"}
+    if feature not in known:
+        raise SnapshotError(f"no feature '{feature}'{nearest(feature, list(known))}; available: {list(known)}")
+    return known[feature]
+
+
+def _stored(spark: SparkSession, snapshot: Snapshot, user_id: Any, feature: str) -> Any:
+    row = spark.read.parquet(snapshot.data).where(F.col("user_id") == F.lit(user_id)).select(feature).first()
+    if row is None:
+        raise SnapshotError(f"user {user_id!r} has no row in the snapshot of {snapshot.as_of}")
+    return row[0]
+
+
+def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Column, user_id: Any) -> DataFrame:
+    """The user's events of the longest window: time_us, landed_on, value (steps or id) and its text."""
+    events = tables.read("events").where(F.col("user_id") == F.lit(user_id))
+    events = snapshot_events(events, snapshot.as_of, snapshot.known_at, manifest.windows[-1])
+    name = column.field
+    text = F.lit(None).cast("string") if name is None else F.col(name).cast("string")
+    value = F.lit(None).cast("bigint") if name is None else F.col(name)
+    events = events.withColumn("text", text)
+    if name in manifest.categorical:
+        events = encode(events, read_vocabulary(tables, snapshot.vocabulary_version), [str(name)])
+    kept = events.select(F.unix_micros("event_time").alias("time_us"), "landed_on", value.alias("value"), "text")
+    return kept.orderBy("time_us", "landed_on", "value")
+
+
+def _event(row: Any, step: Any) -> Event:
+    time = _EPOCH + timedelta(microseconds=row.time_us)
+    if row.value is None:
+        return Event(time=time, landed_on=row.landed_on, value=None)
+    if step is None:
+        return Event(time=time, landed_on=row.landed_on, value=row.text, id=row.value)
+    return Event(time=time, landed_on=row.landed_on, value=row.value * step)
+
+
+def _line(event: Event) -> str:
+    value = "" if event.value is None and event.id is None else f"  {event.value}"
+    known_as = "" if event.id is None else f"  (id {event.id})"
+    return f"{event.time:%Y-%m-%d %H:%M:%S}  landed {event.landed_on}{value}{known_as}"
+
+
+def _micros(day: date) -> int:
+    return (day - date(1970, 1, 1)).days * DAY_US
+
+
+def _same(stored: Any, recomputed: Any) -> bool:
+    """Counts, lists and nulls exactly; the kernel's divided numbers to the last places of a double."""
+    if isinstance(stored, float) and isinstance(recomputed, float):
+        return math.isclose(stored, recomputed, rel_tol=1e-12, abs_tol=1e-300)
+    return bool(stored == recomputed)

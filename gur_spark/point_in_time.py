@@ -1,0 +1,170 @@
+"""Labels joined with what was known about their users when they arose: training sets without a look ahead."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import reduce
+from typing import Literal
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import DateType, TimestampType
+
+from gur_spark.config import Config
+from gur_spark.errors import SnapshotError, TableError
+from gur_spark.features.windows import known_at
+from gur_spark.model_versions import find_model
+from gur_spark.publishing import published
+from gur_spark.schema import SQL_USER_ID
+from gur_spark.snapshots import manifest_of, visible_snapshots
+from gur_spark.tables import Tables
+
+Features = Literal["aggregates", "embeddings"]
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Features of users at several dates: ``frame`` has user_id, as_of and ``columns``."""
+
+    dates: frozenset[date]
+    columns: tuple[str, ...]
+    frame: DataFrame
+
+
+def training_set(
+    spark: SparkSession,
+    config: Config,
+    labels: DataFrame,
+    *,
+    max_age_days: int,
+    features: Sequence[Features] = ("aggregates",),
+    version: str | None = None,
+    label_time: str = "label_time",
+) -> DataFrame:
+    """Attach to every label the newest features that were known at its time.
+
+    A snapshot is known from its ``known_at`` on (as_of midnight UTC + ``aggregates.delay_days``). Labels are neither
+    lost nor doubled: one without features keeps its row, with nulls.
+
+    Args:
+        labels: ``user_id``, ``label_time`` (TIMESTAMP, or DATE for its midnight UTC) and any other columns.
+        max_age_days: features older than this (from as_of to the label) are not attached.
+        features: ``aggregates``, ``embeddings`` or both, then of one date.
+        version: model version of the embeddings, whose vocabulary the aggregates must have; default: the published
+            one, the newest before the first publish.
+        label_time: name of the labels' time column.
+
+    Returns:
+        The labels' columns; ``as_of``, null where no date is young enough; ``found``, whether the user has features at
+        that date; the manifest's feature columns; ``model_version`` and ``embedding``.
+
+    Raises:
+        TableError: a column of the labels is missing, has another type, or the name of a feature.
+        SnapshotError: there is no snapshot, or no embeddings of the version.
+    """
+    tables = Tables.of(spark, config)
+    sources = [_SOURCES[name](tables, config, version) for name in dict.fromkeys(features)]
+    if not sources:
+        raise TableError("features: expected 'aggregates', 'embeddings' or both, got none")
+    dates = frozenset.intersection(*[source.dates for source in sources])
+    if not dates:
+        raise SnapshotError(f"no date has both; {_ranges(dict(zip(features, sources, strict=False)))}")
+    _check_labels(labels, config, label_time, [name for source in sources for name in source.columns])
+    dated = labels.withColumn("as_of", _newest_known(_micros(labels, label_time), dates, config, max_age_days))
+    features_of_date = reduce(lambda a, b: a.join(b, ["user_id", "as_of"], "inner"), [s.frame for s in sources])
+    # A user's row is there or not, whatever is null in it.
+    found = features_of_date.withColumn("found", F.lit(True))
+    joined = dated.join(found, ["user_id", "as_of"], "left").withColumn("found", F.col("found").isNotNull())
+    return joined.select(*labels.columns, "as_of", "found", *[name for source in sources for name in source.columns])
+
+
+def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
+    manifest = manifest_of(config)
+    vocabulary = _vocabulary(tables, config, version)
+    usable = [
+        s
+        for s in visible_snapshots(tables)
+        if s.known_at == known_at(s.as_of, config.aggregates.delay_days)
+        and s.manifest_hash == manifest.hash
+        and vocabulary in (None, s.vocabulary_hash)
+    ]
+    if not usable:
+        there = sorted({f"{s.as_of} (manifest {s.manifest_hash})" for s in visible_snapshots(tables)})
+        raise SnapshotError(
+            f"no snapshot of manifest {manifest.hash} and vocabulary {vocabulary or 'of any version'}; "
+            f"available: {there}; run the aggregate job"
+        )
+    newest = max(usable, key=lambda s: (s.vocabulary_version, s.as_of)).vocabulary_hash
+    chosen = [s for s in usable if s.vocabulary_hash == newest]
+    return _Source(
+        dates=frozenset(s.as_of for s in chosen),
+        columns=tuple(c.name for c in manifest.columns if c.statistic != "key"),
+        frame=tables.spark.read.parquet(*[s.data for s in chosen]),
+    )
+
+
+def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
+    model = find_model(tables, config, version).model_version
+    rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
+    dates = frozenset(row.as_of for row in rows.select("as_of").distinct().collect())
+    if not dates:
+        raise SnapshotError(f"no embeddings of {model}; run the score job")
+    return _Source(
+        dates=dates,
+        columns=("model_version", "embedding"),
+        frame=rows.select("user_id", "as_of", "model_version", "embedding"),
+    )
+
+
+_SOURCES = {"aggregates": _aggregates, "embeddings": _embeddings}
+
+
+def _vocabulary(tables: Tables, config: Config, version: str | None) -> str | None:
+    """Hash of the vocabulary the model was trained with; None, for the newest, before the first publish."""
+    if version is None and published(tables, config) is None:
+        return None
+    return find_model(tables, config, version).vocabulary_hash
+
+
+def _newest_known(label_us: Column, dates: Collection[date], config: Config, max_age_days: int) -> Column:
+    """The newest date that was known at the label's time and is young enough, by comparing with each: no join."""
+    known = F.array(*[F.lit(day) for day in sorted(dates)])
+
+    def usable(day: Column) -> Column:
+        start_us = F.unix_date(day).cast("BIGINT") * DAY_US
+        delay_us = config.aggregates.delay_days * DAY_US
+        return (start_us + delay_us <= label_us) & (label_us - start_us <= max_age_days * DAY_US)
+
+    return F.array_max(F.filter(known, usable))
+
+
+def _micros(labels: DataFrame, label_time: str) -> Column:
+    """The labels' time in microseconds since 1970, whatever the session's time zone."""
+    time = F.col(label_time)
+    if isinstance(labels.schema[label_time].dataType, DateType):
+        return F.unix_date(time).cast("BIGINT") * DAY_US
+    return F.unix_micros(time)
+
+
+def _check_labels(labels: DataFrame, config: Config, label_time: str, added: Collection[str]) -> None:
+    for name in ("user_id", label_time):
+        if name not in labels.columns:
+            raise TableError(f"labels have no column '{name}'; available: {labels.columns}")
+    taken = sorted({"as_of", "found", *added} & set(labels.columns) - {"user_id"})
+    if taken:
+        raise TableError(f"labels have columns that the training set adds: {taken}; rename them")
+    if len(set(labels.columns)) != len(labels.columns):
+        raise TableError(f"labels have a column twice: {labels.columns}")
+    expected = SQL_USER_ID[config.fields.user_id.type].lower()
+    user = labels.schema["user_id"].dataType.simpleString()
+    if user != expected:
+        raise TableError(f"labels: user_id is {user}, expected {expected} as in the events")
+    time = labels.schema[label_time].dataType
+    if not isinstance(time, (DateType, TimestampType)):
+        raise TableError(f"labels: {label_time} is {time.simpleString()}, expected timestamp or date")
+
+
+def _ranges(sources: Mapping[str, _Source]) -> str:
+    return "; ".join(f"{name}: {sorted(map(str, source.dates))}" for name, source in sources.items())

@@ -1,0 +1,69 @@
+"""An explanation: the events behind a number, the number once more, and a clear word when they differ."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gur_spark import explain
+from gur_spark.errors import SnapshotError
+from gur_spark.snapshots import manifest_of
+from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, snapshot, write
+
+
+@pytest.fixture
+def config(make_config: Any) -> Any:
+    return make_config({"vocabulary": {"min_count": 1}})
+
+
+def test_every_feature_of_a_user_is_recomputed_to_what_is_stored(tables: Any, config: Any) -> None:
+    snapshot(tables, config, log(users=3, events=60))
+    for column in manifest_of(config).columns:
+        if column.statistic == "key":
+            continue
+        made = explain(tables.spark, config, 1, AS_OF, column.name)
+        assert made.agrees, f"{column.name}: stored {made.stored}, recomputed {made.recomputed}"
+        assert type(made.recomputed) is type(made.stored)
+
+
+def test_the_events_of_the_window_are_listed_in_order_with_their_values(tables: Any, config: Any) -> None:
+    events = [
+        event(1, timedelta(days=2), "b", 250),
+        event(1, timedelta(days=7), "a", None),
+        event(1, timedelta(days=7, microseconds=1), "a", 10**6),
+        event(1, timedelta(0), "future", 1),
+        event(2, timedelta(days=1), "a", 1),
+    ]
+    snapshot(tables, config, events)
+    amounts = explain(tables.spark, config, 1, AS_OF, "amount_sum_7d")
+    assert (amounts.stored, amounts.recomputed, amounts.count) == (2.5, 2.5, 2)
+    assert [(e.time, e.value) for e in amounts.events] == [
+        (MIDNIGHT - timedelta(days=7), None),
+        (MIDNIGHT - timedelta(days=2), 2.5),
+    ]
+    categories = explain(tables.spark, config, 1, AS_OF, "mcc_distinct_180d", limit=1)
+    assert (categories.stored, categories.count, [e.value for e in categories.events]) == (2, 3, ["a"])
+    text = str(categories)
+    assert "mcc_distinct_180d of user 1 at 2024-07-01: different mcc ids in the 180 days before as_of" in text
+    assert "... and 2 more" in text
+    assert "equal" in text
+
+
+def test_a_value_that_later_landings_made_old_is_said_to_differ(tables: Any, config: Any) -> None:
+    events = log(users=3, events=60)
+    snapshot(tables, config, events)
+    write(tables, [*events, event(1, timedelta(hours=30), "a", 5)])
+    made = explain(tables.spark, config, 1, AS_OF, "events_7d")
+    assert not made.agrees
+    assert made.recomputed == made.stored + 1
+    assert "DIFFERENT" in str(made)
+
+
+def test_what_is_not_there_is_said_with_what_is(tables: Any, config: Any) -> None:
+    snapshot(tables, config, log(users=3, events=60))
+    with pytest.raises(SnapshotError, match=r"no feature 'amount_sum_8d'; did you mean 'amount_sum_\d+d'"):
+        explain(tables.spark, config, 1, AS_OF, "amount_sum_8d")
+    with pytest.raises(SnapshotError, match="user 99 has no row in the snapshot of 2024-07-01"):
+        explain(tables.spark, config, 99, AS_OF, "events_7d")
+    with pytest.raises(SnapshotError, match="no snapshot of 2024-06-30"):
+        explain(tables.spark, config, 1, AS_OF - timedelta(days=1), "events_7d")
