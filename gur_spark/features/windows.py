@@ -24,11 +24,10 @@ def known_at(as_of: date, delay_days: int) -> datetime:
 def snapshot_events(events: DataFrame, as_of: date, known_at: datetime, longest_window: int) -> DataFrame:
     """``S(as_of, known_at, w)``: events of the window that had landed before ``known_at``."""
     start, end = _midnight(as_of - timedelta(days=longest_window)), _midnight(as_of)
-    landed = F.col("landed_on").cast("timestamp")
+    # A landing counts from its midnight on; compared as a date, Parquet can skip by it.
+    last_landing = (known_at - timedelta(microseconds=1)).date()
     return events.where(
-        (F.col("event_time") >= start)
-        & (F.col("event_time") < end)
-        & (landed < F.lit(_text(known_at)).cast("timestamp"))
+        (F.col("event_time") >= start) & (F.col("event_time") < end) & (F.col("landed_on") <= F.lit(last_landing))
     )
 
 
@@ -80,6 +79,3 @@ def output_schema(manifest: Manifest) -> str:
 def _midnight(day: date) -> Column:
     return F.lit(f"{day} 00:00:00+00:00").cast("timestamp")
 
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(sep=" ")
