@@ -21,12 +21,13 @@ help: ## Show this help
 
 setup: $(READY) ## Make the virtual environment .venv and fetch Delta's jars, once
 
+# Bytecode is compiled here once: where Python may not write it, each process (Spark starts many) would do it again.
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found: install one, or name it with PYTHON=..."; exit 1; }
 	@{ test -n "$$JAVA_HOME" || command -v java >/dev/null; } || \
 		{ echo "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless) or set JAVA_HOME"; exit 1; }
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	$(BIN)/python -m gur_spark.session
 	@touch $@
