@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from omegaconf import OmegaConf
 from pyarrow import csv
 
-from gur_spark.config import Config, load_config
+from gur_spark.config import Config
+from gur_spark.config_file import load_config
 from gur_spark.events.ingest import ingest
 from gur_spark.runs import record
 from gur_spark.session import build_session

@@ -28,7 +28,8 @@ import torch
 from benchmarks.training import SIZES, make_snapshot
 from gur_spark import registry, storage
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Spark, load_config
+from gur_spark.config import Spark
+from gur_spark.config_file import load_config
 from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest

@@ -13,7 +13,7 @@ __all__ = ["explain", "load_config", "read_embeddings", "training_set"]
 
 _PUBLIC = {
     "explain": "gur_spark.explanation",
-    "load_config": "gur_spark.config",
+    "load_config": "gur_spark.config_file",
     "read_embeddings": "gur_spark.publishing",
     "training_set": "gur_spark.point_in_time",
 }

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from gur_spark.config import Config, load_config, to_yaml
+from gur_spark.config import Config
+from gur_spark.config_file import load_config, to_yaml
 from gur_spark.errors import GurError
 
 if TYPE_CHECKING:
@@ -56,9 +57,14 @@ def main(
     stage: Stage,
     argv: Sequence[str] | None = None,
     options: Options | None = None,
+    check: Callable[[Config], None] | None = None,
     recorded: bool = True,
 ) -> int:
-    """Run one job; returns its exit code. One that only reads leaves no row in ``runs``: not ``recorded``."""
+    """Run one job; returns its exit code.
+
+    ``check`` refuses, before Spark starts, a configuration that the job cannot use. A job that only reads leaves no row
+    in ``runs``: not ``recorded``.
+    """
     arguments = parser(job, description)
     if options:
         options(arguments)
@@ -73,6 +79,8 @@ def main(
         if args.print_config:
             print(to_yaml(config), end="")
             return 0
+        if check:
+            check(config)
         _run(job, config, args, stage, recorded)
     except GurError as error:
         print(f"{job}: {error}", file=sys.stderr)

@@ -1,25 +1,17 @@
-"""One YAML file describes a pipeline; this module reads and checks it.
+"""What a pipeline's configuration may say, as frozen models; ``config_file`` reads one.
 
-``conf/base.yaml``, the given file and ``a.b=c`` overrides are merged in that order
-(OmegaConf), then checked by the frozen models below. Nothing here starts Spark or torch.
+Nothing here starts Spark or torch.
 """
 
 import re
-from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from functools import reduce
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from yaml import YAMLError  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from gur_spark.errors import ConfigError, nearest
+from gur_spark.errors import nearest
 from gur_spark.schema import aggregate_names
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower_snake_case name")]
@@ -363,92 +355,3 @@ class Config(Section):
             if names.count(name) > 1:
                 raise ValueError(f"two aggregate columns would be named '{name}'; rename a field")
         return self
-
-
-def base_file() -> Path:
-    """``conf/base.yaml`` of the checkout, or its copy inside an installed wheel."""
-    packaged = Path(__file__).with_name("base.yaml")
-    return packaged if packaged.exists() else Path(__file__).parents[1] / "conf" / "base.yaml"
-
-
-def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Merge base, ``file`` and ``a.b=c`` overrides, and check the result.
-
-    Raises:
-        ConfigError: naming the key's path, what was expected, what came and the nearest known name.
-    """
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"override '{override}': expected key.path=value")
-    layers = [_read(base_file()), _read(Path(file))]
-    try:
-        # An override meant for a key given with no value (`~`) must still find its section.
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
-        merged = OmegaConf.to_container(reduce(_merge, layers), resolve=True)
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(f"{file}: {error}") from error
-    return check(merged, str(file))
-
-
-def check(values: Any, origin: str) -> Config:
-    """Check merged values; ``origin`` names their file in messages."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        lines = [_explain(details) for details in error.errors()]
-        raise ConfigError(f"{origin} is not a valid configuration:\n  " + "\n  ".join(lines)) from error
-
-
-def to_yaml(config: Config) -> str:
-    """The merged configuration as YAML, as ``--print-config`` shows it."""
-    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json", by_alias=True)))
-
-
-def _merge(left: DictConfig, right: DictConfig) -> DictConfig:
-    merged = OmegaConf.merge(left, right)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def _read(file: Path) -> DictConfig:
-    try:
-        loaded = OmegaConf.load(file)
-    except FileNotFoundError as error:
-        near = nearest(file.name, [p.name for p in file.parent.glob("*.yaml")]) if file.parent.is_dir() else ""
-        raise ConfigError(f"configuration file '{file}' does not exist{near}") from error
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"configuration file '{file}' cannot be read: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"configuration file '{file}': expected a mapping of keys, got a {type(loaded).__name__}")
-    return loaded
-
-
-def _explain(details: Any) -> str:
-    location = [str(part) for part in details["loc"]]
-    path = ".".join(location) or "(whole file)"
-    if details["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        return f"{path}: unknown key; expected one of {known}{nearest(location[-1], known)}"
-    if details["type"] == "missing":
-        return f"{path}: required, and not given"
-    message = details["msg"].removeprefix("Value error, ")
-    given = details["input"]
-    return f"{path}: {message}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
-
-
-def _known_keys(location: list[str]) -> list[str]:
-    """Keys that are known at a place of the configuration, by walking the models' fields."""
-    model: Any = Config
-    for part in location:
-        if part.isdigit():
-            continue
-        fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
-        model = _section(fields[part])
-    return [f.alias or name for name, f in model.model_fields.items()]
-
-
-def _section(annotation: Any) -> Any:
-    """The model inside ``list[Model]`` or ``Model | None``."""
-    if get_origin(annotation) in (list, UnionType):
-        return next(_section(a) for a in get_args(annotation) if a is not type(None))
-    return annotation

@@ -34,7 +34,7 @@ def spark() -> Iterator[Any]:
     """A local session as the jobs get it."""
     from omegaconf import OmegaConf
 
-    from gur_spark.config import base_file, check
+    from gur_spark.config_file import base_file, check
     from gur_spark.session import build_session
 
     values = OmegaConf.merge(OmegaConf.load(base_file()), BASE, {"tables": {"root": "unused"}})
@@ -46,7 +46,7 @@ def spark() -> Iterator[Any]:
 @pytest.fixture
 def make_config(tmp_path: Path) -> Any:
     """``make_config({"aggregates": {"windows": [1]}})``: a checked config over a fresh ``tables.root``."""
-    from gur_spark.config import load_config
+    from gur_spark.config_file import load_config
 
     def make(changes: dict[str, Any] | None = None, *overrides: str) -> Any:
         from omegaconf import OmegaConf

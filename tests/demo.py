@@ -4,7 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from gur_spark.config import Config, load_config
+from gur_spark.config import Config
+from gur_spark.config_file import load_config
 from gur_spark.runs import record
 from gur_spark.tables import Tables
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark import cli
-from gur_spark.config import base_file, check, load_config, to_yaml
+from gur_spark.config_file import base_file, check, load_config, to_yaml
 from gur_spark.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -179,3 +179,16 @@ def test_a_wrong_configuration_ends_with_code_2_before_spark_is_imported(minimal
 
 def _never(*_):
     raise AssertionError("the stage must not run")
+
+
+def test_a_pipeline_without_dates_is_refused_before_spark_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gur_spark import session
+    from jobs import pipeline
+
+    monkeypatch.setattr(session, "build_session", _never)
+    file = tmp_path / "shop.yaml"
+    file.write_text(MINIMAL)
+    assert pipeline.main(["--config", str(file), f"tables.root={tmp_path}", "scoring.as_of=[2024-01-31]"]) == 2
+    assert "training.as_of: the pipeline needs at least one date" in capsys.readouterr().err

@@ -16,6 +16,7 @@ NEUTRAL = {
     "__init__",
     "cli",
     "config",
+    "config_file",
     "errors",
     "schema",
     "splits",

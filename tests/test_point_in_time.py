@@ -27,7 +27,7 @@ def make(root: Any, **aggregates: Any) -> Any:
     """A config over this folder."""
     from omegaconf import OmegaConf
 
-    from gur_spark.config import base_file, check
+    from gur_spark.config_file import base_file, check
 
     changes = {"tables": {"root": str(root)}, "vocabulary": {"min_count": 1}, "aggregates": aggregates}
     return check(OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(base_file()), BASE, changes)), "test")

@@ -21,17 +21,10 @@ from pyspark.sql import functions as F
 from gur_spark import schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SourceError, TableError
+from gur_spark.events.files import BrokenFile, File, fingerprint, list_files
 from gur_spark.events.parse import check_pattern, parse_rows
 from gur_spark.events.quality import Tally, refuse_bad_rows, tally
-from gur_spark.events.source import (
-    BrokenFile,
-    File,
-    check_columns,
-    fingerprint,
-    list_files,
-    raw_files,
-    raw_table,
-)
+from gur_spark.events.source import check_columns, raw_files, raw_table
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
 

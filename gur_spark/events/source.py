@@ -1,4 +1,4 @@
-"""The raw log as one frame of text: its files, their landings, their header lines, their rows.
+"""The raw log as one frame of text: the header lines of its files, their rows.
 
 A raw frame has one row per raw row: ``source_file``, ``landed_on`` (null in a bulk load), ``raw`` (the row as it
 was delivered), ``problem`` (reason code of a row that cannot be split into columns, else null) and one text column
@@ -8,14 +8,9 @@ per mapped raw column, named by :func:`text`.
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Sequence
 from functools import reduce
-from hashlib import sha256
-from urllib.parse import unquote
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import TimestampType
@@ -23,32 +18,10 @@ from pyspark.sql.types import TimestampType
 from gur_spark import storage
 from gur_spark.config import Config, Source
 from gur_spark.errors import SourceError, nearest
+from gur_spark.events.files import BrokenFile, File, readable_paths
 
 # One job reads the first lines of all files below this size; a larger file gets a job that stops after its first line.
 SMALL_FILE_BYTES = 4_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """One file of the source."""
-
-    path: str
-    uri: str
-    """The path as Spark's ``_metadata.file_path`` writes it."""
-    length: int
-    modified: int | None
-    """None for a file of no bytes."""
-    landing: date | None
-    """None in a bulk load."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BrokenFile:
-    """A file of which no row is used; ``field`` is the raw column it lacks."""
-
-    file: File
-    reason: str
-    field: str | None = None
 
 
 def text(column: str) -> str:
@@ -63,41 +36,6 @@ def text_of(column: str) -> Column:
 def raw_columns(config: Config) -> list[str]:
     """Every raw column that a field or a filter needs, each once."""
     return list(dict.fromkeys([*config.fields.columns(), *(f.column for f in config.filters)]))
-
-
-def list_files(spark: SparkSession, source: Source) -> list[File]:
-    """The files below ``source.path``, by path; hidden ones (``_`` or ``.`` first) are not part of it.
-
-    Raises:
-        SourceError: nothing is there, or a file of a daily layout has no date in its path.
-    """
-    root = storage.absolute(source.path or "")
-    try:
-        listing = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(_escaped(root))
-        # Content is not read: only the columns of the listing are selected.
-        found = listing.select(
-            "path", "_metadata.file_path", "length", F.unix_micros("modificationTime").alias("modified")
-        ).collect()
-        files = {row["path"]: (row["file_path"], row["length"], row["modified"]) for row in found}
-        # A scan leaves out files of no bytes, which the relation knows.
-        for uri in listing.inputFiles():
-            files.setdefault(unquote(uri).replace("file:///", "file:/", 1), (uri, 0, None))
-    except AnalysisException as error:
-        raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
-    if not files:
-        raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
-    return [
-        File(path=path, uri=uri, length=length, modified=modified, landing=_landing(path, root, source))
-        for path, (uri, length, modified) in sorted(files.items())
-    ]
-
-
-def fingerprint(files: Iterable[File], mapping: str) -> str:
-    """16 hex digits that change when a landing's files, or what is made of them, change."""
-    digest = sha256(mapping.encode())
-    for file in sorted(files, key=lambda file: file.path):
-        digest.update(f"\n{file.path} {file.length} {file.modified}".encode())
-    return digest.hexdigest()[:16]
 
 
 def raw_table(spark: SparkSession, config: Config) -> DataFrame:
@@ -126,7 +64,7 @@ def raw_files(spark: SparkSession, config: Config, files: Sequence[File]) -> tup
         return frame, broken + unusable
     if config.source.format == "jsonl":
         return _raw_jsonl(spark, config, files), broken
-    read = spark.read.option("mergeSchema", True).parquet(*_paths(files))
+    read = spark.read.option("mergeSchema", True).parquet(*readable_paths(files))
     return _typed(_with_file(read.withColumn("uri", F.col("_metadata.file_path")), files), config, "the files"), broken
 
 
@@ -243,7 +181,7 @@ def _raw(frame: DataFrame, problem: Column, columns: dict[str, Column]) -> DataF
 def _lines(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
     """One row per line that is not blank: ``uri, raw, valid`` (whether the bytes are text in the encoding)."""
     uri = F.col("_metadata.file_path").alias("uri")
-    lines = spark.read.text(_paths(files)).select(uri, F.col("value").alias("raw"))
+    lines = spark.read.text(readable_paths(files)).select(uri, F.col("value").alias("raw"))
     if source.encoding == "latin-1":
         # Every byte is a latin-1 character.
         decoded = F.decode(F.col("raw").cast("binary"), "ISO-8859-1")
@@ -299,29 +237,6 @@ def _with_file(frame: DataFrame, files: Sequence[File]) -> DataFrame:
     rows = [(file.uri, file.path, file.landing) for file in files]
     known = frame.sparkSession.createDataFrame(rows, "uri STRING, source_file STRING, landed_on DATE")
     return frame.join(F.broadcast(known), "uri", "left")
-
-
-def _landing(path: str, root: str, source: Source) -> date | None:
-    if source.layout == "bulk":
-        return None
-    # Spark writes `file:/a` for `/a`, so the root is looked for without its scheme.
-    below = path.split(re.sub(r"^\w+:/*", "/", root), 1)[-1] or path.rsplit("/", 1)[-1]
-    match = re.search(source.landing_pattern, below)
-    if match is None:
-        raise SourceError(f"'{path}' has no landing date: '{source.landing_pattern}' is not found in '{below}'")
-    try:
-        return date.fromisoformat(match.group(1))
-    except ValueError as error:
-        raise SourceError(f"'{path}': landing date '{match.group(1)}' is no date YYYY-MM-DD or YYYYMMDD") from error
-
-
-def _paths(files: Sequence[File]) -> list[str]:
-    return [_escaped(file.path) for file in files]
-
-
-def _escaped(path: str) -> str:
-    """A path that Spark does not take for a pattern."""
-    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)
 
 
 def _quoted(name: str) -> str:

@@ -78,4 +78,3 @@ def output_schema(manifest: Manifest) -> str:
 
 def _midnight(day: date) -> Column:
     return F.lit(f"{day} 00:00:00+00:00").cast("timestamp")
-

@@ -45,7 +45,7 @@ LOG = [*PAST, *RETURNS, event(500, 6.5)]
 def config(tmp_path_factory: Any) -> Any:
     from omegaconf import OmegaConf
 
-    from gur_spark.config import base_file, check
+    from gur_spark.config_file import base_file, check
     from tests.conftest import BASE
 
     folder = tmp_path_factory.mktemp("evaluate")

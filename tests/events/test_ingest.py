@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gur_spark.config import Config, load_config
+from gur_spark.config import Config
+from gur_spark.config_file import load_config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
 from gur_spark.events import ingest as module
 from gur_spark.events.ingest import ingest
