@@ -4,6 +4,7 @@ Local paths and URIs (``s3://``, ``gs://``, ``abfss://``, ``hdfs://``, ``file:``
 neither Spark nor torch: both sides read manifests and artefacts through here.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pyarrow import fs
@@ -60,6 +61,21 @@ def remove_folder(path: str) -> None:
     filesystem, inner = open_filesystem(path)
     if filesystem.get_file_info(inner).type == fs.FileType.Directory:
         filesystem.delete_dir(inner)
+
+
+def folders(path: str) -> list[str]:
+    """The folders in a folder, by name; none where there is no such folder."""
+    filesystem, inner = open_filesystem(path)
+    found = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    return sorted(join(path, info.base_name) for info in found if info.type == fs.FileType.Directory)
+
+
+def modified(path: str) -> list[datetime]:
+    """When the folder (where its file system knows) and each file below it was last written, UTC."""
+    filesystem, inner = open_filesystem(path)
+    below = filesystem.get_file_info(fs.FileSelector(inner, recursive=True, allow_not_found=True))
+    times = [info.mtime for info in [filesystem.get_file_info(inner), *below] if info.mtime]
+    return times or [datetime.fromtimestamp(0, UTC)]
 
 
 def _scheme(path: str) -> str:
