@@ -18,12 +18,12 @@ def clean(tables: Tables, before: datetime, dry_run: bool = False) -> list[str]:
 
     Staged rows and checkpoints of runs that ended, aggregates that are no snapshot's (any more) and that no model was
     trained on, and artefacts of no model. A job that runs now writes, so ``before`` must be longer ago than a job
-    takes. Returns the folders, removed or (``dry_run``) only found.
+    takes. Pipelines that share a root must share its tables. Returns the folders, removed or (``dry_run``) only found.
 
     Raises:
         TableError: a table names a folder elsewhere, so that the root is not what it was; nothing was removed.
     """
-    found = [folder for folder in _unnamed(tables) if _last_written(folder) < before]
+    found = [folder for folder in _unnamed(tables, before) if _last_written(folder) < before]
     for folder in found:
         log.info("clean: %s %s", "would remove" if dry_run else "removes", folder)
         if not dry_run:
@@ -31,7 +31,8 @@ def clean(tables: Tables, before: datetime, dry_run: bool = False) -> list[str]:
     return found
 
 
-def _unnamed(tables: Tables) -> Iterator[str]:
+def _unnamed(tables: Tables, before: datetime) -> Iterator[str]:
+    replaced = _replaced_since(tables, before)
     named = {_inner(path) for path in _named(tables)}
     root = _inner(tables.root)
     elsewhere = sorted(path for path in named if not path.startswith(f"{root}/"))
@@ -40,8 +41,17 @@ def _unnamed(tables: Tables) -> Iterator[str]:
             f"tables name folders outside {root}, such as {elsewhere[0]}: was it moved? Nothing was removed"
         )
     found = [f for parent in ("_staging", "checkpoints", "artefacts") for f in storage.folders(tables.folder(parent))]
-    found += [f for of_date in storage.folders(tables.folder("aggregates")) for f in storage.folders(of_date)]
+    dates = [f for f in storage.folders(tables.folder("aggregates")) if f.rsplit("/", 1)[-1] not in replaced]
+    found += [folder for of_date in dates for folder in storage.folders(of_date)]
     return (folder for folder in found if _inner(folder) not in named)
+
+
+def _replaced_since(tables: Tables, before: datetime) -> set[str]:
+    """Dates whose snapshot is newer: a training that runs may still read the one before it."""
+    if not tables.exists("snapshots"):
+        return set()
+    newer = tables.read("snapshots").where(F.unix_micros("created") >= int(before.timestamp() * 1_000_000))
+    return {row[0].isoformat() for row in newer.select("as_of").distinct().collect()}
 
 
 def _inner(path: str) -> str:

@@ -19,7 +19,7 @@ from gur_spark.errors import SnapshotError, nearest
 from gur_spark.events.vocabulary import encode, read_vocabulary
 from gur_spark.features.windows import snapshot_events
 from gur_spark.schema import Column, Manifest
-from gur_spark.snapshots import Snapshot, find_snapshot
+from gur_spark.snapshots import Snapshot, find_snapshot, manifest_of
 from gur_spark.tables import Tables
 
 DAY_US = 86_400_000_000
@@ -100,6 +100,7 @@ def explain(
     snapshot = find_snapshot(tables, config, as_of, known_at)
     manifest = snapshot.manifest()
     column = _column(manifest, feature)
+    _check_step(manifest, manifest_of(config), column)
     stored = _stored(spark, snapshot, user_id, feature)
     recount = Recount(window_us=(column.window_days or 0) * DAY_US)
     step = next((f.step for f in manifest.numeric if f.name == column.field), None)
@@ -200,6 +201,15 @@ def _column(manifest: Manifest, feature: str) -> Column:
     return known[feature]
 
 
+def _check_step(manifest: Manifest, now: Manifest, column: Column) -> None:
+    """Numbers lie in ``events`` as steps: of another step they would not be the snapshot's."""
+    made, configured = ([f for f in m.numeric if f.name == column.field] for m in (manifest, now))
+    if made != configured:
+        raise SnapshotError(
+            f"field '{column.field}' was declared as {made} for the snapshot and is {configured} now: aggregate again"
+        )
+
+
 def _stored(spark: SparkSession, snapshot: Snapshot, user_id: Any, feature: str) -> Any:
     row = spark.read.parquet(snapshot.data).where(F.col("user_id") == F.lit(user_id)).select(feature).first()
     if row is None:
@@ -212,12 +222,12 @@ def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Colu
     events = tables.read("events").where(F.col("user_id") == F.lit(user_id))
     events = snapshot_events(events, snapshot.as_of, snapshot.known_at, manifest.windows[-1])
     name = column.field
-    text = F.lit(None).cast("string") if name is None else F.col(name).cast("string")
     value = F.lit(None).cast("bigint") if name is None else F.col(name)
-    events = events.withColumn("text", text)
+    events = events.withColumn("_text", value.cast("string"))
     if name in manifest.categorical:
         events = encode(events, read_vocabulary(tables, snapshot.vocabulary_version), [str(name)])
-    kept = events.select(F.unix_micros("event_time").alias("time_us"), "landed_on", value.alias("value"), "text")
+    time, text = F.unix_micros("event_time").alias("time_us"), F.col("_text").alias("text")
+    kept = events.select(time, "landed_on", value.alias("value"), text)
     return kept.orderBy("time_us", "landed_on", "value")
 
 

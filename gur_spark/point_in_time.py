@@ -14,9 +14,8 @@ from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.features.windows import known_at
 from gur_spark.model_versions import find_model
-from gur_spark.publishing import published
 from gur_spark.schema import SQL_USER_ID
-from gur_spark.snapshots import manifest_of, visible_snapshots
+from gur_spark.snapshots import Snapshot, manifest_of, visible_snapshots
 from gur_spark.tables import Tables
 
 Features = Literal["aggregates", "embeddings"]
@@ -46,7 +45,9 @@ def training_set(
     """Attach to every label the newest features that were known at its time.
 
     A snapshot is known from its ``known_at`` on (as_of midnight UTC + ``aggregates.delay_days``). Labels are neither
-    lost nor doubled: one without features keeps its row, with nulls.
+    lost nor doubled: one without features keeps its row, with nulls. Aggregates hold nothing of the time after the
+    label. Embeddings are made of such aggregates, by a model that may have been trained later: for a strict backtest
+    name a ``version`` trained before the labels.
 
     Args:
         labels: ``user_id``, ``label_time`` (TIMESTAMP, or DATE for its midnight UTC) and any other columns.
@@ -65,19 +66,21 @@ def training_set(
         SnapshotError: there is no snapshot, or no embeddings of the version.
     """
     tables = Tables.of(spark, config)
-    sources = [_SOURCES[name](tables, config, version) for name in dict.fromkeys(features)]
-    if not sources:
-        raise TableError("features: expected 'aggregates', 'embeddings' or both, got none")
+    if isinstance(features, str) or not features or not set(features) <= _SOURCES.keys():
+        raise TableError(f"features: expected a list of {' and '.join(map(repr, _SOURCES))}, got {features!r}")
+    named: dict[str, _Source] = {name: _SOURCES[name](tables, config, version) for name in features}
+    sources = list(named.values())
     dates = frozenset.intersection(*[source.dates for source in sources])
     if not dates:
-        raise SnapshotError(f"no date has both; {_ranges(dict(zip(features, sources, strict=False)))}")
+        raise SnapshotError(f"no date has both; {_ranges(named)}")
     _check_labels(labels, config, label_time, [name for source in sources for name in source.columns])
     dated = labels.withColumn("as_of", _newest_known(_micros(labels, label_time), dates, config, max_age_days))
     features_of_date = reduce(lambda a, b: a.join(b, ["user_id", "as_of"], "inner"), [s.frame for s in sources])
     # A user's row is there or not, whatever is null in it.
     found = features_of_date.withColumn("found", F.lit(True))
     joined = dated.join(found, ["user_id", "as_of"], "left").withColumn("found", F.col("found").isNotNull())
-    return joined.select(*labels.columns, "as_of", "found", *[name for source in sources for name in source.columns])
+    added = ["as_of", "found", *[name for source in sources for name in source.columns]]
+    return joined.select(*[F.col(f"`{name}`") for name in [*labels.columns, *added]])
 
 
 def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
@@ -85,10 +88,8 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
     vocabulary = _vocabulary(tables, config, version)
     usable = [
         s
-        for s in visible_snapshots(tables)
-        if s.known_at == known_at(s.as_of, config.aggregates.delay_days)
-        and s.manifest_hash == manifest.hash
-        and vocabulary in (None, s.vocabulary_hash)
+        for s in _usual_snapshots(tables, config)
+        if s.manifest_hash == manifest.hash and vocabulary in (None, s.vocabulary_hash)
     ]
     if not usable:
         there = sorted({f"{s.as_of} (manifest {s.manifest_hash})" for s in visible_snapshots(tables)})
@@ -108,7 +109,9 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
 def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
     model = find_model(tables, config, version).model_version
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
-    dates = frozenset(row.as_of for row in rows.select("as_of").distinct().collect())
+    scored = {row.as_of for row in rows.select("as_of").distinct().collect()}
+    # Scored from the usual snapshot: else it is not known when the embeddings' events were.
+    dates = frozenset(scored & {s.as_of for s in _usual_snapshots(tables, config)})
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")
     return _Source(
@@ -121,9 +124,15 @@ def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
 _SOURCES = {"aggregates": _aggregates, "embeddings": _embeddings}
 
 
+def _usual_snapshots(tables: Tables, config: Config) -> list[Snapshot]:
+    """Those known at the configured delay, and not at another time."""
+    delay = config.aggregates.delay_days
+    return [s for s in visible_snapshots(tables) if s.known_at == known_at(s.as_of, delay)]
+
+
 def _vocabulary(tables: Tables, config: Config, version: str | None) -> str | None:
-    """Hash of the vocabulary the model was trained with; None, for the newest, before the first publish."""
-    if version is None and published(tables, config) is None:
+    """Hash of the vocabulary the model was trained with; None, for the newest, before there is a model."""
+    if version is None and not tables.exists("models"):
         return None
     return find_model(tables, config, version).vocabulary_hash
 
@@ -152,10 +161,12 @@ def _check_labels(labels: DataFrame, config: Config, label_time: str, added: Col
     for name in ("user_id", label_time):
         if name not in labels.columns:
             raise TableError(f"labels have no column '{name}'; available: {labels.columns}")
-    taken = sorted({"as_of", "found", *added} & set(labels.columns) - {"user_id"})
+    # Spark does not tell upper case from lower.
+    names = [name.lower() for name in labels.columns]
+    taken = sorted({"as_of", "found", *added} & set(names))
     if taken:
         raise TableError(f"labels have columns that the training set adds: {taken}; rename them")
-    if len(set(labels.columns)) != len(labels.columns):
+    if len(set(names)) != len(names):
         raise TableError(f"labels have a column twice: {labels.columns}")
     expected = SQL_USER_ID[config.fields.user_id.type].lower()
     user = labels.schema["user_id"].dataType.simpleString()

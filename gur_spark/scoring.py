@@ -47,7 +47,7 @@ def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_pat
         raise TableError(
             f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
         )
-    frame = embed(tables.spark, snapshot.path, files, model, config.scoring.batch_rows)
+    frame = embed(tables.spark, snapshot, files, model, config.scoring.batch_rows)
     keyed = frame.select(
         "user_id",
         F.lit(snapshot.as_of).alias("as_of"),
@@ -86,11 +86,14 @@ def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
 
 
 def embed(
-    spark: SparkSession, snapshot: str, files: Mapping[str, bytes], model: LoadedModel, batch_rows: int
+    spark: SparkSession, snapshot: Snapshot, files: Mapping[str, bytes], model: LoadedModel, batch_rows: int
 ) -> DataFrame:
-    """One row per row of the snapshot in this folder: user_id, embedding, events (of the longest window)."""
+    """One row per row of the snapshot: user_id, embedding, events (of the longest window)."""
     user_id = schema.SQL_USER_ID[model.manifest.user_id_type]
-    groups = row_groups(snapshot)
+    groups = row_groups(snapshot.path)
+    rows = sum(group.rows for group in groups)
+    if rows != snapshot.rows:
+        raise TableError(f"aggregates of {snapshot.as_of} have {rows} rows in {snapshot.path}, not {snapshot.rows}")
     # One id, and so one row group, per task.
     return spark.range(0, len(groups), 1, len(groups)).mapInArrow(
         kernel(groups, files, [c.name for c in model.manifest.columns], batch_rows),

@@ -20,6 +20,7 @@ from gur_spark.tables import Tables, check_keys
 log = logging.getLogger("gur_spark")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AHEAD = timedelta(days=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,17 +149,20 @@ def visible_snapshots(tables: Tables) -> list[Snapshot]:
 def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -> list[Snapshot]:
     """The visible snapshots that these landings (ISO dates; another name is the whole log), just ingested, may change.
 
-    A landing counts for a snapshot when it came before ``known_at``, and not before the longest window began.
+    A landing counts for a snapshot when it came before ``known_at`` and its events, which may be a little ahead of the
+    landing's date, reach the longest window (which is not asked where the windows are not the configured ones).
     """
     if not tables.exists("snapshots"):
         return []
-    window = timedelta(days=config.aggregates.windows[-1])
+    manifest = manifest_of(config)
+    window = timedelta(days=manifest.windows[-1]) + _AHEAD
 
     def reaches(landing: str, snapshot: Snapshot) -> bool:
         if not _is_day(landing):
             return True
         day = date.fromisoformat(landing)
-        return windows.known_at(day, 0) < snapshot.known_at and day >= snapshot.as_of - window
+        began = snapshot.manifest_hash != manifest.hash or day >= snapshot.as_of - window
+        return began and windows.known_at(day, 0) < snapshot.known_at
 
     return [s for s in visible_snapshots(tables) if any(reaches(landing, s) for landing in landings)]
 
@@ -206,7 +210,7 @@ def _make_visible(tables: Tables, snapshot: Snapshot, run_id: str) -> None:
     names = [column.split()[0] for column in schema.SNAPSHOTS.split(", ")]
     frame = tables.spark.createDataFrame([tuple(values[name] for name in names)], schema.SNAPSHOTS).coalesce(1)
     tables.create("snapshots", schema.SNAPSHOTS)
-    known_at = f"TIMESTAMP '{snapshot.known_at:%Y-%m-%d %H:%M:%S}'"
+    known_at = f"TIMESTAMP '{snapshot.known_at:%Y-%m-%d %H:%M:%S.%f}'"
     tables.replace(frame, "snapshots", f"as_of = DATE '{snapshot.as_of}' AND known_at = {known_at}")
 
 

@@ -11,37 +11,49 @@ from gur_spark.config import Config
 
 if TYPE_CHECKING:
     from gur_spark.runs import Run
+    from gur_spark.snapshots import Snapshot
     from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
 
 
 def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
+    read_landings(tables, config, args, run)
+    # A table is read whole each time, changed or not.
+    if config.source.format not in ("delta", "table"):
+        report_stale(tables, config, run)
+
+
+def read_landings(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
     from gur_spark.events.ingest import ingest
 
     ingest(tables, config, run, landings=args.landing, everything=args.all)
-    report_stale(tables, config, run)
 
 
 def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     """Say which snapshots were made before the landings of this run came, or came again."""
+    from gur_spark.features.windows import known_at
     from gur_spark.publishing import published
     from gur_spark.snapshots import stale_snapshots
 
-    stale = sorted({s.as_of for s in stale_snapshots(tables, config, run.inputs)})
+    stale = stale_snapshots(tables, config, run.inputs)
     if not stale:
         return
+    usual: list[Snapshot] = []
+    others: list[Snapshot] = []
+    for snapshot in stale:
+        same = snapshot.known_at == known_at(snapshot.as_of, config.aggregates.delay_days)
+        (usual if same else others).append(snapshot)
+    again = [f"--as-of {' '.join(str(s.as_of) for s in usual)}"] if usual else []
+    again += [f"--as-of {s.as_of} --known-at {s.known_at:%Y-%m-%dT%H:%M:%S.%f}" for s in others]
+    run.outputs["stale snapshots"] = "; ".join(again)
+    log.warning("ingest: these landings may change %d snapshots; to bring them up to date:", len(stale))
+    for options in again:
+        log.warning("  aggregate %s", options)
     now = published(tables, config)
-    dates = " ".join(map(str, stale))
-    run.outputs["stale snapshots"] = dates
-    if now and now.as_of in stale:
+    if now and now.as_of in [s.as_of for s in usual]:
         run.outputs["stale published"] = f"{now.model_version} at {now.as_of}"
-    log.warning(
-        "ingest: these landings may change %d snapshots%s; to bring them up to date: aggregate --as-of %s",
-        len(stale),
-        f", among them the published one of {now.as_of}" if now and now.as_of in stale else "",
-        dates,
-    )
+        log.warning("  among them the published one: then score and publish --as-of %s, too", now.as_of)
 
 
 def options(parser: ArgumentParser) -> None:

@@ -56,7 +56,8 @@ def run_step(tables: Tables, config: Config, step: Step) -> Run:
 
 def steps(config: Config, made: Sequence[Run]) -> Iterator[Step]:
     """The stages in order; a later one may depend on what an earlier one made."""
-    yield Step("ingest", ingest.stage, ingest.options, {})
+    # It aggregates all its dates itself, so it does not ask which are stale.
+    yield Step("ingest", ingest.read_landings, ingest.options, {})
     # The vocabulary knows nothing of the time after training, as it would not in production.
     yield Step("vocabulary", vocabulary.stage, vocabulary.options, {"before": max(config.training.as_of)})
     yield Step("aggregate", aggregate.stage, aggregate.options, {"vocabulary": "newest"})

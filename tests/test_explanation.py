@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from gur_spark import explain
+from gur_spark import explain, schema
 from gur_spark.errors import SnapshotError
-from gur_spark.snapshots import manifest_of
-from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, snapshot, write
+from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.snapshots import aggregate_snapshot, manifest_of
+from gur_spark.tables import Tables
+from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
 
 
 @pytest.fixture
@@ -24,6 +26,32 @@ def test_every_feature_of_a_user_is_recomputed_to_what_is_stored(tables: Any, co
         made = explain(tables.spark, config, 1, AS_OF, column.name)
         assert made.agrees, f"{column.name}: stored {made.stored}, recomputed {made.recomputed}"
         assert type(made.recomputed) is type(made.stored)
+
+
+def test_a_field_may_be_named_like_what_the_code_calls_things(spark: Any, make_config: Any) -> None:
+    fields = {
+        "categorical": [{"name": name, "column": name} for name in ("age_us", "text", "id")],
+        "numeric": [{"name": name, "column": name, "step": 1} for name in ("word_0", "value")],
+    }
+    config = make_config({"vocabulary": {"min_count": 1}, "fields": fields})
+    tables = Tables.of(spark, config)
+    ddl = schema.events_schema("long", ["age_us", "text", "id"], ["word_0", "value"])
+    when = MIDNIGHT - timedelta(days=20)
+    tables.create("events", ddl)
+    tables.append(spark.createDataFrame([(1, when, when.date(), "a", "b", "c", 5, 7)], ddl), "events")
+    fit_vocabulary(tables, config, new_run())
+    aggregate_snapshot(tables, config, AS_OF, new_run())
+    expected = {
+        "recency_days": 20.0,
+        "events_7d": 0,
+        "age_us_distinct_30d": 1,
+        "word_0_sum_30d": 5.0,
+        "value_max_30d": 7,
+    }
+    for feature, value in expected.items():
+        made = explain(spark, config, 1, AS_OF, feature)
+        assert (made.stored, made.agrees) == (value, True)
+    assert [e.value for e in explain(spark, config, 1, AS_OF, "text_distinct_30d").events] == ["b"]
 
 
 def test_the_events_of_the_window_are_listed_in_order_with_their_values(tables: Any, config: Any) -> None:

@@ -102,7 +102,7 @@ def test_a_pipeline_killed_at_two_commits_and_run_again_ends_in_the_same_tables(
     whole: tuple[Tables, Config], raw: Path, tmp_path: Path
 ) -> None:
     kill("before", "events", raw, tmp_path)
-    kill("before", "models", raw, tmp_path)
+    kill("after", "models", raw, tmp_path)
     tables, _ = whole
     again, _ = run_pipeline(tables.spark, raw, tmp_path)
     assert_same_content(content(again), content(tables))

@@ -122,7 +122,9 @@ def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, c
     late = event(1, timedelta(days=2), "a", 5, landed=date(2024, 7, 3))
     write(tables, [*as_it_was, late])
     assert aggregate_snapshot(tables, config, AS_OF, new_run()) == first
-    later = aggregate_snapshot(tables, config, AS_OF, new_run(), known_at=MIDNIGHT + timedelta(days=3))
+    later = aggregate_snapshot(
+        tables, config, AS_OF, new_run(), known_at=MIDNIGHT + timedelta(days=2, hours=3, microseconds=5)
+    )
     assert later.checksum != first.checksum
     assert later.checksum == snapshot(tables, config, [*as_it_was, event(1, timedelta(days=2), "a", 5)]).checksum
     assert find_snapshot(tables, config, AS_OF, later.known_at) == later
@@ -142,6 +144,7 @@ def test_landings_that_come_later_make_the_snapshots_they_reach_stale(tables: Ta
     assert stale("2024-06-20") == ["2024-07-01"]
     assert stale("2024-05-31") == ["2024-06-01", "2024-07-01"]
     assert stale("2024-07-01") == []  # landed at known_at, not before
+    assert stale("2024-01-01") == ["2024-02-01", "2024-06-01", "2024-07-01"]  # an event may be a day ahead
     assert stale("2023-12-31") == ["2024-02-01", "2024-06-01"]  # before the window of the last began
     assert stale("bulk") == ["2024-02-01", "2024-06-01", "2024-07-01"]
 

@@ -140,7 +140,8 @@ def _csv_rows(
 def _row_of_values(columns: int, row_schema: str) -> Column:
     """The struct that ``from_csv`` makes of a line, from its ``values``."""
     ragged = F.when(F.size("values") != columns, F.col("raw"))
-    return F.struct(*[F.get("values", F.lit(n)) for n in range(columns)], ragged).cast(f"STRUCT<{row_schema}>")
+    values = [F.nullif(F.get("values", F.lit(n)), F.lit("")) for n in range(columns)]
+    return F.struct(*values, ragged).cast(f"STRUCT<{row_schema}>")
 
 
 def _raw_jsonl(spark: SparkSession, config: Config, files: Sequence[File]) -> DataFrame:

@@ -24,6 +24,8 @@ from gur_spark.schema import Manifest, NumericField
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
+AGE = "_age_us"
+"""A name that no field can have."""
 DAY_US = 86_400_000_000
 CHUNK_ROWS = 1 << 20
 OUTPUT_ROWS = 1 << 14
@@ -36,7 +38,7 @@ def aggregate_partition(
     """Aggregate one partition that holds all rows of its users.
 
     Args:
-        batches: columns ``user_id``, ``age_us`` (microseconds from the event to as_of midnight, from 1 to
+        batches: columns ``user_id``, ``_age_us`` (microseconds from the event to as_of midnight, from 1 to
             the longest window; null for a row that only names a user), numeric fields as steps, categorical
             fields as ids.
         manifest: what to compute; gives the columns of the result.
@@ -79,10 +81,10 @@ class PartitionState:
 
     def update(self, chunk: pa.Table) -> None:
         codes_N = self.users.encode(chunk["user_id"])
-        known = pc.is_valid(chunk["age_us"])
-        if chunk["age_us"].null_count:
+        known = pc.is_valid(chunk[AGE])
+        if chunk[AGE].null_count:
             chunk, codes_N = chunk.filter(known), codes_N[known.to_numpy()]
-        age_N = _numpy(chunk["age_us"])
+        age_N = _numpy(chunk[AGE])
         day_N = (age_N - 1) // DAY_US
         bands = len(self.manifest.windows)
         slot_N = codes_N * bands + self.band_of_day[day_N]

@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Packing:
-    """Places of named values in words ``word_0``, ``word_1`` and so on."""
+    """Places of named values in words ``_word_0``, ``_word_1`` and so on."""
 
     parts: Mapping[str, Part]
 
@@ -45,7 +45,7 @@ class Packing:
 
     @property
     def words(self) -> list[str]:
-        return [f"word_{n}" for n in range(1 + max(part.word for part in self.parts.values()))]
+        return [f"_word_{n}" for n in range(1 + max(part.word for part in self.parts.values()))]
 
     def unpack(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows with the values, as int64, in place of the words; null where the word is."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.features.kernel import DAY_US, aggregate_partition
+from gur_spark.features.kernel import AGE, DAY_US, aggregate_partition
 from gur_spark.features.packing import Packing
 from gur_spark.schema import Manifest
 
@@ -25,7 +25,7 @@ def snapshot_events(events: DataFrame, as_of: date, known_at: datetime, longest_
     """``S(as_of, known_at, w)``: events of the window that had landed before ``known_at``."""
     start, end = _midnight(as_of - timedelta(days=longest_window)), _midnight(as_of)
     # A landing counts from its midnight on; compared as a date, Parquet can skip by it.
-    last_landing = (known_at - timedelta(microseconds=1)).date()
+    last_landing = (known_at.astimezone(UTC) - timedelta(microseconds=1)).date()
     return events.where(
         (F.col("event_time") >= start) & (F.col("event_time") < end) & (F.col("landed_on") <= F.lit(last_landing))
     )
@@ -45,11 +45,11 @@ def aggregate(
         AggregateOverflow: (when the frame is computed) a sum left its exact range.
     """
     packing = Packing.of(
-        {"age_us": (manifest.windows[-1] * DAY_US).bit_length()}
+        {AGE: (manifest.windows[-1] * DAY_US).bit_length()}
         | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
     )
     age = F.unix_micros(_midnight(as_of)) - F.unix_micros("event_time")
-    values = {"age_us": age, **{name: F.col(name) for name in manifest.categorical}}
+    values = {AGE: age, **{name: F.col(name) for name in manifest.categorical}}
     words = [_word(packing, number, values).alias(name) for number, name in enumerate(packing.words)]
     rows = encoded.select("user_id", *words, *[field.name for field in manifest.numeric])
     if users is not None:

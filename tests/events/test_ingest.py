@@ -2,19 +2,26 @@
 
 import gzip
 import os
+from argparse import Namespace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gur_spark import schema
 from gur_spark.config import Config
 from gur_spark.config_file import load_config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
 from gur_spark.events import ingest as module
+from gur_spark.events.files import list_files
 from gur_spark.events.ingest import ingest
+from gur_spark.events.source import raw_files
+from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.runs import Run, record
+from gur_spark.snapshots import aggregate_snapshot
 from gur_spark.tables import Tables
+from jobs import ingest as job
 from tests.conftest import BASE
 
 FIELDS = BASE["fields"]
@@ -139,6 +146,57 @@ def test_every_bad_row_is_quarantined_with_its_reason_and_every_good_row_is_read
     assert events(tables, "user_id", "event_time", "mcc", "amount") == sorted(good)
     assert fates(run) == (len(lines) + 1, len(GOOD_ROWS), 0, 0, len(BAD_ROWS) + 1)
     assert run.counts["rounded_amount"] == 4
+
+
+@pytest.mark.parametrize("delimiter", [",", "|", "\t", "^"])
+def test_a_line_reads_the_same_with_and_without_quotes(
+    delimiter: str, tables: Tables, configure: Any, landed: Path
+) -> None:
+    config = configure(delimiter=delimiter)
+    rows = [["1", "b", "a", "1"], ["2", "", "", ""], [" 3 ", " b", "a ", "1"], ["4", "b", "a"], [*"5bacd"], ["6"]]
+
+    def read(name: str, lines: list[str]) -> list[Any]:
+        land(landed, name, "\n".join([HEADER.strip().replace(",", delimiter), *lines]))
+        files = [file for file in list_files(tables.spark, config.source) if file.path.endswith(name)]
+        frame, broken = raw_files(tables.spark, config, files)
+        assert frame is not None
+        assert broken == []
+        return sorted(map(str, frame.drop("raw", "source_file", "landed_on").collect()))
+
+    plain = read(f"{D1}.csv", [delimiter.join(row) for row in rows])
+    quoted = read(f"{D2}.csv", [delimiter.join([f'"{row[0]}"', *row[1:]]) for row in rows])
+    assert len(plain) == len(rows)
+    assert plain == quoted
+
+
+def test_a_job_names_the_snapshots_that_its_landings_make_stale(
+    tables: Tables, make_config: Any, landed: Path, tmp_path: Path, caplog: Any
+) -> None:
+    make_config({"source": {"path": str(landed)}})
+    config = load_config(tmp_path / "pipeline.yaml")
+    for landing in (D1, D2):
+        land(landed, f"{landing}.csv", f"{HEADER}1,{landing},a,1\n")
+    go(tables, config)
+    fit_vocabulary(tables, config, Run(id="v", job="", parameters={}))
+    later = datetime(2024, 1, 3, 12, tzinfo=UTC)
+    for known_at in (None, later):
+        run = Run(id=f"a{known_at is None}", job="", parameters={})
+        aggregate_snapshot(tables, config, date(2024, 1, 2), run, known_at=known_at)
+    tables.create("published", schema.PUBLISHED)
+    switch = (config.name, "gur-1", date(2024, 1, 2), later, "test", "test")
+    tables.append(tables.spark.createDataFrame([switch], schema.PUBLISHED), "published")
+
+    def stale(landing: str) -> tuple[str | None, str | None]:
+        land(landed, f"{landing}.csv", f"{HEADER}1,{landing},b,2\n")
+        with record(tables, "ingest", {}) as run:
+            job.stage(tables, config, Namespace(landing=[], all=False), run)
+        return run.outputs.get("stale snapshots"), run.outputs.get("stale published")
+
+    again = "--as-of 2024-01-02 --known-at 2024-01-03T12:00:00.000000"
+    assert stale(D3) == (again, None)
+    assert stale(D1) == (f"--as-of 2024-01-02; {again}", "gur-1 at 2024-01-02")
+    assert stale("2024-01-09") == (None, None)
+    assert any("aggregate --as-of 2024-01-02" in message for message in caplog.messages)
 
 
 def test_files_are_read_by_column_name_and_a_broken_file_is_quarantined_as_a_file(

@@ -1,5 +1,6 @@
 """The kernel against the naive oracle, and the properties that make a snapshot trustworthy."""
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features import kernel
 from gur_spark.features.exact import SquareSum, exact_sums, std_steps
-from gur_spark.features.kernel import DAY_US, aggregate_partition
+from gur_spark.features.kernel import AGE, DAY_US, aggregate_partition
 from gur_spark.schema import MAX_STEPS, Manifest, NumericField, make_manifest
 from tests.oracles import aggregate_rows, same_rows
 
@@ -44,7 +45,8 @@ def run(rows: Sequence[dict[str, Any]], manifest: Manifest = MANIFEST, batch: in
     """The kernel's rows, by user."""
     user = pa.int64() if manifest.user_id_type == "long" else pa.string()
     types = {"user_id": user, "age_us": pa.int64(), "amount": pa.int64(), "mcc": pa.int32()}
-    table = pa.table({name: pa.array([r[name] for r in rows], type) for name, type in types.items()})
+    columns = {name: pa.array([r[name] for r in rows], type) for name, type in types.items()}
+    table = pa.table({AGE if name == "age_us" else name: column for name, column in columns.items()})
     with patch.object(kernel, "CHUNK_ROWS", chunk):
         made = list(aggregate_partition(table.to_batches(max_chunksize=batch), manifest, 19_000))
     found = [row for one in made for row in one.to_pylist()]
@@ -130,7 +132,7 @@ def test_sums_of_squares_merge_to_the_same_limbs(pairs: list[tuple[int, int]], c
 def test_small_and_large_standard_deviations_take_the_same_formula(values: list[int]) -> None:
     n, total, squares = len(values), sum(values), sum(v * v for v in values)
     limbs = SquareSum(np.array([squares >> 40]), np.array([squares & (2**40 - 1)]))
-    assert std_steps(np.array([n]), np.array([total]), limbs)[0] == float(n * squares - total**2) ** 0.5
+    assert std_steps(np.array([n]), np.array([total]), limbs)[0] == math.sqrt(n * squares - total**2)
 
 
 def test_memory_does_not_grow_with_one_users_events() -> None:
@@ -139,7 +141,7 @@ def test_memory_does_not_grow_with_one_users_events() -> None:
     state = kernel.PartitionState(MANIFEST)
     sizes = []
     for _ in range(50):
-        columns = {"age_us": (1, 10 * DAY_US), "amount": (0, 10_000), "mcc": (3, 9)}
+        columns = {AGE: (1, 10 * DAY_US), "amount": (0, 10_000), "mcc": (3, 9)}
         table = pa.table({"user_id": np.full(5_000, 1), **{k: rng.integers(*v, 5_000) for k, v in columns.items()}})
         with patch.object(kernel, "CHUNK_ROWS", 1_000):
             state.update(table)

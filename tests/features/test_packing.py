@@ -38,5 +38,5 @@ def test_places_do_not_overlap_and_no_word_is_too_wide(bits: dict[str, int]) -> 
 
 
 def test_an_age_and_three_small_categories_share_one_word() -> None:
-    assert Packing.of({"age_us": 44, "mcc": 9, "channel": 4, "month": 4}).words == ["word_0"]
-    assert Packing.of({"age_us": 44, "item": 20, "channel": 4}).words == ["word_0", "word_1"]
+    assert Packing.of({"age_us": 44, "mcc": 9, "channel": 4, "month": 4}).words == ["_word_0"]
+    assert Packing.of({"age_us": 44, "item": 20, "channel": 4}).words == ["_word_0", "_word_1"]
