@@ -38,9 +38,8 @@ ifeq ($(CONFIG),conf/demo.yaml)
 endif
 	$(BIN)/python jobs/pipeline.py --config $(CONFIG)
 
-# Two processes with a session each: most of a small job is one thread that plans, and another core has time.
 test: $(READY) ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest
 
 test-fast: $(READY) ## Run the tests that are not marked slow
 	$(BIN)/python -m pytest -m "not slow"
