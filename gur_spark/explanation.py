@@ -17,12 +17,12 @@ from pyspark.sql import functions as F
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, nearest
 from gur_spark.events.vocabulary import encode, read_vocabulary
+from gur_spark.features.kernel import DAY_US
 from gur_spark.features.windows import snapshot_events
 from gur_spark.schema import Column, Manifest
 from gur_spark.snapshots import Snapshot, find_snapshot, manifest_of
 from gur_spark.tables import Tables
 
-DAY_US = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -102,7 +102,7 @@ def explain(
     column = _column(manifest, feature)
     _check_step(manifest, manifest_of(config), column)
     stored = _stored(spark, snapshot, user_id, feature)
-    recount = Recount(window_us=(column.window_days or 0) * DAY_US)
+    recount = Recount(window_us=(column.window_days or 0) * DAY_US, categorical=column.field in manifest.categorical)
     step = next((f.step for f in manifest.numeric if f.name == column.field), None)
     listed: list[Event] = []
     for row in _events(tables, snapshot, manifest, column, user_id).toLocalIterator():
@@ -128,6 +128,7 @@ class Recount:
     """One user's events, taken one at a time; memory grows with different days and ids, not with events."""
 
     window_us: int
+    categorical: bool
     events: int = 0
     days: set[int] = field(default_factory=set)
     first_us: int | None = None
@@ -135,7 +136,7 @@ class Recount:
     ids: set[int] = field(default_factory=set)
     """Of the longest window."""
     histogram: Counter[int] = field(default_factory=Counter)
-    """Of the feature's window: events per category id, or per number."""
+    """Of the feature's window: events per category id."""
     values: int = 0
     total: int = 0
     squares: int = 0
@@ -144,7 +145,7 @@ class Recount:
 
     def add(self, age_us: int, value: int | None) -> bool:
         """Take an event of the longest window; returns whether it is in the feature's own."""
-        if value is not None:
+        if self.categorical and value is not None:
             self.ids.add(value)
         if age_us > self.window_us:
             return False
@@ -153,7 +154,8 @@ class Recount:
         self.last_us = age_us if self.last_us is None else min(self.last_us, age_us)
         self.first_us = age_us if self.first_us is None else max(self.first_us, age_us)
         if value is not None:
-            self.histogram[value] += 1
+            if self.categorical:
+                self.histogram[value] += 1
             self.values += 1
             self.total += value
             self.squares += value * value

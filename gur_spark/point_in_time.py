@@ -12,6 +12,7 @@ from pyspark.sql.types import DateType, TimestampType
 
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, TableError
+from gur_spark.features.kernel import DAY_US
 from gur_spark.features.windows import known_at
 from gur_spark.model_versions import find_model
 from gur_spark.schema import SQL_USER_ID
@@ -19,8 +20,6 @@ from gur_spark.snapshots import Snapshot, manifest_of, visible_snapshots
 from gur_spark.tables import Tables
 
 Features = Literal["aggregates", "embeddings"]
-
-DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
