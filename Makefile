@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
-	$(BIN)/python -m gur_spark.session
+	$(BIN)/python -m gur_spark.install
 	@touch $@
 
 run: $(READY) ## Run the whole pipeline on the demo set (or CONFIG=FILE)

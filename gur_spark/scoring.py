@@ -42,7 +42,7 @@ def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_pat
     model = registry.unpack(files)
     check_fit(model, snapshot)
     aggregates = tables.spark.read.parquet(snapshot.data)
-    rows = check_keys(aggregates, ["user_id"], f"aggregates of {snapshot.as_of}")
+    rows = check_keys(aggregates, ["user_id"], f"aggregates of {snapshot.as_of}")["rows"]
     if rows != snapshot.rows:
         raise TableError(
             f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"

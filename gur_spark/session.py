@@ -5,7 +5,6 @@ interpreter of the driver. The rest of the package gets a session and never asks
 """
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -31,6 +30,10 @@ RUNTIME_CONF = {
 }
 
 _SPARK_HOME = Path(pyspark.__file__).parent
+SPARK_JARS = _SPARK_HOME / "jars"
+
+CLASS_ARCHIVE = _SPARK_HOME / "gur_spark.jsa"
+"""Java's parsed and verified classes of a session, mapped into memory at its start instead of loaded from the jars."""
 
 NO_JAVA = "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless) or set JAVA_HOME"
 
@@ -60,15 +63,14 @@ def build_session(config: Config) -> SparkSession:
 
 def local_conf(spark: Spark) -> dict[str, str]:
     """Settings of a small local session; also those of the Connect server that tests start."""
-    delta = {} if _has_delta() else {"spark.jars.packages": DELTA_JAR}
+    delta = {} if has_delta() else {"spark.jars.packages": DELTA_JAR}
     return {
         **delta,
         **DELTA_CONF,
         **RUNTIME_CONF,
         "spark.master": f"local[{spark.cores}]",
         "spark.driver.memory": spark.memory,
-        # Jobs want throughput, not short pauses: ingest is a tenth faster than with Java's default collector.
-        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": _java_options(),
         "spark.sql.shuffle.partitions": str(spark.shuffle_partitions),
         # Delta's default of 50 makes 50 tasks of a log that has ten lines.
         "spark.databricks.delta.snapshotPartitions": "2",
@@ -81,6 +83,16 @@ def local_conf(spark: Spark) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
     }
+
+
+def _java_options() -> str:
+    """Options of a local session's Java."""
+    # Jobs want throughput, not short pauses: ingest is a tenth faster than with Java's default collector.
+    options = ["-Duser.timezone=UTC", "-XX:+UseParallelGC"]
+    if CLASS_ARCHIVE.exists():
+        # An archive of another Java or of other jars is left aside; Java need not say so.
+        options += [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}", "-Xlog:disable", "-Xlog:all=error:stderr"]
+    return " ".join(options)
 
 
 def local_session(conf: Mapping[str, str], name: str) -> SparkSession:
@@ -113,40 +125,6 @@ def _databricks() -> SparkSession:
     return session
 
 
-def install_delta() -> None:
-    """Resolve Delta's jars once (Spark's own Ivy) and put them beside Spark's.
-
-    Sessions then start without a resolver: quiet, three seconds sooner, and with no network.
-    Without this step a session resolves them itself at every start.
-    """
-    if _has_delta():
-        return
-    session = local_session({"spark.master": "local[1]", "spark.jars.packages": DELTA_JAR}, "setup")
-    resolved = [Path(address.removeprefix("file:")) for address in (session.conf.get("spark.jars") or "").split(",")]
-    session.stop()
-    present = {_artifact(jar.name) for jar in _spark_jars().glob("*.jar")}
-    # The jar that `_has_delta` looks for comes last, so that a killed copy is made again.
-    for jar in sorted(resolved, key=lambda jar: "_delta-spark_" in jar.name):
-        # Ivy's file names are organisation_artifact-version.jar.
-        name = jar.name.split("_", 1)[1]
-        if _artifact(name) not in present:
-            shutil.copy(jar, _spark_jars() / name)
-    if not _has_delta():
-        raise ConfigError(f"{DELTA_JAR} could not be resolved: is a Maven registry reachable?")
-
-
-def _artifact(jar: str) -> str:
-    """``delta-storage`` of ``delta-storage-4.4.0.jar``."""
-    return re.split(r"-\d", jar, maxsplit=1)[0]
-
-
-def _spark_jars() -> Path:
-    return _SPARK_HOME / "jars"
-
-
-def _has_delta() -> bool:
-    return any(_spark_jars().glob("delta-spark_*.jar"))
-
-
-if __name__ == "__main__":
-    install_delta()
+def has_delta() -> bool:
+    """Whether Delta's jars lie beside Spark's; sessions resolve them themselves at every start where not."""
+    return any(SPARK_JARS.glob("delta-spark_*.jar"))

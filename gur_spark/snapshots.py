@@ -92,7 +92,7 @@ def aggregate_snapshot(
     frame.write.mode("overwrite").parquet(storage.join(path, "data"))
     storage.write_text(storage.join(path, "manifest.json"), manifest.to_json())
     written = tables.spark.read.parquet(storage.join(path, "data"))
-    rows = check_keys(written, ["user_id"], f"aggregates of {as_of}")
+    rows, content = check_content(written, f"aggregates of {as_of}")
     if not rows:
         storage.remove_folder(path)
         raise SnapshotError(
@@ -107,7 +107,7 @@ def aggregate_snapshot(
         vocabulary_version=vocabulary.version,
         vocabulary_hash=vocabulary.hash,
         rows=rows,
-        checksum=checksum(written),
+        checksum=content,
     )
     visible = _same_content(tables, snapshot)
     if visible:
@@ -174,14 +174,18 @@ def _is_day(landing: str) -> bool:
         return False
 
 
-def checksum(frame: DataFrame) -> str:
-    """Content checksum over rows, whatever their order: the exact sum of a 64-bit hash per row.
+def check_content(frame: DataFrame, what: str) -> tuple[int, str]:
+    """Row count and content checksum of aggregates, in one pass.
 
+    The checksum is over rows, whatever their order: the exact sum of a 64-bit hash per row.
     NaN and -0.0 do not occur in aggregates, so equal content means equal hashes.
+
+    Raises:
+        TableError: a user is null or stands twice.
     """
-    total = frame.select(F.xxhash64(*frame.columns).cast("decimal(38,0)").alias("h")).agg(F.sum("h")).first()
-    assert total is not None
-    return f"{int(total[0] or 0) % 2**64:016x}"
+    row_hash = F.xxhash64(*frame.columns).cast("decimal(38,0)")
+    found = check_keys(frame, ["user_id"], what, hashes=F.sum(row_hash))
+    return found["rows"], f"{int(found['hashes'] or 0) % 2**64:016x}"
 
 
 def _aggregates(

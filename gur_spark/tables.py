@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
@@ -82,8 +82,8 @@ class Tables:
             writer.save(self.folder(table))  # type: ignore[attr-defined]
 
 
-def check_keys(frame: DataFrame, key: Sequence[str], what: str) -> int:
-    """Row count of a frame whose key is unique and never null.
+def check_keys(frame: DataFrame, key: Sequence[str], what: str, **others: Column) -> Row:
+    """``rows``, the row count of a frame whose key is unique and never null, and other aggregates by their names.
 
     Raises:
         TableError: a key is null or stands twice.
@@ -93,6 +93,7 @@ def check_keys(frame: DataFrame, key: Sequence[str], what: str) -> int:
         F.count(F.lit(1)).alias("rows"),
         F.coalesce(F.sum(null_key), F.lit(0)).alias("nulls"),
         F.count_distinct(*[F.col(k) for k in key]).alias("keys"),
+        *[column.alias(name) for name, column in others.items()],
     ).first()
     assert found is not None
     if found["nulls"]:
@@ -101,4 +102,4 @@ def check_keys(frame: DataFrame, key: Sequence[str], what: str) -> int:
         raise TableError(
             f"{what}: {found['rows']} rows for {found['keys']} different ({', '.join(key)}); expected one each"
         )
-    return int(found["rows"])
+    return found
