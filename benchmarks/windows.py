@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from gur_spark.config import Spark
-from gur_spark.features.windows import aggregate, snapshot_events
+from gur_spark.features.windows import snapshot_events, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID, Manifest, NumericField, make_manifest
 from gur_spark.session import local_conf, local_session
 
@@ -61,7 +61,7 @@ def main() -> int:
             "ours_s": median(ours[1:]),
             "duckdb_s": median(theirs[1:]),
             "ratio": median(ours[1:]) / median(theirs[1:]),
-            "equal": same_content(ours_out, duckdb_out, manifest),
+            "equal": same_content(ours_out / "data", duckdb_out, manifest),
             "engine": args.engine,
             "events": args.events,
             "users": args.users,
@@ -123,7 +123,7 @@ def skewed_ids(rng: np.random.Generator, values: int, n: int) -> Any:
     return (rng.choice(values, n, p=weights / weights.sum()) + FIRST_VALUE_ID).astype(np.int32)
 
 
-def timed(work: Callable[[], None]) -> float:
+def timed(work: Callable[[], object]) -> float:
     start = time.monotonic()
     work()
     return time.monotonic() - start
@@ -132,9 +132,10 @@ def timed(work: Callable[[], None]) -> float:
 def run_ours(spark: SparkSession, events: Path, manifest: Manifest, out: Path) -> None:
     frame = spark.read.parquet(*[str(f) for f in sorted(events.glob("*.parquet"))])
     known_at = datetime(AS_OF.year, AS_OF.month, AS_OF.day, tzinfo=UTC)
-    inside = snapshot_events(frame, AS_OF, known_at, WINDOWS[-1])
+    inside = snapshot_events(frame, {AS_OF: known_at}, WINDOWS[-1])
     sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
-    aggregate(inside, manifest, sizes, AS_OF).write.mode("overwrite").parquet(str(out))
+    shutil.rmtree(out, ignore_errors=True)
+    write_aggregates(inside, manifest, sizes, {AS_OF: known_at}, {AS_OF: str(out)})
 
 
 def run_duckdb(events: Path, out: Path) -> None:

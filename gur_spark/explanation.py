@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, nearest
 from gur_spark.events.vocabulary import encode, read_vocabulary
-from gur_spark.features.kernel import DAY_US
+from gur_spark.features.states import DAY_US
 from gur_spark.features.windows import snapshot_events
 from gur_spark.schema import Column, Manifest
 from gur_spark.snapshots import Snapshot, find_snapshot, manifest_of
@@ -222,7 +222,7 @@ def _stored(spark: SparkSession, snapshot: Snapshot, user_id: Any, feature: str)
 def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Column, user_id: Any) -> DataFrame:
     """The user's events of the longest window: time_us, landed_on, value (steps or id) and its text."""
     events = tables.read("events").where(F.col("user_id") == F.lit(user_id))
-    events = snapshot_events(events, snapshot.as_of, snapshot.known_at, manifest.windows[-1])
+    events = snapshot_events(events, {snapshot.as_of: snapshot.known_at}, manifest.windows[-1])
     name = column.field
     value = F.lit(None).cast("bigint") if name is None else F.col(name)
     events = events.withColumn("_text", value.cast("string"))

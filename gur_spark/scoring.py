@@ -16,11 +16,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import registry, schema
-from gur_spark.batches.aggregates import RowGroup, row_groups
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, TableError
 from gur_spark.registry import LoadedModel
 from gur_spark.runs import Run
+from gur_spark.snapshot_files import RowGroup, row_groups
 from gur_spark.snapshots import Snapshot
 from gur_spark.tables import Tables, check_keys
 
@@ -42,7 +42,7 @@ def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_pat
     model = registry.unpack(files)
     check_fit(model, snapshot)
     aggregates = tables.spark.read.parquet(snapshot.data)
-    rows = check_keys(aggregates, ["user_id"], f"aggregates of {snapshot.as_of}")["rows"]
+    rows = check_keys(aggregates, ["user_id"], f"aggregates of {snapshot.as_of}")
     if rows != snapshot.rows:
         raise TableError(
             f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"

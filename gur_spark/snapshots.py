@@ -1,11 +1,10 @@
 """Aggregate snapshots: written as immutable folders, made visible by one row in ``snapshots``."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
@@ -15,9 +14,13 @@ from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features import windows
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest, NumericField, make_manifest
-from gur_spark.tables import Tables, check_keys
+from gur_spark.snapshot_files import row_groups
+from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
+
+PASS_DATES = 31
+"""Dates of one pass: what a worker holds grows with them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD = timedelta(days=2)
@@ -33,6 +36,8 @@ class Snapshot:
     manifest_hash: str
     vocabulary_version: int
     vocabulary_hash: str
+    events_version: int
+    """The commit of ``events`` it was made from."""
     rows: int
     checksum: str
 
@@ -65,6 +70,36 @@ def manifest_of(config: Config) -> Manifest:
     return make_manifest(config.fields.user_id.type, config.aggregates.windows, numeric, categorical)
 
 
+def aggregate_snapshots(
+    tables: Tables,
+    config: Config,
+    dates: Collection[date],
+    run: Run,
+    vocabulary_version: int | None = None,
+    known_at: datetime | None = None,
+) -> list[Snapshot]:
+    """Compute the snapshots of some dates, write their folders, and make them visible; oldest first.
+
+    Only rows that had landed before ``known_at`` count; by default a date's midnight UTC plus the configured delay.
+    Up to ``PASS_DATES`` dates are one pass over the events, and visible when it ends; a date that was made from the
+    same events, vocabulary and declarations is not made again. So a killed run leaves folders that no row names, and
+    running again goes on after the last pass that ended. When the content is that of the visible snapshot, the
+    visible one stays, so that what was made from it still names it.
+
+    Raises:
+        TableError: ``events`` or ``vocabulary`` does not exist.
+        SnapshotError: nobody had an event in a date's longest window and no users list is given.
+    """
+    wanted = _Wanted.of(tables, config, vocabulary_version)
+    moments = {day: known_at or windows.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
+    there = _made_already(tables, config, wanted, moments)
+    missing = [day for day in moments if day not in there]
+    for start in range(0, len(missing), PASS_DATES):
+        some = missing[start : start + PASS_DATES]
+        there |= _aggregate_pass(tables, config, wanted, {day: moments[day] for day in some}, run)
+    return [there[day] for day in moments]
+
+
 def aggregate_snapshot(
     tables: Tables,
     config: Config,
@@ -73,49 +108,103 @@ def aggregate_snapshot(
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
 ) -> Snapshot:
-    """Compute the snapshot of ``as_of``, write its folder, and make it visible.
+    """``aggregate_snapshots`` of one date."""
+    return aggregate_snapshots(tables, config, [as_of], run, vocabulary_version, known_at)[0]
 
-    Only rows that had landed before ``known_at`` count; by default as_of midnight UTC plus the configured delay.
 
-    A killed run leaves a folder that no row names; running again makes a new one. When the content is
-    that of the visible snapshot, the visible one stays, so that what was made from it still names it.
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What the snapshots of a run are made from and of."""
 
-    Raises:
-        TableError: ``events`` or ``vocabulary`` does not exist, or a user has two rows.
-        SnapshotError: nobody had an event in the longest window and no users list is given.
-    """
-    manifest = manifest_of(config)
-    vocabulary = read_vocabulary(tables, vocabulary_version)
-    known_at = known_at or windows.known_at(as_of, config.aggregates.delay_days)
-    path = tables.folder("aggregates", as_of.isoformat(), run.id)
-    frame = _aggregates(tables, config, manifest, vocabulary, as_of, known_at)
-    frame.write.mode("overwrite").parquet(storage.join(path, "data"))
-    storage.write_text(storage.join(path, "manifest.json"), manifest.to_json())
-    written = tables.spark.read.parquet(storage.join(path, "data"))
-    rows, content = check_content(written, f"aggregates of {as_of}")
-    if not rows:
-        storage.remove_folder(path)
-        raise SnapshotError(
-            f"no event in the {manifest.windows[-1]} days before {as_of} that had landed before "
-            f"{known_at:%Y-%m-%d %H:%M}; {_range(tables)}"
+    manifest: Manifest
+    vocabulary: Vocabulary
+    events_version: int
+
+    @classmethod
+    def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "_Wanted":
+        tables.read("events", made_by="ingest")
+        return cls(
+            manifest=manifest_of(config),
+            vocabulary=read_vocabulary(tables, vocabulary_version),
+            events_version=tables.version("events"),
         )
-    snapshot = Snapshot(
-        as_of=as_of,
-        known_at=known_at,
-        path=path,
-        manifest_hash=manifest.hash,
-        vocabulary_version=vocabulary.version,
-        vocabulary_hash=vocabulary.hash,
-        rows=rows,
-        checksum=content,
+
+
+def _made_already(
+    tables: Tables, config: Config, wanted: _Wanted, moments: Mapping[date, datetime]
+) -> dict[date, Snapshot]:
+    """Visible snapshots that another run would make again; none with a users list, which may have changed."""
+    if config.aggregates.users or not tables.exists("snapshots"):
+        return {}
+    lineage = (wanted.manifest.hash, wanted.vocabulary.version, wanted.vocabulary.hash, wanted.events_version)
+    found = {
+        s.as_of: s
+        for s in visible_snapshots(tables)
+        if s.known_at == moments.get(s.as_of)
+        and (s.manifest_hash, s.vocabulary_version, s.vocabulary_hash, s.events_version) == lineage
+        and _whole(s)
+    }
+    for snapshot in found.values():
+        log.info("snapshot %s: made already from these events, checksum %s", snapshot.as_of, snapshot.checksum)
+    return found
+
+
+def _whole(snapshot: Snapshot) -> bool:
+    """Whether its files still hold its rows, as their footers say."""
+    try:
+        snapshot.manifest()
+        return sum(group.rows for group in row_groups(snapshot.path)) == snapshot.rows
+    except (SnapshotError, OSError):
+        return False
+
+
+def _aggregate_pass(
+    tables: Tables, config: Config, wanted: _Wanted, moments: Mapping[date, datetime], run: Run
+) -> dict[date, Snapshot]:
+    """Make the snapshots of a few dates in one pass over the events."""
+    manifest, vocabulary = wanted.manifest, wanted.vocabulary
+    events = tables.read("events", version=wanted.events_version)
+    inside = windows.snapshot_events(events, moments, manifest.windows[-1])
+    users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)) if config.aggregates.users else None
+    folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
+    written = windows.write_aggregates(
+        encode(inside, vocabulary, manifest.categorical), manifest, vocabulary.sizes, moments, folders, users
     )
+    empty = [day for day, content in written.items() if not content.rows]
+    if empty:
+        for folder in folders.values():
+            storage.remove_folder(folder)
+        raise SnapshotError(
+            f"no event in the {manifest.windows[-1]} days before {empty[0]} that had landed before "
+            f"{moments[empty[0]]:%Y-%m-%d %H:%M}; {_range(tables)}"
+        )
+    made = {}
+    for day, content in written.items():
+        storage.write_text(storage.join(folders[day], "manifest.json"), manifest.to_json())
+        snapshot = Snapshot(
+            as_of=day,
+            known_at=moments[day],
+            path=folders[day],
+            manifest_hash=manifest.hash,
+            vocabulary_version=vocabulary.version,
+            vocabulary_hash=vocabulary.hash,
+            events_version=wanted.events_version,
+            rows=content.rows,
+            checksum=content.checksum,
+        )
+        made[day] = _make_visible(tables, snapshot, run.id)
+    return made
+
+
+def _make_visible(tables: Tables, snapshot: Snapshot, run_id: str) -> Snapshot:
+    """Write the row that names a snapshot, unless the visible one has the same content: then that one stays."""
     visible = _same_content(tables, snapshot)
     if visible:
-        storage.remove_folder(path)
-        log.info("snapshot %s: unchanged, %s users, checksum %s", as_of, f"{rows:,}", visible.checksum)
+        storage.remove_folder(snapshot.path)
+        log.info("snapshot %s: unchanged, %s users, checksum %s", visible.as_of, f"{visible.rows:,}", visible.checksum)
         return visible
-    _make_visible(tables, snapshot, run.id)
-    log.info("snapshot %s: %s users, checksum %s", as_of, f"{rows:,}", snapshot.checksum)
+    _write_row(tables, snapshot, run_id)
+    log.info("snapshot %s: %s users, checksum %s", snapshot.as_of, f"{snapshot.rows:,}", snapshot.checksum)
     return snapshot
 
 
@@ -174,29 +263,6 @@ def _is_day(landing: str) -> bool:
         return False
 
 
-def check_content(frame: DataFrame, what: str) -> tuple[int, str]:
-    """Row count and content checksum of aggregates, in one pass.
-
-    The checksum is over rows, whatever their order: the exact sum of a 64-bit hash per row.
-    NaN and -0.0 do not occur in aggregates, so equal content means equal hashes.
-
-    Raises:
-        TableError: a user is null or stands twice.
-    """
-    row_hash = F.xxhash64(*frame.columns).cast("decimal(38,0)")
-    found = check_keys(frame, ["user_id"], what, hashes=F.sum(row_hash))
-    return found["rows"], f"{int(found['hashes'] or 0) % 2**64:016x}"
-
-
-def _aggregates(
-    tables: Tables, config: Config, manifest: Manifest, vocabulary: Vocabulary, as_of: date, known_at: datetime
-) -> DataFrame:
-    events = windows.snapshot_events(tables.read("events", made_by="ingest"), as_of, known_at, manifest.windows[-1])
-    encoded = encode(events, vocabulary, manifest.categorical)
-    users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)) if config.aggregates.users else None
-    return windows.aggregate(encoded, manifest, vocabulary.sizes, as_of, users)
-
-
 def _visible(tables: Tables, as_of: date, known_at: datetime) -> Snapshot | None:
     return next((s for s in visible_snapshots(tables) if (s.as_of, s.known_at) == (as_of, known_at)), None)
 
@@ -204,12 +270,12 @@ def _visible(tables: Tables, as_of: date, known_at: datetime) -> Snapshot | None
 def _same_content(tables: Tables, made: Snapshot) -> Snapshot | None:
     """The visible snapshot, when it is what was just made."""
     visible = _visible(tables, made.as_of, made.known_at) if tables.exists("snapshots") else None
-    if visible is None or replace(visible, path=made.path) != made or not storage.exists(visible.data):
+    if visible is None or not _whole(visible):
         return None
-    return visible
+    return visible if replace(visible, path=made.path, events_version=made.events_version) == made else None
 
 
-def _make_visible(tables: Tables, snapshot: Snapshot, run_id: str) -> None:
+def _write_row(tables: Tables, snapshot: Snapshot, run_id: str) -> None:
     values = {**vars(snapshot), "run_id": run_id, "created": datetime.now(UTC)}
     names = [column.split()[0] for column in schema.SNAPSHOTS.split(", ")]
     frame = tables.spark.createDataFrame([tuple(values[name] for name in names)], schema.SNAPSHOTS).coalesce(1)

@@ -23,7 +23,7 @@ def user_hash(user_ids: pa.Array | npt.NDArray[Any], salt: str) -> npt.NDArray[n
     """
     ids = _as_numpy(user_ids)
     if np.issubdtype(ids.dtype, np.integer):
-        return _splitmix64(ids.astype(np.int64).view(np.uint64) + _salt_number(salt))
+        return mixed(ids.astype(np.int64).view(np.uint64) + _salt_number(salt))
     key = blake2b(salt.encode(), digest_size=32).digest()
     digests = b"".join(blake2b(_text(user).encode(), digest_size=8, key=key).digest() for user in ids)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
@@ -46,12 +46,16 @@ def _as_numpy(user_ids: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values
 
 
-def _splitmix64(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    # Array arithmetic on uint64 wraps, as the algorithm wants.
+def mixed(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Splitmix64's next number for each state: a bijection whose every output bit depends on every input bit."""
+    # Array arithmetic on uint64 wraps, as the algorithm wants; in place, as memory is what takes the time.
     z = state + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def _salt_number(salt: str) -> np.uint64:

@@ -56,6 +56,18 @@ def write_text(path: str, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def create_folder(path: str) -> None:
+    """Make a folder and those above it; one that is there is no error."""
+    filesystem, inner = open_filesystem(path)
+    filesystem.create_dir(inner, recursive=True)
+
+
+def move(path: str, to: str) -> None:
+    """Move a file within its file system, over one that is there."""
+    filesystem, inner = open_filesystem(path)
+    filesystem.move(inner, open_filesystem(to)[1])
+
+
 def remove_folder(path: str) -> None:
     """Remove a folder and all below it; nothing there is no error."""
     filesystem, inner = open_filesystem(path)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
@@ -41,8 +41,14 @@ class Tables:
             return self.spark.catalog.tableExists(self.sql_name(table))
         return storage.exists(storage.join(self.folder(table), "_delta_log"))
 
-    def read(self, table: str, made_by: str = "") -> DataFrame:
-        """The table as it stands.
+    def version(self, table: str) -> int:
+        """The number of the table's last commit."""
+        newest = self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT 1").first()
+        assert newest is not None  # its creation is a commit
+        return int(newest["version"])
+
+    def read(self, table: str, made_by: str = "", version: int | None = None) -> DataFrame:
+        """The table as it stands, or stood after a commit.
 
         Raises:
             TableError: it does not exist; ``made_by`` names the job that makes it.
@@ -50,9 +56,10 @@ class Tables:
         if not self.exists(table):
             hint = f"; run the {made_by} job first" if made_by else ""
             raise TableError(f"table {self.sql_name(table)} does not exist{hint}")
+        reader = self.spark.read if version is None else self.spark.read.option("versionAsOf", version)
         if self.catalog:
-            return self.spark.read.table(self.sql_name(table))
-        return self.spark.read.format("delta").load(self.folder(table))
+            return reader.table(self.sql_name(table))
+        return reader.format("delta").load(self.folder(table))
 
     def create(self, table: str, schema: str, partitioned_by: Sequence[str] = ()) -> None:
         """Make an empty table where there is none; an existing one is left as it is."""
@@ -82,8 +89,8 @@ class Tables:
             writer.save(self.folder(table))  # type: ignore[attr-defined]
 
 
-def check_keys(frame: DataFrame, key: Sequence[str], what: str, **others: Column) -> Row:
-    """``rows``, the row count of a frame whose key is unique and never null, and other aggregates by their names.
+def check_keys(frame: DataFrame, key: Sequence[str], what: str) -> int:
+    """Row count of a frame whose key is unique and never null.
 
     Raises:
         TableError: a key is null or stands twice.
@@ -93,7 +100,6 @@ def check_keys(frame: DataFrame, key: Sequence[str], what: str, **others: Column
         F.count(F.lit(1)).alias("rows"),
         F.coalesce(F.sum(null_key), F.lit(0)).alias("nulls"),
         F.count_distinct(*[F.col(k) for k in key]).alias("keys"),
-        *[column.alias(name) for name, column in others.items()],
     ).first()
     assert found is not None
     if found["nulls"]:
@@ -102,4 +108,4 @@ def check_keys(frame: DataFrame, key: Sequence[str], what: str, **others: Column
         raise TableError(
             f"{what}: {found['rows']} rows for {found['keys']} different ({', '.join(key)}); expected one each"
         )
-    return found
+    return int(found["rows"])

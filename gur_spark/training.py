@@ -14,13 +14,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from gur_spark import registry, storage
-from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, row_groups, stream, user_ids
+from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, stream, user_ids
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.reconstruction import Moments, RSquared
 from gur_spark.models.tables import frozen_tables
 from gur_spark.schema import Manifest
+from gur_spark.snapshot_files import row_groups
 from gur_spark.splits import held_out
 
 

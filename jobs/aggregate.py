@@ -3,6 +3,7 @@
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from datetime import date, timedelta
 
 from gur_spark import cli
 from gur_spark.config import Config
@@ -10,7 +11,7 @@ from gur_spark.errors import ConfigError
 from gur_spark.model_versions import find_model
 from gur_spark.publishing import published
 from gur_spark.runs import Run
-from gur_spark.snapshots import aggregate_snapshot
+from gur_spark.snapshots import aggregate_snapshots
 from gur_spark.tables import Tables
 
 
@@ -18,6 +19,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--as-of", nargs="+", type=cli.day, metavar="DATE", help="default: every date the config trains or scores on"
     )
+    parser.add_argument("--from", dest="first", type=cli.day, metavar="DATE", help="a backfill: the first as-of date")
+    parser.add_argument("--to", dest="last", type=cli.day, metavar="DATE", help="a backfill: no as-of date after this")
+    parser.add_argument("--every", type=days, metavar="DAYS", help="a backfill: days between two dates, such as 7d")
     parser.add_argument(
         "--known-at",
         type=cli.moment,
@@ -39,16 +43,43 @@ def vocabulary_version(text: str) -> str:
     return text
 
 
-def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    dates = args.as_of or sorted({*config.training.as_of, *config.scoring.as_of})
+def days(text: str) -> timedelta:
+    """A number of days of the command line, with or without a ``d``."""
+    number = text.removesuffix("d")
+    if not number.isdigit() or not int(number):
+        raise ArgumentTypeError(f"expected a number of days such as 7d, got '{text}'")
+    return timedelta(days=int(number))
+
+
+def as_of_dates(config: Config, args: Namespace) -> list[date]:
+    """The dates that are asked for, ascending.
+
+    Raises:
+        ConfigError: none, or a backfill that is not whole.
+    """
+    backfill = (args.first, args.last, args.every)
+    if not any(backfill):
+        dates = args.as_of or [*config.training.as_of, *config.scoring.as_of]
+    elif args.as_of or not all(backfill):
+        raise ConfigError("a backfill takes --from DATE --to DATE --every DAYS, all three and without --as-of")
+    else:
+        dates = [args.first + args.every * n for n in range((args.last - args.first) // args.every + 1)]
     if not dates:
-        raise ConfigError("no as-of date: give --as-of DATE, or training.as_of and scoring.as_of in the config")
+        raise ConfigError(
+            f"no as-of date from {args.first} to {args.last}"
+            if args.first
+            else "no as-of date: give --as-of DATE, or training.as_of and scoring.as_of in the config"
+        )
+    return sorted(set(dates))
+
+
+def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
+    dates = as_of_dates(config, args)
     vocabulary = chosen_vocabulary(tables, config, args.vocabulary)
-    for as_of in dates:
-        snapshot = aggregate_snapshot(tables, config, as_of, run, vocabulary, args.known_at)
+    for snapshot in aggregate_snapshots(tables, config, dates, run, vocabulary, args.known_at):
         run.inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
-        run.outputs[str(as_of)] = snapshot.path
-        run.counts[f"rows {as_of}"] = snapshot.rows
+        run.outputs[str(snapshot.as_of)] = snapshot.path
+        run.counts[f"rows {snapshot.as_of}"] = snapshot.rows
 
 
 def chosen_vocabulary(tables: Tables, config: Config, given: str | None) -> int | None:

@@ -1,21 +1,31 @@
 """Snapshots on Spark: the same bytes whatever the partitioning, order and route; nothing from the future."""
 
 import random
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
-from pyspark.sql import DataFrame
 
-from gur_spark import schema, storage
+from gur_spark import schema, snapshots, storage
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
+from gur_spark.features import windows
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot, aggregate_snapshot, check_content, find_snapshot, manifest_of, stale_snapshots
+from gur_spark.snapshots import (
+    Snapshot,
+    aggregate_snapshot,
+    aggregate_snapshots,
+    find_snapshot,
+    manifest_of,
+    stale_snapshots,
+    visible_snapshots,
+)
 from gur_spark.tables import Tables
 from tests.oracles import DAY_US, aggregate_rows, same_rows
 
@@ -217,12 +227,59 @@ def test_an_altered_manifest_is_refused(tables: Tables, config: Any) -> None:
         made.manifest()
 
 
-def test_the_checksum_sees_every_column_and_no_order(spark: Any) -> None:
-    def of(rows: list[tuple[int, list[int]]]) -> str:
-        frame: DataFrame = spark.createDataFrame(rows, "user_id BIGINT, ids ARRAY<INT>")
-        return check_content(frame, "t")[1]
+def weekly(count: int) -> list[date]:
+    return [AS_OF - timedelta(days=7 * n) for n in reversed(range(count))]
 
-    assert of([(1, [3]), (2, [4])]) == of([(2, [4]), (1, [3])])
-    assert len({of([(1, [3])]), of([(1, [4])]), of([(2, [3])]), of([(1, [3]), (2, [3])])}) == 4
-    with pytest.raises(TableError, match="2 rows for 1 different"):
-        of([(1, [3]), (1, [3])])
+
+def test_many_dates_in_one_pass_have_the_bits_each_has_alone(tables: Tables, config: Any, tmp_path: Any) -> None:
+    # Some of the log landed a few weeks late: after the earlier dates, before the later ones.
+    events = [(*e[:2], e[2] + timedelta(days=20 * (e[0] % 2)), *e[3:]) for e in log()]
+    write(tables, events)
+    fit_vocabulary(tables, config, new_run())
+    together = aggregate_snapshots(tables, config, weekly(4), new_run())
+    assert [s.as_of for s in together] == weekly(4)
+    others = Tables(spark=tables.spark, root=str(tmp_path / "alone"))
+    for table in ("events", "vocabulary"):
+        shutil.copytree(tables.folder(table), others.folder(table))
+    alone = [aggregate_snapshot(others, config, day, new_run()) for day in weekly(4)]
+    assert [(s.as_of, s.known_at, s.rows, s.checksum) for s in together] == [
+        (s.as_of, s.known_at, s.rows, s.checksum) for s in alone
+    ]
+    assert len({s.checksum for s in together}) == 4
+
+
+def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
+    tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tables, log())
+    fit_vocabulary(tables, config, new_run())
+    monkeypatch.setattr(snapshots, "PASS_DATES", 2)
+    passes: list[list[date]] = []
+    write_aggregates = windows.write_aggregates
+
+    def counted(*args: Any) -> Any:
+        passes.append(list(args[3]))
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return write_aggregates(*args)
+
+    monkeypatch.setattr(windows, "write_aggregates", counted)
+    with pytest.raises(KeyboardInterrupt):
+        aggregate_snapshots(tables, config, weekly(3), new_run())
+    assert [s.as_of for s in visible_snapshots(tables)] == weekly(3)[:2]
+    made = aggregate_snapshots(tables, config, weekly(3), new_run())
+    assert passes == [weekly(3)[:2], weekly(3)[2:], weekly(3)[2:]]
+    assert visible_snapshots(tables) == made
+    # A folder that was tampered with is made again, although the events are the same.
+    next(Path(made[0].data).glob("*.parquet")).unlink()
+    assert aggregate_snapshots(tables, config, weekly(3), new_run())[0].path != made[0].path
+    assert passes[3:] == [weekly(3)[:1]]
+
+
+def test_a_date_without_anybody_leaves_no_other_date_half_made(tables: Tables, config: Any) -> None:
+    write(tables, log())
+    fit_vocabulary(tables, config, new_run())
+    with pytest.raises(SnapshotError, match="no event in the 180 days before 2020-01-01"):
+        aggregate_snapshots(tables, config, [AS_OF, date(2020, 1, 1)], new_run())
+    assert not tables.exists("snapshots")
+    assert not list(Path(tables.folder("aggregates")).rglob("*.parquet"))

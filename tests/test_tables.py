@@ -41,7 +41,7 @@ def test_a_missing_table_names_the_job_that_makes_it(tables: Tables) -> None:
 
 
 def test_double_and_null_keys_are_refused(tables: Tables) -> None:
-    assert check_keys(frame(tables, (1, "mon"), (2, "mon")), ["user_id"], "t")["rows"] == 2
+    assert check_keys(frame(tables, (1, "mon"), (2, "mon")), ["user_id"], "t") == 2
     with pytest.raises(TableError, match="2 rows for 1 different"):
         check_keys(frame(tables, (1, "mon"), (1, "tue")), ["user_id"], "t")
     with pytest.raises(TableError, match="1 rows have no user_id"):

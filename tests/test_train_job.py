@@ -76,6 +76,7 @@ LITERAL = Snapshot(
     manifest_hash="manifest",
     vocabulary_version=1,
     vocabulary_hash="hash",
+    events_version=0,
     rows=1,
     checksum="0",
 )

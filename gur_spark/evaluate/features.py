@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 import torch
 from scipy import sparse
 
-from gur_spark.batches.aggregates import READ_ROWS, Batch, Layout, row_groups, to_batch
+from gur_spark.batches.aggregates import READ_ROWS, Batch, Layout, to_batch
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.reconstruction import Moments
 from gur_spark.registry import LoadedModel
 from gur_spark.schema import NUMERIC_STATISTICS
+from gur_spark.snapshot_files import row_groups
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

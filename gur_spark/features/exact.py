@@ -4,6 +4,7 @@ numpy's fast grouped sum (``bincount`` with weights) adds in float64, which is e
 every partial sum stays below 2^53. Larger work is cut into limbs that do.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,11 @@ class SquareSum:
         low = self.low.reshape(-1) + other.low
         self.high.reshape(-1)[:] += other.high + (low >> _BASE)
         self.low.reshape(-1)[:] = low & _MASK
+
+    def map(self, rearrange: Callable[[Any], Any]) -> "SquareSum":
+        """Both limbs rearranged or added up alike."""
+        low = rearrange(self.low)
+        return SquareSum(rearrange(self.high) + (low >> _BASE), low & _MASK)
 
     def cumulative(self) -> "SquareSum":
         """Running sums over the last axis."""

@@ -1,19 +1,44 @@
-"""Events -> one row per user of a snapshot, on Spark: narrow, shuffle by user, one kernel."""
+"""Events -> one row per user and date on Spark: narrow, shuffle by user, one kernel that writes its own Parquet.
 
-from collections.abc import Iterator, Mapping
+The workers write with pyarrow: sending the rows back through the JVM's writer takes half as long again as computing
+them. Each attempt of a task writes a file of its own; the driver moves the files of the attempts that count.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
+from uuid import uuid4
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+import pyarrow.parquet as pq
+from pyspark import TaskContext
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from gur_spark.features.kernel import AGE, DAY_US, aggregate_partition
+from gur_spark import storage
+from gur_spark.features.bands import Bands
+from gur_spark.features.content import content_hash
+from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
 from gur_spark.features.packing import Packing
+from gur_spark.features.states import DAY_US
 from gur_spark.schema import Manifest
 
-_SQL_TYPES = {"long": "BIGINT", "double": "DOUBLE", "array<int>": "ARRAY<INT>", "date": "DATE", "string": "STRING"}
-_EPOCH = date(1970, 1, 1)
+ROW_GROUP_ROWS = 1 << 16
+"""What training shuffles and scoring embeds at a time."""
+
+_WRITTEN = "number INT, as_of STRING, file STRING, rows BIGINT, hash STRING"
+_WRITTEN_ARROW = pa.schema(
+    {"number": pa.int32(), "as_of": pa.string(), "file": pa.string(), "rows": pa.int64(), "hash": pa.string()}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The aggregates of a date, as they lie in its folder."""
+
+    rows: int
+    checksum: str
 
 
 def known_at(as_of: date, delay_days: int) -> datetime:
@@ -21,45 +46,76 @@ def known_at(as_of: date, delay_days: int) -> datetime:
     return datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC) + timedelta(days=delay_days)
 
 
-def snapshot_events(events: DataFrame, as_of: date, known_at: datetime, longest_window: int) -> DataFrame:
-    """``S(as_of, known_at, w)``: events of the window that had landed before ``known_at``."""
-    start, end = _midnight(as_of - timedelta(days=longest_window)), _midnight(as_of)
-    # A landing counts from its midnight on; compared as a date, Parquet can skip by it.
-    last_landing = (known_at.astimezone(UTC) - timedelta(microseconds=1)).date()
+def snapshot_events(events: DataFrame, known: Mapping[date, datetime], longest_window: int) -> DataFrame:
+    """The union of ``S(as_of, known_at, w)``: events in some date's longest window that had landed before some
+    date's ``known_at``."""
+    start, end = _midnight(min(known) - timedelta(days=longest_window)), _midnight(max(known))
     return events.where(
-        (F.col("event_time") >= start) & (F.col("event_time") < end) & (F.col("landed_on") <= F.lit(last_landing))
+        (F.col("event_time") >= start)
+        & (F.col("event_time") < end)
+        & (F.col("landed_on") <= F.lit(_last_landing(max(known.values()))))
     )
 
 
-def aggregate(
-    encoded: DataFrame, manifest: Manifest, sizes: Mapping[str, int], as_of: date, users: DataFrame | None = None
-) -> DataFrame:
-    """One row per user_id with the manifest's columns.
+def write_aggregates(
+    encoded: DataFrame,
+    manifest: Manifest,
+    sizes: Mapping[str, int],
+    known: Mapping[date, datetime],
+    folders: Mapping[date, str],
+    users: DataFrame | None = None,
+) -> dict[date, Written]:
+    """Write one row per user_id with the manifest's columns, for each date, into its folder's Parquet files.
 
     Args:
-        encoded: the snapshot's events, categorical columns as vocabulary ids.
+        encoded: ``snapshot_events`` of the same dates, categorical columns as vocabulary ids.
         sizes: greatest id + 1 of each categorical field.
+        known: the as-of dates, and what had landed by when counts for each; a later date knows no less.
+        folders: where each date's files go; the driver and the workers reach it through pyarrow.
         users: frame with user_id; each of them gets a row, with or without events.
 
     Raises:
-        AggregateOverflow: (when the frame is computed) a sum left its exact range.
+        AggregateOverflow: a sum left its exact range.
     """
+    bands = Bands.of(list(known), manifest.windows)
     packing = Packing.of(
-        {AGE: (manifest.windows[-1] * DAY_US).bit_length()}
+        {AGE: (bands.days * DAY_US).bit_length()}
         | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
+        | ({KNOWN: len(known).bit_length()} if len(known) > 1 else {})
     )
-    age = F.unix_micros(_midnight(as_of)) - F.unix_micros("event_time")
-    values = {AGE: age, **{name: F.col(name) for name in manifest.categorical}}
-    words = [_word(packing, number, values).alias(name) for number, name in enumerate(packing.words)]
-    rows = encoded.select("user_id", *words, *[field.name for field in manifest.numeric])
+    rows = _narrow(encoded, manifest, packing, bands, known)
     if users is not None:
         rows = rows.unionByName(users.select("user_id"), allowMissingColumns=True)
-    as_of_days = (as_of - _EPOCH).days
+    attempts = {day.isoformat(): storage.join(folder, "_attempts") for day, folder in folders.items()}
+    for folder in attempts.values():
+        storage.create_folder(folder)
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return aggregate_partition(map(packing.unpack, batches), manifest, as_of_days)
+        context = TaskContext.get()
+        assert context is not None  # this runs in a task
+        for as_of, table in aggregate_partition(map(packing.unpack, batches), manifest, bands):
+            if table.num_rows:
+                file = _write(table, attempts[as_of.isoformat()])
+                written = (context.partitionId(), as_of.isoformat(), file, table.num_rows, str(content_hash(table)))
+                yield pa.RecordBatch.from_pylist(
+                    [dict(zip(_WRITTEN_ARROW.names, written, strict=True))], _WRITTEN_ARROW
+                )
 
-    return rows.repartition("user_id").mapInArrow(kernel, output_schema(manifest))
+    parts = rows.repartition("user_id").mapInArrow(kernel, _WRITTEN).collect()
+    return {day: _keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
+
+
+def _narrow(
+    encoded: DataFrame, manifest: Manifest, packing: Packing, bands: Bands, known: Mapping[date, datetime]
+) -> DataFrame:
+    """What the kernel needs of each event, in as few and narrow columns as there can be."""
+    values = {name: F.col(name) for name in manifest.categorical}
+    values[AGE] = F.unix_micros(_midnight(bands.newest)) - F.unix_micros("event_time")
+    # Dates know the same landings and more as time goes on: how many do not know a row says which.
+    unknown = [F.col("landed_on") > F.lit(_last_landing(known[day])) for day in bands.dates[:-1]]
+    values[KNOWN] = reduce(Column.__add__, [c.cast("INT") for c in unknown], F.lit(0))
+    words = [_word(packing, number, values).alias(name) for number, name in enumerate(packing.words)]
+    return encoded.select("user_id", *words, *[field.name for field in manifest.numeric])
 
 
 def _word(packing: Packing, number: int, values: Mapping[str, Column]) -> Column:
@@ -71,9 +127,33 @@ def _word(packing: Packing, number: int, values: Mapping[str, Column]) -> Column
     return reduce(Column.bitwiseOR, shifted)
 
 
-def output_schema(manifest: Manifest) -> str:
-    """The aggregates' columns as a Spark schema."""
-    return ", ".join(f"{c.name} {_SQL_TYPES[c.dtype]}" for c in manifest.columns)
+def _write(table: pa.Table, folder: str) -> str:
+    """Write a file that no other attempt writes; returns its path."""
+    path = storage.join(folder, f"{uuid4().hex}.parquet")
+    filesystem, inner = storage.open_filesystem(path)
+    # Doubles rarely repeat: looking for a dictionary of them takes a quarter of the time of writing.
+    repeating = [
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+        for field in table.schema
+        if not pa.types.is_floating(field.type) and field.name != "user_id"
+    ]
+    pq.write_table(table, inner, filesystem=filesystem, row_group_size=ROW_GROUP_ROWS, use_dictionary=repeating)
+    return path
+
+
+def _keep(parts: Sequence[Row], folder: str) -> Written:
+    """Move the files of the attempts that count to ``data``, in the order of their tasks; the others go."""
+    storage.create_folder(storage.join(folder, "data"))
+    for number, part in enumerate(sorted(parts, key=lambda part: part["number"])):
+        storage.move(part["file"], storage.join(folder, "data", f"part-{number:05d}.parquet"))
+    storage.remove_folder(storage.join(folder, "_attempts"))
+    total = sum(int(part["hash"]) for part in parts) % 2**64
+    return Written(rows=sum(part["rows"] for part in parts), checksum=f"{total:016x}")
+
+
+def _last_landing(known_at: datetime) -> date:
+    """A landing counts from its midnight on; compared as a date, Parquet can skip by it."""
+    return (known_at.astimezone(UTC) - timedelta(microseconds=1)).date()
 
 
 def _midnight(day: date) -> Column:

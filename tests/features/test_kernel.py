@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 from unittest.mock import patch
@@ -13,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
-from gur_spark.features import kernel
+from gur_spark.features import kernel, states
+from gur_spark.features.bands import Bands
 from gur_spark.features.exact import SquareSum, exact_sums, std_steps
-from gur_spark.features.kernel import AGE, DAY_US, aggregate_partition
+from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
+from gur_spark.features.states import DAY_US
 from gur_spark.schema import MAX_STEPS, Manifest, NumericField, make_manifest
 from tests.oracles import aggregate_rows, same_rows
 
 AMOUNT = NumericField(name="amount", step=Decimal("0.01"), transform="none")
+AS_OF = date(2024, 7, 1)
 MANIFEST = make_manifest("long", [1, 3, 10], [AMOUNT], ["mcc"])
 
 ages = st.one_of(
@@ -48,10 +52,16 @@ def run(rows: Sequence[dict[str, Any]], manifest: Manifest = MANIFEST, batch: in
     columns = {name: pa.array([r[name] for r in rows], type) for name, type in types.items()}
     table = pa.table({AGE if name == "age_us" else name: column for name, column in columns.items()})
     with patch.object(kernel, "CHUNK_ROWS", chunk):
-        made = list(aggregate_partition(table.to_batches(max_chunksize=batch), manifest, 19_000))
-    found = [row for one in made for row in one.to_pylist()]
-    assert {row.pop("as_of").toordinal() - 719163 for row in found} == {19_000}
-    return {row.pop("user_id"): row for row in found}
+        made = aggregate_partition(table.to_batches(max_chunksize=batch), manifest, Bands.of([AS_OF], manifest.windows))
+        return dict(map(by_user, made))[AS_OF]
+
+
+def by_user(made: tuple[date, pa.Table]) -> tuple[date, dict[Any, dict[str, Any]]]:
+    """A date's rows."""
+    as_of, table = made
+    rows = table.to_pylist()
+    assert {row.pop("as_of") for row in rows} <= {as_of}
+    return as_of, {row.pop("user_id"): row for row in rows}
 
 
 @given(logs)
@@ -70,6 +80,48 @@ def test_row_order_batches_and_chunks_change_no_bit(
     assert run(shuffled, batch=batch, chunk=chunk) == run(rows)
 
 
+LAGS = st.lists(st.integers(0, 25), min_size=1, max_size=6, unique=True)
+
+
+@given(st.data(), LAGS, st.integers(1, 20), st.integers(1, 20))
+@settings(max_examples=150, deadline=None)
+def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, lags: list[int], batch: int, chunk: int) -> None:
+    """Dates are near each other and far apart; a row may be known from any of them on."""
+    dates = sorted(AS_OF - timedelta(days=lag) for lag in lags)
+    late = st.fixed_dictionaries({"known_from": st.integers(0, len(dates) - 1)})
+    row = st.one_of(events.map(lambda e: e | {"age_us": e["age_us"] + DAY_US * (max(lags) - min(lags)) // 2}), events)
+    rows = [{**e, **k} for e, k in data.draw(st.lists(st.tuples(row, late), min_size=1, max_size=40))]
+    rows += [{"user_id": 3, "age_us": None, "amount": None, "mcc": None, "known_from": None}]
+    bands = Bands.of(dates, MANIFEST.windows)
+    rows = [r for r in rows if r["age_us"] is None or r["age_us"] <= bands.days * DAY_US]
+    names = {"user_id": "user_id", AGE: "age_us", "amount": "amount", "mcc": "mcc", KNOWN: "known_from"}
+    table = pa.table({name: pa.array([r[key] for r in rows], pa.int64()) for name, key in names.items()})
+    with patch.object(kernel, "CHUNK_ROWS", chunk):
+        made = dict(map(by_user, aggregate_partition(table.to_batches(max_chunksize=batch), MANIFEST, bands)))
+    assert list(made) == dates
+    for number, day in enumerate(dates):
+        assert made[day] == run(alone(rows, number, (dates[-1] - day).days))
+
+
+def alone(rows: list[dict[str, Any]], number: int, lag: int) -> list[dict[str, Any]]:
+    """The rows that the date of this number sees, so many days before the newest."""
+    shifted = [r | {"age_us": r["age_us"] and r["age_us"] - lag * DAY_US} for r in rows]
+    return [
+        r
+        for r in shifted
+        if r["age_us"] is None or (0 < r["age_us"] <= MANIFEST.windows[-1] * DAY_US and r["known_from"] <= number)
+    ]
+
+
+def test_days_between_two_dates_windows_cannot_make_a_sum_too_large() -> None:
+    ages = (5 * DAY_US, 15 * DAY_US, 15 * DAY_US)
+    table = pa.table({"user_id": [1] * 3, AGE: ages, "amount": [2**22] * 3, "mcc": [3] * 3, KNOWN: [0] * 3})
+    bands = Bands.of([AS_OF, AS_OF - timedelta(days=20)], MANIFEST.windows)
+    with patch("gur_spark.features.exact._ROOM", 2**23):
+        made = dict(map(by_user, aggregate_partition(table.to_batches(), MANIFEST, bands)))
+    assert [len(rows) for rows in made.values()] == [0, 1]
+
+
 def test_users_may_be_strings() -> None:
     manifest = make_manifest("string", [1], [AMOUNT], ["mcc"])
     rows = [{"user_id": u, "age_us": 5, "amount": 100, "mcc": 3} for u in ("b", "a", "b", "é")]
@@ -82,7 +134,9 @@ def test_rows_come_in_the_order_of_user_ids() -> None:
 
 
 def test_an_empty_partition_gives_no_rows() -> None:
-    assert list(aggregate_partition([], MANIFEST, 19_000)) == []
+    [(as_of, table)] = aggregate_partition([], MANIFEST, Bands.of([AS_OF], MANIFEST.windows))
+    assert (as_of, table.num_rows) == (AS_OF, 0)
+    assert table.column_names == [c.name for c in MANIFEST.columns]
 
 
 def test_a_user_without_events_has_zero_counts_and_null_statistics() -> None:
@@ -138,12 +192,12 @@ def test_small_and_large_standard_deviations_take_the_same_formula(values: list[
 def test_memory_does_not_grow_with_one_users_events() -> None:
     """A hot user's rows leave nothing behind but counts: the state is as large after 50 chunks as after one."""
     rng = np.random.default_rng(0)
-    state = kernel.PartitionState(MANIFEST)
+    state = kernel.PartitionState(MANIFEST, Bands.of([AS_OF], MANIFEST.windows))
     sizes = []
     for _ in range(50):
         columns = {AGE: (1, 10 * DAY_US), "amount": (0, 10_000), "mcc": (3, 9)}
         table = pa.table({"user_id": np.full(5_000, 1), **{k: rng.integers(*v, 5_000) for k, v in columns.items()}})
-        with patch.object(kernel, "CHUNK_ROWS", 1_000):
+        with patch.object(states, "MERGE_ROWS", 1_000):
             state.update(table)
         sizes.append(sum(len(keys) for h in state.histograms for keys, _ in h._parts))
     assert max(sizes) <= 1_000 + 2 * 3 * 6
