@@ -1,7 +1,6 @@
 """Which dates the aggregate job makes."""
 
 from argparse import ArgumentParser
-from datetime import date
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ def dates(config: Any, *words: str) -> list[str]:
 
 
 def test_dates_are_named_counted_or_those_of_training_and_scoring(make_config: Any) -> None:
-    days = {"training": {"as_of": [date(2024, 6, 1)]}, "scoring": {"as_of": [date(2024, 6, 1), date(2024, 5, 1)]}}
+    days = {"training": {"as_of": ["2024-06-01"]}, "scoring": {"as_of": ["2024-06-01", "2024-05-01"]}}
     config = make_config(days)
     assert dates(config) == ["2024-05-01", "2024-06-01"]
     assert dates(config, "--as-of", "2024-02-02", "2024-02-01", "2024-02-02") == ["2024-02-01", "2024-02-02"]

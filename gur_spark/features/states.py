@@ -190,8 +190,8 @@ class Histogram:
         inside_N = part_N < len(of.windows)
         if inside_N.all():
             return pair_N, part_N, count_N
-        inside_N = np.flatnonzero(inside_N)
-        return pair_N[inside_N], part_N[inside_N], count_N[inside_N]
+        key_N = np.flatnonzero(inside_N)
+        return pair_N[key_N], part_N[key_N], count_N[key_N]
 
     def _merge(self) -> tuple[Ints, Ints]:
         """Join parts; done each time the loose ones outgrow the first, so the cost stays linear."""
