@@ -9,17 +9,16 @@ channel; one row in a hundred twice) into a temporary folder, ingests it with de
 import argparse
 import json
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import OmegaConf
 from pyarrow import csv
 
+from benchmarks.memory import PeakMemory
 from gur_spark.config import Config
 from gur_spark.config_file import load_config
 from gur_spark.events.ingest import ingest
@@ -52,27 +51,6 @@ def write_card_log(path: Path, rows: int, quoted: bool = False, seed: int = 7) -
             writer.write_table(_chunk(random, min(CHUNK_ROWS, rows - start), start))
 
 
-class PeakMemory:
-    """Largest resident memory of the child processes (the JVM), sampled while the block runs."""
-
-    def __enter__(self) -> "PeakMemory":
-        self.megabytes = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._done.wait(0.2):
-            resident = sum(p.memory_info().rss for p in me.children(recursive=True) if p.is_running())
-            self.megabytes = max(self.megabytes, resident / 2**20)
-
-
 def measure(rows: int, quoted: bool, folder: Path) -> dict[str, object]:
     """Make the log, ingest it once in a fresh session, and say what it took."""
     write_card_log(folder / "log.csv", rows, quoted)
@@ -87,7 +65,7 @@ def measure(rows: int, quoted: bool, folder: Path) -> dict[str, object]:
         "rows": rows,
         "seconds": round(seconds, 2),
         "rows_per_s": round(rows / seconds),
-        "peak_driver_mb": round(memory.megabytes),
+        "peak_driver_mb": round(memory.java_mb + memory.python_mb),
         "counts": run.counts,
     }
 

@@ -168,7 +168,14 @@ def _aggregate_pass(
     users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)) if config.aggregates.users else None
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     written = windows.write_aggregates(
-        encode(inside, vocabulary, manifest.categorical), manifest, vocabulary.sizes, moments, folders, users
+        encode(inside, vocabulary, manifest.categorical),
+        manifest,
+        vocabulary.sizes,
+        moments,
+        folders,
+        users,
+        # Of the whole table, which Delta knows without looking; the windows have no more.
+        windows.partitions_for(events.count()),
     )
     empty = [day for day, content in written.items() if not content.rows]
     if empty:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
@@ -75,18 +75,28 @@ class Tables:
         """Replace the rows that satisfy ``predicate`` by ``frame``, in one commit.
 
         Raises:
-            TableError: the frame has rows outside the predicate, or another schema; nothing was written.
+            TableError: the frame has rows outside the predicate or another schema, or another run wrote such rows
+                meanwhile; nothing was written.
         """
         try:
             self._save(frame.write.format("delta").mode("overwrite").option("replaceWhere", predicate), table)
         except AnalysisException as error:
             raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
 
-    def _save(self, writer: object, table: str) -> None:
-        if self.catalog:
-            writer.saveAsTable(self.sql_name(table))  # type: ignore[attr-defined]
-        else:
-            writer.save(self.folder(table))  # type: ignore[attr-defined]
+    def _save(self, writer: DataFrameWriter, table: str) -> None:
+        try:
+            if self.catalog:
+                writer.saveAsTable(self.sql_name(table))
+            else:
+                writer.save(self.folder(table))
+        except Exception as error:
+            # Spark and Spark Connect raise Delta's conflicts as different types.
+            if "[DELTA_CONCURRENT_" not in str(error):
+                raise
+            raise TableError(
+                f"{self.sql_name(table)}: another run wrote to it at the same time and won; nothing of this one is in "
+                "it: run again"
+            ) from error
 
 
 def check_keys(frame: DataFrame, key: Sequence[str], what: str) -> int:

@@ -1,8 +1,11 @@
 """Delta tables by path: a replace touches its predicate's rows or nothing."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from gur_spark.errors import TableError
 from gur_spark.runs import record
@@ -61,3 +64,18 @@ def test_a_run_that_fails_leaves_its_row_with_the_error(tables: Tables) -> None:
     )
     assert found["train"].status == "failed"
     assert found["train"].error.startswith("ValueError: boom")
+
+
+def test_of_two_runs_that_replace_the_same_rows_at_once_one_wins_and_the_other_says_so(tables: Tables) -> None:
+    tables.create("t", DDL)
+    folder = tables.folder("t")
+
+    def meanwhile(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # While the frame is computed, another program commits.
+        write_deltalake(folder, pa.table({"user_id": [7], "day": ["mon"]}), mode="append")
+        yield from batches
+
+    slow = frame(tables, (1, "mon")).coalesce(1).mapInArrow(meanwhile, DDL)
+    with pytest.raises(TableError, match="another run wrote to it at the same time and won"):
+        tables.replace(slow, "t", "day = 'mon'")
+    assert [tuple(row) for row in tables.read("t").collect()] == [(7, "mon")]

@@ -27,6 +27,10 @@ from gur_spark.schema import Manifest
 ROW_GROUP_ROWS = 1 << 16
 """What training shuffles and scoring embeds at a time."""
 
+PARTITION_EVENTS = 5_000_000
+"""At most so many events, on average, are one worker's at a time: about 300 MB of state for each date."""
+SMALL_EVENTS = 4 * PARTITION_EVENTS
+
 _WRITTEN = "number INT, as_of STRING, file STRING, rows BIGINT, hash STRING"
 _WRITTEN_ARROW = pa.schema(
     {"number": pa.int32(), "as_of": pa.string(), "file": pa.string(), "rows": pa.int64(), "hash": pa.string()}
@@ -64,6 +68,7 @@ def write_aggregates(
     known: Mapping[date, datetime],
     folders: Mapping[date, str],
     users: DataFrame | None = None,
+    partitions: int | None = None,
 ) -> dict[date, Written]:
     """Write one row per user_id with the manifest's columns, for each date, into its folder's Parquet files.
 
@@ -73,6 +78,7 @@ def write_aggregates(
         known: the as-of dates, and what had landed by when counts for each; a later date knows no less.
         folders: where each date's files go; the driver and the workers reach it through pyarrow.
         users: frame with user_id; each of them gets a row, with or without events.
+        partitions: how many the users are divided into; None leaves it to Spark.
 
     Raises:
         AggregateOverflow: a sum left its exact range.
@@ -101,8 +107,18 @@ def write_aggregates(
                     [dict(zip(_WRITTEN_ARROW.names, written, strict=True))], _WRITTEN_ARROW
                 )
 
-    parts = rows.repartition("user_id").mapInArrow(kernel, _WRITTEN).collect()
+    parts = _by_user(rows, partitions).mapInArrow(kernel, _WRITTEN).collect()
     return {day: _keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
+
+
+def partitions_for(events: int) -> int | None:
+    """How many partitions keep the state of each within a worker's memory; None where any number does."""
+    return -(-events // PARTITION_EVENTS) if events > SMALL_EVENTS else None
+
+
+def _by_user(rows: DataFrame, partitions: int | None) -> DataFrame:
+    # Without a number Spark also joins partitions that turn out small.
+    return rows.repartition("user_id") if partitions is None else rows.repartition(partitions, "user_id")
 
 
 def _narrow(

@@ -1,0 +1,97 @@
+"""Aggregation of ever more events, and with one user who has millions of them: seconds per event and memory.
+
+    python -m benchmarks.scale --events 20000000 60000000 200000000 --json OUT
+
+The work of ``benchmarks.windows`` with 100 events per user; ``--hot`` gives one more user so many events. Java has a
+heap of 8 GB; what it and the Python workers really took is measured. ``growth`` is the seconds per event of each size
+over those of the first.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from benchmarks.memory import PeakMemory
+from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, standard_manifest
+from gur_spark.config import Spark
+from gur_spark.features.windows import known_at, partitions_for, snapshot_events, write_aggregates
+from gur_spark.schema import FIRST_VALUE_ID
+from gur_spark.session import local_conf, local_session
+
+EVENTS_PER_USER = 100
+HOT_USER = 1
+"""The other ids of ``make_events`` are 11 and greater."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="seconds per event as the events grow")
+    parser.add_argument("--events", type=int, nargs="+", default=[20_000_000, 60_000_000, 200_000_000])
+    parser.add_argument("--hot", type=int, default=10_000_000, help="events of one more user, in a run of its own")
+    parser.add_argument("--json", metavar="OUT")
+    parser.add_argument("--work", metavar="FOLDER", help="keep events and results here")
+    args = parser.parse_args()
+    work = Path(args.work or tempfile.mkdtemp(prefix="gur_scale_"))
+    conf = local_conf(Spark(cores=CORES, memory="8g", shuffle_partitions=2 * CORES))
+    spark = local_session(conf, "benchmarks.scale")
+    try:
+        # The first run of a session compiles; it is not counted.
+        measure(spark, work, args.events[0])
+        sizes = [measure(spark, work, events) for events in args.events]
+        hot = measure(spark, work, args.events[0], args.hot)
+    finally:
+        if not args.work:
+            shutil.rmtree(work, ignore_errors=True)
+    per_event = [size["seconds"] / size["events"] for size in sizes]
+    result = {"sizes": sizes, "hot": hot, "growth": [round(s / per_event[0], 3) for s in per_event], "cores": CORES}
+    print(json.dumps(result, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def measure(spark: SparkSession, work: Path, events: int, hot: int = 0) -> dict[str, float]:
+    """One run; ``hot`` events of one more user come from the same days."""
+    folder = work / f"events_{events}_{events // EVENTS_PER_USER}"
+    make_events(folder, events, events // EVENTS_PER_USER)
+    files = [*sorted(folder.glob("*.parquet")), *hot_files(folder, work / f"hot_{hot}", hot)]
+    frame = spark.read.parquet(*map(str, files))
+    known = {AS_OF: known_at(AS_OF, 0)}
+    sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
+    shutil.rmtree(work / "out", ignore_errors=True)
+    with PeakMemory() as memory:
+        start = time.monotonic()
+        written = write_aggregates(
+            snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
+            partitions=partitions_for(frame.count()),
+        )  # fmt: skip
+        seconds = time.monotonic() - start
+    found = {"events": events + hot, "hot": hot, "rows": written[AS_OF].rows, "seconds": round(seconds, 2)}
+    found |= {"java_mb": round(memory.java_mb), "python_mb": round(memory.python_mb)}
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def hot_files(source: Path, folder: Path, events: int) -> list[Path]:
+    """The first events of the source once more, all of one user."""
+    folder.mkdir(exist_ok=True)
+    rest = events
+    for file in sorted(source.glob("*.parquet")):
+        if rest <= 0:
+            break
+        rows = pq.read_table(file).slice(0, rest)
+        rest -= rows.num_rows
+        user = pa.array([HOT_USER], pa.int64()).take(pa.array([0] * rows.num_rows))
+        pq.write_table(rows.set_column(0, "user_id", user), folder / file.name)
+    return sorted(folder.glob("*.parquet")) if events else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
