@@ -70,7 +70,7 @@ def measure(spark: SparkSession, work: Path, events: int, hot: int = 0) -> dict[
         start = time.monotonic()
         written = write_aggregates(
             snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
-            partitions=partitions_for(frame.count()),
+            partitions=partitions_for(standard_manifest(), [AS_OF], events // EVENTS_PER_USER, frame.count()),
         )  # fmt: skip
         seconds = time.monotonic() - start
     found = {"events": events + hot, "hot": hot, "rows": written[AS_OF].rows, "seconds": round(seconds, 2)}

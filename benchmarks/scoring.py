@@ -112,7 +112,7 @@ def set_up(work: Path, folder: str, manifest: Manifest, users: int) -> tuple[Tab
     spark = local_session(local_conf(Spark(cores=CORES, memory="4g", shuffle_partitions=4)), "benchmarks.scoring")
     snapshot = Snapshot(
         as_of=AS_OF, known_at=datetime(2024, 6, 1, tzinfo=UTC), path=folder, manifest_hash=manifest.hash,
-        vocabulary_version=1, vocabulary_hash="benchmark", events_version=0, rows=users, checksum="",
+        vocabulary_version=1, vocabulary_hash="benchmark", lineage="", rows=users, checksum="",
     )  # fmt: skip
     return Tables.of(spark, config), config, snapshot
 

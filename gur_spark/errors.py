@@ -31,6 +31,10 @@ class TableError(GurError):
     """A table is missing, or a frame does not keep the table's contract."""
 
 
+class WriteConflict(TableError):
+    """Another run wrote to the table at the same time; nothing of this one was written."""
+
+
 class SnapshotError(GurError):
     """A snapshot is missing, empty, or not the one a model was trained on."""
 

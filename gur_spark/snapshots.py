@@ -1,26 +1,22 @@
-"""Aggregate snapshots: written as immutable folders, made visible by one row in ``snapshots``."""
+"""Aggregate snapshots: immutable folders of Parquet, made visible by one row in ``snapshots``."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
+import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
 from gur_spark.config import Config
-from gur_spark.errors import SnapshotError
-from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
+from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features import windows
-from gur_spark.runs import Run
 from gur_spark.schema import Manifest, NumericField, make_manifest
 from gur_spark.snapshot_files import row_groups
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
-
-PASS_DATES = 31
-"""Dates of one pass: what a worker holds grows with them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD = timedelta(days=2)
@@ -36,10 +32,15 @@ class Snapshot:
     manifest_hash: str
     vocabulary_version: int
     vocabulary_hash: str
-    events_version: int
-    """The commit of ``events`` it was made from."""
+    lineage: str
+    """The ``events`` table and its commit that it was made from."""
     rows: int
     checksum: str
+
+    @property
+    def key(self) -> tuple[date, datetime]:
+        """The grain of the table: as_of and known_at."""
+        return self.as_of, self.known_at
 
     @property
     def data(self) -> str:
@@ -70,151 +71,6 @@ def manifest_of(config: Config) -> Manifest:
     return make_manifest(config.fields.user_id.type, config.aggregates.windows, numeric, categorical)
 
 
-def aggregate_snapshots(
-    tables: Tables,
-    config: Config,
-    dates: Collection[date],
-    run: Run,
-    vocabulary_version: int | None = None,
-    known_at: datetime | None = None,
-) -> list[Snapshot]:
-    """Compute the snapshots of some dates, write their folders, and make them visible; oldest first.
-
-    Only rows that had landed before ``known_at`` count; by default a date's midnight UTC plus the configured delay.
-    Up to ``PASS_DATES`` dates are one pass over the events, and visible when it ends; a date that was made from the
-    same events, vocabulary and declarations is not made again. So a killed run leaves folders that no row names, and
-    running again goes on after the last pass that ended. When the content is that of the visible snapshot, the
-    visible one stays, so that what was made from it still names it.
-
-    Raises:
-        TableError: ``events`` or ``vocabulary`` does not exist.
-        SnapshotError: nobody had an event in a date's longest window and no users list is given.
-    """
-    wanted = _Wanted.of(tables, config, vocabulary_version)
-    moments = {day: known_at or windows.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
-    there = _made_already(tables, config, wanted, moments)
-    missing = [day for day in moments if day not in there]
-    for start in range(0, len(missing), PASS_DATES):
-        some = missing[start : start + PASS_DATES]
-        there |= _aggregate_pass(tables, config, wanted, {day: moments[day] for day in some}, run)
-    return [there[day] for day in moments]
-
-
-def aggregate_snapshot(
-    tables: Tables,
-    config: Config,
-    as_of: date,
-    run: Run,
-    vocabulary_version: int | None = None,
-    known_at: datetime | None = None,
-) -> Snapshot:
-    """``aggregate_snapshots`` of one date."""
-    return aggregate_snapshots(tables, config, [as_of], run, vocabulary_version, known_at)[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """What the snapshots of a run are made from and of."""
-
-    manifest: Manifest
-    vocabulary: Vocabulary
-    events_version: int
-
-    @classmethod
-    def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "_Wanted":
-        tables.read("events", made_by="ingest")
-        return cls(
-            manifest=manifest_of(config),
-            vocabulary=read_vocabulary(tables, vocabulary_version),
-            events_version=tables.version("events"),
-        )
-
-
-def _made_already(
-    tables: Tables, config: Config, wanted: _Wanted, moments: Mapping[date, datetime]
-) -> dict[date, Snapshot]:
-    """Visible snapshots that another run would make again; none with a users list, which may have changed."""
-    if config.aggregates.users or not tables.exists("snapshots"):
-        return {}
-    lineage = (wanted.manifest.hash, wanted.vocabulary.version, wanted.vocabulary.hash, wanted.events_version)
-    found = {
-        s.as_of: s
-        for s in visible_snapshots(tables)
-        if s.known_at == moments.get(s.as_of)
-        and (s.manifest_hash, s.vocabulary_version, s.vocabulary_hash, s.events_version) == lineage
-        and _whole(s)
-    }
-    for snapshot in found.values():
-        log.info("snapshot %s: made already from these events, checksum %s", snapshot.as_of, snapshot.checksum)
-    return found
-
-
-def _whole(snapshot: Snapshot) -> bool:
-    """Whether its files still hold its rows, as their footers say."""
-    try:
-        snapshot.manifest()
-        return sum(group.rows for group in row_groups(snapshot.path)) == snapshot.rows
-    except (SnapshotError, OSError):
-        return False
-
-
-def _aggregate_pass(
-    tables: Tables, config: Config, wanted: _Wanted, moments: Mapping[date, datetime], run: Run
-) -> dict[date, Snapshot]:
-    """Make the snapshots of a few dates in one pass over the events."""
-    manifest, vocabulary = wanted.manifest, wanted.vocabulary
-    events = tables.read("events", version=wanted.events_version)
-    inside = windows.snapshot_events(events, moments, manifest.windows[-1])
-    users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)) if config.aggregates.users else None
-    folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
-    written = windows.write_aggregates(
-        encode(inside, vocabulary, manifest.categorical),
-        manifest,
-        vocabulary.sizes,
-        moments,
-        folders,
-        users,
-        # Of the whole table, which Delta knows without looking; the windows have no more.
-        windows.partitions_for(events.count()),
-    )
-    empty = [day for day, content in written.items() if not content.rows]
-    if empty:
-        for folder in folders.values():
-            storage.remove_folder(folder)
-        raise SnapshotError(
-            f"no event in the {manifest.windows[-1]} days before {empty[0]} that had landed before "
-            f"{moments[empty[0]]:%Y-%m-%d %H:%M}; {_range(tables)}"
-        )
-    made = {}
-    for day, content in written.items():
-        storage.write_text(storage.join(folders[day], "manifest.json"), manifest.to_json())
-        snapshot = Snapshot(
-            as_of=day,
-            known_at=moments[day],
-            path=folders[day],
-            manifest_hash=manifest.hash,
-            vocabulary_version=vocabulary.version,
-            vocabulary_hash=vocabulary.hash,
-            events_version=wanted.events_version,
-            rows=content.rows,
-            checksum=content.checksum,
-        )
-        made[day] = _make_visible(tables, snapshot, run.id)
-    return made
-
-
-def _make_visible(tables: Tables, snapshot: Snapshot, run_id: str) -> Snapshot:
-    """Write the row that names a snapshot, unless the visible one has the same content: then that one stays."""
-    visible = _same_content(tables, snapshot)
-    if visible:
-        storage.remove_folder(snapshot.path)
-        log.info("snapshot %s: unchanged, %s users, checksum %s", visible.as_of, f"{visible.rows:,}", visible.checksum)
-        return visible
-    _write_row(tables, snapshot, run_id)
-    log.info("snapshot %s: %s users, checksum %s", snapshot.as_of, f"{snapshot.rows:,}", snapshot.checksum)
-    return snapshot
-
-
 def find_snapshot(tables: Tables, config: Config, as_of: date, known_at: datetime | None = None) -> Snapshot:
     """The visible snapshot of a date, as known at the configured delay if no other moment is given.
 
@@ -222,7 +78,7 @@ def find_snapshot(tables: Tables, config: Config, as_of: date, known_at: datetim
         SnapshotError: there is none; the message lists the dates there are.
     """
     known_at = known_at or windows.known_at(as_of, config.aggregates.delay_days)
-    found = _visible(tables, as_of, known_at)
+    found = next((s for s in visible_snapshots(tables) if s.key == (as_of, known_at)), None)
     if found is None:
         known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in visible_snapshots(tables)]
         raise SnapshotError(f"no snapshot of {as_of} known at {known_at:%Y-%m-%d %H:%M}; available: {known}")
@@ -270,32 +126,61 @@ def _is_day(landing: str) -> bool:
         return False
 
 
-def _visible(tables: Tables, as_of: date, known_at: datetime) -> Snapshot | None:
-    return next((s for s in visible_snapshots(tables) if (s.as_of, s.known_at) == (as_of, known_at)), None)
+def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[Snapshot]:
+    """Write the rows that name snapshots, in one commit; returns what is visible then.
 
+    Where a visible snapshot has the same content, it stays, so that what was made from it still names it; its row
+    then says what it could be made from as well, and the new folder goes.
 
-def _same_content(tables: Tables, made: Snapshot) -> Snapshot | None:
-    """The visible snapshot, when it is what was just made."""
-    visible = _visible(tables, made.as_of, made.known_at) if tables.exists("snapshots") else None
-    if visible is None or not _whole(visible):
-        return None
-    return visible if replace(visible, path=made.path, events_version=made.events_version) == made else None
-
-
-def _write_row(tables: Tables, snapshot: Snapshot, run_id: str) -> None:
-    values = {**vars(snapshot), "run_id": run_id, "created": datetime.now(UTC)}
-    names = [column.split()[0] for column in schema.SNAPSHOTS.split(", ")]
-    frame = tables.spark.createDataFrame([tuple(values[name] for name in names)], schema.SNAPSHOTS).coalesce(1)
+    Raises:
+        WriteConflict: another run made one of them at the same time; nothing is visible of these.
+    """
     tables.create("snapshots", schema.SNAPSHOTS)
-    known_at = f"TIMESTAMP '{snapshot.known_at:%Y-%m-%d %H:%M:%S.%f}'"
-    tables.replace(frame, "snapshots", f"as_of = DATE '{snapshot.as_of}' AND known_at = {known_at}")
+    before = _by_key(tables)
+    rows = [_kept(before.get(snapshot.key), snapshot) for snapshot in made]
+    while True:
+        try:
+            _write_rows(tables, rows, run_id)
+            break
+        except WriteConflict:
+            # A run of other dates is no conflict, but Delta cannot tell.
+            if any(_by_key(tables).get(snapshot.key) != before.get(snapshot.key) for snapshot in made):
+                raise
+    for new, row in zip(made, rows, strict=True):
+        if row.path != new.path:
+            storage.remove_folder(new.path)
+        word = "unchanged, " if row.path != new.path else ""
+        log.info("snapshot %s: %s%s users, checksum %s", row.as_of, word, f"{row.rows:,}", row.checksum)
+    return rows
 
 
-def _range(tables: Tables) -> str:
-    found = (
-        tables.read("events")
-        .agg(F.min("event_time"), F.max("event_time"), F.min("landed_on"), F.max("landed_on"))
-        .first()
-    )
-    assert found is not None
-    return f"events run from {found[0]} to {found[1]}, landed from {found[2]} to {found[3]}"
+def is_whole(snapshot: Snapshot) -> bool:
+    """Whether its files still hold its rows, as their footers say."""
+    try:
+        snapshot.manifest()
+        return sum(group.rows for group in row_groups(snapshot.path)) == snapshot.rows
+    except (SnapshotError, OSError, pa.ArrowException):
+        return False
+
+
+def _kept(visible: Snapshot | None, made: Snapshot) -> Snapshot:
+    """The visible snapshot with the lineage of what was just made, when they are the same; else the latter."""
+    if visible is None:
+        return made
+    kept = replace(made, path=visible.path)
+    return kept if replace(visible, lineage=made.lineage) == kept and is_whole(visible) else made
+
+
+def _by_key(tables: Tables) -> dict[tuple[date, datetime], Snapshot]:
+    return {snapshot.key: snapshot for snapshot in visible_snapshots(tables)}
+
+
+def _write_rows(tables: Tables, snapshots: Sequence[Snapshot], run_id: str) -> None:
+    names = [column.split()[0] for column in schema.SNAPSHOTS.split(", ")]
+    more = {"run_id": run_id, "created": datetime.now(UTC)}
+    rows = [tuple((vars(snapshot) | more)[name] for name in names) for snapshot in snapshots]
+    keys = [
+        f"(as_of = DATE '{s.as_of}' AND known_at = TIMESTAMP '{s.known_at:%Y-%m-%d %H:%M:%S.%f}')" for s in snapshots
+    ]
+    frame = tables.spark.createDataFrame(rows, schema.SNAPSHOTS).coalesce(1)
+    tables.replace(frame, "snapshots", " OR ".join(keys))

@@ -9,7 +9,10 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.config import Config
-from gur_spark.errors import TableError
+from gur_spark.errors import TableError, WriteConflict
+
+# Two runs that make a table for the first time conflict in its metadata or protocol.
+_CONFLICTS = ("CONCURRENT_", "METADATA_CHANGED", "PROTOCOL_CHANGED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,12 @@ class Tables:
         assert newest is not None  # its creation is a commit
         return int(newest["version"])
 
+    def identity(self, table: str) -> str:
+        """An id that a table made anew in the same place does not have."""
+        detail = self.spark.sql(f"DESCRIBE DETAIL {self.sql_name(table)}").first()
+        assert detail is not None
+        return str(detail["id"])
+
     def read(self, table: str, made_by: str = "", version: int | None = None) -> DataFrame:
         """The table as it stands, or stood after a commit.
 
@@ -75,8 +84,8 @@ class Tables:
         """Replace the rows that satisfy ``predicate`` by ``frame``, in one commit.
 
         Raises:
-            TableError: the frame has rows outside the predicate or another schema, or another run wrote such rows
-                meanwhile; nothing was written.
+            TableError: the frame has rows outside the predicate, or another schema; nothing was written.
+            WriteConflict: another run wrote to the table meanwhile; nothing was written.
         """
         try:
             self._save(frame.write.format("delta").mode("overwrite").option("replaceWhere", predicate), table)
@@ -91,9 +100,9 @@ class Tables:
                 writer.save(self.folder(table))
         except Exception as error:
             # Spark and Spark Connect raise Delta's conflicts as different types.
-            if "[DELTA_CONCURRENT_" not in str(error):
+            if not any(f"[DELTA_{kind}" in str(error) for kind in _CONFLICTS):
                 raise
-            raise TableError(
+            raise WriteConflict(
                 f"{self.sql_name(table)}: another run wrote to it at the same time and won; nothing of this one is in "
                 "it: run again"
             ) from error

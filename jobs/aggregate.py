@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from gur_spark import cli
+from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError
 from gur_spark.model_versions import find_model
 from gur_spark.publishing import published
 from gur_spark.runs import Run
-from gur_spark.snapshots import aggregate_snapshots
 from gur_spark.tables import Tables
 
 
@@ -28,6 +28,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="TIME",
         help="count what had landed before this (UTC); default: as_of midnight + aggregates.delay_days",
     )
+    parser.add_argument("--again", action="store_true", help="also the dates that were made from the same events")
     parser.add_argument(
         "--vocabulary",
         type=vocabulary_version,
@@ -76,7 +77,7 @@ def as_of_dates(config: Config, args: Namespace) -> list[date]:
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     dates = as_of_dates(config, args)
     vocabulary = chosen_vocabulary(tables, config, args.vocabulary)
-    for snapshot in aggregate_snapshots(tables, config, dates, run, vocabulary, args.known_at):
+    for snapshot in aggregate_snapshots(tables, config, dates, run, vocabulary, args.known_at, args.again):
         run.inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
         run.outputs[str(snapshot.as_of)] = snapshot.path
         run.counts[f"rows {snapshot.as_of}"] = snapshot.rows

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gur_spark import schema, training_set
+from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.features import windows
-from gur_spark.snapshots import aggregate_snapshot
 from gur_spark.tables import Tables
 from tests.conftest import BASE
 from tests.test_snapshots import MIDNIGHT, Event, event, log, new_run, write

@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from gur_spark import schema, snapshots, storage
-from gur_spark.errors import SnapshotError, TableError
+from gur_spark import aggregation, schema, snapshots, storage
+from gur_spark.aggregation import aggregate_snapshot, aggregate_snapshots
+from gur_spark.errors import SnapshotError, TableError, WriteConflict
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features import windows
 from gur_spark.runs import Run
-from gur_spark.snapshots import (
-    Snapshot,
-    aggregate_snapshot,
-    aggregate_snapshots,
-    find_snapshot,
-    manifest_of,
-    stale_snapshots,
-    visible_snapshots,
-)
+from gur_spark.snapshots import Snapshot, find_snapshot, make_visible, manifest_of, stale_snapshots, visible_snapshots
 from gur_spark.tables import Tables
 from tests.oracles import DAY_US, aggregate_rows, same_rows
 
@@ -143,7 +137,7 @@ def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, c
     first = snapshot(tables, config, as_it_was)
     late = event(1, timedelta(days=2), "a", 5, landed=date(2024, 7, 3))
     write(tables, [*as_it_was, late])
-    assert aggregate_snapshot(tables, config, AS_OF, new_run()) == first
+    assert aggregate_snapshot(tables, config, AS_OF, new_run()).path == first.path
     later = aggregate_snapshot(
         tables, config, AS_OF, new_run(), known_at=MIDNIGHT + timedelta(days=2, hours=3, microseconds=5)
     )
@@ -183,14 +177,32 @@ def test_a_users_list_gives_rows_to_users_without_events(tables: Tables, make_co
     config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"users": str(tmp_path / "users")}})
     made = pq.read_table(snapshot(tables, config, [event(1, timedelta(days=1), "a", 1)]).data).to_pylist()
     assert {row["user_id"]: row["events_180d"] for row in made} == {1: 1, 77: 0}
+    tables.spark.createDataFrame([(None,)], "user_id BIGINT").write.mode("append").parquet(str(tmp_path / "users"))
+    with pytest.raises(TableError, match=r"aggregates.users: .* has rows without a user_id"):
+        aggregate_snapshot(tables, config, AS_OF, new_run())
 
 
 def test_the_same_content_again_keeps_the_visible_snapshot(tables: Tables, config: Any) -> None:
     first = snapshot(tables, config, log())
+    # Another commit of events, the same content: the folder stays, and the row says what it can be made from.
+    write(tables, log())
     again = aggregate_snapshot(tables, config, AS_OF, new_run())
-    assert again == first
-    assert find_snapshot(tables, config, AS_OF) == first
+    assert again.lineage != first.lineage
+    assert again == replace(first, lineage=again.lineage)
+    assert find_snapshot(tables, config, AS_OF) == again
     assert tables.read("snapshots").count() == 1
+    assert [Path(folder).name for folder in storage.folders(str(Path(first.path).parent))] == [Path(first.path).name]
+
+
+def test_only_what_may_have_changed_is_made_again(tables: Tables, config: Any) -> None:
+    first = snapshot(tables, config, log())
+    runs = [new_run(), new_run()]
+    assert aggregate_snapshots(tables, config, [AS_OF], runs[0]) == [first]
+    assert runs[0].inputs == {"events": first.lineage}
+    # Events made anew in the same place are other events, although their commits have the same numbers.
+    shutil.rmtree(tables.folder("events"))
+    write(tables, log(seed=4))
+    assert aggregate_snapshots(tables, config, [AS_OF], runs[1])[0].checksum != first.checksum
 
 
 def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config: Any) -> None:
@@ -253,7 +265,7 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
 ) -> None:
     write(tables, log())
     fit_vocabulary(tables, config, new_run())
-    monkeypatch.setattr(snapshots, "PASS_DATES", 2)
+    monkeypatch.setattr(aggregation, "PASS_DATES", 2)
     passes: list[list[date]] = []
     write_aggregates = windows.write_aggregates
 
@@ -270,10 +282,42 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
     made = aggregate_snapshots(tables, config, weekly(3), new_run())
     assert passes == [weekly(3)[:2], weekly(3)[2:], weekly(3)[2:]]
     assert visible_snapshots(tables) == made
-    # A folder that was tampered with is made again, although the events are the same.
-    next(Path(made[0].data).glob("*.parquet")).unlink()
+    # A file that was cut off is made again, although the events are the same.
+    next(Path(made[0].data).glob("*.parquet")).write_bytes(b"PAR1")
     assert aggregate_snapshots(tables, config, weekly(3), new_run())[0].path != made[0].path
     assert passes[3:] == [weekly(3)[:1]]
+
+
+def test_dates_far_apart_are_passes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregation, "PASS_DATES", 3)
+    days = [AS_OF + timedelta(days=n) for n in (0, 10, 20, 30, 41, 60)]
+    assert [len(some) for some in aggregation.passes(days, 10)] == [3, 1, 1, 1]
+    assert [day for some in aggregation.passes(days, 10) for day in some] == days
+
+
+def test_of_two_runs_of_one_date_at_once_one_wins_and_another_date_is_no_conflict(
+    tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = snapshot(tables, config, log())
+    other, mine = (replace(first, as_of=first.as_of + timedelta(days=n), checksum="x") for n in (1, 2))
+    write_rows = snapshots._write_rows
+
+    def meanwhile(date_of: Snapshot) -> Any:
+        """Another run commits between this run's look at the table and its write."""
+
+        def late(tables: Tables, rows: Any, run_id: str) -> None:
+            monkeypatch.setattr(snapshots, "_write_rows", write_rows)
+            write_rows(tables, [date_of], "other")
+            raise WriteConflict("as Delta says")
+
+        monkeypatch.setattr(snapshots, "_write_rows", late)
+
+    meanwhile(other)
+    assert make_visible(tables, [mine], "mine") == [mine]
+    meanwhile(replace(mine, checksum="theirs"))
+    with pytest.raises(WriteConflict):
+        make_visible(tables, [replace(mine, checksum="y")], "mine")
+    assert {s.checksum for s in visible_snapshots(tables)} == {first.checksum, "x", "theirs"}
 
 
 def test_a_date_without_anybody_leaves_no_other_date_half_made(tables: Tables, config: Any) -> None:

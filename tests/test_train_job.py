@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from gur_spark import schema
+from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.registry import load_model
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot, aggregate_snapshot
+from gur_spark.snapshots import Snapshot
 from gur_spark.tables import Tables
 from jobs import train
 
@@ -76,7 +77,7 @@ LITERAL = Snapshot(
     manifest_hash="manifest",
     vocabulary_version=1,
     vocabulary_hash="hash",
-    events_version=0,
+    lineage="",
     rows=1,
     checksum="0",
 )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Bands:
-    """The bands of some as-of dates, ascending, with the same windows, ascending."""
+    """The bands of some as-of dates, ascending, with the same windows, ascending; the longest windows leave no gap."""
 
     dates: tuple[date, ...]
     windows: tuple[int, ...]
@@ -54,7 +55,12 @@ class Bands:
 
     @classmethod
     def of(cls, dates: Sequence[date], windows: Sequence[int]) -> "Bands":
-        return cls(tuple(sorted(set(dates))), tuple(windows))
+        """Raises ValueError where the longest windows of two neighbouring dates leave days between them."""
+        made = cls(tuple(sorted(set(dates))), tuple(windows))
+        for earlier, later in pairwise(made.dates):
+            if (later - earlier).days > made.windows[-1]:
+                raise ValueError(f"the windows of {earlier} and {later} leave a gap: these are two passes")
+        return made
 
     @property
     def newest(self) -> date:
@@ -69,12 +75,6 @@ class Bands:
     def of_day(self) -> Ints:
         """The band of each day, (D,)."""
         return np.searchsorted(self._edges, np.arange(self.days), side="right") - 1
-
-    @cached_property
-    def in_a_window(self) -> Any:
-        """Whether each day is in a window of some date, (D,); dates far apart leave gaps."""
-        ages = np.arange(self.days)
-        return np.any([(lag <= ages) & (ages < lag + self.windows[-1]) for lag in self.lags], axis=0)
 
     @cached_property
     def lags(self) -> Ints:

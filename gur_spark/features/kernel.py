@@ -66,7 +66,7 @@ def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 class PartitionState:
-    """Mergeable state of all users of one partition."""
+    """The counts of all users of one partition."""
 
     def __init__(self, manifest: Manifest, bands: Bands) -> None:
         self.manifest, self.bands = manifest, bands
@@ -119,18 +119,15 @@ class PartitionState:
         day_N = (as_numpy(chunk[AGE]) - 1) // DAY_US
         # The last date that does not know a row: an event on or after it is in none of its windows anyway.
         late_N = (known_from_N > 0) & (day_N >= self.bands.lags[known_from_N - 1])
-        for number in np.unique(known_from_N[late_N]).tolist():
-            self._waiting[number].append(chunk.filter(pa.array(late_N & (known_from_N == number))))
+        # Too old for the dates that do know it: nobody ever sees it.
+        seen_N = day_N < self.bands.lags[known_from_N] + self.bands.windows[-1]
+        for number in np.unique(known_from_N[late_N & seen_N]).tolist():
+            self._waiting[number].append(chunk.filter(pa.array(late_N & seen_N & (known_from_N == number))))
         return late_N
 
     def _count(self, chunk: pa.Table, codes_N: Ints) -> None:
         age_N = as_numpy(chunk[AGE])
         day_N = (age_N - 1) // DAY_US
-        if not self.bands.in_a_window.all():
-            # No sum of days between windows may be refused.
-            inside_N = self.bands.in_a_window[day_N]
-            chunk, codes_N = chunk.filter(pa.array(inside_N)), codes_N[inside_N]
-            age_N, day_N = age_N[inside_N], day_N[inside_N]
         slot_N = codes_N * len(self.bands) + self.bands.of_day[day_N]
         self.activity.update(len(self.users), codes_N, age_N, day_N, slot_N)
         for state in self.numeric:

@@ -103,9 +103,10 @@ class NumericState:
 
     def finalize(self, users: Any, of: Slice) -> dict[str, pa.Array]:
         self._grow(len(users))
+        for sums_UB in (self.sum_UB, self.square_UB.high):
+            # As floats, which do not wrap; the whole numbers below then do not either.
+            self._check(users, row_overflow(of.by_window(sums_UB.astype(np.float64))), len(of.windows))
         sum_UW, squares = of.by_window(self.sum_UB), self.square_UB.map(of.by_window)
-        for sums_UW in (sum_UW, squares.high):
-            self._check(users, row_overflow(sums_UW), len(of.windows))
         count_UW = np.cumsum(of.by_window(self.count_UB), axis=1)
         sum_UW = np.cumsum(sum_UW, axis=1)
         std_UW = std_steps(count_UW, sum_UW, squares.cumulative())

@@ -5,6 +5,7 @@ them. Each attempt of a task writes a file of its own; the driver moves the file
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
@@ -27,9 +28,8 @@ from gur_spark.schema import Manifest
 ROW_GROUP_ROWS = 1 << 16
 """What training shuffles and scoring embeds at a time."""
 
-PARTITION_EVENTS = 5_000_000
-"""At most so many events, on average, are one worker's at a time: about 300 MB of state for each date."""
-SMALL_EVENTS = 4 * PARTITION_EVENTS
+PARTITION_BYTES = 512 << 20
+"""State that one worker may hold, about; a partition is cut so that it does not need more."""
 
 _WRITTEN = "number INT, as_of STRING, file STRING, rows BIGINT, hash STRING"
 _WRITTEN_ARROW = pa.schema(
@@ -51,8 +51,8 @@ def known_at(as_of: date, delay_days: int) -> datetime:
 
 
 def snapshot_events(events: DataFrame, known: Mapping[date, datetime], longest_window: int) -> DataFrame:
-    """The union of ``S(as_of, known_at, w)``: events in some date's longest window that had landed before some
-    date's ``known_at``."""
+    """The union of ``S(as_of, known_at, w)`` of dates whose windows leave no gap: events in some date's longest window
+    that had landed before some date's ``known_at``."""
     start, end = _midnight(min(known) - timedelta(days=longest_window)), _midnight(max(known))
     return events.where(
         (F.col("event_time") >= start)
@@ -68,7 +68,7 @@ def write_aggregates(
     known: Mapping[date, datetime],
     folders: Mapping[date, str],
     users: DataFrame | None = None,
-    partitions: int | None = None,
+    partitions: int = 1,
 ) -> dict[date, Written]:
     """Write one row per user_id with the manifest's columns, for each date, into its folder's Parquet files.
 
@@ -78,7 +78,7 @@ def write_aggregates(
         known: the as-of dates, and what had landed by when counts for each; a later date knows no less.
         folders: where each date's files go; the driver and the workers reach it through pyarrow.
         users: frame with user_id; each of them gets a row, with or without events.
-        partitions: how many the users are divided into; None leaves it to Spark.
+        partitions: the least number to divide the users into.
 
     Raises:
         AggregateOverflow: a sum left its exact range.
@@ -111,14 +111,21 @@ def write_aggregates(
     return {day: _keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
 
 
-def partitions_for(events: int) -> int | None:
-    """How many partitions keep the state of each within a worker's memory; None where any number does."""
-    return -(-events // PARTITION_EVENTS) if events > SMALL_EVENTS else None
+def partitions_for(manifest: Manifest, dates: Sequence[date], users: int, events: int) -> int:
+    """Into how many partitions so many users with so many events in the windows must be cut, for memory's sake."""
+    bands = Bands.of(dates, manifest.windows)
+    # Per user: three numbers of activity and six of each numeric field per band, and a flag per day.
+    per_user = 8 * len(bands) * (3 + 6 * len(manifest.numeric)) + bands.days
+    # Per event, at most: a key and a count of each categorical field.
+    per_event = 16 * len(manifest.categorical)
+    return -(-(users * per_user + events * per_event) // PARTITION_BYTES)
 
 
-def _by_user(rows: DataFrame, partitions: int | None) -> DataFrame:
-    # Without a number Spark also joins partitions that turn out small.
-    return rows.repartition("user_id") if partitions is None else rows.repartition(partitions, "user_id")
+def _by_user(rows: DataFrame, partitions: int) -> DataFrame:
+    usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
+    # Without a number Spark also joins partitions that turn out small. Databricks may say "auto".
+    enough = usual.isdigit() and partitions <= int(usual)
+    return rows.repartition("user_id") if enough else rows.repartition(partitions, "user_id")
 
 
 def _narrow(
@@ -162,7 +169,9 @@ def _keep(parts: Sequence[Row], folder: str) -> Written:
     storage.create_folder(storage.join(folder, "data"))
     for number, part in enumerate(sorted(parts, key=lambda part: part["number"])):
         storage.move(part["file"], storage.join(folder, "data", f"part-{number:05d}.parquet"))
-    storage.remove_folder(storage.join(folder, "_attempts"))
+    # A speculative attempt that lost may write there until it is stopped.
+    with suppress(OSError):
+        storage.remove_folder(storage.join(folder, "_attempts"))
     total = sum(int(part["hash"]) for part in parts) % 2**64
     return Written(rows=sum(part["rows"] for part in parts), checksum=f"{total:016x}")
 

@@ -9,13 +9,14 @@ import pytest
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
+from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import ConfigError, EvaluationError, ModelError
 from gur_spark.evaluate.report import Report
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.publishing import publish
 from gur_spark.runs import Run
 from gur_spark.scoring import score_snapshot
-from gur_spark.snapshots import aggregate_snapshot, find_snapshot
+from gur_spark.snapshots import find_snapshot
 from gur_spark.tables import Tables
 from jobs import evaluate, train
 

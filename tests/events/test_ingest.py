@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gur_spark import schema
+from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.config import Config
 from gur_spark.config_file import load_config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
@@ -19,7 +20,6 @@ from gur_spark.events.ingest import ingest
 from gur_spark.events.source import raw_files
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.runs import Run, record
-from gur_spark.snapshots import aggregate_snapshot
 from gur_spark.tables import Tables
 from jobs import ingest as job
 from tests.conftest import BASE

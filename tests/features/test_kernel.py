@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 from unittest.mock import patch
 
@@ -80,13 +81,15 @@ def test_row_order_batches_and_chunks_change_no_bit(
     assert run(shuffled, batch=batch, chunk=chunk) == run(rows)
 
 
-LAGS = st.lists(st.integers(0, 25), min_size=1, max_size=6, unique=True)
+STEPS = st.lists(st.integers(1, MANIFEST.windows[-1]), max_size=5)
+"""Days between neighbouring dates."""
 
 
-@given(st.data(), LAGS, st.integers(1, 20), st.integers(1, 20))
+@given(st.data(), STEPS, st.integers(1, 20), st.integers(1, 20))
 @settings(max_examples=150, deadline=None)
-def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, lags: list[int], batch: int, chunk: int) -> None:
-    """Dates are near each other and far apart; a row may be known from any of them on."""
+def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int], batch: int, chunk: int) -> None:
+    """A row may be known from any of the dates on."""
+    lags = list(accumulate(steps, initial=0))
     dates = sorted(AS_OF - timedelta(days=lag) for lag in lags)
     late = st.fixed_dictionaries({"known_from": st.integers(0, len(dates) - 1)})
     row = st.one_of(events.map(lambda e: e | {"age_us": e["age_us"] + DAY_US * (max(lags) - min(lags)) // 2}), events)
@@ -113,13 +116,33 @@ def alone(rows: list[dict[str, Any]], number: int, lag: int) -> list[dict[str, A
     ]
 
 
-def test_days_between_two_dates_windows_cannot_make_a_sum_too_large() -> None:
-    ages = (5 * DAY_US, 15 * DAY_US, 15 * DAY_US)
-    table = pa.table({"user_id": [1] * 3, AGE: ages, "amount": [2**22] * 3, "mcc": [3] * 3, KNOWN: [0] * 3})
-    bands = Bands.of([AS_OF, AS_OF - timedelta(days=20)], MANIFEST.windows)
+def two_dates(lag: int, rows: list[tuple[int, int, int]]) -> dict[date, dict[Any, dict[str, Any]]]:
+    """The kernel's rows at AS_OF and so many days before, of one user's (age in days, amount, known from)."""
+    days, amounts, known = zip(*rows, strict=True)
+    columns = {AGE: [d * DAY_US for d in days], "amount": amounts, "mcc": [3] * len(rows), KNOWN: known}
+    table = pa.table({"user_id": [1] * len(rows), **columns})
+    bands = Bands.of([AS_OF, AS_OF - timedelta(days=lag)], MANIFEST.windows)
+    return dict(map(by_user, aggregate_partition(table.to_batches(), MANIFEST, bands)))
+
+
+def test_a_sum_over_several_bands_is_refused_where_it_would_wrap() -> None:
+    # At a lag of 5, days 4 to 10 are four bands. Each holds just less than there is room for; together they are 2^64.
+    rows = [(day, MAX_STEPS, 0) for day in (4, 6, 7, 9) for _ in range(2**16 - 1)]
+    with pytest.raises(AggregateOverflow, match="field 'amount' of user 1"):
+        two_dates(5, rows)
+
+
+def test_a_late_row_too_old_for_every_date_that_knows_it_is_nobodys() -> None:
+    made = two_dates(9, [(15, 2**22, 1), (15, 2**22, 1), (1, 5, 0)])
+    assert [list(rows) for rows in made.values()] == [[], [1]]
+    assert made[AS_OF][1]["events_10d"] == 1
     with patch("gur_spark.features.exact._ROOM", 2**23):
-        made = dict(map(by_user, aggregate_partition(table.to_batches(), MANIFEST, bands)))
-    assert [len(rows) for rows in made.values()] == [0, 1]
+        assert two_dates(9, [(15, 2**22, 1), (15, 2**22, 1), (1, 5, 0)]) == made
+
+
+def test_dates_whose_windows_leave_a_gap_are_two_passes() -> None:
+    with pytest.raises(ValueError, match="the windows of 2024-06-20 and 2024-07-01 leave a gap"):
+        Bands.of([AS_OF, AS_OF - timedelta(days=11)], MANIFEST.windows)
 
 
 def test_users_may_be_strings() -> None:

@@ -1,0 +1,195 @@
+"""Events -> aggregate snapshots: which dates are one pass over the events, and which need not be made again."""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import storage
+from gur_spark.config import Config
+from gur_spark.errors import SnapshotError, TableError
+from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
+from gur_spark.features import windows
+from gur_spark.runs import Run
+from gur_spark.schema import Manifest
+from gur_spark.snapshots import Snapshot, is_whole, make_visible, manifest_of, visible_snapshots
+from gur_spark.tables import Tables
+
+log = logging.getLogger("gur_spark")
+
+PASS_DATES = 31
+"""Dates of one pass: what is lost when it is killed, and what a worker holds, grow with them."""
+
+
+def aggregate_snapshots(
+    tables: Tables,
+    config: Config,
+    dates: Collection[date],
+    run: Run,
+    vocabulary_version: int | None = None,
+    known_at: datetime | None = None,
+    again: bool = False,
+) -> list[Snapshot]:
+    """Compute the snapshots of some dates, write their folders, and make them visible; oldest first.
+
+    Only rows that had landed before ``known_at`` count; by default a date's midnight UTC plus the configured delay.
+    Neighbouring dates, up to ``PASS_DATES`` of them, are one pass over the events, and visible when it ends. A date
+    that was made from the same commit of the events, vocabulary and declarations is not made again (unless ``again``,
+    or there is a users list, which may have changed). So a killed run leaves folders that no row names, and running
+    again goes on after the last pass that ended.
+
+    Raises:
+        TableError: ``events`` or ``vocabulary`` does not exist, or a row of the users list names nobody.
+        SnapshotError: nobody had an event in a date's longest window and no users list is given.
+        WriteConflict: another run made one of the dates at the same time.
+    """
+    wanted = _Wanted.of(tables, config, vocabulary_version)
+    moments = {day: known_at or windows.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
+    visible = visible_snapshots(tables) if tables.exists("snapshots") else []
+    there = {} if again or config.aggregates.users else _made_already(visible, wanted, moments)
+    run.inputs["events"] = wanted.lineage
+    for some in passes([day for day in moments if day not in there], wanted.manifest.windows[-1]):
+        users = max((snapshot.rows for snapshot in visible), default=None)
+        made = _aggregate_pass(tables, config, wanted, {day: moments[day] for day in some}, run, users)
+        there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, made, run.id)}
+    return [there[day] for day in moments]
+
+
+def aggregate_snapshot(
+    tables: Tables,
+    config: Config,
+    as_of: date,
+    run: Run,
+    vocabulary_version: int | None = None,
+    known_at: datetime | None = None,
+) -> Snapshot:
+    """``aggregate_snapshots`` of one date."""
+    return aggregate_snapshots(tables, config, [as_of], run, vocabulary_version, known_at)[0]
+
+
+def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
+    """Ascending dates in groups of at most ``PASS_DATES``, whose longest windows leave no day between them."""
+    group: list[date] = []
+    for day in dates:
+        if group and (len(group) == PASS_DATES or (day - group[-1]).days > longest_window):
+            yield group
+            group = []
+        group.append(day)
+    if group:
+        yield group
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What the snapshots of a run are made from and of."""
+
+    manifest: Manifest
+    vocabulary: Vocabulary
+    events_version: int
+    lineage: str
+
+    @classmethod
+    def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "_Wanted":
+        tables.read("events", made_by="ingest")
+        version = tables.version("events")
+        users = f", users {config.aggregates.users}" if config.aggregates.users else ""
+        return cls(
+            manifest=manifest_of(config),
+            vocabulary=read_vocabulary(tables, vocabulary_version),
+            events_version=version,
+            lineage=f"events {tables.identity('events')} version {version}{users}",
+        )
+
+
+def _made_already(
+    visible: Sequence[Snapshot], wanted: _Wanted, moments: Mapping[date, datetime]
+) -> dict[date, Snapshot]:
+    """Visible snapshots that another run would make again."""
+    made_of = (wanted.manifest.hash, wanted.vocabulary.version, wanted.vocabulary.hash, wanted.lineage)
+    found = {
+        s.as_of: s
+        for s in visible
+        if s.known_at == moments.get(s.as_of)
+        and (s.manifest_hash, s.vocabulary_version, s.vocabulary_hash, s.lineage) == made_of
+        and is_whole(s)
+    }
+    for snapshot in found.values():
+        log.info("snapshot %s: made already from these events, checksum %s", snapshot.as_of, snapshot.checksum)
+    return found
+
+
+def _aggregate_pass(
+    tables: Tables,
+    config: Config,
+    wanted: _Wanted,
+    moments: Mapping[date, datetime],
+    run: Run,
+    expected_users: int | None,
+) -> list[Snapshot]:
+    """Write the folders of a few dates in one pass over the events."""
+    manifest, vocabulary = wanted.manifest, wanted.vocabulary
+    events = tables.read("events", version=wanted.events_version)
+    inside = windows.snapshot_events(events, moments, manifest.windows[-1])
+    folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
+    written = windows.write_aggregates(
+        encode(inside, vocabulary, manifest.categorical),
+        manifest,
+        vocabulary.sizes,
+        moments,
+        folders,
+        _users(tables, config),
+        windows.partitions_for(manifest, list(moments), expected_users or _count_users(inside), inside.count()),
+    )
+    empty = [day for day, content in written.items() if not content.rows]
+    if empty:
+        for folder in folders.values():
+            storage.remove_folder(folder)
+        raise SnapshotError(
+            f"no event in the {manifest.windows[-1]} days before {empty[0]} that had landed before "
+            f"{moments[empty[0]]:%Y-%m-%d %H:%M}; {_range(tables)}"
+        )
+    for folder in folders.values():
+        storage.write_text(storage.join(folder, "manifest.json"), manifest.to_json())
+    return [
+        Snapshot(
+            as_of=day,
+            known_at=moments[day],
+            path=folders[day],
+            manifest_hash=manifest.hash,
+            vocabulary_version=vocabulary.version,
+            vocabulary_hash=vocabulary.hash,
+            lineage=wanted.lineage,
+            rows=content.rows,
+            checksum=content.checksum,
+        )
+        for day, content in written.items()
+    ]
+
+
+def _users(tables: Tables, config: Config) -> DataFrame | None:
+    """The users list, if there is one."""
+    if not config.aggregates.users:
+        return None
+    users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)).select("user_id")
+    if users.where(F.col("user_id").isNull()).count():
+        raise TableError(f"aggregates.users: {config.aggregates.users} has rows without a user_id")
+    return users
+
+
+def _count_users(events: DataFrame) -> int:
+    found = events.agg(F.approx_count_distinct("user_id")).first()
+    assert found is not None
+    return int(found[0])
+
+
+def _range(tables: Tables) -> str:
+    found = (
+        tables.read("events")
+        .agg(F.min("event_time"), F.max("event_time"), F.min("landed_on"), F.max("landed_on"))
+        .first()
+    )
+    assert found is not None
+    return f"events run from {found[0]} to {found[1]}, landed from {found[2]} to {found[3]}"
