@@ -65,10 +65,11 @@ class Tables:
         if not self.exists(table):
             hint = f"; run the {made_by} job first" if made_by else ""
             raise TableError(f"table {self.sql_name(table)} does not exist{hint}")
-        reader = self.spark.read if version is None else self.spark.read.option("versionAsOf", version)
+        if version is not None:
+            return self.spark.sql(f"SELECT * FROM {self.sql_name(table)} VERSION AS OF {version}")
         if self.catalog:
-            return reader.table(self.sql_name(table))
-        return reader.format("delta").load(self.folder(table))
+            return self.spark.read.table(self.sql_name(table))
+        return self.spark.read.format("delta").load(self.folder(table))
 
     def create(self, table: str, schema: str, partitioned_by: Sequence[str] = ()) -> None:
         """Make an empty table where there is none; an existing one is left as it is."""
