@@ -28,7 +28,7 @@ from gur_spark.schema import Manifest
 ROW_GROUP_ROWS = 1 << 16
 """What training shuffles and scoring embeds at a time."""
 
-PARTITION_BYTES = 512 << 20
+PARTITION_BYTES = 256 << 20
 """State that one worker may hold, about; a partition is cut so that it does not need more."""
 
 _WRITTEN = "number INT, as_of STRING, file STRING, rows BIGINT, hash STRING"
