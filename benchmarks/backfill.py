@@ -9,7 +9,6 @@ for the dates that know them.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from statistics import median
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, standard_manifest, timed
+from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, report, standard_manifest, timed
 from gur_spark.config import Spark
 from gur_spark.features.windows import Written, known_at, snapshot_events, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
@@ -45,10 +44,7 @@ def main() -> int:
     finally:
         if not args.work:
             shutil.rmtree(work, ignore_errors=True)
-    print(json.dumps(result, indent=2))
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
-    return 0 if result["equal"] else 1
+    return report(result, args.json)
 
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from benchmarks.memory import PeakMemory
-from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, standard_manifest
+from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, report, standard_manifest
 from gur_spark.config import Spark
 from gur_spark.features.windows import known_at, partitions_for, snapshot_events, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
@@ -51,10 +51,7 @@ def main() -> int:
             shutil.rmtree(work, ignore_errors=True)
     per_event = [size["seconds"] / size["events"] for size in sizes]
     result = {"sizes": sizes, "hot": hot, "growth": [round(s / per_event[0], 3) for s in per_event], "cores": CORES}
-    print(json.dumps(result, indent=2))
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return report(result, args.json)
 
 
 def measure(spark: SparkSession, work: Path, events: int, hot: int = 0) -> dict[str, float]:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -71,10 +71,16 @@ def main() -> int:
     finally:
         if not args.work:
             shutil.rmtree(work, ignore_errors=True)
-    print(json.dumps(result, indent=2))
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
-    return 0 if result["equal"] else 1
+    return report(result, args.json)
+
+
+def report(result: Mapping[str, object], file: str | None) -> int:
+    """Print a result, write it where asked; returns the exit code, 1 where two sides are not equal."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if file:
+        Path(file).write_text(text + "\n")
+    return 0 if result.get("equal", True) else 1
 
 
 def arguments() -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """What a machine does once, after its packages are installed: ``python -m gur_spark.install``.
 
 Delta's jars are put beside Spark's, and Java's classes of a working session into an archive. Sessions then start
-without a resolver (quiet, and with no network) and in about half the time; they work without both steps, too.
+without a resolver (quiet, and with no network) and sooner; they work without both steps, too.
 """
 
 import re

@@ -15,7 +15,7 @@ from deltalake import write_deltalake
 
 from gur_spark import aggregation, schema, snapshots, storage
 from gur_spark.aggregation import aggregate_snapshot, aggregate_snapshots
-from gur_spark.errors import SnapshotError, TableError, WriteConflict
+from gur_spark.errors import AggregateOverflow, SnapshotError, TableError, WriteConflict
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features import windows
 from gur_spark.runs import Run
@@ -318,6 +318,12 @@ def test_of_two_runs_of_one_date_at_once_one_wins_and_another_date_is_no_conflic
     with pytest.raises(WriteConflict):
         make_visible(tables, [replace(mine, checksum="y")], "mine")
     assert {s.checksum for s in visible_snapshots(tables)} == {first.checksum, "x", "theirs"}
+
+
+def test_a_sum_that_a_worker_finds_too_large_is_said_by_field_and_user(tables: Tables, config: Any) -> None:
+    with pytest.raises(AggregateOverflow, match=r"^field 'amount' of user 7: a sum over its window"):
+        snapshot(tables, config, [event(7, timedelta(days=1), "a", schema.MAX_STEPS)] * 2**17)
+    assert not tables.exists("snapshots")
 
 
 def test_a_date_without_anybody_leaves_no_other_date_half_made(tables: Tables, config: Any) -> None:

@@ -4,6 +4,7 @@ The workers write with pyarrow: sending the rows back through the JVM's writer t
 them. Each attempt of a task writes a file of its own; the driver moves the files of the attempts that count.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
+from pyspark.errors import PythonException
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from gur_spark import storage
+from gur_spark.errors import AggregateOverflow
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
@@ -107,8 +110,19 @@ def write_aggregates(
                     [dict(zip(_WRITTEN_ARROW.names, written, strict=True))], _WRITTEN_ARROW
                 )
 
-    parts = _by_user(rows, partitions).mapInArrow(kernel, _WRITTEN).collect()
+    parts = _collect(_by_user(rows, partitions).mapInArrow(kernel, _WRITTEN))
     return {day: _keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
+
+
+def _collect(written: DataFrame) -> list[Row]:
+    """What the workers say; an overflow that one of them found is raised as what it is."""
+    try:
+        return written.collect()
+    except PythonException as error:
+        overflow = re.search(r"AggregateOverflow: ([^\n]+)", str(error))
+        if overflow is None:
+            raise
+        raise AggregateOverflow(overflow[1]) from error
 
 
 def partitions_for(manifest: Manifest, dates: Sequence[date], users: int, events: int) -> int:
