@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from benchmarks.memory import PeakMemory
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, report, standard_manifest
 from gur_spark.config import Spark
-from gur_spark.features.windows import known_at, partitions_for, snapshot_events, write_aggregates
+from gur_spark.features.windows import bands_of, known_at, partitions_for, snapshot_events, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session
 
@@ -60,14 +60,14 @@ def measure(spark: SparkSession, work: Path, events: int, hot: int = 0) -> dict[
     make_events(folder, events, events // EVENTS_PER_USER)
     files = [*sorted(folder.glob("*.parquet")), *hot_files(folder, work / f"hot_{hot}", hot)]
     frame = spark.read.parquet(*map(str, files))
-    known = {AS_OF: known_at(AS_OF, 0)}
+    known, bands = {AS_OF: known_at(AS_OF, 0)}, bands_of(standard_manifest(), [AS_OF])
     sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
     shutil.rmtree(work / "out", ignore_errors=True)
     with PeakMemory() as memory:
         start = time.monotonic()
         written = write_aggregates(
             snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
-            partitions=partitions_for(standard_manifest(), [AS_OF], events // EVENTS_PER_USER, frame.count()),
+            partitions=partitions_for(standard_manifest(), bands, events // EVENTS_PER_USER, frame.count()),
         )  # fmt: skip
         seconds = time.monotonic() - start
     found = {"events": events + hot, "hot": hot, "rows": written[AS_OF].rows, "seconds": round(seconds, 2)}

@@ -27,9 +27,10 @@ from omegaconf import OmegaConf
 from gur_spark.batches.aggregates import Batch, Layout, stream
 from gur_spark.config import Model, Training
 from gur_spark.config_file import base_file
+from gur_spark.features.plan import make_manifest
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.losses import reconstruction_loss
-from gur_spark.schema import FIRST_VALUE_ID, Manifest, NumericField, make_manifest
+from gur_spark.schema import FIRST_VALUE_ID, Manifest, NumericField
 from gur_spark.training import train
 
 WINDOWS = (7, 30, 180)

@@ -15,7 +15,7 @@ from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features import windows
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest
-from gur_spark.snapshots import Snapshot, is_whole, make_visible, manifest_of, visible_snapshots
+from gur_spark.snapshots import Snapshot, is_whole, make_visible, visible_snapshots
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
@@ -97,7 +97,7 @@ class _Wanted:
         version = tables.version("events")
         users = f", users {config.aggregates.users}" if config.aggregates.users else ""
         return cls(
-            manifest=manifest_of(config),
+            manifest=config.manifest(),
             vocabulary=read_vocabulary(tables, vocabulary_version),
             events_version=version,
             lineage=f"events {tables.identity('events')} version {version}{users}",
@@ -132,16 +132,20 @@ def _aggregate_pass(
     """Write the folders of a few dates in one pass over the events."""
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
     events = tables.read("events", version=wanted.events_version)
-    inside = windows.snapshot_events(events, moments, manifest.windows[-1])
+    inside = windows.snapshot_events(events, moments, manifest.reach)
+    oldest = _first_day(inside) if manifest.reach is None else None
+    bands = windows.bands_of(manifest, list(moments), oldest)
+    users = expected_users or _count_users(inside)
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     written = windows.write_aggregates(
-        encode(inside, vocabulary, manifest.categorical),
+        encode(windows.prepare(inside, manifest), vocabulary, manifest.categorical),
         manifest,
         vocabulary.sizes,
         moments,
         folders,
         _users(tables, config),
-        windows.partitions_for(manifest, list(moments), expected_users or _count_users(inside), inside.count()),
+        windows.partitions_for(manifest, bands, users, inside.count()),
+        oldest,
     )
     empty = [day for day, content in written.items() if not content.rows]
     if empty:
@@ -177,6 +181,13 @@ def _users(tables: Tables, config: Config) -> DataFrame | None:
     if users.where(F.col("user_id").isNull()).count():
         raise TableError(f"aggregates.users: {config.aggregates.users} has rows without a user_id")
     return users
+
+
+def _first_day(events: DataFrame) -> date | None:
+    found = events.agg(F.min(F.to_date("event_time"))).first()
+    assert found is not None
+    day: date | None = found[0]
+    return day
 
 
 def _count_users(events: DataFrame) -> int:

@@ -12,10 +12,11 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gur_spark.errors import nearest
-from gur_spark.schema import aggregate_names
+from gur_spark.features.plan import make_manifest
+from gur_spark.features.spec import Aggregation, Days
+from gur_spark.schema import Manifest, NumericField
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower_snake_case name")]
-Days = Annotated[int, Field(ge=1, le=3650)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -242,6 +243,8 @@ class Aggregates(Section):
     """Lengths in days, ascending."""
     delay_days: int = Field(ge=0, le=365)
     """How long after an as-of midnight landings still count; ``known_at`` is as_of + delay."""
+    features: list[Aggregation] = []
+    """Declared beside the standard ones; see ``gur_spark.features.spec``."""
     users: str | None = None
     """A Parquet folder with a user_id column: these users get a row even without events."""
 
@@ -350,8 +353,15 @@ class Config(Section):
             raise ValueError(
                 f"evaluation.as_of {judged} is not among scoring.as_of: {list(map(str, self.scoring.as_of))}"
             )
-        names = aggregate_names(self.aggregates.windows, numeric, categorical)
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two aggregate columns would be named '{name}'; rename a field")
+        try:
+            self.manifest()
+        except ValueError as error:
+            raise ValueError(f"aggregates.{error}" if str(error).startswith("features.") else str(error)) from error
         return self
+
+    def manifest(self) -> Manifest:
+        """What the columns of its aggregates are."""
+        numeric = [NumericField(name=f.name, step=f.step, transform=f.transform) for f in self.fields.numeric]
+        categorical = [f.name for f in self.fields.categorical]
+        a = self.aggregates
+        return make_manifest(self.fields.user_id.type, a.windows, numeric, categorical, a.features)

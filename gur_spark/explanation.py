@@ -20,7 +20,7 @@ from gur_spark.events.vocabulary import encode, read_vocabulary
 from gur_spark.features.states import DAY_US
 from gur_spark.features.windows import snapshot_events
 from gur_spark.schema import Column, Manifest
-from gur_spark.snapshots import Snapshot, find_snapshot, manifest_of
+from gur_spark.snapshots import Snapshot, find_snapshot
 from gur_spark.tables import Tables
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -100,7 +100,7 @@ def explain(
     snapshot = find_snapshot(tables, config, as_of, known_at)
     manifest = snapshot.manifest()
     column = _column(manifest, feature)
-    _check_step(manifest, manifest_of(config), column)
+    _check_step(manifest, config.manifest(), column)
     stored = _stored(spark, snapshot, user_id, feature)
     recount = Recount(window_us=(column.window_days or 0) * DAY_US, categorical=column.field in manifest.categorical)
     step = next((f.step for f in manifest.numeric if f.name == column.field), None)

@@ -16,7 +16,7 @@ from gur_spark.features.states import DAY_US
 from gur_spark.features.windows import known_at
 from gur_spark.model_versions import find_model
 from gur_spark.schema import SQL_USER_ID
-from gur_spark.snapshots import Snapshot, manifest_of, visible_snapshots
+from gur_spark.snapshots import Snapshot, visible_snapshots
 from gur_spark.tables import Tables
 
 Features = Literal["aggregates", "embeddings"]
@@ -83,7 +83,7 @@ def training_set(
 
 
 def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
-    manifest = manifest_of(config)
+    manifest = config.manifest()
     vocabulary = _vocabulary(tables, config, version)
     usable = [
         s

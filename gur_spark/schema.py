@@ -5,15 +5,20 @@ it imports neither.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from gur_spark.features.spec import Aggregation, Window
+
 PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
 """Category ids: padding, unknown or rare, missing, then the vocabulary's values."""
+
+ID_UNIT = "vocabulary id"
+"""The unit of a column whose numbers are names."""
 
 NUMERIC_STATISTICS = ("count", "sum", "mean", "std", "min", "max")
 
@@ -74,12 +79,19 @@ class Column(_Frozen):
     """One column of the aggregates."""
 
     name: str
-    dtype: Literal["long", "double", "array<int>", "string", "date"]
+    dtype: Literal["long", "double", "array<int>", "array<double>", "string", "date"]
     unit: str
     meaning: str
     statistic: str
     field: str | None = None
     window_days: int | None = None
+    """None: from the first event on (or a key)."""
+    before_days: int = 0
+    """Days from the window's end to as_of."""
+    where: str | None = None
+    """The condition that its events satisfy."""
+    by: str | None = None
+    """The categorical field for each of whose ids the list has an element."""
     null: str = "never"
     """When the value is null."""
 
@@ -87,11 +99,13 @@ class Column(_Frozen):
 class Manifest(_Frozen):
     """What the columns of an aggregate snapshot are; its hash is what a model is bound to."""
 
-    format: int = 1
+    format: int = 2
     user_id_type: Literal["long", "string"]
     windows: tuple[int, ...]
     numeric: tuple[NumericField, ...]
     categorical: tuple[str, ...]
+    features: tuple[Aggregation, ...] = ()
+    """Declared beside the standard ones."""
     columns: tuple[Column, ...]
 
     @property
@@ -101,9 +115,25 @@ class Manifest(_Frozen):
         return sha256(canonical.encode()).hexdigest()[:16]
 
     @property
+    def declared_windows(self) -> tuple[Window, ...]:
+        """Windows of declared features that are not the standard ones, each once."""
+        standard = [Window(days=days) for days in self.windows]
+        declared = dict.fromkeys(window for feature in self.features for window in feature.windows)
+        return tuple(window for window in declared if window not in standard)
+
+    @property
+    def reach(self) -> int | None:
+        """Days before as_of at which the longest window begins; None where one has no end."""
+        if any(window.days is None for window in self.declared_windows):
+            return None
+        return max(self.windows[-1], *(w.before + (w.days or 0) for w in self.declared_windows), 0)
+
+    @property
     def dense(self) -> tuple[Column, ...]:
-        """The scalar feature columns, in order: everything but keys and histograms."""
-        return tuple(c for c in self.columns if c.dtype in ("long", "double") and c.statistic != "key")
+        """The columns that hold one number, in order; an id of a category is a name."""
+        return tuple(
+            c for c in self.columns if c.dtype in ("long", "double") and c.statistic != "key" and c.unit != ID_UNIT
+        )
 
     def to_json(self) -> str:
         """The manifest with its hash, as it lies beside the data."""
@@ -122,124 +152,3 @@ class Manifest(_Frozen):
         if stored != manifest.hash:
             raise ValueError(f"manifest says hash {stored}, its contents have {manifest.hash}: it was altered")
         return manifest
-
-
-def make_manifest(
-    user_id_type: Literal["long", "string"],
-    windows: Sequence[int],
-    numeric: Sequence[NumericField],
-    categorical: Sequence[str],
-) -> Manifest:
-    """The manifest of a pipeline's aggregates; column order here is the order in the Parquet files."""
-    columns = [*_key_columns(user_id_type), *_activity_columns(windows)]
-    for field in numeric:
-        columns += _numeric_columns(field, windows)
-    for name in categorical:
-        columns += _categorical_columns(name, windows)
-    return Manifest(
-        user_id_type=user_id_type,
-        windows=tuple(windows),
-        numeric=tuple(numeric),
-        categorical=tuple(categorical),
-        columns=tuple(columns),
-    )
-
-
-def aggregate_names(windows: Sequence[int], numeric: Sequence[str], categorical: Sequence[str]) -> list[str]:
-    """Names of all aggregate columns, before they are known to be unique."""
-    fields = [NumericField(name=n, step=Decimal(1), transform="none") for n in numeric]
-    return [c.name for c in make_manifest("long", windows, fields, categorical).columns]
-
-
-def _key_columns(user_id_type: Literal["long", "string"]) -> Iterator[Column]:
-    yield Column(name="user_id", dtype=user_id_type, unit="", meaning="the user", statistic="key")
-    yield Column(name="as_of", dtype="date", unit="", meaning="the UTC date the row is for", statistic="key")
-
-
-def _activity_columns(windows: Sequence[int]) -> Iterator[Column]:
-    longest = windows[-1]
-    for w in windows:
-        within = f"in the {w} days before as_of"
-        yield Column(
-            name=f"events_{w}d",
-            dtype="long",
-            unit="events",
-            meaning=f"events {within}",
-            statistic="events",
-            window_days=w,
-        )
-        yield Column(
-            name=f"active_days_{w}d",
-            dtype="long",
-            unit="days",
-            meaning=f"UTC days with an event {within}",
-            statistic="active_days",
-            window_days=w,
-        )
-    for name, which in (("recency", "last"), ("tenure", "first")):
-        yield Column(
-            name=f"{name}_days",
-            dtype="double",
-            unit="days",
-            statistic=name,
-            window_days=longest,
-            meaning=f"time from the {which} event of the {longest} days before as_of to as_of midnight UTC",
-            null=f"no event in {longest} days",
-        )
-
-
-def _numeric_columns(field: NumericField, windows: Sequence[int]) -> Iterator[Column]:
-    value = field.name if field.transform == "none" else f"{field.transform}({field.name})"
-    meanings = {
-        "count": f"events with a {field.name}",
-        "sum": f"sum of {value}",
-        "mean": f"mean of {value}",
-        "std": f"population standard deviation of {value}",
-        "min": f"least {value}",
-        "max": f"greatest {value}",
-    }
-    for w in windows:
-        for statistic in NUMERIC_STATISTICS:
-            counted = statistic == "count"
-            yield Column(
-                name=f"{field.name}_{statistic}_{w}d",
-                dtype="long" if counted else "double",
-                unit="events" if counted else value,
-                meaning=f"{meanings[statistic]} in the {w} days before as_of",
-                statistic=statistic,
-                field=field.name,
-                window_days=w,
-                null="never" if statistic in ("count", "sum") else f"no {field.name} in {w} days",
-            )
-
-
-def _categorical_columns(name: str, windows: Sequence[int]) -> Iterator[Column]:
-    for w in windows:
-        yield Column(
-            name=f"{name}_distinct_{w}d",
-            dtype="long",
-            unit="ids",
-            field=name,
-            window_days=w,
-            statistic="distinct",
-            meaning=f"different {name} ids in the {w} days before as_of",
-        )
-    yield Column(
-        name=f"{name}_ids",
-        dtype="array<int>",
-        unit="vocabulary ids",
-        field=name,
-        statistic="ids",
-        window_days=windows[-1],
-        meaning=f"{name} ids of the longest window, ascending",
-    )
-    for w in windows:
-        yield Column(
-            name=f"{name}_counts_{w}d",
-            dtype="array<int>",
-            unit="events",
-            field=name,
-            window_days=w,
-            statistic="histogram",
-            meaning=f"events per id of {name}_ids in the {w} days before as_of",
-        )

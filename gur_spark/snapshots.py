@@ -12,7 +12,7 @@ from gur_spark import schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features import windows
-from gur_spark.schema import Manifest, NumericField, make_manifest
+from gur_spark.schema import Manifest
 from gur_spark.snapshot_files import row_groups
 from gur_spark.tables import Tables
 
@@ -64,13 +64,6 @@ class Snapshot:
         return manifest
 
 
-def manifest_of(config: Config) -> Manifest:
-    """The manifest a configuration declares."""
-    numeric = [NumericField(name=f.name, step=f.step, transform=f.transform) for f in config.fields.numeric]
-    categorical = [f.name for f in config.fields.categorical]
-    return make_manifest(config.fields.user_id.type, config.aggregates.windows, numeric, categorical)
-
-
 def find_snapshot(tables: Tables, config: Config, as_of: date, known_at: datetime | None = None) -> Snapshot:
     """The visible snapshot of a date, as known at the configured delay if no other moment is given.
 
@@ -106,8 +99,10 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
     """
     if not tables.exists("snapshots"):
         return []
-    manifest = manifest_of(config)
-    window = timedelta(days=manifest.windows[-1]) + _AHEAD
+    manifest = config.manifest()
+    if manifest.reach is None:
+        landings = ["all"]
+    window = timedelta(days=manifest.reach or 0) + _AHEAD
 
     def reaches(landing: str, snapshot: Snapshot) -> bool:
         if not _is_day(landing):

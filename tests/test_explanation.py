@@ -9,7 +9,6 @@ from gur_spark import explain, schema
 from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.snapshots import manifest_of
 from gur_spark.tables import Tables
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
 
@@ -21,7 +20,7 @@ def config(make_config: Any) -> Any:
 
 def test_every_statistic_is_recomputed_to_what_is_stored(tables: Any, config: Any) -> None:
     snapshot(tables, config, log(users=3, events=60))
-    one_each = {column.statistic: column for column in manifest_of(config).columns if column.statistic != "key"}
+    one_each = {column.statistic: column for column in config.manifest().columns if column.statistic != "key"}
     for column in one_each.values():
         made = explain(tables.spark, config, 1, AS_OF, column.name)
         assert made.agrees, f"{column.name}: stored {made.stored}, recomputed {made.recomputed}"

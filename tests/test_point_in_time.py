@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from gur_spark import schema, training_set
+from gur_spark import training_set
 from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary
@@ -160,8 +160,8 @@ def test_labels_that_do_not_fit_are_refused_by_name(made: Any, make_config: Any)
 def test_the_columns_are_those_of_the_manifest(made: Any) -> None:
     tables, config, _ = made
     found = training_set(tables.spark, config, tables.spark.createDataFrame([], LABELS), max_age_days=20)
-    names = schema.aggregate_names([7, 30, 180], ["amount"], ["mcc"])
-    assert found.columns == ["label", "user_id", "label_time", "as_of", "found", *names[2:]]
+    names = [column.name for column in config.manifest().columns if column.statistic != "key"]
+    assert found.columns == ["label", "user_id", "label_time", "as_of", "found", *names]
 
 
 def test_snapshots_of_an_older_vocabulary_are_left_out(spark: Any, tmp_path: Any) -> None:

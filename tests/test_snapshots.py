@@ -19,7 +19,7 @@ from gur_spark.errors import AggregateOverflow, SnapshotError, TableError, Write
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features import windows
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot, find_snapshot, make_visible, manifest_of, stale_snapshots, visible_snapshots
+from gur_spark.snapshots import Snapshot, find_snapshot, make_visible, stale_snapshots, visible_snapshots
 from gur_spark.tables import Tables
 from tests.oracles import DAY_US, aggregate_rows, same_rows
 
@@ -92,7 +92,7 @@ def test_a_snapshot_is_what_plain_python_makes_of_all_rows(tables: Tables, confi
     ]
     found = {row.pop("user_id"): row for row in pq.read_table(made.data).to_pylist()}
     assert {row.pop("as_of") for row in found.values()} == {AS_OF}
-    assert same_rows(found, aggregate_rows(rows, manifest_of(config)))
+    assert same_rows(found, aggregate_rows(rows, config.manifest()))
     assert made.rows == len(found)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gur_spark.splits import mixed, user_hash
 
@@ -17,8 +18,8 @@ _NULL = np.float64(np.nan)
 def content_hash(table: pa.Table) -> int:
     """The sum, modulo 2^64, of a 64-bit hash of each row: sums of parts add up to the sum of the whole.
 
-    Columns of whole numbers, doubles (neither NaN nor -0.0), dates, lists of whole numbers, and text; nulls in doubles
-    only. A row's hash depends on every value, on its column and, in a list, on its place.
+    Columns of whole numbers, doubles (neither NaN nor -0.0), dates, lists of numbers, and text; nulls in numbers only.
+    A row's hash depends on every value, on its column and, in a list, on its place.
     """
     row_N = np.zeros(table.num_rows, np.uint64)
     places = _Places(np.zeros(1, np.int64))
@@ -37,12 +38,22 @@ def content_hash(table: pa.Table) -> int:
 def _hashes(column: pa.Array) -> Hashes:
     if pa.types.is_string(column.type):
         return user_hash(column, "content")
-    if pa.types.is_floating(column.type):
-        values = column.to_numpy(zero_copy_only=False)
-        return mixed(np.ascontiguousarray(np.where(np.isnan(values), _NULL, values)).view(np.uint64))
     if pa.types.is_date32(column.type):
         column = column.cast(pa.int32())
-    return mixed(column.cast(pa.int64()).to_numpy().view(np.uint64))
+    return mixed(_bits(column))
+
+
+def _bits(column: pa.Array) -> Hashes:
+    """Each number's 64 bits; null has those of a NaN."""
+    if pa.types.is_floating(column.type):
+        values = column.to_numpy(zero_copy_only=False)
+        return np.ascontiguousarray(np.where(np.isnan(values), _NULL, values)).view(np.uint64)
+    if column.null_count:
+        whole = pc.fill_null(column, 0).to_numpy().astype(np.int64).view(np.uint64)
+        hashes: Hashes = np.where(column.is_null().to_numpy(zero_copy_only=False), _NULL.view(np.uint64), whole)
+        return hashes
+    numbers: Hashes = column.to_numpy().astype(np.int64).view(np.uint64)
+    return numbers
 
 
 class _Places:
@@ -56,7 +67,7 @@ class _Places:
 
     def hashes(self, column: pa.Array) -> Hashes:
         """Of each list: the sum over its values of a hash of value and place."""
-        value_N = column.values.to_numpy()[self.offsets[0] : self.offsets[-1]].astype(np.int64).view(np.uint64)
+        value_N = _bits(column.values.slice(self.offsets[0], self.offsets[-1] - self.offsets[0]))
         # Two odd factors far apart: one value more in a place does not look like one less in another.
         element_N = mixed(value_N * _VALUE + self._place_N)
         sums = np.append(np.uint64(0), np.cumsum(element_N, dtype=np.uint64))

@@ -8,7 +8,7 @@ user's events, but for late ones: a row that a date may not know yet waits until
 # N = rows of a chunk, U = users seen so far
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -17,7 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gur_spark.features.bands import Bands, Slice
-from gur_spark.features.states import DAY_US, Activity, Histogram, Ints, NumericState, as_numpy, grown
+from gur_spark.features.groups import Groups, Ints, Pairs, Rows, Users, as_numpy
+from gur_spark.features.operations import Output
+from gur_spark.features.plan import Plan, Planned, plan_of
+from gur_spark.features.spec import Window
+from gur_spark.features.states import DAY_US, Activity, Counts, Histogram, Source, State, grown
 from gur_spark.schema import Manifest
 
 AGE, KNOWN = "_age_us", "_known_from"
@@ -37,7 +41,8 @@ def aggregate_partition(
     Args:
         batches: columns ``user_id``, ``_age_us`` (microseconds from the event to the newest as_of midnight, from 1 to
             ``bands.days``; null for a row that only names a user), numeric fields as steps, categorical fields as
-            ids, and, where there are several dates, ``_known_from``: how many of them may not know the row yet.
+            ids, what the plan derives, and, where there are several dates, ``_known_from``: how many of them may not
+            know the row yet.
         manifest: what to compute.
 
     Raises:
@@ -46,9 +51,9 @@ def aggregate_partition(
     state = PartitionState(manifest, bands)
     for chunk in _chunks(batches):
         state.update(chunk)
-    for number, of in enumerate(bands.slices()):
+    for number, as_of in enumerate(bands.dates):
         state.learn(number)
-        yield of.as_of, state.finalize(of)
+        yield as_of, state.finalize(number)
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -69,12 +74,14 @@ class PartitionState:
     """The counts of all users of one partition."""
 
     def __init__(self, manifest: Manifest, bands: Bands) -> None:
-        self.manifest, self.bands = manifest, bands
-        self.users = UserIndex()
+        self.manifest, self.bands, self.plan = manifest, bands, plan_of(manifest)
+        self.users = Users()
         self.named_U = np.zeros(0, np.bool_)
-        self.activity = Activity(bands)
-        self.numeric = [NumericState(field, bands) for field in manifest.numeric]
-        self.histograms = [Histogram(bands) for _ in manifest.categorical]
+        self.activity = Activity(self.users, bands, Source())
+        self.scopes = {scope: _Scope(*scope, self.users, len(bands), self.plan) for scope in _scopes(self.plan)}
+        # Operations on the same values share their state.
+        self.states: dict[Any, State] = {_key(None, None, Activity, None, ()): self.activity}
+        self._state_of = [self._make_state(planned) for planned in self.plan.planned]
         self._waiting: dict[int, list[pa.Table]] = defaultdict(list)
 
     def update(self, chunk: pa.Table) -> None:
@@ -95,23 +102,77 @@ class PartitionState:
         for chunk in self._waiting.pop(number, []):
             self._count(chunk, self.users.encode(chunk["user_id"]))
 
-    def finalize(self, of: Slice) -> pa.Table:
-        """One date's rows."""
+    def finalize(self, number: int) -> pa.Table:
+        """The rows of the date of this number."""
         users = len(self.users)
         if not users:
             return _empty_table(self.manifest)
-        as_of = pa.array(np.full(users, (of.as_of - _EPOCH).days, np.int32)).cast(pa.date32())
+        day = (self.bands.dates[number] - _EPOCH).days
+        as_of = pa.array(np.full(users, day, np.int32)).cast(pa.date32())
         columns: dict[str, pa.Array] = {"user_id": self.users.values(), "as_of": as_of}
-        columns |= self.activity.finalize(users, of)
-        for state in self.numeric:
-            columns |= state.finalize(self.users, of)
-        for name, histogram in zip(self.manifest.categorical, self.histograms, strict=True):
-            columns |= histogram.finalize(name, users, of)
+        usual = self.bands.slices()[number]
+        slices: dict[Any, list[_Windows]] = {}
+        for planned, state in zip(self.plan.planned, self._state_of, strict=True):
+            windows = planned.aggregation.windows
+            if windows not in slices:
+                slices[windows] = self._slices(number, windows)
+            columns |= self._finalize(planned, state, slices[windows], usual)
+        for quotient in self.plan.quotients:
+            columns[quotient.name] = _quotient(columns[quotient.over[0]], columns[quotient.over[1]], quotient.days)
         table = pa.table({c.name: columns[c.name] for c in self.manifest.columns})
         # Rows come from a shuffle in any order; files with one order make training on them reproducible.
         order = as_numpy(pc.sort_indices(table["user_id"]))
-        there_U = self.activity.active(users, of) | self.named_U
+        there_U = self.activity.active(usual) | self.named_U
         return table.take(pa.array(order[there_U[order]]))
+
+    def bytes_per_user_and_event(self) -> tuple[int, int]:
+        """What a user and an event take, at most."""
+        per_user = per_event = 0
+        for (_, by, *_), state in self.states.items():
+            days = self.bands.days if isinstance(state, Activity) else 0
+            group = state.per_group * len(self.bands) + days
+            # A user's event may begin a pair of its own.
+            per_user += 0 if by else group
+            per_event += state.per_event + (group + 16 if by else 0)
+        return per_user, per_event
+
+    def _make_state(self, planned: Planned) -> State:
+        a, operation = planned.aggregation, planned.operation
+        key = _key(a.where, a.by, operation.state, operation.column, operation.options())
+        if key not in self.states:
+            self.states[key] = operation.make_state(self.scopes[a.where, a.by].groups, self.bands)
+        return self.states[key]
+
+    def _slices(self, number: int, windows: Sequence[Window]) -> list["_Windows"]:
+        return self.bands.nested(number, windows)
+
+    def _finalize(
+        self, planned: Planned, state: State, slices: Sequence["_Windows"], usual: Slice
+    ) -> dict[str, pa.Array]:
+        """An operation's columns."""
+        columns = {}
+        for of, places in slices:
+            found = planned.operation.finalize(state.at(of), of)
+            for window, place in places.items():
+                for output, values in zip(planned.operation.outputs(), found[place], strict=True):
+                    if window in planned.windows:
+                        columns[planned.name(output, window)] = self._crossed(planned, output, values, usual)
+        return columns
+
+    def _crossed(self, planned: Planned, output: Output, values: pa.Array, usual: Slice) -> pa.Array:
+        """One value per (user, id) -> one list per user, beside the ids of its histogram; without ``by``, as it is."""
+        by = planned.aggregation.by
+        if by is None:
+            return values
+        counts: Counts = self.states[_key(None, None, Histogram, by, ())].at(usual)
+        pairs = self.scopes[planned.aggregation.where, by].groups
+        assert isinstance(pairs, Pairs)
+        found = values.take(pairs.find(counts.pair_P))
+        if output.null == "never":
+            found = pc.fill_null(found, 0)
+        if output.dtype == "long":
+            found = found.cast(pa.int32())
+        return pa.ListArray.from_arrays(pa.array(counts.offsets), found)
 
     def _wait(self, chunk: pa.Table) -> Any:
         """Put rows aside that are in a window of a date which does not know them; tells which, (N,)."""
@@ -120,7 +181,7 @@ class PartitionState:
         # The last date that does not know a row: an event on or after it is in none of its windows anyway.
         late_N = (known_from_N > 0) & (day_N >= self.bands.lags[known_from_N - 1])
         # Too old for the dates that do know it: nobody ever sees it.
-        seen_N = day_N < self.bands.lags[known_from_N] + self.bands.windows[-1]
+        seen_N = day_N < self.bands.lags[known_from_N] + self.bands.reach
         for number in np.unique(known_from_N[late_N & seen_N]).tolist():
             self._waiting[number].append(chunk.filter(pa.array(late_N & seen_N & (known_from_N == number))))
         return late_N
@@ -128,48 +189,57 @@ class PartitionState:
     def _count(self, chunk: pa.Table, codes_N: Ints) -> None:
         age_N = as_numpy(chunk[AGE])
         day_N = (age_N - 1) // DAY_US
-        slot_N = codes_N * len(self.bands) + self.bands.of_day[day_N]
-        self.activity.update(len(self.users), codes_N, age_N, day_N, slot_N)
-        for state in self.numeric:
-            state.update(self.users, slot_N, chunk[state.field.name])
-        for name, histogram in zip(self.manifest.categorical, self.histograms, strict=True):
-            histogram.update(slot_N, as_numpy(chunk[name]))
+        band_N = self.bands.of_day[day_N]
+        for scope in self.scopes.values():
+            rows = scope.rows(chunk, codes_N, age_N, day_N, band_N)
+            for (where, by, *_), state in self.states.items():
+                if (where, by) == (scope.where, scope.by):
+                    state.update(rows)
 
 
-class UserIndex:
-    """User ids -> codes 0..U-1 in order of appearance."""
+_Windows = tuple[Slice, dict[Window, int]]
+"""A slice, and the place in it of each of its windows."""
 
-    def __init__(self) -> None:
-        self._known: pa.Array | None = None
 
-    def __len__(self) -> int:
-        return 0 if self._known is None else len(self._known)
+class _Scope:
+    """Which events are counted, and for whom."""
 
-    def encode(self, user_ids: pa.ChunkedArray) -> Ints:
-        encoded = user_ids.combine_chunks().dictionary_encode()
-        if self._known is None:
-            self._known = encoded.dictionary
-            return as_numpy(encoded.indices)
-        found = pc.index_in(encoded.dictionary, value_set=self._known)
-        new = pc.is_null(found)
-        code_of_entry = as_numpy(pc.fill_null(found, 0)).copy()
-        fresh = new.to_numpy(zero_copy_only=False)
-        code_of_entry[fresh] = len(self) + np.arange(int(fresh.sum()))
-        self._known = pa.concat_arrays([self._known, encoded.dictionary.filter(new)])
-        return code_of_entry[as_numpy(encoded.indices)]
+    def __init__(self, where: str | None, by: str | None, users: Users, bands: int, plan: Plan) -> None:
+        self.where, self.by, self._bands = where, by, bands
+        self._where_column = plan.where_column(where) if where else None
+        self.groups: Groups = Pairs(users) if by else users
 
-    def values(self) -> pa.Array:
-        return self._known
+    def rows(self, chunk: pa.Table, codes_N: Ints, age_N: Ints, day_N: Ints, band_N: Ints) -> Rows:
+        if self._where_column:
+            mask_N = as_numpy(chunk[self._where_column]) != 0
+            chunk = chunk.filter(pa.array(mask_N))
+            codes_N, age_N, day_N, band_N = (v[mask_N] for v in (codes_N, age_N, day_N, band_N))
+        group_N = self.groups.encode(codes_N, as_numpy(chunk[self.by])) if isinstance(self.groups, Pairs) else codes_N
+        return Rows(chunk, group_N, age_N, day_N, group_N * self._bands + band_N)
 
-    def name(self, code: int) -> Any:
-        assert self._known is not None
-        return self._known[code].as_py()
+
+def _scopes(plan: Plan) -> list[tuple[str | None, str | None]]:
+    return list(dict.fromkeys((p.aggregation.where, p.aggregation.by) for p in plan.planned))
+
+
+def _key(where: str | None, by: str | None, state: type[State], column: str | None, options: tuple[Any, ...]) -> Any:
+    """States with one key are one."""
+    return where, by, state, column, options
+
+
+def _quotient(above: pa.Array, below: pa.Array, days: tuple[int, int]) -> pa.Array:
+    """Null where one of them is, or ``below`` is zero."""
+    a, b = (np.nan_to_num(v.cast(pa.float64()).to_numpy(zero_copy_only=False)) for v in (above, below))
+    null = above.is_null().to_numpy(zero_copy_only=False) | (b == 0)
+    # Adding zero makes -0.0 zero: the two are one number.
+    return pa.array((a / days[0]) / np.where(null, 1.0, b / days[1]) + 0.0, mask=null)
 
 
 _ARROW_TYPES = {
     "long": pa.int64(),
     "double": pa.float64(),
     "array<int>": pa.list_(pa.int32()),
+    "array<double>": pa.list_(pa.float64()),
     "date": pa.date32(),
     "string": pa.string(),
 }

@@ -1,25 +1,26 @@
-"""What is counted per user and band: one class per kind of field, each with ``update`` and ``finalize``.
+"""What is kept of the events of each group and band of days, and what a date's windows make of it.
 
-Every state is a whole number (counts, sums of fixed-point steps, sums of squares in two limbs, sorted keys with their
-counts), so the result does not depend on the order of rows or on how they are cut into batches.
+Every state is whole numbers (counts, sums of fixed-point steps, sorted keys with their counts), so the result depends
+neither on the order of rows nor on how they are cut into batches. ``update`` takes events in; the bands of a window
+add up (``Slice.by_window``), which is how partial states merge; ``at`` gives the values of one date's windows.
 
 Legend of array shapes:
-    N = rows of a chunk          U = users seen so far       D = days of all windows of all dates
-    B = bands of days            W = windows of a date       P = different (user, id) pairs of a categorical field
+    N = rows of a chunk          G = groups (users, or users and ids)   D = days of all windows of all dates
+    B = bands of days            W = windows of a slice                 P = different (group, id) pairs of a field
 """
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.exact import SquareSum, exact_sums, overflow, row_overflow, std_steps
+from gur_spark.features.groups import ID_BITS, Groups, Ints, Rows, as_numpy
 from gur_spark.schema import NumericField
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 DAY_US = 86_400_000_000
 MERGE_ROWS = 1 << 20
@@ -28,166 +29,288 @@ _MISSING = 1 << 62
 """Half way to the ends of int64, so that days can be taken from an age that is not there."""
 
 
-class Activity:
-    """Events, first and last of them per band, and the days with an event."""
+@dataclass(frozen=True)
+class Source:
+    """Where a state's values come from."""
 
-    def __init__(self, bands: Bands) -> None:
-        self.bands = bands
-        self.events_UB = np.zeros((0, len(bands)), np.int64)
-        self.active_UD = np.zeros((0, bands.days), np.bool_)
-        self.last_UB = np.zeros((0, len(bands)), np.int64)
-        self.first_UB = np.zeros((0, len(bands)), np.int64)
+    column: str | None = None
+    """A column of the rows; None: the events themselves."""
+    numeric: NumericField | None = None
+    """The field of a number."""
 
-    def update(self, users: int, codes_N: Ints, age_N: Ints, day_N: Ints, slot_N: Ints) -> None:
-        self._grow(users)
-        self.events_UB += np.bincount(slot_N, minlength=self.events_UB.size).reshape(self.events_UB.shape)
-        self.active_UD.reshape(-1)[codes_N * self.bands.days + day_N] = True
-        np.minimum.at(self.last_UB.reshape(-1), slot_N, age_N)
-        np.maximum.at(self.first_UB.reshape(-1), slot_N, age_N)
-
-    def active(self, users: int, of: Slice) -> Any:
-        """Which users have an event in the date's longest window, (U,)."""
-        self._grow(users)
-        return self.events_UB[:, of.starts[0] : of.starts[-1]].any(axis=1)
-
-    def finalize(self, users: int, of: Slice) -> dict[str, pa.Array]:
-        self._grow(users)
-        events_UW = np.cumsum(of.by_window(self.events_UB), axis=1)
-        silent = events_UW[:, -1] == 0
-        lag_us = of.lag * DAY_US
-        last_U = of.by_window(self.last_UB, np.minimum).min(axis=1) - lag_us
-        first_U = of.by_window(self.first_UB, np.maximum).max(axis=1) - lag_us
-        columns = {
-            "recency_days": pa.array(last_U / DAY_US, mask=silent),
-            "tenure_days": pa.array(first_U / DAY_US, mask=silent),
-        }
-        for k, w in enumerate(of.windows):
-            days_U = self.active_UD[:, of.lag : of.lag + w].sum(axis=1, dtype=np.int64)
-            columns |= {f"events_{w}d": pa.array(events_UW[:, k]), f"active_days_{w}d": pa.array(days_U)}
-        return columns
-
-    def _grow(self, users: int) -> None:
-        self.events_UB = grown(self.events_UB, users, 0)
-        self.active_UD = grown(self.active_UD, users, False)
-        self.last_UB = grown(self.last_UB, users, _MISSING)
-        self.first_UB = grown(self.first_UB, users, -_MISSING)
-
-
-class NumericState:
-    """Count, sum, sum of squares, min and max per user and band, in steps."""
-
-    def __init__(self, field: NumericField, bands: Bands) -> None:
-        self.field = field
-        self._empty = np.zeros((0, len(bands)), np.int64)
-        self.count_UB, self.sum_UB, self.min_UB, self.max_UB = (self._empty for _ in range(4))
-        self.square_UB = SquareSum(self._empty, self._empty)
-
-    def update(self, users: Any, slot_N: Ints, values: pa.ChunkedArray) -> None:
-        self._grow(len(users))
-        if values.null_count:
-            present = pc.is_valid(values)
-            slot_N, values = slot_N[present.to_numpy()], values.filter(present)
-        if not len(values):
-            return
-        x_N = as_numpy(values)
-        counts = np.bincount(slot_N, minlength=self.count_UB.size)
-        self.count_UB.reshape(-1)[:] += counts
-        sums = exact_sums(slot_N, x_N, counts)
-        self._check(users, overflow(self.sum_UB.reshape(-1), sums), self.sum_UB.shape[1])
-        self.sum_UB.reshape(-1)[:] += sums
-        squares = SquareSum.of(slot_N, x_N, counts)
-        self._check(users, self.square_UB.overflow(squares), self.sum_UB.shape[1])
-        self.square_UB.add(squares)
-        np.minimum.at(self.min_UB.reshape(-1), slot_N, x_N)
-        np.maximum.at(self.max_UB.reshape(-1), slot_N, x_N)
-
-    def finalize(self, users: Any, of: Slice) -> dict[str, pa.Array]:
-        self._grow(len(users))
-        for sums_UB in (self.sum_UB, self.square_UB.high):
-            # As floats, which do not wrap; the whole numbers below then do not either.
-            self._check(users, row_overflow(of.by_window(sums_UB.astype(np.float64))), len(of.windows))
-        sum_UW, squares = of.by_window(self.sum_UB), self.square_UB.map(of.by_window)
-        count_UW = np.cumsum(of.by_window(self.count_UB), axis=1)
-        sum_UW = np.cumsum(sum_UW, axis=1)
-        std_UW = std_steps(count_UW, sum_UW, squares.cumulative())
-        min_UW = np.minimum.accumulate(of.by_window(self.min_UB, np.minimum), axis=1)
-        max_UW = np.maximum.accumulate(of.by_window(self.max_UB, np.maximum), axis=1)
-        columns = {}
-        for k, w in enumerate(of.windows):
-            n, empty = count_UW[:, k], count_UW[:, k] == 0
-            at_least_one = np.maximum(n, 1)
-            columns[f"{self.field.name}_count_{w}d"] = pa.array(n)
-            columns[f"{self.field.name}_sum_{w}d"] = pa.array(self._units(sum_UW[:, k]))
-            columns[f"{self.field.name}_mean_{w}d"] = pa.array(self._units(sum_UW[:, k], at_least_one), mask=empty)
-            columns[f"{self.field.name}_std_{w}d"] = pa.array(self._units(std_UW[:, k], at_least_one), mask=empty)
-            columns[f"{self.field.name}_min_{w}d"] = pa.array(self._units(min_UW[:, k]), mask=empty)
-            columns[f"{self.field.name}_max_{w}d"] = pa.array(self._units(max_UW[:, k]), mask=empty)
-        return columns
-
-    def _units(self, steps: Any, divisor: Any = 1) -> Any:
+    def units(self, steps: Any, divisor: Any = 1) -> Any:
         """Steps to units, divided once: exact numerator over exact denominator while both are below 2^53."""
-        numerator, denominator = self.field.step.as_integer_ratio()
+        assert self.numeric is not None
+        numerator, denominator = self.numeric.step.as_integer_ratio()
         return steps.astype(np.float64) * numerator / (np.asarray(divisor, np.float64) * denominator)
 
-    def _grow(self, users: int) -> None:
-        self.count_UB = grown(self.count_UB, users, 0)
-        self.sum_UB = grown(self.sum_UB, users, 0)
-        self.square_UB = self.square_UB.map(lambda limb: grown(limb, users, 0))
-        self.min_UB = grown(self.min_UB, users, _NO_MIN)
-        self.max_UB = grown(self.max_UB, users, _NO_MAX)
 
-    def _check(self, users: Any, slot: int | None, width: int) -> None:
-        """Raise for the user of a slot of an array ``width`` wide; None is no slot."""
+class State(ABC):
+    """Made once per partition; ``update`` any number of times, then ``at`` each date's slices, oldest first."""
+
+    per_group: int = 0
+    """Bytes of a group in a band, about."""
+    per_event: int = 0
+    """Bytes of an event, at most."""
+
+    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
+        self.groups, self.bands, self.source = groups, bands, source
+        self._last: tuple[Slice, Any] | None = None
+
+    def update(self, rows: Rows) -> None:
+        """Take events in."""
+        self._last = None
+        self._grow()
+        self._add(rows)
+
+    def at(self, of: Slice) -> Any:
+        """The values in a slice's windows; those who ask again for the same slice share one answer."""
+        if self._last is None or self._last[0] is not of:
+            self._grow()
+            self._last = of, self._view(of)
+        return self._last[1]
+
+    @abstractmethod
+    def _add(self, rows: Rows) -> None: ...
+
+    @abstractmethod
+    def _view(self, of: Slice) -> Any: ...
+
+    def _grow(self) -> None:  # noqa: B027 - sparse states need no room
+        """Make room for new groups."""
+
+
+@dataclass(frozen=True)
+class Visits:
+    """When a group was active, in the windows of a slice."""
+
+    of: Slice
+    _events_GB: Ints
+    _active_GD: Any
+    _first_GB: Ints
+    _last_GB: Ints
+
+    @cached_property
+    def events_GW(self) -> Ints:
+        return np.cumsum(self.of.by_window(self._events_GB), axis=1)
+
+    @cached_property
+    def days_GW(self) -> Ints:
+        """Days with an event."""
+        days = [self._active_GD[:, days].sum(axis=1, dtype=np.int64) for days in self.of.days]
+        return np.stack(days, axis=1)
+
+    @cached_property
+    def first_us_GW(self) -> Ints:
+        """From the first event of each window to the date; without meaning where there is none."""
+        ages_GW = np.maximum.accumulate(self.of.by_window(self._first_GB, np.maximum), axis=1)
+        return ages_GW - self.of.lag * DAY_US
+
+    @cached_property
+    def last_us_GW(self) -> Ints:
+        """From the last event of each window to the date; without meaning where there is none."""
+        ages_GW = np.minimum.accumulate(self.of.by_window(self._last_GB, np.minimum), axis=1)
+        return ages_GW - self.of.lag * DAY_US
+
+    @cached_property
+    def silent_days_GW(self) -> Ints:
+        """The longest run of days without an event inside each window."""
+        longest = []
+        for days in self.of.days:
+            run_G = longest_G = np.zeros(len(self._active_GD), np.int64)
+            for active_G in self._active_GD[:, days].T:
+                run_G = np.where(active_G, 0, run_G + 1)
+                longest_G = np.maximum(longest_G, run_G)
+            longest.append(longest_G)
+        return np.stack(longest, axis=1)
+
+
+class Activity(State):
+    """Events, first and last of them per band, and the days with an event."""
+
+    per_group = 24
+
+    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
+        super().__init__(groups, bands, source)
+        self.events_GB = np.zeros((0, len(bands)), np.int64)
+        self.active_GD = np.zeros((0, bands.days), np.bool_)
+        self.last_GB = np.zeros((0, len(bands)), np.int64)
+        self.first_GB = np.zeros((0, len(bands)), np.int64)
+
+    def active(self, of: Slice) -> Any:
+        """Which groups have an event in the slice's longest window, (G,)."""
+        self._grow()
+        return self.events_GB[:, of.starts[0] : of.starts[-1]].any(axis=1)
+
+    def _add(self, rows: Rows) -> None:
+        slot_N = rows.slot_N
+        self.events_GB += np.bincount(slot_N, minlength=self.events_GB.size).reshape(self.events_GB.shape)
+        self.active_GD.reshape(-1)[rows.group_N * self.bands.days + rows.day_N] = True
+        np.minimum.at(self.last_GB.reshape(-1), slot_N, rows.age_N)
+        np.maximum.at(self.first_GB.reshape(-1), slot_N, rows.age_N)
+
+    def _view(self, of: Slice) -> Visits:
+        return Visits(of, self.events_GB, self.active_GD, self.first_GB, self.last_GB)
+
+    def _grow(self) -> None:
+        groups = len(self.groups)
+        self.events_GB = grown(self.events_GB, groups, 0)
+        self.active_GD = grown(self.active_GD, groups, False)
+        self.last_GB = grown(self.last_GB, groups, _MISSING)
+        self.first_GB = grown(self.first_GB, groups, -_MISSING)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Statistics of a numeric field in the windows of a slice, in steps."""
+
+    count_GW: Ints
+    sum_GW: Ints
+    squares: SquareSum
+    min_GW: Ints
+    max_GW: Ints
+
+    @cached_property
+    def std_GW(self) -> Any:
+        """``count`` times the population standard deviation."""
+        return std_steps(self.count_GW, self.sum_GW, self.squares)
+
+
+class NumericState(State):
+    """Count, sum, sum of squares, min and max per band, in steps."""
+
+    per_group = 48
+
+    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
+        super().__init__(groups, bands, source)
+        self._empty = np.zeros((0, len(bands)), np.int64)
+        self.count_GB, self.sum_GB, self.min_GB, self.max_GB = (self._empty for _ in range(4))
+        self.square_GB = SquareSum(self._empty, self._empty)
+
+    def _add(self, rows: Rows) -> None:
+        rows = rows.present(str(self.source.column))
+        if not len(rows.slot_N):
+            return
+        slot_N, x_N = rows.slot_N, as_numpy(rows.table[self.source.column])
+        counts = np.bincount(slot_N, minlength=self.count_GB.size)
+        self.count_GB.reshape(-1)[:] += counts
+        sums = exact_sums(slot_N, x_N, counts)
+        self._check(overflow(self.sum_GB.reshape(-1), sums), self.sum_GB.shape[1])
+        self.sum_GB.reshape(-1)[:] += sums
+        squares = SquareSum.of(slot_N, x_N, counts)
+        self._check(self.square_GB.overflow(squares), self.sum_GB.shape[1])
+        self.square_GB.add(squares)
+        np.minimum.at(self.min_GB.reshape(-1), slot_N, x_N)
+        np.maximum.at(self.max_GB.reshape(-1), slot_N, x_N)
+
+    def _view(self, of: Slice) -> Numbers:
+        for sums_GB in (self.sum_GB, self.square_GB.high):
+            # As floats, which do not wrap; the whole numbers below then do not either.
+            self._check(row_overflow(of.by_window(sums_GB.astype(np.float64))), len(of.windows))
+        return Numbers(
+            count_GW=np.cumsum(of.by_window(self.count_GB), axis=1),
+            sum_GW=np.cumsum(of.by_window(self.sum_GB), axis=1),
+            squares=self.square_GB.map(of.by_window).cumulative(),
+            min_GW=np.minimum.accumulate(of.by_window(self.min_GB, np.minimum), axis=1),
+            max_GW=np.maximum.accumulate(of.by_window(self.max_GB, np.maximum), axis=1),
+        )
+
+    def _grow(self) -> None:
+        groups = len(self.groups)
+        self.count_GB = grown(self.count_GB, groups, 0)
+        self.sum_GB = grown(self.sum_GB, groups, 0)
+        self.square_GB = self.square_GB.map(lambda limb: grown(limb, groups, 0))
+        self.min_GB = grown(self.min_GB, groups, _NO_MIN)
+        self.max_GB = grown(self.max_GB, groups, _NO_MAX)
+
+    def _check(self, slot: int | None, width: int) -> None:
+        """Raise for the group of a slot of an array ``width`` wide; None is no slot."""
         if slot is not None:
-            raise AggregateOverflow(
-                f"field '{self.field.name}' of user {users.name(slot // width)!r}: a sum over its window does not fit "
-                f"exact integers; declare a coarser step than {self.field.step}, or bound the values"
-            )
+            refuse(self.source, self.groups.name(slot // width))
 
 
-class Histogram:
-    """Events per (user, id, band), sparse: sorted keys with their counts."""
+def refuse(source: Source, group: str) -> None:
+    """Raises AggregateOverflow, which names field and user."""
+    step = source.numeric.step if source.numeric else 1
+    raise AggregateOverflow(
+        f"field '{source.column}' of user {group}: a sum over its window does not fit "
+        f"exact integers; declare a coarser step than {step}, or bound the values"
+    )
 
-    def __init__(self, bands: Bands) -> None:
-        self.bands = len(bands)
+
+@dataclass(frozen=True)
+class Counts:
+    """Events per id of each group, in the windows of a slice; pairs in the order of group and id."""
+
+    pair_P: Ints
+    """group << 31 | id, of the ids in the slice's longest window."""
+    count_WP: Any
+    """int32"""
+    groups: int
+
+    @cached_property
+    def group_P(self) -> Ints:
+        return self.pair_P >> ID_BITS
+
+    @cached_property
+    def ids_P(self) -> Any:
+        return (self.pair_P & ((1 << ID_BITS) - 1)).astype(np.int32)
+
+    @cached_property
+    def offsets(self) -> Any:
+        """Where each group's pairs begin, (G + 1,)."""
+        return np.append(0, np.cumsum(np.bincount(self.group_P, minlength=self.groups))).astype(np.int32)
+
+    def total_G(self, values_P: Any) -> Any:
+        """Whole numbers of each group's pairs, added up."""
+        return np.diff(np.append(0, np.cumsum(values_P))[self.offsets])
+
+
+class Histogram(State):
+    """Events per (group, id, band), sparse: sorted keys with their counts."""
+
+    per_event = 16
+
+    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
+        super().__init__(groups, bands, source)
         self._parts: list[tuple[Ints, Ints]] = []
         self._loose = 0
         self._split: tuple[Ints, Ints, Ints] | None = None
 
-    def update(self, slot_N: Ints, ids_N: Ints) -> None:
-        # Key = user, id, band from high to low bits, so that sorting groups a user's ids.
-        user_N, band_N = np.divmod(slot_N, self.bands)
+    def ids(self, rows: Rows) -> tuple[Rows, Ints]:
+        """The rows that count, and the id of each; from 0 to 2^31 - 1."""
+        return rows, as_numpy(rows.table[self.source.column])
+
+    def _add(self, rows: Rows) -> None:
+        rows, ids_N = self.ids(rows)
+        if not len(ids_N):
+            return
+        # Key = group, id, band from high to low bits, so that sorting puts a group's ids together.
+        group_N, band_N = np.divmod(rows.slot_N, len(self.bands))
         self._split = None
-        self._parts.append(_count_sorted(((user_N << 31) | ids_N) * self.bands + band_N))
+        self._parts.append(_count_sorted(((group_N << ID_BITS) | ids_N) * len(self.bands) + band_N))
         self._loose += len(self._parts[-1][0])
         if self._loose > max(len(self._parts[0][0]), MERGE_ROWS) and len(self._parts) > 1:
             self._merge()
 
-    def finalize(self, name: str, users: int, of: Slice) -> dict[str, pa.Array]:
+    def _view(self, of: Slice) -> Counts:
         pair_N, part_N, count_N = self._inside(of)
-        begins_N = _begins(pair_N)
+        begins_N = begins(pair_N)
         row_N = np.cumsum(begins_N) - 1
         pair_P = pair_N[begins_N]
         # Counts are whole and far below 2^53: adding them as floats is exact.
         count_WP = np.bincount(part_N * len(pair_P) + row_N, count_N, len(of.windows) * len(pair_P))
         count_WP = np.cumsum(count_WP.astype(np.int32).reshape(len(of.windows), -1), axis=0, dtype=np.int32)
-        user_P = pair_P >> 31
-        offsets = np.append(0, np.cumsum(np.bincount(user_P, minlength=users))).astype(np.int32)
-        columns = {f"{name}_ids": _lists(offsets, (pair_P & (2**31 - 1)).astype(np.int32))}
-        for count_P, w in zip(count_WP, of.windows, strict=True):
-            distinct = np.append(0, np.cumsum(count_P > 0, dtype=np.int32))[offsets]
-            columns[f"{name}_counts_{w}d"] = _lists(offsets, count_P)
-            columns[f"{name}_distinct_{w}d"] = pa.array(np.diff(distinct).astype(np.int64))
-        return columns
+        return Counts(pair_P, count_WP, len(self.groups))
 
     def _inside(self, of: Slice) -> tuple[Ints, Ints, Ints]:
-        """The pair (user and id), part of a window and count of each key in the date's windows."""
+        """The pair (group and id), part of a window and count of each key in the slice's windows."""
         if self._split is None:
             keys, count_N = self._merge()
-            pair_N, band_N = np.divmod(keys, self.bands)
+            pair_N, band_N = np.divmod(keys, len(self.bands))
             self._split = pair_N, band_N.astype(np.int16), count_N.astype(np.int32)
         pair_N, band_N, count_N = self._split
-        part_N = of.part_of_band(self.bands)[band_N]
+        part_N = of.part_of_band(len(self.bands))[band_N]
         inside_N = part_N < len(of.windows)
         if inside_N.all():
             return pair_N, part_N, count_N
@@ -200,38 +323,28 @@ class Histogram:
             keys = np.concatenate([k for k, _ in self._parts])
             counts = np.concatenate([c for _, c in self._parts])
             order = np.argsort(keys, kind="stable")
-            starts = np.flatnonzero(_begins(keys := keys[order]))
+            starts = np.flatnonzero(begins(keys := keys[order]))
             self._parts = [(keys[starts], np.add.reduceat(counts[order], starts))]
         self._loose = 0
         return self._parts[0] if self._parts else (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def grown(array: Any, users: int, fill: Any) -> Any:
-    """The array with rows for ``users`` users, new ones filled."""
-    missing = users - len(array)
+def grown(array: Any, groups: int, fill: Any) -> Any:
+    """The array with rows for so many groups, new ones filled."""
+    missing = groups - len(array)
     if missing <= 0:
         return array
     return np.concatenate([array, np.full((missing, *array.shape[1:]), fill, array.dtype)])
 
 
-def as_numpy(values: Any) -> Ints:
-    """As int64; the columns that come here have no nulls."""
-    array: Ints = np.asarray(values, dtype=np.int64)
-    return array
+def begins(ordered: Ints) -> Any:
+    """Whether each value begins a run of equal ones."""
+    there = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=there[1:])
+    return there
 
 
 def _count_sorted(keys: Ints) -> tuple[Ints, Ints]:
     keys = np.sort(keys)
-    starts = np.flatnonzero(_begins(keys))
+    starts = np.flatnonzero(begins(keys))
     return keys[starts], np.diff(np.append(starts, len(keys)))
-
-
-def _begins(ordered: Ints) -> Any:
-    """Whether each value begins a run of equal ones."""
-    begins = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
-    return begins
-
-
-def _lists(offsets: Any, values: Any) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

@@ -15,16 +15,18 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
-from pyspark.errors import PythonException
+from pyspark.errors import AnalysisException, ParseException, PythonException
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.errors import AggregateOverflow
+from gur_spark.errors import AggregateOverflow, ConfigError
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
-from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
+from gur_spark.features.kernel import AGE, KNOWN, PartitionState, aggregate_partition
+from gur_spark.features.operations import Derived
 from gur_spark.features.packing import Packing
+from gur_spark.features.plan import plan_of
 from gur_spark.features.states import DAY_US
 from gur_spark.schema import Manifest
 
@@ -53,15 +55,40 @@ def known_at(as_of: date, delay_days: int) -> datetime:
     return datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC) + timedelta(days=delay_days)
 
 
-def snapshot_events(events: DataFrame, known: Mapping[date, datetime], longest_window: int) -> DataFrame:
-    """The union of ``S(as_of, known_at, w)`` of dates whose windows leave no gap: events in some date's longest window
-    that had landed before some date's ``known_at``."""
-    start, end = _midnight(min(known) - timedelta(days=longest_window)), _midnight(max(known))
-    return events.where(
-        (F.col("event_time") >= start)
-        & (F.col("event_time") < end)
-        & (F.col("landed_on") <= F.lit(_last_landing(max(known.values()))))
-    )
+def snapshot_events(events: DataFrame, known: Mapping[date, datetime], reach: int | None) -> DataFrame:
+    """The union of ``S(as_of, known_at, w)`` of dates whose windows leave no gap: events in some date's longest window,
+    of ``reach`` days (None: without an end), that had landed before some date's ``known_at``."""
+    landed = F.col("landed_on") <= F.lit(_last_landing(max(known.values())))
+    inside = events.where((F.col("event_time") < _midnight(max(known))) & landed)
+    return inside if reach is None else inside.where(F.col("event_time") >= _midnight(min(known) - timedelta(reach)))
+
+
+def prepare(events: DataFrame, manifest: Manifest) -> DataFrame:
+    """Add what the declared features derive from each event, while categories are text; numbers are in their units.
+
+    Raises:
+        ConfigError: a condition does not parse, or speaks of columns that are not there.
+    """
+    derived = plan_of(manifest).derived()
+    if not derived:
+        return events
+    steps = {f"_steps_{field.name}": F.col(field.name) for field in manifest.numeric}
+    units = {f.name: F.col(f.name).cast("decimal(19,0)") * F.lit(f.step) for f in manifest.numeric}
+    in_units = events.withColumns(steps).withColumns(units)
+    for name, column in derived.items():
+        in_units = _derive(in_units, name, column)
+    return in_units.withColumns({f.name: F.col(f"_steps_{f.name}") for f in manifest.numeric}).drop(*steps)
+
+
+def _derive(events: DataFrame, name: str, column: Derived) -> DataFrame:
+    try:
+        made = events.withColumn(name, F.expr(column.sql))
+        made.schema  # noqa: B018 - Spark Connect looks at an expression only when it must
+    except (AnalysisException, ParseException) as error:
+        raise ConfigError(
+            f"aggregates.features: condition {column.sql} cannot be used: {error}; columns: {events.columns}"
+        ) from error
+    return made
 
 
 def write_aggregates(
@@ -72,24 +99,27 @@ def write_aggregates(
     folders: Mapping[date, str],
     users: DataFrame | None = None,
     partitions: int = 1,
+    oldest: date | None = None,
 ) -> dict[date, Written]:
     """Write one row per user_id with the manifest's columns, for each date, into its folder's Parquet files.
 
     Args:
-        encoded: ``snapshot_events`` of the same dates, categorical columns as vocabulary ids.
+        encoded: ``snapshot_events`` of the same dates, prepared, categorical columns as vocabulary ids.
         sizes: greatest id + 1 of each categorical field.
         known: the as-of dates, and what had landed by when counts for each; a later date knows no less.
         folders: where each date's files go; the driver and the workers reach it through pyarrow.
         users: frame with user_id; each of them gets a row, with or without events.
         partitions: the least number to divide the users into.
+        oldest: the day of the first event, where a declared window has no end.
 
     Raises:
         AggregateOverflow: a sum left its exact range.
     """
-    bands = Bands.of(list(known), manifest.windows)
+    bands = bands_of(manifest, list(known), oldest)
     packing = Packing.of(
         {AGE: (bands.days * DAY_US).bit_length()}
         | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
+        | {name: derived.bits for name, derived in plan_of(manifest).derived().items()}
         | ({KNOWN: len(known).bit_length()} if len(known) > 1 else {})
     )
     rows = _narrow(encoded, manifest, packing, bands, known)
@@ -125,13 +155,14 @@ def _collect(written: DataFrame) -> list[Row]:
         raise AggregateOverflow(overflow[1]) from error
 
 
-def partitions_for(manifest: Manifest, dates: Sequence[date], users: int, events: int) -> int:
+def bands_of(manifest: Manifest, dates: Sequence[date], oldest: date | None = None) -> Bands:
+    """The bands of some dates; ``oldest`` is the day of the first event, where a window has no end."""
+    return Bands.of(dates, manifest.windows, manifest.declared_windows, oldest)
+
+
+def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) -> int:
     """Into how many partitions so many users with so many events in the windows must be cut, for memory's sake."""
-    bands = Bands.of(dates, manifest.windows)
-    # Per user: three numbers of activity and six of each numeric field per band, and a flag per day.
-    per_user = 8 * len(bands) * (3 + 6 * len(manifest.numeric)) + bands.days
-    # Per event, at most: a key and a count of each categorical field.
-    per_event = 16 * len(manifest.categorical)
+    per_user, per_event = PartitionState(manifest, bands).bytes_per_user_and_event()
     return -(-(users * per_user + events * per_event) // PARTITION_BYTES)
 
 
@@ -146,7 +177,7 @@ def _narrow(
     encoded: DataFrame, manifest: Manifest, packing: Packing, bands: Bands, known: Mapping[date, datetime]
 ) -> DataFrame:
     """What the kernel needs of each event, in as few and narrow columns as there can be."""
-    values = {name: F.col(name) for name in manifest.categorical}
+    values = {name: F.col(name) for name in [*manifest.categorical, *plan_of(manifest).derived()]}
     values[AGE] = F.unix_micros(_midnight(bands.newest)) - F.unix_micros("event_time")
     # Dates know the same landings and more as time goes on: how many do not know a row says which.
     unknown = [F.col("landed_on") > F.lit(_last_landing(known[day])) for day in bands.dates[:-1]]

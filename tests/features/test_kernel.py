@@ -19,8 +19,9 @@ from gur_spark.features import kernel, states
 from gur_spark.features.bands import Bands
 from gur_spark.features.exact import SquareSum, exact_sums, std_steps
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
-from gur_spark.features.states import DAY_US
-from gur_spark.schema import MAX_STEPS, Manifest, NumericField, make_manifest
+from gur_spark.features.plan import make_manifest
+from gur_spark.features.states import DAY_US, Histogram
+from gur_spark.schema import MAX_STEPS, Manifest, NumericField
 from tests.oracles import aggregate_rows, same_rows
 
 AMOUNT = NumericField(name="amount", step=Decimal("0.01"), transform="none")
@@ -222,5 +223,5 @@ def test_memory_does_not_grow_with_one_users_events() -> None:
         table = pa.table({"user_id": np.full(5_000, 1), **{k: rng.integers(*v, 5_000) for k, v in columns.items()}})
         with patch.object(states, "MERGE_ROWS", 1_000):
             state.update(table)
-        sizes.append(sum(len(keys) for h in state.histograms for keys, _ in h._parts))
+        sizes.append(sum(len(keys) for s in state.states.values() if isinstance(s, Histogram) for keys, _ in s._parts))
     assert max(sizes) <= 1_000 + 2 * 3 * 6

@@ -1,0 +1,121 @@
+"""What a user declares: aggregations of a field over windows, in YAML or in Python.
+
+``Aggregation(field="amount", operations=["sum", {"last_k": 3}], windows=[7, 30], where="channel = 'web'", name="web")``
+is one entry of ``aggregates.features``. Which operations there are is in ``features.operations``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+T = TypeVar("T")
+
+Days = Annotated[int, Field(ge=1, le=3650)]
+
+Parameter = int | float | str | tuple[float, ...]
+"""Of an operation: ``{last_k: 3}``, ``{quantiles: [0.5, 0.9]}``, ``{hours: Europe/Berlin}``."""
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Window(_Declared):
+    """Days before as_of; ``before`` of them (the last ones) are left out. No ``days``: from the first event on."""
+
+    days: Days | None
+    before: int = Field(default=0, ge=0, le=3650)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        """``30`` and ``lifetime`` for ``{days: 30}`` and ``{days: null}``."""
+        if value == "lifetime":
+            return {"days": None}
+        return {"days": value} if isinstance(value, int) else value
+
+    @property
+    def name(self) -> str:
+        """The end of a column's name."""
+        length = "lifetime" if self.days is None else f"{self.days}d"
+        return f"{length}_before_{self.before}d" if self.before else length
+
+    @property
+    def meaning(self) -> str:
+        until = f"{self.before} days before as_of" if self.before else "as_of"
+        return f"before {until}" if self.days is None else f"in the {self.days} days before {until}"
+
+
+class Chosen(_Declared):
+    """An operation and its parameter."""
+
+    name: str
+    parameter: Parameter | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        """``sum`` for ``{name: sum}``, ``{last_k: 3}`` for ``{name: last_k, parameter: 3}``."""
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
+            [(name, parameter)] = value.items()
+            return {"name": name, "parameter": tuple(parameter) if isinstance(parameter, list) else parameter}
+        return value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def aggregation(field: str | None = None, *operations: Any, **more: Any) -> "Aggregation":
+    """``Aggregation`` with operations as in YAML, for code that is type-checked."""
+    return Aggregation.model_validate({"field": field, "operations": list(operations), **more})
+
+
+Several = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
+Pair = Annotated[tuple[Days, Days], BeforeValidator(_as_tuple)]
+
+
+class Aggregation(_Declared):
+    """Operations on one field (or on the events themselves) over windows; each gives columns."""
+
+    field: str | None = None
+    """A categorical or numeric field; None: the events themselves."""
+    operations: Several[Chosen] = Field(min_length=1)
+    windows: Several[Window] = ()
+    """None given: those of ``aggregates.windows``."""
+    where: str | None = Field(default=None, min_length=1)
+    """A condition in SQL on the columns of ``events``, numbers in their units: only events that satisfy it count."""
+    by: str | None = None
+    """A categorical field: a list of numbers, one for each of its ids in ``{by}_ids``, instead of one number."""
+    name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+    """Begins the columns' names; a condition needs one."""
+    ratios: Several[Pair] = ()
+    """Pairs of windows: the value of the first over that of the second, such as [7, 30]."""
+    trends: Several[Pair] = ()
+    """The same per day: (value / 7) / (value / 30)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Aggregation":
+        if self.where and not self.name:
+            raise ValueError("'where' needs a name, which begins the names of its columns")
+        given = [window.days for window in self.windows if not window.before]
+        for pair in (*self.ratios, *self.trends):
+            for days in pair if given else ():
+                if days not in given:
+                    raise ValueError(f"window {days} of {list(pair)} is not among the windows {given}")
+        for window in self.windows:
+            if self.windows.count(window) > 1:
+                raise ValueError(f"window '{window.name}' is given twice")
+        return self
+
+    @property
+    def subject(self) -> str:
+        """How its columns' names begin, without the operation."""
+        crossed = f"by_{self.by}" if self.by else None
+        return "_".join(part for part in (self.name, self.field, crossed) if part)
+
+
+FieldKind = Literal["events", "categorical", "numeric"]
