@@ -17,9 +17,10 @@ from pyspark.sql import functions as F
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, nearest
 from gur_spark.events.vocabulary import encode, read_vocabulary
+from gur_spark.features.plan import plan_of
 from gur_spark.features.states import DAY_US
-from gur_spark.features.windows import snapshot_events
-from gur_spark.schema import Column, Manifest
+from gur_spark.features.windows import prepare, snapshot_events
+from gur_spark.schema import NUMERIC_STATISTICS, Column, Manifest
 from gur_spark.snapshots import Snapshot, find_snapshot
 from gur_spark.tables import Tables
 
@@ -51,22 +52,27 @@ class Explanation:
     """What the snapshot says."""
     recomputed: Any
     """What the events table says now, in exact arithmetic, rounded once."""
-    agrees: bool
+    agrees: bool | None
+    """None: a statistic that is not recomputed."""
     count: int
-    """Events in the feature's window."""
+    """Events in the feature's window that satisfy its condition."""
     events: Sequence[Event]
     """The first of them, in order of time."""
 
     def __str__(self) -> str:
-        window = self.feature.window_days or 0
-        start = self.as_of - timedelta(days=window)
+        end = self.as_of - timedelta(days=self.feature.before_days)
+        days = self.feature.window_days
+        start = f"{end - timedelta(days=days)} <= " if days else ""
         lines = [
             f"{self.feature.name} of user {self.user_id!r} at {self.as_of}: {self.feature.meaning}",
-            f"  window      {start} <= event_time < {self.as_of} (UTC), landed before {self.known_at:%Y-%m-%d %H:%M}",
+            f"  window      {start}event_time < {end} (UTC), landed before {self.known_at:%Y-%m-%d %H:%M}",
             f"  stored      {self.stored}   {self.feature.unit}",
-            f"  recomputed  {self.recomputed}   from {self.count:,} events",
-            f"  {'equal' if self.agrees else _DIFFERENT}",
         ]
+        if self.agrees is None:
+            lines += [f"  from {self.count:,} events; '{self.feature.statistic}' is not recomputed in plain Python"]
+        else:
+            lines += [f"  recomputed  {self.recomputed}   from {self.count:,} events"]
+            lines += [f"  {'equal' if self.agrees else _DIFFERENT}"]
         lines += [f"    {_line(event)}" for event in self.events]
         if self.count > len(self.events):
             lines.append(f"    ... and {self.count - len(self.events):,} more")
@@ -102,14 +108,20 @@ def explain(
     column = _column(manifest, feature)
     _check_step(manifest, config.manifest(), column)
     stored = _stored(spark, snapshot, user_id, feature)
-    recount = Recount(window_us=(column.window_days or 0) * DAY_US, categorical=column.field in manifest.categorical)
+    recount = Recount(
+        start_us=column.before_days * DAY_US,
+        end_us=_end_us(column),
+        ids_end_us=_end_us(_ids_column(manifest, column)),
+        categorical=column.field in manifest.categorical,
+    )
     step = next((f.step for f in manifest.numeric if f.name == column.field), None)
     listed: list[Event] = []
     for row in _events(tables, snapshot, manifest, column, user_id).toLocalIterator():
         age_us = _micros(as_of) - row.time_us
         if recount.add(age_us, row.value) and len(listed) < limit:
             listed.append(_event(row, step))
-    recomputed = recount.value(column.statistic, Fraction(step or 1))
+    known = column.statistic in STATISTICS and not column.by
+    recomputed = recount.value(column.statistic, Fraction(step or 1)) if known else None
     return Explanation(
         user_id=user_id,
         as_of=as_of,
@@ -117,24 +129,34 @@ def explain(
         feature=column,
         stored=stored,
         recomputed=recomputed,
-        agrees=_same(stored, recomputed),
+        agrees=_same(stored, recomputed) if known else None,
         count=recount.events,
         events=listed,
     )
+
+
+STATISTICS = (
+    *("events", "active_days", "recency_days", "tenure_days", "distinct", "ids", "counts"),
+    *NUMERIC_STATISTICS,
+)
+"""What ``Recount`` knows."""
 
 
 @dataclass
 class Recount:
     """One user's events, taken one at a time; memory grows with different days and ids, not with events."""
 
-    window_us: int
+    start_us: int
+    end_us: float
+    """The window's events are older than the first and not older than the second."""
+    ids_end_us: float
+    """The same of the window whose ids a histogram counts."""
     categorical: bool
     events: int = 0
     days: set[int] = field(default_factory=set)
     first_us: int | None = None
     last_us: int | None = None
     ids: set[int] = field(default_factory=set)
-    """Of the longest window."""
     histogram: Counter[int] = field(default_factory=Counter)
     """Of the feature's window: events per category id."""
     values: int = 0
@@ -144,10 +166,10 @@ class Recount:
     greatest: int | None = None
 
     def add(self, age_us: int, value: int | None) -> bool:
-        """Take an event of the longest window; returns whether it is in the feature's own."""
-        if self.categorical and value is not None:
+        """Take an event; returns whether it is in the feature's window."""
+        if self.categorical and value is not None and age_us <= self.ids_end_us:
             self.ids.add(value)
-        if age_us > self.window_us:
+        if not self.start_us < age_us <= self.end_us:
             return False
         self.events += 1
         self.days.add((age_us - 1) // DAY_US)
@@ -170,15 +192,15 @@ class Recount:
                 return self.events
             case "active_days":
                 return len(self.days)
-            case "recency":
+            case "recency_days":
                 return None if self.last_us is None else self.last_us / DAY_US
-            case "tenure":
+            case "tenure_days":
                 return None if self.first_us is None else self.first_us / DAY_US
             case "distinct":
                 return len(self.histogram)
             case "ids":
                 return sorted(self.ids)
-            case "histogram":
+            case "counts":
                 return [self.histogram[i] for i in sorted(self.ids)]
         return self._number(statistic, step)
 
@@ -203,6 +225,19 @@ def _column(manifest: Manifest, feature: str) -> Column:
     return known[feature]
 
 
+def _ids_column(manifest: Manifest, column: Column) -> Column:
+    """The column of the ids that a histogram counts; any other column itself."""
+    ids = column.name.rpartition("_counts_")[0] + "_ids"
+    return next((c for c in manifest.columns if c.name == ids and column.statistic == "counts"), column)
+
+
+def _end_us(column: Column) -> float:
+    """Age of the oldest events of a column's window."""
+    if column.window_days is None:
+        return math.inf
+    return (column.before_days + column.window_days) * DAY_US
+
+
 def _check_step(manifest: Manifest, now: Manifest, column: Column) -> None:
     """Numbers lie in ``events`` as steps: of another step they would not be the snapshot's."""
     made, configured = ([f for f in m.numeric if f.name == column.field] for m in (manifest, now))
@@ -220,9 +255,11 @@ def _stored(spark: SparkSession, snapshot: Snapshot, user_id: Any, feature: str)
 
 
 def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Column, user_id: Any) -> DataFrame:
-    """The user's events of the longest window: time_us, landed_on, value (steps or id) and its text."""
+    """The user's events that satisfy the condition: time_us, landed_on, value (steps or id) and its text."""
     events = tables.read("events").where(F.col("user_id") == F.lit(user_id))
-    events = snapshot_events(events, {snapshot.as_of: snapshot.known_at}, manifest.windows[-1])
+    events = snapshot_events(events, {snapshot.as_of: snapshot.known_at}, manifest.reach)
+    if column.where:
+        events = prepare(events, manifest).where(F.col(plan_of(manifest).where_column(column.where)) == 1)
     name = column.field
     value = F.lit(None).cast("bigint") if name is None else F.col(name)
     events = events.withColumn("_text", value.cast("string"))

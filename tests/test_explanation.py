@@ -53,6 +53,29 @@ def test_a_field_may_be_named_like_what_the_code_calls_things(spark: Any, make_c
     assert [e.value for e in explain(spark, config, 1, AS_OF, "text_distinct_30d").events] == ["b"]
 
 
+def test_a_declared_feature_counts_what_it_says(tables: Any, make_config: Any) -> None:
+    features = [
+        {"name": "large", "field": "amount", "operations": ["sum", "skew"], "where": "amount >= 1", "windows": [30]},
+        {"field": "amount", "operations": ["sum"], "windows": [{"days": 7, "before": 7}, "lifetime"]},
+    ]
+    config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"features": features}})
+    days = {1: 50, 2: 200, 8: 300, 400: 1_000}
+    snapshot(tables, config, [event(1, timedelta(days=d), "a", amount) for d, amount in days.items()])
+    expected = {
+        "large_amount_sum_30d": (5.0, 5.0, True, 2),
+        "amount_sum_7d_before_7d": (3.0, 3.0, True, 1),
+        "amount_sum_lifetime": (15.5, 15.5, True, 4),
+        "large_amount_skew_30d": (0.0, None, None, 2),
+    }
+    for feature, found in expected.items():
+        made = explain(tables.spark, config, 1, AS_OF, feature)
+        assert (made.stored, made.recomputed, made.agrees, made.count) == found
+    assert "2024-06-17 <= event_time < 2024-06-24" in str(
+        explain(tables.spark, config, 1, AS_OF, "amount_sum_7d_before_7d")
+    )
+    assert "'skew' is not recomputed" in str(made)
+
+
 def test_the_events_of_the_window_are_listed_in_order_with_their_values(tables: Any, config: Any) -> None:
     events = [
         event(1, timedelta(days=2), "b", 250),

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from gur_spark.batches.aggregates import Batch, Layout
 from gur_spark.config import Model
-from gur_spark.models.reconstruction import Block, Moments, Reconstruction
+from gur_spark.models.reconstruction import LIFETIME, Block, Moments, Reconstruction
 from gur_spark.models.tables import Table, table_width
 from gur_spark.schema import PADDING_ID, Column
 
@@ -198,8 +198,7 @@ class MultinomialHead(nn.Module):
 
 
 def _block(column: Column) -> Block:
-    assert column.window_days is not None  # every dense column has a window
-    return Block(column.window_days, column.field)
+    return Block(column.window_days or LIFETIME, column.field)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

@@ -19,6 +19,10 @@ ROUNDING = 1e-9
 """A sum of squares below this is a constant: targets are of the order of 1."""
 
 
+LIFETIME = 0
+"""The length of a block's window that has no end."""
+
+
 class Block(NamedTuple):
     """Where an input column belongs: what block dropout hides together and R2 is reported for."""
 

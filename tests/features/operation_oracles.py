@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from gur_spark.features.spec import Aggregation, Window
@@ -65,7 +66,7 @@ def _gap_mean(inside: Rows) -> float | None:
 
 def _gap_std(inside: Rows) -> float | None:
     ages = [Fraction(r["age_us"], DAY_US) for r in inside]
-    gaps = [b - a for a, b in zip(ages, ages[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(ages)]
     return math.sqrt(_central(gaps, 2)) if gaps else None
 
 

@@ -1,8 +1,10 @@
 """Declared features against naive oracles, and the properties that every one of them keeps."""
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -16,9 +18,10 @@ from gur_spark.features import kernel
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
-from gur_spark.features.operations import REGISTRY
+from gur_spark.features.operations import REGISTRY, Operation, Output, operation
 from gur_spark.features.plan import make_manifest, plan_of
 from gur_spark.features.spec import Aggregation, aggregation
+from gur_spark.features.states import NumericState
 from gur_spark.schema import MAX_STEPS, Manifest
 from tests.features import operation_oracles as oracles
 from tests.features.test_kernel import AMOUNT, AS_OF
@@ -240,3 +243,18 @@ def test_the_manifest_says_what_each_declared_column_is() -> None:
     assert columns["amount_by_mcc_mean_lifetime"].dtype == "array<double>"
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     assert {"c_mcc_mode_1d", "c_mcc_last_1d"}.isdisjoint(c.name for c in MANIFEST.dense)
+
+
+def test_the_operation_of_the_readme_is_one() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [code] = re.findall(r"```python\n(@operation.*?)```", readme, re.DOTALL)
+    assert len(code.splitlines()) < 15
+    names = {"operation": operation, "Operation": Operation, "Output": Output, "NumericState": NumericState}
+    try:
+        exec(code, names | {"np": np, "pa": pa})
+        manifest = make_manifest("long", [10], [AMOUNT], ["mcc"], [aggregation("amount", "variation")])
+        rows = [{"user_id": 1, "age_us": 5, "amount": a, "mcc": 3} for a in (100, 300)]
+        # A mean of 2 and a deviation of 1, by hand.
+        assert by_user(run(rows, manifest))[1]["amount_variation_10d"] == 0.5
+    finally:
+        REGISTRY.pop(("numeric", "variation"), None)
