@@ -133,7 +133,14 @@ def _aggregate_pass(
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
     events = tables.read("events", version=wanted.events_version)
     inside = windows.snapshot_events(events, moments, manifest.reach)
-    oldest = _first_day(inside) if manifest.reach is None else None
+    found = inside.agg(
+        F.count(F.lit(1)).alias("events"),
+        F.min(F.to_date("event_time")).alias("first"),
+        F.max("landed_on").alias("landed"),
+    ).first()
+    assert found is not None
+    _check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
+    oldest = found["first"] if manifest.reach is None else None
     bands = windows.bands_of(manifest, list(moments), oldest)
     users = expected_users or _count_users(inside)
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
@@ -144,7 +151,7 @@ def _aggregate_pass(
         moments,
         folders,
         _users(tables, config),
-        windows.partitions_for(manifest, bands, users, inside.count()),
+        windows.partitions_for(manifest, bands, users, found["events"]),
         oldest,
     )
     empty = [day for day, content in written.items() if not content.rows]
@@ -183,11 +190,13 @@ def _users(tables: Tables, config: Config) -> DataFrame | None:
     return users
 
 
-def _first_day(events: DataFrame) -> date | None:
-    found = events.agg(F.min(F.to_date("event_time"))).first()
-    assert found is not None
-    day: date | None = found[0]
-    return day
+def _check_landings(as_of: date, landed: date | None, gap_days: int) -> None:
+    """A date that the landings have not come to would be made of silence."""
+    if landed and (as_of - landed).days > gap_days:
+        raise SnapshotError(
+            f"as_of {as_of} is {(as_of - landed).days} days after the newest landing with events before it, {landed}; "
+            f"aggregates.landing_gap_days allows {gap_days}: ingest what is missing, or raise it"
+        )
 
 
 def _count_users(events: DataFrame) -> int:

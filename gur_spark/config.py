@@ -243,6 +243,8 @@ class Aggregates(Section):
     """Lengths in days, ascending."""
     delay_days: int = Field(ge=0, le=365)
     """How long after an as-of midnight landings still count; ``known_at`` is as_of + delay."""
+    landing_gap_days: int = Field(ge=0, le=36500)
+    """An as_of so many days after the newest event's landing is refused: the days between would count as silence."""
     features: list[Aggregation] = []
     """Declared beside the standard ones; see ``gur_spark.features.spec``."""
     users: str | None = None

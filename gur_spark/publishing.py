@@ -1,7 +1,7 @@
 """The one version that consumers read: switched by one atomic append, read through one function."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from getpass import getuser
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -11,6 +11,8 @@ from gur_spark import schema
 from gur_spark.config import Config
 from gur_spark.errors import TableError
 from gur_spark.tables import Tables
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
             f"embeddings of {model_version} at {as_of} were not published: {found['broken']} rows are not finite, "
             f"{found['widths']} different widths"
         )
-    row = (config.name, model_version, as_of, datetime.now(UTC), _who(), reason)
     tables.create("published", schema.PUBLISHED)
+    row = (config.name, model_version, as_of, _after_the_last(tables, config), _who(), reason)
     tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
     return int(found["rows"])
 
@@ -81,6 +83,15 @@ def read_embeddings(
     if frame.isEmpty():
         raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}")
     return frame
+
+
+def _after_the_last(tables: Tables, config: Config) -> datetime:
+    """Now; on a clock that was set back, just after the last switch, so that the newest row is the last one."""
+    switches = tables.read("published").where(F.col("name") == config.name)
+    found = switches.agg(F.max(F.unix_micros("switched_at"))).first()
+    assert found is not None
+    last = _EPOCH + timedelta(microseconds=found[0] or 0)
+    return max(datetime.now(UTC), last + timedelta(microseconds=1))
 
 
 def _who() -> str:

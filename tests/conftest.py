@@ -20,6 +20,8 @@ BASE: dict[str, Any] = {
         "conf": {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"},
     },
     "source": {"path": "unused"},
+    # A handful of events leaves gaps.
+    "aggregates": {"landing_gap_days": 3650},
     "fields": {
         "user_id": {"column": "user", "type": "long"},
         "event_time": {"column": "time", "format": "iso8601"},

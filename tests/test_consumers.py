@@ -1,6 +1,6 @@
 """What teams downstream rely on: the published rows, by every way the README shows, and what a publish refuses."""
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, SnapshotError, TableError
 from gur_spark.model_versions import find_model
-from gur_spark.publishing import publish, published
+from gur_spark.publishing import Published, publish, published
 from gur_spark.runs import Run
 from gur_spark.scoring import embed_batch, load_once, score_snapshot
 from gur_spark.snapshots import find_snapshot
@@ -98,6 +98,7 @@ def test_a_publish_without_rows_or_with_a_value_that_is_not_finite_switches_noth
     ddl = schema.embeddings_schema("long")
     fresh.create("embeddings", ddl, ["model_version", "as_of"])
     rows = [(1, AS_OF, "v1", [0.0, 1.0], 3), (2, AS_OF, "v1", [0.0, float("nan")], 3), (1, AS_OF, "v2", [1.0], 3)]
+    rows += [(1, AS_OF, "v3", [2.0], 3)]
     fresh.append(tables.spark.createDataFrame(rows, ddl), "embeddings")
     with pytest.raises(TableError, match="v1 at 2025-04-01 were not published: 1 rows are not finite"):
         publish(fresh, own, "v1", AS_OF, "test")
@@ -106,6 +107,11 @@ def test_a_publish_without_rows_or_with_a_value_that_is_not_finite_switches_noth
         read_embeddings(tables.spark, own)
     assert publish(fresh, own, "v2", AS_OF, "test") == 1
     assert read_embeddings(tables.spark, own).collect()[0].embedding == [1.0]
+    # A clock that was a year ahead when v2 was published, and is set back: v3 is the last switch all the same.
+    ahead = [(own.name, "v2", AS_OF, datetime.now(UTC) + timedelta(days=365), "", "")]
+    fresh.append(tables.spark.createDataFrame(ahead, schema.PUBLISHED), "published")
+    publish(fresh, own, "v3", AS_OF, "test")
+    assert published(fresh, own) == Published(model_version="v3", as_of=AS_OF)
 
 
 def test_a_model_or_a_date_that_is_not_there_names_those_that_are(whole: Any) -> None:

@@ -223,6 +223,16 @@ def test_a_snapshot_nobody_is_in_is_refused_with_the_range_of_the_events(tables:
         aggregate_snapshot(tables, config, date(2030, 1, 1), new_run())
 
 
+def test_a_date_that_the_landings_have_not_come_to_is_refused(tables: Tables, make_config: Any) -> None:
+    config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"landing_gap_days": 7}})
+    write(tables, [event(1, timedelta(days=8), "a", 5)])
+    fit_vocabulary(tables, config, new_run())
+    with pytest.raises(SnapshotError, match=r"as_of 2024-07-01 is 8 days after the newest landing .*, 2024-06-23"):
+        aggregate_snapshot(tables, config, AS_OF, new_run())
+    assert not tables.exists("snapshots")
+    assert aggregate_snapshot(tables, config, AS_OF - timedelta(days=1), new_run()).rows == 1
+
+
 def test_a_missing_snapshot_names_those_there_are(tables: Tables, config: Any) -> None:
     with pytest.raises(TableError, match="run the aggregate job first"):
         find_snapshot(tables, config, AS_OF)
