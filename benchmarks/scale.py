@@ -1,10 +1,11 @@
-"""Aggregation of ever more events, and with one user who has millions of them: seconds per event and memory.
+"""Aggregation of ever more events, users and categories, and with one user of millions of events: time and memory.
 
     python -m benchmarks.scale --events 20000000 60000000 200000000 --json OUT
 
-The work of ``benchmarks.windows`` with 100 events per user; ``--hot`` gives one more user so many events. Java has a
-heap of 8 GB; what it and the Python workers really took is measured. ``growth`` is the seconds per event of each size
-over those of the first.
+The work of ``benchmarks.windows`` with 100 events per user; ``--hot`` gives one more user so many events,
+``--many-users`` is a run of so many users with 20 events each, ``--many-values`` one of the first size with so many
+categories in the first field; 0 leaves a run out. Java has a heap of 8 GB; what it and the Python workers really took
+is measured. ``growth`` is the seconds per event of each size over those of the first.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +28,6 @@ from gur_spark.features.windows import bands_of, known_at, partitions_for, snaps
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session
 
-EVENTS_PER_USER = 100
 HOT_USER = 1
 """The other ids of ``make_events`` are 11 and greater."""
 
@@ -35,6 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="seconds per event as the events grow")
     parser.add_argument("--events", type=int, nargs="+", default=[20_000_000, 60_000_000, 200_000_000])
     parser.add_argument("--hot", type=int, default=10_000_000, help="events of one more user, in a run of its own")
+    parser.add_argument("--many-users", type=int, default=10_000_000)
+    parser.add_argument("--many-values", type=int, default=1_000_000)
     parser.add_argument("--json", metavar="OUT")
     parser.add_argument("--work", metavar="FOLDER", help="keep events and results here")
     args = parser.parse_args()
@@ -43,34 +46,53 @@ def main() -> int:
     spark = local_session(conf, "benchmarks.scale")
     try:
         # The first run of a session compiles; it is not counted.
-        measure(spark, work, args.events[0])
-        sizes = [measure(spark, work, events) for events in args.events]
-        hot = measure(spark, work, args.events[0], args.hot)
+        first = Work(args.events[0])
+        measure(spark, work, first)
+        sizes = [measure(spark, work, Work(events)) for events in args.events]
+        others = [replace(first, hot=args.hot)] if args.hot else []
+        others += [Work(20 * args.many_users, events_per_user=20)] if args.many_users else []
+        others += [replace(first, values=args.many_values)] if args.many_values else []
+        more = [measure(spark, work, other) for other in others]
     finally:
         if not args.work:
             shutil.rmtree(work, ignore_errors=True)
     per_event = [size["seconds"] / size["events"] for size in sizes]
-    result = {"sizes": sizes, "hot": hot, "growth": [round(s / per_event[0], 3) for s in per_event], "cores": CORES}
+    result = {"sizes": sizes, "more": more, "growth": [round(s / per_event[0], 3) for s in per_event], "cores": CORES}
     return report(result, args.json)
 
 
-def measure(spark: SparkSession, work: Path, events: int, hot: int = 0) -> dict[str, float]:
-    """One run; ``hot`` events of one more user come from the same days."""
-    folder = work / f"events_{events}_{events // EVENTS_PER_USER}"
-    make_events(folder, events, events // EVENTS_PER_USER)
-    files = [*sorted(folder.glob("*.parquet")), *hot_files(folder, work / f"hot_{hot}", hot)]
+@dataclass(frozen=True)
+class Work:
+    """What one run aggregates."""
+
+    events: int
+    events_per_user: int = 100
+    values: int = next(iter(CARDINALITY.values()))
+    """Different categories of the first field."""
+    hot: int = 0
+    """Events of one more user, from the same days."""
+
+
+def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
+    users, cardinality = of.events // of.events_per_user, CARDINALITY | {next(iter(CARDINALITY)): of.values}
+    folder = work / f"events_{of.events}_{users}_{of.values}"
+    make_events(folder, of.events, users, cardinality)
+    files = [*sorted(folder.glob("*.parquet")), *hot_files(folder, work / f"hot_{of.hot}", of.hot)]
     frame = spark.read.parquet(*map(str, files))
     known, bands = {AS_OF: known_at(AS_OF, 0)}, bands_of(standard_manifest(), [AS_OF])
-    sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
+    sizes = {field: values + FIRST_VALUE_ID for field, values in cardinality.items()}
     shutil.rmtree(work / "out", ignore_errors=True)
     with PeakMemory() as memory:
         start = time.monotonic()
         written = write_aggregates(
             snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
-            partitions=partitions_for(standard_manifest(), bands, events // EVENTS_PER_USER, frame.count()),
+            partitions=partitions_for(standard_manifest(), bands, users, frame.count()),
         )  # fmt: skip
         seconds = time.monotonic() - start
-    found = {"events": events + hot, "hot": hot, "rows": written[AS_OF].rows, "seconds": round(seconds, 2)}
+    found = asdict(of) | {"rows": written[AS_OF].rows, "seconds": round(seconds, 2)}
+    if of != Work(of.events):
+        # Its events are needed no more, and take a gigabyte or two.
+        shutil.rmtree(folder if not of.hot else work / f"hot_{of.hot}")
     found |= {"java_mb": round(memory.java_mb), "python_mb": round(memory.python_mb)}
     print(json.dumps(found), flush=True)
     return found

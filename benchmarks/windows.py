@@ -100,7 +100,7 @@ def standard_manifest() -> Manifest:
     return make_manifest("long", WINDOWS, [amount], list(CARDINALITY))
 
 
-def make_events(folder: Path, events: int, users: int) -> None:
+def make_events(folder: Path, events: int, users: int, cardinality: Mapping[str, int] = CARDINALITY) -> None:
     """Events of about a year, in no order: user_id, event_time, landed_on, amount (cents) and category ids."""
     if (folder / "complete").exists():
         return
@@ -118,7 +118,7 @@ def make_events(folder: Path, events: int, users: int) -> None:
                 "event_time": pa.array(time_us, pa.timestamp("us", "UTC")),
                 "landed_on": pa.array((time_us // 86_400_000_000).astype(np.int32)).cast(pa.date32()),
                 "amount": np.rint(rng.lognormal(7.5, 1.2, n)).astype(np.int64),
-                **{f: skewed_ids(rng, v, n) for f, v in CARDINALITY.items()},
+                **{f: skewed_ids(rng, v, n) for f, v in cardinality.items()},
             }
         )
         pq.write_table(table, folder / f"part-{start // ROWS_PER_FILE:04d}.parquet")
