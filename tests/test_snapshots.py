@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -221,6 +222,15 @@ def test_a_snapshot_nobody_is_in_is_refused_with_the_range_of_the_events(tables:
     snapshot(tables, config, log())
     with pytest.raises(SnapshotError, match=r"no event in the 180 days before 2030-01-01.*events run from 2023"):
         aggregate_snapshot(tables, config, date(2030, 1, 1), new_run())
+
+
+def test_a_worker_that_cannot_write_is_said_and_nothing_is_visible(tables: Tables, config: Any) -> None:
+    with (
+        patch.object(windows.storage, "create_folder"),  # as a full disk does: the worker's file cannot be opened
+        pytest.raises(SnapshotError, match=r"a worker cannot write the aggregates: .*No such file"),
+    ):
+        snapshot(tables, config, [event(1, timedelta(days=8), "a", 5)])
+    assert not tables.exists("snapshots")
 
 
 def test_a_date_that_the_landings_have_not_come_to_is_refused(tables: Tables, make_config: Any) -> None:

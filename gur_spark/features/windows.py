@@ -20,7 +20,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.errors import AggregateOverflow, ConfigError
+from gur_spark.errors import AggregateOverflow, ConfigError, SnapshotError
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
 from gur_spark.features.kernel import AGE, KNOWN, PartitionState, aggregate_partition
@@ -114,6 +114,7 @@ def write_aggregates(
 
     Raises:
         AggregateOverflow: a sum left its exact range.
+        SnapshotError: a worker cannot write, for the disk is full, say.
     """
     bands = bands_of(manifest, list(known), oldest)
     packing = Packing.of(
@@ -145,14 +146,16 @@ def write_aggregates(
 
 
 def _collect(written: DataFrame) -> list[Row]:
-    """What the workers say; an overflow that one of them found is raised as what it is."""
+    """What the workers say; an overflow or a full disk that one of them found is raised as what it is."""
     try:
         return written.collect()
     except PythonException as error:
-        overflow = re.search(r"AggregateOverflow: ([^\n]+)", str(error))
-        if overflow is None:
+        found = re.search(r"(AggregateOverflow|OSError|FileNotFoundError|PermissionError): ([^\n]+)", str(error))
+        if found is None:
             raise
-        raise AggregateOverflow(overflow[1]) from error
+        if found[1] == "AggregateOverflow":
+            raise AggregateOverflow(found[2]) from error
+        raise SnapshotError(f"a worker cannot write the aggregates: {found[2]}; nothing of them is visible") from error
 
 
 def bands_of(manifest: Manifest, dates: Sequence[date], oldest: date | None = None) -> Bands:
