@@ -96,7 +96,7 @@ def embed(
         raise TableError(f"aggregates of {snapshot.as_of} have {rows} rows in {snapshot.path}, not {snapshot.rows}")
     # One id, and so one row group, per task.
     return spark.range(0, len(groups), 1, len(groups)).mapInArrow(
-        kernel(groups, files, [c.name for c in model.manifest.columns], batch_rows),
+        kernel(groups, files, ["user_id", *model.layout.columns], batch_rows),
         f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT",
     )
 

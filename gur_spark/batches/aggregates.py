@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +52,9 @@ class Layout:
 
     @property
     def columns(self) -> list[str]:
-        """The columns a batch is made of, in the order of the manifest."""
-        return [c.name for c in self.manifest.columns if c.statistic != "key"]
+        """The columns a batch is made of: the numbers, and the histograms of the standard windows."""
+        histograms = [[f"{field}_ids", *(f"{field}_counts_{w}d" for w in self.windows)] for field in self.sizes]
+        return [*(column.name for column in self.dense), *chain.from_iterable(histograms)]
 
 
 @dataclass(frozen=True)
