@@ -29,16 +29,22 @@ BASE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def spark() -> Iterator[Any]:
-    """A local session as the jobs get it."""
+def config_over(root: str | Path, **changes: Any) -> Any:
+    """A checked config over this ``tables.root``, for fixtures that many tests share."""
     from omegaconf import OmegaConf
 
     from gur_spark.config_file import base_file, check
+
+    values = OmegaConf.merge(OmegaConf.load(base_file()), BASE, {"tables": {"root": str(root)}}, changes)
+    return check(OmegaConf.to_container(values), "tests")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """A local session as the jobs get it."""
     from gur_spark.session import build_session
 
-    values = OmegaConf.merge(OmegaConf.load(base_file()), BASE, {"tables": {"root": "unused"}})
-    session = build_session(check(OmegaConf.to_container(values), "tests"))
+    session = build_session(config_over("unused"))
     yield session
     session.stop()
 
@@ -65,6 +71,20 @@ def tables(spark: Any, make_config: Any) -> Any:
     from gur_spark.tables import Tables
 
     return Tables.of(spark, make_config())
+
+
+@pytest.fixture(scope="session")
+def vocabulary(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``vocabulary`` fitted on a small log, to be copied: fitting it anew takes longer than a snapshot."""
+    from gur_spark.events.vocabulary import fit_vocabulary
+    from gur_spark.tables import Tables
+    from tests.test_snapshots import log, new_run, write
+
+    config = config_over(tmp_path_factory.mktemp("fitted"), vocabulary={"min_count": 1})
+    tables = Tables.of(spark, config)
+    write(tables, log())
+    fit_vocabulary(tables, config, new_run())
+    return Path(tables.folder("vocabulary"))
 
 
 @pytest.fixture(scope="session")
