@@ -23,6 +23,7 @@ from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.runs import Run, record
 from gur_spark.tables import Tables
 from jobs import ingest as job
+from tests.beside import Begun, Ended
 from tests.conftest import BASE
 
 FIELDS = BASE["fields"]
@@ -454,11 +455,16 @@ def test_a_mapping_that_fits_no_file_is_explained(tables: Tables, configure: Any
 
 
 @pytest.mark.slow
-def test_every_line_of_online_retail_is_accounted_for(real_data: Path, tables: Tables, tmp_path: Path) -> None:
-    folder = real_data / "online_retail"
-    config = load_config("conf/online_retail.yaml", [f"source.path={folder}", f"tables.root={tmp_path / 'tables'}"])
-    run = go(tables, config)
-    lines = sum(gzip.decompress(file.read_bytes()).count(b"\n") - 1 for file in folder.glob("*.csv.gz"))
+def test_every_line_of_online_retail_is_accounted_for(
+    spark: Any, real_data: Path, online_retail: "Begun[Ended]"
+) -> None:
+    root, ended = online_retail
+    assert ended.result().returncode == 0, ended.result().stderr[-3000:]
+    tables = Tables(spark=spark, root=str(root))
+    [run] = tables.read("runs").collect()
+    lines = sum(
+        gzip.decompress(f.read_bytes()).count(b"\n") - 1 for f in (real_data / "online_retail").glob("*.csv.gz")
+    )
     assert run.counts["rows_read"] == lines == 541_909
     assert sum(fates(run)[1:]) == lines
     assert tables.read("events").select("user_id").distinct().count() == 4_372
