@@ -294,6 +294,7 @@ def test_of_equal_keys_the_first_landing_wins_then_the_order_of_the_columns(
     columns = ("user_id", "landed_on", "mcc", "amount")
     expected = {(1, date(2024, 1, 2), "b", 400), (1, date(2024, 1, 2), None, None), (2, date(2024, 1, 3), "a", 100)}
     assert set(tables.read("events").select(*columns).collect()) == expected
+    assert tables.version("quarantine") == 0, "nothing to quarantine: no commit after its creation"
 
 
 def test_above_the_allowed_share_of_bad_rows_nothing_is_visible_and_the_message_helps(
