@@ -17,12 +17,17 @@ os.environ["TZ"] = "UTC"
 
 BASE: dict[str, Any] = {
     "name": "test",
-    # Compiling a plan takes longer than running it on a handful of rows; the jobs that tests start compile theirs.
+    # Compiling a plan takes longer than running it on a handful of rows. The long form of a plan's text, which Spark
+    # writes for its pages at every query, is a twelfth of what the driver does.
     "spark": {
         "cores": 2,
         "memory": "2g",
         "shuffle_partitions": 2,
-        "conf": {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"},
+        "conf": {
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+            "spark.sql.ui.explainMode": "simple",
+        },
     },
     "source": {"path": "unused"},
     "fields": {
