@@ -2,22 +2,32 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests import beside
+from tests.beside import Begun, Ended
+
 os.environ["TZ"] = "UTC"
 
 BASE: dict[str, Any] = {
     "name": "test",
-    # Compiling a plan takes longer than running it on a handful of rows; the jobs that tests start compile theirs.
+    # Compiling a plan takes longer than running it on a handful of rows. The long form of a plan's text, which Spark
+    # writes for its pages at every query, is a twelfth of what the driver does.
     "spark": {
         "cores": 2,
         "memory": "2g",
         "shuffle_partitions": 2,
-        "conf": {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"},
+        "conf": {
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+            "spark.sql.ui.explainMode": "simple",
+        },
     },
     "source": {"path": "unused"},
     # A handful of events leaves gaps.
@@ -31,16 +41,22 @@ BASE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def spark() -> Iterator[Any]:
-    """A local session as the jobs get it."""
+def config_over(root: str | Path, **changes: Any) -> Any:
+    """A checked config over this ``tables.root``, for fixtures that many tests share."""
     from omegaconf import OmegaConf
 
     from gur_spark.config_file import base_file, check
+
+    values = OmegaConf.merge(OmegaConf.load(base_file()), BASE, {"tables": {"root": str(root)}}, changes)
+    return check(OmegaConf.to_container(values), "tests")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """A local session as the jobs get it."""
     from gur_spark.session import build_session
 
-    values = OmegaConf.merge(OmegaConf.load(base_file()), BASE, {"tables": {"root": "unused"}})
-    session = build_session(check(OmegaConf.to_container(values), "tests"))
+    session = build_session(config_over("unused"))
     yield session
     session.stop()
 
@@ -70,6 +86,20 @@ def tables(spark: Any, make_config: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
+def vocabulary(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``vocabulary`` fitted on a small log, to be copied: fitting it anew takes longer than a snapshot."""
+    from gur_spark.events.vocabulary import fit_vocabulary
+    from gur_spark.tables import Tables
+    from tests.test_snapshots import log, new_run, write
+
+    config = config_over(tmp_path_factory.mktemp("fitted"), vocabulary={"min_count": 1})
+    tables = Tables.of(spark, config)
+    write(tables, log())
+    fit_vocabulary(tables, config, new_run())
+    return Path(tables.folder("vocabulary"))
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the real event logs; tests that need it are skipped where it is not set."""
     folder = os.environ.get("GUR_SPARK_DATA")
@@ -89,8 +119,64 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def whole(spark: Any, raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Tables and config of a pipeline over ``raw`` that nothing disturbed."""
-    from tests.demo import run_pipeline
+def elsewhere() -> Iterator[ThreadPoolExecutor]:
+    """Where the long processes of the suite run, one after the other, beside its tests."""
+    pool = ThreadPoolExecutor(1)
+    yield pool
+    pool.shutdown(cancel_futures=True)
 
-    return run_pipeline(spark, raw, tmp_path_factory.mktemp("whole"))
+
+@pytest.fixture(scope="session", autouse=True)
+def begin_long_processes(request: pytest.FixtureRequest) -> None:
+    """Begin those that the selected tests wait for, in the order in which they do."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    for name in ("online_retail", "whole_process", "notebooks", "killed", "connected"):
+        if name in wanted:
+            # Without the real data, only the tests that need it are skipped.
+            with suppress(pytest.skip.Exception):
+                request.getfixturevalue(name)
+
+
+@pytest.fixture(scope="session")
+def online_retail(elsewhere: ThreadPoolExecutor, real_data: Path, tmp_path_factory: Any) -> "Begun[Ended]":
+    """The tables of an ingest of Online Retail, and how it ended."""
+    root = tmp_path_factory.mktemp("online_retail")
+    return root, elsewhere.submit(beside.online_retail, real_data, root)
+
+
+@pytest.fixture(scope="session")
+def whole_process(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> "Begun[Ended]":
+    """The tables of a pipeline over ``raw`` that nothing disturbed, and how it ended."""
+    root = tmp_path_factory.mktemp("whole")
+    return root, elsewhere.submit(beside.pipeline, raw, root)
+
+
+@pytest.fixture(scope="session")
+def whole(spark: Any, raw: Path, whole_process: "Begun[Ended]") -> Any:
+    """Tables and config of a pipeline over ``raw`` that nothing disturbed."""
+    from tests.demo import opened
+
+    root, ended = whole_process
+    assert ended.result().returncode == 0, ended.result().stderr[-3000:]
+    return opened(spark, raw, root)
+
+
+@pytest.fixture(scope="session")
+def notebooks(elsewhere: ThreadPoolExecutor, whole_process: "Begun[Ended]") -> "dict[Path, Future[list[Any]]]":
+    """Each notebook's errors, when it was run over the whole pipeline's tables."""
+    root, _ = whole_process
+    return {file: elsewhere.submit(beside.notebook, file, root) for file in beside.NOTEBOOKS}
+
+
+@pytest.fixture(scope="session")
+def killed(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> "Begun[list[Ended]]":
+    """Tables that two pipelines left which were killed, and how they ended."""
+    root = tmp_path_factory.mktemp("killed")
+    return root, elsewhere.submit(beside.killed_pipelines, raw, root)
+
+
+@pytest.fixture(scope="session")
+def connected(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> "Begun[Ended]":
+    """The tables of a pipeline over Spark Connect, and how it ended."""
+    root = tmp_path_factory.mktemp("connected")
+    return root, elsewhere.submit(beside.connected_pipeline, raw, root)

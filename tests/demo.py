@@ -25,12 +25,17 @@ def overrides(raw: Path, root: Path, *more: str) -> list[str]:
     return [f"tables.root={root}", f"source.path={raw}/landings", labels, *SMALL, *more]
 
 
+def opened(spark: Any, raw: Path, root: Path) -> tuple[Tables, Config]:
+    """The tables of a pipeline, and its config."""
+    config = load_config(ROOT / "conf" / "demo.yaml", overrides(raw, root))
+    return Tables.of(spark, config), config
+
+
 def run_pipeline(spark: Any, raw: Path, root: Path) -> tuple[Tables, Config]:
     """The whole pipeline in this process."""
     from jobs import pipeline
 
-    config = load_config(ROOT / "conf" / "demo.yaml", overrides(raw, root))
-    tables = Tables.of(spark, config)
+    tables, config = opened(spark, raw, root)
     with record(tables, "pipeline", {}) as run:
         pipeline.stage(tables, config, Namespace(), run)
     return tables, config

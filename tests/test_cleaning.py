@@ -1,6 +1,8 @@
 """Cleaning takes what no table names, and nothing else."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,23 +15,39 @@ from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots import find_snapshot
 from gur_spark.tables import Tables
+from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 
 
-@pytest.fixture
-def root(tables: Tables, make_config: Any) -> Path:
+@pytest.fixture(scope="module")
+def made(spark: Any, tmp_path_factory: Any) -> Tables:
     """Tables with one snapshot that was replaced by another, and the litter of killed runs."""
-    config = make_config({"vocabulary": {"min_count": 1}})
+    root = tmp_path_factory.mktemp("clean") / "tables"
+    config = config_over(root, vocabulary={"min_count": 1})
+    tables = Tables.of(spark, config)
     write(tables, log(events=40))
     fit_vocabulary(tables, config, new_run())
     aggregate_snapshot(tables, config, AS_OF, new_run())
     write(tables, [*log(events=40), event(1, timedelta(days=1), "a", 1)])
     aggregate_snapshot(tables, config, AS_OF, new_run())
-    root = Path(tables.root)
     for litter in ("_staging/run1", "checkpoints/run2", "artefacts/gur-1", "aggregates/2024-07-01/killed"):
         (root / litter / "deep").mkdir(parents=True)
         (root / litter / "deep" / "file").write_text("x")
-    return root
+    return tables
+
+
+@pytest.fixture
+def tables(made: Tables, tmp_path: Path) -> Iterator[Tables]:
+    """The tables as they were made, in the place that their rows name; put back after each test."""
+    shutil.copytree(made.root, tmp_path / "as_made")
+    yield made
+    shutil.rmtree(made.root, ignore_errors=True)
+    shutil.move(tmp_path / "as_made", made.root)
+
+
+@pytest.fixture
+def root(tables: Tables) -> Path:
+    return Path(tables.root)
 
 
 def kept(root: Path) -> set[str]:

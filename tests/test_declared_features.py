@@ -1,6 +1,8 @@
 """Declared features from YAML to Parquet: what Spark derives for the kernel, and what a declaration may not say."""
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,6 +27,12 @@ FEATURES = [
 
 def rows(made: Any) -> dict[int, dict[str, Any]]:
     return {row["user_id"]: row for row in pq.read_table(made.data).to_pylist()}
+
+
+@pytest.fixture
+def tables(tables: Tables, vocabulary: Path) -> Tables:
+    shutil.copytree(vocabulary, tables.folder("vocabulary"))
+    return tables
 
 
 @pytest.fixture

@@ -1,30 +1,20 @@
 """The whole pipeline on a small demo log: in one process, killed and run again, and over Spark Connect."""
 
-import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from argparse import Namespace
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyspark
 import pytest
 
 from gur_spark import read_embeddings
-from gur_spark.config import Config, Spark
+from gur_spark.config import Config
 from gur_spark.runs import record
-from gur_spark.session import local_conf
 from gur_spark.tables import Tables
 from jobs import pipeline
-from tests.demo import ROOT, overrides, run_pipeline
+from tests.beside import Begun, Ended
+from tests.demo import run_pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -54,99 +44,6 @@ def assert_same_content(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert a == b
 
 
-def java_conf() -> dict[str, str]:
-    """A session's settings, for a Java that lives a minute: it would spend a quarter of its time on compiling well."""
-    conf = local_conf(Spark(cores=2, memory="2g", shuffle_partitions=2))
-    return conf | {"spark.driver.extraJavaOptions": f"{conf['spark.driver.extraJavaOptions']} -XX:TieredStopAtLevel=1"}
-
-
-def options(raw: Path, root: Path, *more: str) -> list[str]:
-    return ["--config", "conf/demo.yaml", *overrides(raw, root, *more)]
-
-
-def run_to_the_end(*command: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own group, so that it can kill its children with itself."""
-    return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, start_new_session=True
-    )
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[ThreadPoolExecutor]:
-    """Where the long processes of this module run, beside each other and its other tests."""
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="module")
-def killed(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> tuple[Path, "Future[list[Any]]"]:
-    """Tables that two pipelines left which were killed, and how they ended."""
-    root = tmp_path_factory.mktemp("killed")
-
-    key = "spark.driver.extraJavaOptions"
-    given = options(raw, root, f"spark.conf={json.dumps({key: java_conf()[key]})}")
-
-    def kill_both() -> list[Any]:
-        moments = (("before", "events"), ("after", "models"))
-        return [run_to_the_end("-m", "tests.killed", *moment, *given) for moment in moments]
-
-    return root, elsewhere.submit(kill_both)
-
-
-@pytest.fixture(scope="module")
-def connected(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> tuple[Path, "Future[Any]"]:
-    """The tables of a pipeline over Spark Connect, and how it ended."""
-    root = tmp_path_factory.mktemp("connected")
-
-    def run() -> subprocess.CompletedProcess[str]:
-        with connect_server() as address:
-            remote = options(raw, root, "engine=connect", f"spark.remote={address}")
-            return run_to_the_end("jobs/pipeline.py", *remote)
-
-    return root, elsewhere.submit(run)
-
-
-@contextmanager
-def connect_server() -> Iterator[str]:
-    """A Spark Connect server on this machine; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    conf = java_conf()
-    conf |= {"spark.connect.grpc.binding.port": str(port), "spark.connect.grpc.binding.address": "127.0.0.1"}
-    home = Path(pyspark.__file__).parent
-    server = subprocess.Popen(
-        [
-            str(home / "bin" / "spark-submit"),
-            "--class",
-            "org.apache.spark.sql.connect.service.SparkConnectServer",
-            *[part for key, value in conf.items() for part in ("--conf", f"{key}={value}")],
-            "spark-internal",
-        ],
-        env={**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        wait_for(port)
-        yield f"sc://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def wait_for(port: int, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.3)
-    pytest.fail(f"no Spark Connect server on port {port} after {seconds} s")
-
-
-@pytest.mark.usefixtures("killed", "connected")
 def test_every_table_is_made_and_every_row_is_accounted_for(whole: tuple[Tables, Config], raw: Path) -> None:
     tables, config = whole
     runs = {row.job: row for row in tables.read("runs").collect()}
@@ -179,7 +76,7 @@ def test_running_again_adds_nothing_but_a_new_model_version(whole: tuple[Tables,
 
 
 def test_a_pipeline_killed_at_two_commits_and_run_again_ends_in_the_same_tables(
-    whole: tuple[Tables, Config], raw: Path, killed: tuple[Path, "Future[list[Any]]"]
+    whole: tuple[Tables, Config], raw: Path, killed: "Begun[list[Ended]]"
 ) -> None:
     root, ended = killed
     for process in ended.result():
@@ -190,7 +87,7 @@ def test_a_pipeline_killed_at_two_commits_and_run_again_ends_in_the_same_tables(
 
 
 def test_the_pipeline_over_spark_connect_makes_the_same_tables(
-    whole: tuple[Tables, Config], connected: tuple[Path, "Future[Any]"]
+    whole: tuple[Tables, Config], connected: "Begun[Ended]"
 ) -> None:
     root, ended = connected
     assert ended.result().returncode == 0, ended.result().stderr[-3000:]

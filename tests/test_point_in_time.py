@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from gur_spark import training_set
-from gur_spark.aggregation import aggregate_snapshot
+from gur_spark.aggregation import aggregate_snapshot, aggregate_snapshots
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.features import windows
 from gur_spark.tables import Tables
-from tests.conftest import BASE
+from tests.conftest import config_over
 from tests.test_snapshots import MIDNIGHT, Event, event, log, new_run, write
 
 DATES = [date(2024, 6, 1), date(2024, 6, 15), date(2024, 7, 1)]
@@ -25,19 +25,14 @@ LABELS = "label INT, user_id BIGINT, label_time TIMESTAMP"
 
 def make(root: Any, **aggregates: Any) -> Any:
     """A config over this folder."""
-    from omegaconf import OmegaConf
-
-    from gur_spark.config_file import base_file, check
-
-    changes = {"tables": {"root": str(root)}, "vocabulary": {"min_count": 1}, "aggregates": aggregates}
-    return check(OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(base_file()), BASE, changes)), "test")
+    return config_over(root, vocabulary={"min_count": 1}, aggregates=aggregates)
 
 
 def aggregate_all(tables: Tables, config: Any, events: list[Event]) -> dict[date, Rows]:
     write(tables, events)
     if not tables.exists("vocabulary"):
         fit_vocabulary(tables, config, new_run())
-    made = [aggregate_snapshot(tables, config, day, new_run()) for day in DATES]
+    made = aggregate_snapshots(tables, config, DATES, new_run())
     return {s.as_of: {row["user_id"]: row for row in pq.read_table(s.data).to_pylist()} for s in made}
 
 

@@ -17,7 +17,7 @@ from deltalake import write_deltalake
 from gur_spark import aggregation, schema, snapshots, storage
 from gur_spark.aggregation import aggregate_snapshot, aggregate_snapshots
 from gur_spark.errors import AggregateOverflow, SnapshotError, TableError, WriteConflict
-from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
+from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features import windows
 from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot, find_snapshot, make_visible, stale_snapshots, visible_snapshots
@@ -72,9 +72,14 @@ def new_run() -> Run:
 
 def snapshot(tables: Tables, config: Any, events: Sequence[Event], as_of: date = AS_OF, files: int = 1) -> Snapshot:
     write(tables, events, files)
-    if not tables.exists("vocabulary"):
-        fit_vocabulary(tables, config, new_run())
     return aggregate_snapshot(tables, config, as_of, new_run())
+
+
+@pytest.fixture
+def tables(tables: Tables, vocabulary: Path) -> Tables:
+    """Tables of which the vocabulary is there, and nothing else."""
+    shutil.copytree(vocabulary, tables.folder("vocabulary"))
+    return tables
 
 
 @pytest.fixture
@@ -151,7 +156,6 @@ def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, c
 def test_landings_that_come_later_make_the_snapshots_they_reach_stale(tables: Tables, config: Any) -> None:
     assert stale_snapshots(tables, config, ["2024-06-20"]) == []
     write(tables, log())
-    fit_vocabulary(tables, config, new_run())
     for day in (date(2024, 2, 1), date(2024, 6, 1), AS_OF):
         aggregate_snapshot(tables, config, day, new_run())
 
@@ -208,7 +212,6 @@ def test_only_what_may_have_changed_is_made_again(tables: Tables, config: Any) -
 
 def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config: Any) -> None:
     write(tables, log())
-    fit_vocabulary(tables, config, new_run())
     older = aggregate_snapshot(tables, config, date(2024, 6, 1), new_run())
     first = aggregate_snapshot(tables, config, AS_OF, new_run())
     second = snapshot(tables, config, [*log(), event(1, timedelta(days=1), "a", 1)])
@@ -236,7 +239,6 @@ def test_a_worker_that_cannot_write_is_said_and_nothing_is_visible(tables: Table
 def test_a_date_that_the_landings_have_not_come_to_is_refused(tables: Tables, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"landing_gap_days": 7}})
     write(tables, [event(1, timedelta(days=8), "a", 5)])
-    fit_vocabulary(tables, config, new_run())
     with pytest.raises(SnapshotError, match=r"as_of 2024-07-01 is 8 days after the newest landing .*, 2024-06-23"):
         aggregate_snapshot(tables, config, AS_OF, new_run())
     assert not tables.exists("snapshots")
@@ -267,7 +269,6 @@ def test_many_dates_in_one_pass_have_the_bits_each_has_alone(tables: Tables, con
     # Some of the log landed a few weeks late: after the earlier dates, before the later ones.
     events = [(*e[:2], e[2] + timedelta(days=20 * (e[0] % 2)), *e[3:]) for e in log()]
     write(tables, events)
-    fit_vocabulary(tables, config, new_run())
     together = aggregate_snapshots(tables, config, weekly(4), new_run())
     assert [s.as_of for s in together] == weekly(4)
     others = Tables(spark=tables.spark, root=str(tmp_path / "alone"))
@@ -284,7 +285,6 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
     tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tables, log())
-    fit_vocabulary(tables, config, new_run())
     monkeypatch.setattr(aggregation, "PASS_DATES", 2)
     passes: list[list[date]] = []
     write_aggregates = windows.write_aggregates
@@ -348,7 +348,6 @@ def test_a_sum_that_a_worker_finds_too_large_is_said_by_field_and_user(tables: T
 
 def test_a_date_without_anybody_leaves_no_other_date_half_made(tables: Tables, config: Any) -> None:
     write(tables, log())
-    fit_vocabulary(tables, config, new_run())
     with pytest.raises(SnapshotError, match="no event in the 180 days before 2020-01-01"):
         aggregate_snapshots(tables, config, [AS_OF, date(2020, 1, 1)], new_run())
     assert not tables.exists("snapshots")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from gur_spark import schema
 from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary
@@ -17,6 +16,7 @@ from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot
 from gur_spark.tables import Tables
 from jobs import train
+from tests.test_snapshots import write
 
 DAYS = [date(2024, 6, 1), date(2024, 7, 1)]
 
@@ -38,15 +38,13 @@ def config(make_config: Any) -> Any:
 
 @pytest.fixture
 def snapshots(tables: Tables, config: Any) -> list[Snapshot]:
-    ddl = schema.events_schema("long", ["mcc"], ["amount"])
     midnight = datetime(2024, 6, 1, tzinfo=UTC)
     rows = [
         (user, midnight - timedelta(hours=hour * user + 1), date(2024, 5, 31), "ab"[user % 2], 100 * hour)
         for user in range(30)
         for hour in range(3)
     ]
-    tables.create("events", ddl)
-    tables.replace(tables.spark.createDataFrame(rows, ddl), "events", "true")
+    write(tables, rows)
     fit_vocabulary(tables, config, new_run())
     return [aggregate_snapshot(tables, config, day, Run(id=f"run{day}", job="", parameters={})) for day in DAYS]
 

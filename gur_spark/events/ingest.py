@@ -1,8 +1,8 @@
 """Raw log to ``events`` and ``quarantine``, one landing at a time or all at once.
 
 The rows are parsed once into a staging folder and counted there; nothing is visible before the counts are good.
-Then two commits follow, ``quarantine`` and ``events``, each replacing the landings of the run: after a kill between
-them the same run, made again, replaces both.
+Then two commits follow, ``quarantine`` (where it has or gets rows) and ``events``, each replacing the landings of the
+run: after a kill between them the same run, made again, replaces both.
 """
 
 import logging
@@ -192,7 +192,7 @@ def _publish(
     refuse_bad_rows(found, config)
     tables.create("quarantine", schema.quarantine_schema())
     tables.create("events", columns)
-    _replace_quarantine(tables, batch, broken, staged)
+    _replace_quarantine(tables, batch, broken, staged if found.bad else None)
     for one in broken:
         log.warning("ingest: %s was not read: %s %s", one.file.path, one.reason, one.field or "")
     vanished = [b.file for b in broken if b.reason == "vanished_file"]
@@ -205,12 +205,17 @@ def _publish(
 
 
 def _replace_quarantine(tables: Tables, batch: Batch, broken: Sequence[BrokenFile], staged: DataFrame | None) -> None:
+    """Replace the landings' rows by the broken files and the rejected ones of the staged rows, if there are any."""
+    within = _within(sorted(batch.landings), "reason")
+    if not broken and staged is None and tables.read("quarantine").where(within).isEmpty():
+        # An empty commit takes as long as one with rows.
+        return
     rows = [(b.file.landing, b.file.path, b.reason, b.field, None) for b in broken]
     frame = tables.spark.createDataFrame(rows, schema.quarantine_schema())
     if staged is not None:
         rejected = staged.where(F.col("status") == "rejected")
         frame = frame.unionByName(rejected.select("landed_on", "source_file", "reason", "field", "raw"))
-    tables.replace(frame, "quarantine", _within(sorted(batch.landings), "reason"))
+    tables.replace(frame, "quarantine", within)
 
 
 def _replace_events(

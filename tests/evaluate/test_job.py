@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from gur_spark import schema, storage
+from gur_spark import storage
 from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import ConfigError, EvaluationError, ModelError
 from gur_spark.evaluate.report import Report
@@ -19,10 +19,11 @@ from gur_spark.scoring import score_snapshot
 from gur_spark.snapshots import find_snapshot
 from gur_spark.tables import Tables
 from jobs import evaluate, train
+from tests.conftest import config_over
+from tests.test_snapshots import write
 
 AS_OF = date(2024, 6, 1)
 MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)
-DDL = schema.events_schema("long", ["mcc"], ["amount"])
 USERS = 80
 
 
@@ -44,11 +45,6 @@ LOG = [*PAST, *RETURNS, event(500, 6.5)]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    from gur_spark.config_file import base_file, check
-    from tests.conftest import BASE
-
     folder = tmp_path_factory.mktemp("evaluate")
     text = "".join(f"{user},{'odd' if user % 2 else 'even'}\n" for user in range(USERS + 20))
     (folder / "labels.csv").write_text("client,kind\n" + text)
@@ -58,32 +54,26 @@ def config(tmp_path_factory: Any) -> Any:
         "user_column": "client",
         "label_column": "kind",
     }
-    changes = {
-        "tables": {"root": str(folder / "tables")},
-        "vocabulary": {"min_count": 1},
-        "model": {"latent_dim": 4},
-        "training": {"epochs": 1, "device": "cpu", "validation_share": 0.3, "threads": 1},
-        "evaluation": {"horizon_days": 7, "bootstrap": 20, "labels": [label]},
-    }
-    return check(OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(base_file()), BASE, changes)), "test")
+    return config_over(
+        folder / "tables",
+        vocabulary={"min_count": 1},
+        model={"latent_dim": 4},
+        training={"epochs": 1, "device": "cpu", "validation_share": 0.3, "threads": 1},
+        evaluation={"horizon_days": 7, "bootstrap": 20, "labels": [label]},
+    )
 
 
 @pytest.fixture(scope="module")
 def tables(spark: Any, config: Any) -> Tables:
     """Everything up to published embeddings."""
     tables = Tables.of(spark, config)
-    write_events(tables, LOG)
+    write(tables, LOG)
     fit_vocabulary(tables, config, new_run())
     snapshot = aggregate_snapshot(tables, config, AS_OF, new_run("first"))
     made = train.train_model(tables, config, [AS_OF], new_run())
     score_snapshot(tables, config, snapshot, made.path, new_run())
     publish(tables, config, made.version, AS_OF, "test")
     return tables
-
-
-def write_events(tables: Tables, rows: list[tuple[Any, ...]]) -> None:
-    tables.create("events", DDL)
-    tables.replace(tables.spark.createDataFrame(rows, DDL).coalesce(1), "events", "true")
 
 
 def report_of(tables: Tables, config: Any) -> tuple[Report, Run]:
@@ -116,11 +106,11 @@ def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config
 def test_events_of_the_future_change_who_churned_and_nothing_that_is_known_before(tables: Tables, config: Any) -> None:
     before, _ = report_of(tables, config)
     try:
-        write_events(tables, [*LOG, *(event(user, 3) for user in range(0, USERS, 2) for _ in range(9))])
+        write(tables, [*LOG, *(event(user, 3) for user in range(0, USERS, 2) for _ in range(9))])
         aggregate_snapshot(tables, config, AS_OF, new_run("second"))
         after, _ = report_of(tables, config)
     finally:
-        write_events(tables, LOG)
+        write(tables, LOG)
         aggregate_snapshot(tables, config, AS_OF, new_run("third"))
     assert after.model_version == before.model_version
     assert after.of("kind") == before.of("kind")

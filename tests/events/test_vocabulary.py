@@ -13,6 +13,7 @@ from gur_spark import schema
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import Vocabulary, encode, fit_vocabulary, read_vocabulary
 from gur_spark.runs import Run
+from tests.test_snapshots import write
 
 DAY = datetime(2024, 1, 1, tzinfo=UTC)
 EVENTS = schema.events_schema("long", ["mcc"], ["amount"])
@@ -20,8 +21,7 @@ EVENTS = schema.events_schema("long", ["mcc"], ["amount"])
 
 def write_events(tables: Any, values: list[str | None], time: datetime = DAY) -> None:
     rows = [(1, time, time.date(), value, 1) for value in values]
-    tables.create("events", EVENTS)
-    tables.replace(tables.spark.createDataFrame(rows, EVENTS).coalesce(1), "events", "landed_on IS NOT NULL")
+    write(tables, rows)
 
 
 def fit(tables: Any, config: Any, before: date | None = None) -> Vocabulary:
