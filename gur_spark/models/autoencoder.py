@@ -102,11 +102,10 @@ class Inputs(nn.Module):
         self.targets = self._dense + len(pooled)
         dense = [_block(c) for c in layout.dense]
         self.blocks = [*dense, *pooled, *(_block(c) for _, c in empties)]
-        # How many different ids a user has is a number, and tells of activity rather than of the histogram.
-        self.report_blocks = [
-            block._replace(field=None) if c.statistic == "distinct" else block
-            for block, c in zip(dense, layout.dense, strict=True)
-        ] + pooled
+        # How many different ids a user has is a number, and tells of activity rather than of the histogram; so do
+        # other numbers made of a category.
+        self.report_blocks = [block._replace(field=None) if block.field in layout.sizes else block for block in dense]
+        self.report_blocks += pooled
         self.register_buffer("_counts", torch.tensor([d for d, _ in empties]), persistent=False)
         self.register_buffer("mean_T", torch.zeros(self.targets))
         self.register_buffer("std_T", torch.ones(self.targets))

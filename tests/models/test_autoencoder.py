@@ -7,9 +7,11 @@ import torch
 
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.config import Model
+from gur_spark.features.plan import make_manifest
+from gur_spark.features.spec import aggregation
 from gur_spark.models.autoencoder import GUR, BlockDropout, MultinomialHead
 from gur_spark.models.losses import reconstruction_loss
-from gur_spark.models.reconstruction import Block, Moments
+from gur_spark.models.reconstruction import Block, Moments, RSquared
 from gur_spark.models.tables import frozen_tables
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
@@ -75,6 +77,27 @@ def test_pipelines_without_numbers_or_without_categories_train_too(
     for config in (CONFIG, FROZEN_MSE):
         loss = reconstruction_loss(made(config, batch, layout)(batch), batch).mean()
         assert torch.isfinite(loss)
+
+
+def test_declared_numbers_are_inputs_and_lists_and_names_are_not(rows: pa.RecordBatch) -> None:
+    features = [
+        aggregation("mcc", "entropy", "mode", {"top_k": 2}, windows=[30, "lifetime"]),
+        aggregation("amount", "skew", windows=[30]),
+    ]
+    manifest = make_manifest("long", WINDOWS, tiny_manifest().numeric, tuple(SIZES), features)
+    layout = Layout.of(manifest, SIZES)
+    added = ["mcc_entropy_30d", "mcc_entropy_lifetime", "amount_skew_30d"]
+    assert set(added) == {c.name for c in layout.dense} - {c.name for c in LAYOUT.dense}
+    table = pa.Table.from_batches([rows])
+    for number, name in enumerate(added):
+        table = table.append_column(name, pa.array(np.random.default_rng(number).normal(size=len(table))))
+    batch = to_batch(table.combine_chunks().to_batches()[0], layout)
+    module = GUR(layout, CONFIG).eval()
+    # The entropy of a category's ids is not reported with the histogram of its ids.
+    found = RSquared(module.target_blocks, layout.windows)
+    with torch.inference_mode():
+        found.update(module(batch), batch)
+    assert found.result()
 
 
 def test_a_pooled_block_is_the_mean_of_the_embedded_events(rows: pa.RecordBatch, batch: Batch) -> None:
