@@ -27,6 +27,10 @@ class Tables:
     @classmethod
     def of(cls, spark: SparkSession, config: Config) -> "Tables":
         t = config.tables
+        if config.engine == "sail":
+            from gur_spark.delta_rs import DeltaRsTables
+
+            cls = DeltaRsTables
         return cls(spark=spark, root=storage.absolute(t.root), catalog=t.catalog, database=t.database)
 
     def folder(self, *parts: str) -> str:

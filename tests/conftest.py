@@ -12,6 +12,8 @@ os.environ["TZ"] = "UTC"
 
 BASE: dict[str, Any] = {
     "name": "test",
+    # One process has one engine: the tests that hold on both run again on Sail in a process of their own.
+    "engine": os.environ.get("GUR_SPARK_TEST_ENGINE", "local"),
     # Compiling a plan takes longer than running it on a handful of rows; the jobs that tests start compile theirs.
     "spark": {
         "cores": 2,
