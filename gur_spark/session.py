@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pyspark
 from pyspark.sql import SparkSession
@@ -35,6 +36,8 @@ _SPARK_HOME = Path(pyspark.__file__).parent
 SPARK_JARS = _SPARK_HOME / "jars"
 
 NO_SAIL = "engine 'sail' needs pysail and deltalake: install gur_spark with the extra 'sail'"
+
+_on_sail: WeakSet[SparkSession] = WeakSet()
 
 CLASS_ARCHIVE = _SPARK_HOME / "gur_spark.jsa"
 """Java's parsed and verified classes of a session, mapped into memory at its start instead of loaded from the jars."""
@@ -136,7 +139,13 @@ def sail_session(spark: Spark) -> SparkSession:
     session = SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
     # How many partitions a shuffle makes, which Sail takes from its own setting.
     session.conf.set("spark.sql.shuffle.partitions", str(spark.cores))
+    _on_sail.add(session)
     return session
+
+
+def is_sail(session: SparkSession) -> bool:
+    """Whether ``sail_session`` made it: such a one must not commit to Delta, and reads some texts otherwise."""
+    return session in _on_sail
 
 
 @cache

@@ -3,6 +3,7 @@
 import gzip
 import os
 from argparse import Namespace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -316,18 +317,19 @@ def test_a_run_killed_between_its_two_commits_and_made_again_loses_and_doubles_n
     land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,1\nx,{D1},a,1\n")
     go(tables, config)
     land(landed, f"{D1}.csv", f"{HEADER}2,{D1},a,1\ny,{D1},a,1\nz,{D1},a,1\n")
-    replace = Tables.replace
+    kind = type(tables)
+    really = kind.replace
 
     def killed(self: Tables, frame: Any, table: str, predicate: str) -> None:
         if table == "events":
             raise KeyboardInterrupt
-        replace(self, frame, table, predicate)
+        really(self, frame, table, predicate)
 
-    monkeypatch.setattr(Tables, "replace", killed)
+    monkeypatch.setattr(kind, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         go(tables, config)
     assert events(tables, "user_id") == [(1,)]
-    monkeypatch.setattr(Tables, "replace", replace)
+    monkeypatch.setattr(kind, "replace", really)
     assert fates(go(tables, config)) == (3, 1, 0, 0, 2)
     assert events(tables, "user_id") == [(2,)]
     assert [raw for *_, raw in quarantine(tables)] == [f"y,{D1},a,1", f"z,{D1},a,1"]
@@ -413,7 +415,7 @@ def test_json_lines_parquet_and_delta_give_the_events_that_csv_gives(
     for name, folder in folders.items():
         layout = "bulk" if name == "delta" else "daily"
         config = configure(path=str(folder), format=name, layout=layout, max_bad_share=1)
-        into = Tables(spark=spark, root=str(tmp_path / f"tables_{name}"))
+        into = replace(tables, root=str(tmp_path / f"tables_{name}"))
         go(into, config)
         made[name] = events(into)
         bad[name] = [(reason, raw) for *_, reason, _, raw in quarantine(into)]
