@@ -1,7 +1,8 @@
-"""The whole pipeline on a small demo log: in one process, killed and run again, and over Spark Connect."""
+"""The whole pipeline on a small demo log: in one process, killed and run again, over Spark Connect, and on Sail."""
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from gur_spark.session import local_conf
 from gur_spark.tables import Tables
 from jobs import pipeline
 from tests.demo import ROOT, overrides, run_pipeline
+from tests.test_sail import WITHOUT_JAVA
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +66,16 @@ def options(raw: Path, root: Path, *more: str) -> list[str]:
     return ["--config", "conf/demo.yaml", *overrides(raw, root, *more)]
 
 
-def run_to_the_end(*command: str) -> subprocess.CompletedProcess[str]:
+def run_to_the_end(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A process of its own group, so that it can kill its children with itself."""
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, start_new_session=True
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
     )
 
 
@@ -104,6 +112,14 @@ def connected(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -
             return run_to_the_end("jobs/pipeline.py", *remote)
 
     return root, elsewhere.submit(run)
+
+
+@pytest.fixture(scope="module")
+def sailed(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> tuple[Path, "Future[Any]"]:
+    """The tables of a pipeline on Sail where there is no Java, and how it ended."""
+    root = tmp_path_factory.mktemp("sailed")
+    given = options(raw, root, "engine=sail")
+    return root, elsewhere.submit(run_to_the_end, "jobs/pipeline.py", *given, env=WITHOUT_JAVA)
 
 
 @contextmanager
@@ -146,7 +162,7 @@ def wait_for(port: int, seconds: float = 120) -> None:
     pytest.fail(f"no Spark Connect server on port {port} after {seconds} s")
 
 
-@pytest.mark.usefixtures("killed", "connected")
+@pytest.mark.usefixtures("killed", "connected", "sailed")
 def test_every_table_is_made_and_every_row_is_accounted_for(whole: tuple[Tables, Config], raw: Path) -> None:
     tables, config = whole
     runs = {row.job: row for row in tables.read("runs").collect()}
@@ -197,3 +213,33 @@ def test_the_pipeline_over_spark_connect_makes_the_same_tables(
     tables, _ = whole
     again = Tables(spark=tables.spark, root=str(root))
     assert_same_content(content(again), content(tables))
+
+
+def test_the_pipeline_on_sail_makes_the_same_tables_without_java_and_spark_goes_on_with_them(
+    whole: tuple[Tables, Config], raw: Path, sailed: tuple[Path, "Future[Any]"]
+) -> None:
+    root, ended = sailed
+    assert ended.result().returncode == 0, ended.result().stderr[-3000:]
+    tables, _ = whole
+    made = Tables(spark=tables.spark, root=str(root))
+    before = content(made)
+    assert_same_content(dict(before), content(tables))
+    again, _ = run_pipeline(tables.spark, raw, root)
+    # The landings are known, and the snapshots are those that are there already.
+    assert again.read("runs").where("job = 'ingest'").orderBy("started").collect()[-1].counts["files"] == 0
+    assert_same_content(content(again), before)
+
+
+def test_sail_goes_on_with_the_tables_of_spark(whole: tuple[Tables, Config], raw: Path, tmp_path: Path) -> None:
+    tables, _ = whole
+    root = tmp_path / "copy"
+    shutil.copytree(tables.root, root)
+    given = options(raw, root, "engine=sail")
+    for job in (["ingest"], ["ingest", "--all"], ["aggregate", "--again"], ["score"]):
+        done = run_to_the_end(f"jobs/{job[0]}.py", *given, *job[1:], env=WITHOUT_JAVA)
+        assert done.returncode == 0, done.stderr[-3000:]
+    copy = Tables(spark=tables.spark, root=str(root))
+    files = [row.counts["files"] for row in copy.read("runs").where("job = 'ingest'").orderBy("started").collect()]
+    # What Spark had read is not read again but when it is asked for.
+    assert files[-2:] == [0, files[0]]
+    assert_same_content(content(copy), content(tables))

@@ -48,10 +48,7 @@ def list_files(spark: SparkSession, source: Source) -> list[File]:
         SourceError: nothing is there, or a file of a daily layout has no date in its path.
     """
     root = storage.absolute(source.path or "")
-    if is_sail(spark):
-        found = _listed_by_python(root)
-    else:
-        found = _listed_by_spark(spark, root)
+    found = _listed_by_python(root) if is_sail(spark) else _listed_by_spark(spark, root)
     if not found:
         raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
     return [

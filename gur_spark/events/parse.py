@@ -295,11 +295,15 @@ def _step_type(step: Decimal) -> str:
 
 
 def _decimal(value: Column, kind: str) -> Column:
-    return F.when(F.length(value) <= MAX_NUMBER_CHARS, value).try_cast(kind)
+    return _short(value).try_cast(kind)
 
 
 def _sail_decimal(value: Column, kind: str) -> Column:
-    return _decimal(sail.plain_number(value), kind)
+    return sail.plain_number(_short(value)).try_cast(kind)
+
+
+def _short(value: Column) -> Column:
+    return F.when(F.length(value) <= MAX_NUMBER_CHARS, value)
 
 
 def _half_even(value: Column) -> Column:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import arrow_udf
 
 from gur_spark import storage
 
@@ -132,16 +133,19 @@ def plain_number(text: Column) -> Column:
     parts = r"^[\x00-\x20]*([+-]?)([0-9]*)\.?([0-9]*)[eE]([+-]?[0-9]{1,9})[\x00-\x20]*$"
     sign, whole, fraction, exponent = (F.regexp_extract(text, parts, n) for n in (1, 2, 3, 4))
     digits = F.concat(whole, fraction)
-    # Beyond any decimal's digits it is out of range, or nothing.
+    # A text has at most a hundred digits, a decimal 38: beyond this it is out of range, or nothing.
     shift = F.greatest(F.lit(-200), F.least(F.lit(200), exponent.try_cast("INT")))
     point, many = F.length(whole) + shift, F.length(digits)
     expanded = (
-        F.when(point <= 0, F.concat(F.lit("0."), F.repeat(F.lit("0"), -point), digits))
+        F.when(point < -40, F.lit("0"))
+        .when(point <= 0, F.concat(F.lit("0."), F.repeat(F.lit("0"), -point), digits))
         .when(point >= many, F.concat(digits, F.repeat(F.lit("0"), point - many)))
         .otherwise(F.concat(F.substring(digits, F.lit(1), point), F.lit("."), F.substring(digits, point + 1, many)))
     )
-    is_plain = text.rlike(r"^[\x00-\x20]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[\x00-\x20]*$")
-    return F.when(is_plain, text).when(text.rlike(parts) & (many > 0), F.concat(sign, expanded))
+    # Nor does Sail read more digits than a decimal has. A cut behind the last place that counts changes no rounding.
+    short = r"^[\x00-\x20]*([+-]?)0*([0-9]+\.?[0-9]{0,30}|\.[0-9]{1,30})[0-9]*[\x00-\x20]*$"
+    plain = F.when(text.rlike(parts) & (many > 0), F.concat(sign, expanded)).otherwise(text)
+    return F.when(plain.rlike(short), F.regexp_replace(plain, short, "$1$2"))
 
 
 def _json_text(value: Any) -> str | None:
@@ -157,7 +161,7 @@ def _by_line(raw: Column, make: Callable[[str], Any], returns: str, arrow: pa.Da
         return pa.array([None if text is None else make(text) for text in texts.to_pylist()], arrow)
 
     apply.__annotations__ = {"texts": pa.Array, "return": pa.Array}
-    column: Column = F.arrow_udf(apply, returns)(raw)
+    column: Column = arrow_udf(apply, returns)(raw)  # type: ignore[call-overload]
     return column
 
 

@@ -161,7 +161,8 @@ def _raw_jsonl(spark: SparkSession, config: Config, files: Sequence[File]) -> Da
         values = sail.json_values(F.col("raw"), names)
         parsed = _lines(spark, config.source, files).withColumn("values", values)
         problem = F.coalesce(_line_problem(), F.when(F.col("values").isNull(), F.lit("malformed_json")))
-        return _raw(_with_file(parsed, files), problem, {name: F.get("values", F.lit(n)) for n, name in enumerate(names)})
+        texts = {name: F.get("values", F.lit(n)) for n, name in enumerate(names)}
+        return _raw(_with_file(parsed, files), problem, texts)
     row_schema = ", ".join([*(f"{_quoted(name)} STRING" for name in names), "`_malformed` STRING"])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_malformed"}
     parsed = _lines(spark, config.source, files).withColumn("row", F.from_json("raw", row_schema, options))

@@ -174,7 +174,7 @@ def _write(table: pa.Table, folder: str) -> str:
 
 
 def _keep(parts: Sequence[Row], folder: str) -> Written:
-    """Move the files of the attempts that count to ``data``, in an order that their content alone decides; the others go."""
+    """Move the files of the attempts that count to ``data``, in an order that their content decides; the others go."""
     storage.create_folder(storage.join(folder, "data"))
     for number, part in enumerate(sorted(parts, key=lambda part: int(part["hash"]))):
         storage.move(part["file"], storage.join(folder, "data", f"part-{number:05d}.parquet"))
