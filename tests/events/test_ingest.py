@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import functions as F
 
 from gur_spark import schema
 from gur_spark.aggregation import aggregate_snapshot
@@ -168,6 +169,38 @@ def test_a_line_reads_the_same_with_and_without_quotes(
     quoted = read(f"{D2}.csv", [delimiter.join([f'"{row[0]}"', *row[1:]]) for row in rows])
     assert len(plain) == len(rows)
     assert plain == quoted
+
+
+QUOTED = [
+    # line, its three values (empty is null), or None: ragged
+    ('"1",b,c', ("1", "b", "c")),
+    ('2,"",c', ("2", None, "c")),
+    ('3,"b""c",d', ("3", 'b"c', "d")),
+    ('4,"b,c",d', ("4", "b,c", "d")),
+    ('5, "b" ,c', ("5", ' "b" ', "c")),
+    ('6,b"c"d,e', ("6", 'b"c"d', "e")),
+    ('7,"b" ,c', ("7", "b", "c")),
+    ('8,"b"x,c', ("8", '"b"x', "c")),
+    ('9,"""",c', ("9", '"', "c")),
+    ('10,""b"",c', ("10", '""b""', "c")),
+    ('11,"  ","c"', ("11", "  ", "c")),
+    ('"12","b"', None),
+    ('"13",b,c,d', None),
+]
+
+
+def test_a_line_with_quotes_is_split_alike_on_every_engine(tables: Tables, configure: Any, landed: Path) -> None:
+    land(landed, f"{D1}.csv", "\n".join(["user,time,mcc", *(line for line, _ in QUOTED)]))
+    fields = {"categorical": [{"name": "mcc", "column": "mcc"}], "numeric": []}
+    config = configure({"fields": {**FIELDS, **fields}})
+    frame, _ = raw_files(tables.spark, config, list_files(tables.spark, config.source))
+    assert frame is not None
+    names = [F.col(f"`text {name}`") for name in ("user", "time", "mcc")]
+    found = {
+        row["raw"]: None if row["problem"] else tuple(row)[2:]
+        for row in frame.select("raw", "problem", *names).collect()
+    }
+    assert found == dict(QUOTED)
 
 
 def test_a_job_names_the_snapshots_that_its_landings_make_stale(
