@@ -5,9 +5,8 @@ problems in a fixed order; the first problem of the first field is the row's ``r
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import reduce
 from itertools import zip_longest
 from operator import and_, mul, or_
@@ -19,9 +18,8 @@ from pyspark.sql import functions as F
 from gur_spark import schema
 from gur_spark.config import Categorical, Config, EventTime, Filter, Numeric, Source, UserId
 from gur_spark.errors import ConfigError
-from gur_spark.events import sail
+from gur_spark.events.decimals import Decimals, decimals_of, half_even, number_type, step_type
 from gur_spark.events.source import text_of
-from gur_spark.session import is_sail
 
 MICROS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 
@@ -30,15 +28,8 @@ ISO_DATE_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[
 ISO_OFFSET = r" ?(Z|[+-][0-9]{2}:?[0-9]{2})"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
-# Longer than any number in range: Java needs seconds to read a number of a million digits.
-MAX_NUMBER_CHARS = 100
-
 # Two factors of this type have an exact product.
 FACTOR = "DECIMAL(18,8)"
-
-
-Decimals = Callable[[Column, str], Column]
-"""How the engine makes a text a decimal of a type; null where it is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +55,7 @@ def parse_rows(raw: DataFrame, config: Config) -> DataFrame:
     Columns: those of ``events`` (null unless accepted), ``status``, ``reason, field, source_file, raw`` (null unless
     rejected), ``time_text`` (of times out of bounds) and ``rounded_<field>`` per numeric field.
     """
-    fields = event_fields(config, _sail_decimal if is_sail(raw.sparkSession) else _decimal)
+    fields = event_fields(config, decimals_of(raw.sparkSession))
     typed = raw
     for level in zip_longest(*[field.parts.items() for field in fields]):
         typed = typed.withColumns(dict(part for part in level if part))
@@ -199,7 +190,7 @@ def _instant(value: Column, time: EventTime, decimal: Decimals) -> Column:
         whole = F.try_multiply(value.try_cast("BIGINT"), micros)
         # The product's type, DECIMAL(38,9), holds whatever the factors are.
         fraction = decimal(value, "DECIMAL(30,9)") * micros.cast("DECIMAL(7,0)")
-        return F.timestamp_micros(_by_point(value, _half_even(fraction).try_cast("BIGINT"), whole))
+        return F.timestamp_micros(_by_point(value, half_even(fraction).try_cast("BIGINT"), whole))
     if time.format == "iso8601":
         # Spark's own cast is too kind: it reads '12:30' as a time of today.
         return F.when(value.rlike(f"^{ISO_DATE_TIME}({ISO_OFFSET})?$"), value.try_cast("TIMESTAMP"))
@@ -243,7 +234,7 @@ def _numeric(field: Numeric, decimal: Decimals) -> Field:
     the next: the exact remainder tells, and moves the result by one; a half goes to the even side.
     """
     number, steps, rest = (F.col(f"`{part} of {field.name}`") for part in ("number", "steps", "rest"))
-    step = F.lit(f"{field.step:f}").cast(_step_type(field.step))
+    step = F.lit(f"{field.step:f}").cast(step_type(field.step))
     quotient = number.cast("double") / F.lit(float(field.step))
     nearest = F.when(F.abs(quotient) < schema.MAX_STEPS + 0.5, F.floor(quotient + 0.5).cast("DECIMAL(15,0)"))
     texts = [text_of(column) for column in (field.column, field.times) if column]
@@ -270,7 +261,7 @@ def _numeric(field: Numeric, decimal: Decimals) -> Field:
 
 def _number(field: Numeric, texts: Sequence[Column], decimal: Decimals) -> Column:
     """The field's value as an exact decimal with 18 or more spare digits; null when missing or not a number."""
-    kind = _number_type(field.step)
+    kind = number_type(field.step)
     if len(texts) == 1:
         number = decimal(texts[0], kind)
     else:
@@ -279,39 +270,6 @@ def _number(field: Numeric, texts: Sequence[Column], decimal: Decimals) -> Colum
         value = number.cast("double")
         number = (F.signum(value) * F.log1p(F.abs(value))).try_cast(kind)
     return number
-
-
-def _number_type(step: Decimal) -> str:
-    """Decimal with room for MAX_STEPS steps and, up to 36 digits in all, 18 places behind the point."""
-    whole = len(str(int(schema.MAX_STEPS * step))) + 1
-    places = min(18, 36 - whole)
-    return f"DECIMAL({whole + places},{places})"
-
-
-def _step_type(step: Decimal) -> str:
-    places = max(0, -int(step.as_tuple().exponent))
-    whole = max(1, step.adjusted() + 1)
-    return f"DECIMAL({whole + places},{places})"
-
-
-def _decimal(value: Column, kind: str) -> Column:
-    return _short(value).try_cast(kind)
-
-
-def _sail_decimal(value: Column, kind: str) -> Column:
-    return sail.plain_number(_short(value)).try_cast(kind)
-
-
-def _short(value: Column) -> Column:
-    return F.when(F.length(value) <= MAX_NUMBER_CHARS, value)
-
-
-def _half_even(value: Column) -> Column:
-    """The nearest whole number of a decimal."""
-    below, half = F.floor(value), F.lit(Decimal("0.5"))
-    rest = value - below
-    up = (rest > half) | ((rest == half) & (below % 2 != 0))
-    return below + F.when(up, 1).otherwise(0)
 
 
 def _by_point(value: Column, fraction: Column, whole: Column) -> Column:
