@@ -1,4 +1,5 @@
 # Everything on a fresh machine with Python 3.11 or 3.12, a JDK 17 or 21 and make: `make run`, `make test`.
+# Without a JDK: `make run ENGINE=sail`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -11,8 +12,12 @@ UV := $(BIN)/uv
 UV_VERSION := 0.13.8
 READY := $(VENV)/.ready
 CONFIG ?= conf/demo.yaml
+# Where a pipeline computes, if not where its file says: local, or sail (no Java).
+ENGINE ?=
 DEMO := build/demo/raw
 USERS ?= 3000
+
+HAS_JAVA = { test -n "$$JAVA_HOME" || command -v java >/dev/null; }
 
 .PHONY: help setup run test test-fast lint format lock clean wheel
 
@@ -24,19 +29,19 @@ setup: $(READY) ## Make the virtual environment .venv and fetch Delta's jars, on
 # Bytecode is compiled here once: where Python may not write it, each process (Spark starts many) would do it again.
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found: install one, or name it with PYTHON=..."; exit 1; }
-	@{ test -n "$$JAVA_HOME" || command -v java >/dev/null; } || \
-		{ echo "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless) or set JAVA_HOME"; exit 1; }
+	@test "$(ENGINE)" = sail || $(HAS_JAVA) || \
+		{ echo "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless), set JAVA_HOME, or do without: make run ENGINE=sail"; exit 1; }
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install --quiet uv==$(UV_VERSION); }
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
-	$(BIN)/python -m gur_spark.install
+	@if $(HAS_JAVA); then $(BIN)/python -m gur_spark.install; else echo "no Java: engine sail only"; fi
 	@touch $@
 
-run: $(READY) ## Run the whole pipeline on the demo set (or CONFIG=FILE)
+run: $(READY) ## Run the whole pipeline on the demo set (or CONFIG=FILE; ENGINE=sail: without Java)
 ifeq ($(CONFIG),conf/demo.yaml)
 	$(BIN)/python -m gur_spark.synthetic --out $(DEMO) --users $(USERS) --seed 7
 endif
-	$(BIN)/python jobs/pipeline.py --config $(CONFIG)
+	$(BIN)/python jobs/pipeline.py --config $(CONFIG) $(if $(ENGINE),engine=$(ENGINE))
 
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest

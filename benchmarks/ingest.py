@@ -3,7 +3,7 @@
 ``python -m benchmarks.ingest --rows 10000000 --json OUT`` writes a CSV (user, time, merchant category, amount,
 channel; one row in a hundred twice) into a temporary folder, ingests it with dedupe ``exact`` and reports
 ``{rows, seconds, rows_per_s, peak_driver_mb, counts}``. Making the file and starting Spark are not timed.
-``--quoted`` puts every text value in quotes, which are slower to read.
+``--quoted`` puts every text value in quotes, which are slower to read. ``--engine sail`` ingests without Java.
 """
 
 import argparse
@@ -51,10 +51,10 @@ def write_card_log(path: Path, rows: int, quoted: bool = False, seed: int = 7) -
             writer.write_table(_chunk(random, min(CHUNK_ROWS, rows - start), start))
 
 
-def measure(rows: int, quoted: bool, folder: Path) -> dict[str, object]:
+def measure(rows: int, quoted: bool, folder: Path, engine: str = "local") -> dict[str, object]:
     """Make the log, ingest it once in a fresh session, and say what it took."""
     write_card_log(folder / "log.csv", rows, quoted)
-    config = _config(folder)
+    config = _config(folder, engine)
     tables = Tables.of(build_session(config), config)
     tables.spark.range(1).count()
     with PeakMemory() as memory, record(tables, "ingest", {}) as run:
@@ -88,9 +88,9 @@ def _chunk(random: np.random.Generator, rows: int, start: int) -> pa.Table:
     return table.take(pa.array(twice))
 
 
-def _config(folder: Path) -> Config:
+def _config(folder: Path, engine: str) -> Config:
     source = {"path": str(folder / "log.csv"), "layout": "bulk"}
-    values = {**PIPELINE, "source": source, "tables": {"root": str(folder / "tables")}}
+    values = {**PIPELINE, "engine": engine, "source": source, "tables": {"root": str(folder / "tables")}}
     file = folder / "card_log.yaml"
     OmegaConf.save(values, file)
     return load_config(file)
@@ -100,10 +100,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--quoted", action="store_true", help="every text value in quotes")
+    parser.add_argument("--engine", choices=["local", "sail"], default="local")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gur_ingest_") as folder:
-        figures = json.dumps(measure(args.rows, args.quoted, Path(folder)))
+        figures = json.dumps(measure(args.rows, args.quoted, Path(folder), args.engine))
     print(figures)
     if args.json:
         args.json.write_text(figures + "\n")

@@ -32,7 +32,7 @@ from gur_spark.config import Spark
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.windows import snapshot_events, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID, Manifest, NumericField
-from gur_spark.session import local_conf, local_session
+from gur_spark.session import local_conf, local_session, sail_session
 
 AS_OF = date(2024, 7, 1)
 WINDOWS = (7, 30, 180)
@@ -49,9 +49,7 @@ def main() -> int:
         make_events(events, args.events, args.users)
         manifest = standard_manifest()
         ours_out, duckdb_out = work / "ours", work / "duckdb.parquet"
-        spark = local_session(
-            local_conf(Spark(cores=CORES, memory="4g", shuffle_partitions=2 * CORES)), "benchmarks.windows"
-        )
+        spark = session(args.engine)
         ours, theirs = [], []
         for attempt in range(args.runs + 1):
             ours.append(timed(lambda: run_ours(spark, events, manifest, ours_out)))
@@ -75,6 +73,11 @@ def main() -> int:
     return report(result, args.json)
 
 
+def session(engine: str) -> SparkSession:
+    settings = Spark(cores=CORES, memory="4g", shuffle_partitions=2 * CORES)
+    return sail_session(settings) if engine == "sail" else local_session(local_conf(settings), "benchmarks.windows")
+
+
 def report(result: Mapping[str, object], file: str | None) -> int:
     """Print a result, write it where asked; returns the exit code, 1 where two sides are not equal."""
     text = json.dumps(result, indent=2)
@@ -86,7 +89,7 @@ def report(result: Mapping[str, object], file: str | None) -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="windowed aggregation against DuckDB")
-    parser.add_argument("--engine", choices=["local"], default="local")
+    parser.add_argument("--engine", choices=["local", "sail"], default="local")
     parser.add_argument("--events", type=int, default=20_000_000)
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=3)

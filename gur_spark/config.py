@@ -325,7 +325,7 @@ class Config(Section):
     """One pipeline."""
 
     name: Name
-    engine: Literal["local", "connect", "databricks", "spark"]
+    engine: Literal["local", "sail", "connect", "databricks", "spark"]
     spark: Spark
     tables: Tables
     source: Source
@@ -343,6 +343,8 @@ class Config(Section):
     def _whole(self) -> "Config":
         if self.engine == "connect" and not self.spark.remote:
             raise ValueError("engine 'connect' needs spark.remote")
+        if self.engine == "sail" and (self.tables.catalog or self.source.format == "table"):
+            raise ValueError("engine 'sail' knows folders only: no tables.catalog, no source.format 'table'")
         categorical = [f.name for f in self.fields.categorical]
         numeric = [f.name for f in self.fields.numeric]
         event_columns = ["user_id", "event_time", *categorical, *numeric]

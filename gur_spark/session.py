@@ -8,7 +8,10 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import pyspark
 from pyspark.sql import SparkSession
@@ -32,21 +35,30 @@ RUNTIME_CONF = {
 _SPARK_HOME = Path(pyspark.__file__).parent
 SPARK_JARS = _SPARK_HOME / "jars"
 
+NO_SAIL = "engine 'sail' needs pysail and deltalake: install gur_spark with the extra 'sail'"
+
+_on_sail: WeakSet[SparkSession] = WeakSet()
+
 CLASS_ARCHIVE = _SPARK_HOME / "gur_spark.jsa"
 """Java's parsed and verified classes of a session, mapped into memory at its start instead of loaded from the jars."""
 
-NO_JAVA = "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless) or set JAVA_HOME"
+NO_JAVA = (
+    "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless), set JAVA_HOME, "
+    "or do without: engine=sail on the command line (make run ENGINE=sail)"
+)
 
 
 def build_session(config: Config) -> SparkSession:
     """The session a pipeline's ``engine`` asks for; an active one is reused.
 
     Raises:
-        ConfigError: no Java for a local session, or no address for Connect.
+        ConfigError: no Java for a local session, no pysail for Sail, or no address for Connect.
     """
     match config.engine:
         case "local":
             session = local_session(local_conf(config.spark) | config.spark.conf, config.name)
+        case "sail":
+            session = sail_session(config.spark)
         case "connect":
             session = SparkSession.builder.remote(config.spark.remote or "").getOrCreate()
         case "databricks":
@@ -113,6 +125,43 @@ def local_session(conf: Mapping[str, str], name: str) -> SparkSession:
     for key, value in conf.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+def sail_session(spark: Spark) -> SparkSession:
+    """A session on a Sail server in this process: Spark Connect without Java.
+
+    Python kernels run in this process too, on as many threads as there are partitions, so they share one interpreter.
+
+    Raises:
+        ConfigError: pysail or deltalake is not installed.
+    """
+    host, port = _sail_server(spark.cores).listening_address
+    session = SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
+    # How many partitions a shuffle makes, which Sail takes from its own setting.
+    session.conf.set("spark.sql.shuffle.partitions", str(spark.cores))
+    _on_sail.add(session)
+    return session
+
+
+def is_sail(session: SparkSession) -> bool:
+    """Whether ``sail_session`` made it: such a one must not commit to Delta, and reads some texts otherwise."""
+    return session in _on_sail
+
+
+@cache
+def _sail_server(cores: int) -> Any:
+    """The process's one server, which ends with it."""
+    os.environ["SAIL_EXECUTION__DEFAULT_PARALLELISM"] = str(cores)
+    # It tells of every session and every task that it stops.
+    os.environ.setdefault("RUST_LOG", "error")
+    try:
+        import deltalake  # noqa: F401
+        from pysail.spark import SparkConnectServer
+    except ImportError as error:
+        raise ConfigError(NO_SAIL) from error
+    server = SparkConnectServer()
+    server.start(background=True)
+    return server
 
 
 def _databricks() -> SparkSession:

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.errors import TableError, WriteConflict
+from gur_spark.session import is_sail
 
 # Two runs that make a table for the first time conflict in its metadata or protocol.
 _CONFLICTS = ("CONCURRENT_", "METADATA_CHANGED", "PROTOCOL_CHANGED")
@@ -27,6 +28,10 @@ class Tables:
     @classmethod
     def of(cls, spark: SparkSession, config: Config) -> "Tables":
         t = config.tables
+        if is_sail(spark):
+            from gur_spark.delta_rs import DeltaRsTables
+
+            cls = DeltaRsTables
         return cls(spark=spark, root=storage.absolute(t.root), catalog=t.catalog, database=t.database)
 
     def folder(self, *parts: str) -> str:

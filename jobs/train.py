@@ -1,6 +1,7 @@
 """Train the GUR autoencoder on aggregate snapshots and register the model version."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -102,9 +103,9 @@ def _register(tables: Tables, made: TrainedModel, vocabulary_version: int, vocab
 
 
 def code_commit() -> str | None:
-    """Commit of the checkout this runs from; None for an installed wheel."""
+    """Commit of the checkout this runs from; None for an installed wheel, or without git."""
     folder = Path(__file__).resolve().parents[1]
-    if not (folder / ".git").exists():
+    if not (folder / ".git").exists() or not shutil.which("git"):
         return None
     asked = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return asked.stdout.strip() or None

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +30,15 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORT_LIVED = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"}
 
 
-def run_to_the_end(*command: str) -> Ended:
+WITHOUT_JAVA = {**{k: v for k, v in os.environ.items() if k != "JAVA_HOME"}, "PATH": "/nonexistent"}
+
+
+def run_to_the_end(*command: str, env: Mapping[str, str] | None = None) -> Ended:
     """A process of its own group, so that it can kill its children with itself."""
     return subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
-        env=os.environ | SHORT_LIVED,
+        env=env or os.environ | SHORT_LIVED,
         capture_output=True,
         text=True,
         check=False,
@@ -61,8 +64,21 @@ def connected_pipeline(raw: Path, root: Path) -> Ended:
         return run_to_the_end("jobs/pipeline.py", *options(raw, root, "engine=connect", f"spark.remote={address}"))
 
 
+def pipeline_on_sail(raw: Path, root: Path) -> Ended:
+    return run_to_the_end("jobs/pipeline.py", *options(raw, root, "engine=sail"), env=WITHOUT_JAVA)
+
+
+def tests_on_sail() -> Ended:
+    """The tests of what both engines do, where there is no Java."""
+    modules = ("tests/test_tables.py", "tests/events", "tests/test_snapshots.py")
+    engine = WITHOUT_JAVA | {"GUR_SPARK_TEST_ENGINE": "sail"}
+    return run_to_the_end("-m", "pytest", "-q", "-p", "no:cacheprovider", *modules, env=engine)
+
+
 def online_retail(data: Path, root: Path) -> Ended:
-    given = (f"source.path={data / 'online_retail'}", f"tables.root={root}", "spark.memory=2g")
+    engine = os.environ.get("GUR_SPARK_TEST_ENGINE", "local")
+    where = (f"source.path={data / 'online_retail'}", f"tables.root={root}")
+    given = (*where, f"engine={engine}", "spark.memory=2g")
     return run_to_the_end("jobs/ingest.py", "--config", "conf/online_retail.yaml", *given)
 
 

@@ -17,6 +17,8 @@ os.environ["TZ"] = "UTC"
 
 BASE: dict[str, Any] = {
     "name": "test",
+    # One process has one engine: the tests that hold on both run again on Sail in a process of their own.
+    "engine": os.environ.get("GUR_SPARK_TEST_ENGINE", "local"),
     # Compiling a plan takes longer than running it on a handful of rows. The long form of a plan's text, which Spark
     # writes for its pages at every query, is a twelfth of what the driver does.
     "spark": {
@@ -130,7 +132,7 @@ def elsewhere() -> Iterator[ThreadPoolExecutor]:
 def begin_long_processes(request: pytest.FixtureRequest) -> None:
     """Begin those that the selected tests wait for, in the order in which they do."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("online_retail", "whole_process", "notebooks", "killed", "connected"):
+    for name in ("online_retail", "whole_process", "notebooks", "killed", "connected", "sailed", "tests_on_sail"):
         if name in wanted:
             # Without the real data, only the tests that need it are skipped.
             with suppress(pytest.skip.Exception):
@@ -180,3 +182,16 @@ def connected(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -
     """The tables of a pipeline over Spark Connect, and how it ended."""
     root = tmp_path_factory.mktemp("connected")
     return root, elsewhere.submit(beside.connected_pipeline, raw, root)
+
+
+@pytest.fixture(scope="session")
+def sailed(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> "Begun[Ended]":
+    """The tables of a pipeline on Sail where there is no Java, and how it ended."""
+    root = tmp_path_factory.mktemp("sailed")
+    return root, elsewhere.submit(beside.pipeline_on_sail, raw, root)
+
+
+@pytest.fixture(scope="session")
+def tests_on_sail(elsewhere: ThreadPoolExecutor) -> "Future[Ended]":
+    """How the tests of what both engines do ended on Sail."""
+    return elsewhere.submit(beside.tests_on_sail)

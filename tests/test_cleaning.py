@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -97,5 +98,5 @@ def test_a_root_that_was_moved_is_not_cleaned(root: Path, tables: Tables, tmp_pa
     moved = root.rename(tmp_path / "moved")
     before = kept(moved)
     with pytest.raises(TableError, match=r"outside .*moved, such as .*: was it moved"):
-        clean(Tables(spark=tables.spark, root=str(moved)), datetime.now(UTC) + timedelta(hours=1))
+        clean(replace(tables, root=str(moved)), datetime.now(UTC) + timedelta(hours=1))
     assert kept(moved) == before

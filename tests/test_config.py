@@ -89,7 +89,7 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("aggregates.windows=[30,7]", ["aggregates.windows", "ascending windows", "got [30, 7]"]),
         ("training.epochs=many", ["training.epochs", "valid integer", "got 'many'"]),
         ("training.as_of=[2011-02-30]", ["training.as_of.0", "date", "got '2011-02-30'"]),
-        ("engine=spork", ["engine", "'local', 'connect', 'databricks' or 'spark'", "got 'spork'"]),
+        ("engine=spork", ["engine", "'local', 'sail', 'connect', 'databricks' or 'spark'", "got 'spork'"]),
         ("fields.user_id.type=int", ["fields.user_id.type", "'long' or 'string'", "got 'int'"]),
         ("fields.event_time.time_zone=Europe/Londn", ["fields.event_time.time_zone", "did you mean 'Europe/London'?"]),
         ("source.landing_pattern=x", ["source.landing_pattern", "a group around the date", "got 'x'"]),

@@ -1,5 +1,6 @@
-"""The whole pipeline on a small demo log: in one process, killed and run again, and over Spark Connect."""
+"""The whole pipeline on a small demo log: in one process, killed and run again, over Spark Connect, and on Sail."""
 
+import shutil
 import signal
 from argparse import Namespace
 from pathlib import Path
@@ -13,7 +14,7 @@ from gur_spark.config import Config
 from gur_spark.runs import record
 from gur_spark.tables import Tables
 from jobs import pipeline
-from tests.beside import Begun, Ended
+from tests.beside import WITHOUT_JAVA, Begun, Ended, options, run_to_the_end
 from tests.demo import run_pipeline
 
 pytestmark = pytest.mark.slow
@@ -94,3 +95,33 @@ def test_the_pipeline_over_spark_connect_makes_the_same_tables(
     tables, _ = whole
     again = Tables(spark=tables.spark, root=str(root))
     assert_same_content(content(again), content(tables))
+
+
+def test_the_pipeline_on_sail_makes_the_same_tables_without_java_and_spark_goes_on_with_them(
+    whole: tuple[Tables, Config], raw: Path, sailed: "Begun[Ended]"
+) -> None:
+    root, ended = sailed
+    assert ended.result().returncode == 0, ended.result().stderr[-3000:]
+    tables, _ = whole
+    made = Tables(spark=tables.spark, root=str(root))
+    before = content(made)
+    assert_same_content(dict(before), content(tables))
+    again, _ = run_pipeline(tables.spark, raw, root)
+    # The landings are known, and the snapshots are those that are there already.
+    assert again.read("runs").where("job = 'ingest'").orderBy("started").collect()[-1].counts["files"] == 0
+    assert_same_content(content(again), before)
+
+
+def test_sail_goes_on_with_the_tables_of_spark(whole: tuple[Tables, Config], raw: Path, tmp_path: Path) -> None:
+    tables, _ = whole
+    root = tmp_path / "copy"
+    shutil.copytree(tables.root, root)
+    given = options(raw, root, "engine=sail")
+    for job in (["ingest"], ["ingest", "--all"], ["aggregate", "--again"], ["score"]):
+        done = run_to_the_end(f"jobs/{job[0]}.py", *given, *job[1:], env=WITHOUT_JAVA)
+        assert done.returncode == 0, done.stderr[-3000:]
+    copy = Tables(spark=tables.spark, root=str(root))
+    files = [row.counts["files"] for row in copy.read("runs").where("job = 'ingest'").orderBy("started").collect()]
+    # What Spark had read is not read again but when it is asked for.
+    assert files[-2:] == [0, files[0]]
+    assert_same_content(content(copy), content(tables))

@@ -271,7 +271,7 @@ def test_many_dates_in_one_pass_have_the_bits_each_has_alone(tables: Tables, con
     write(tables, events)
     together = aggregate_snapshots(tables, config, weekly(4), new_run())
     assert [s.as_of for s in together] == weekly(4)
-    others = Tables(spark=tables.spark, root=str(tmp_path / "alone"))
+    others = replace(tables, root=str(tmp_path / "alone"))
     for table in ("events", "vocabulary"):
         shutil.copytree(tables.folder(table), others.folder(table))
     alone = [aggregate_snapshot(others, config, day, new_run()) for day in weekly(4)]

@@ -14,6 +14,8 @@ from pyspark.sql import functions as F
 from gur_spark import storage
 from gur_spark.config import Source
 from gur_spark.errors import SourceError
+from gur_spark.events import sail
+from gur_spark.session import is_sail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +48,40 @@ def list_files(spark: SparkSession, source: Source) -> list[File]:
         SourceError: nothing is there, or a file of a daily layout has no date in its path.
     """
     root = storage.absolute(source.path or "")
+    found = _listed_by_python(root) if is_sail(spark) else _listed_by_spark(spark, root)
+    if not found:
+        raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
+    return [
+        File(path=path, uri=uri, length=length, modified=modified, landing=_landing(path, root, source))
+        for path, (uri, length, modified) in sorted(found.items())
+    ]
+
+
+Listing = dict[str, tuple[str, int, int | None]]
+"""Path -> (URI, bytes, last change in microseconds)."""
+
+
+def _listed_by_python(root: str) -> Listing:
+    try:
+        return sail.find_files(root)
+    except OSError as error:
+        raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
+
+
+def _listed_by_spark(spark: SparkSession, root: str) -> Listing:
     try:
         listing = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(_escaped(root))
         # Content is not read: only the columns of the listing are selected.
         found = listing.select(
             "path", "_metadata.file_path", "length", F.unix_micros("modificationTime").alias("modified")
         ).collect()
-        files = {row["path"]: (row["file_path"], row["length"], row["modified"]) for row in found}
+        files: Listing = {row["path"]: (row["file_path"], row["length"], row["modified"]) for row in found}
         # A scan leaves out files of no bytes, which the relation knows.
         for uri in listing.inputFiles():
             files.setdefault(unquote(uri).replace("file:///", "file:/", 1), (uri, 0, None))
     except AnalysisException as error:
         raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
-    if not files:
-        raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
-    return [
-        File(path=path, uri=uri, length=length, modified=modified, landing=_landing(path, root, source))
-        for path, (uri, length, modified) in sorted(files.items())
-    ]
+    return files
 
 
 def fingerprint(files: Iterable[File], mapping: str) -> str:

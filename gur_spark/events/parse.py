@@ -7,10 +7,9 @@ problems in a fixed order; the first problem of the first field is the row's ``r
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import reduce
 from itertools import zip_longest
-from operator import and_, or_
+from operator import and_, mul, or_
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -19,16 +18,15 @@ from pyspark.sql import functions as F
 from gur_spark import schema
 from gur_spark.config import Categorical, Config, EventTime, Filter, Numeric, Source, UserId
 from gur_spark.errors import ConfigError
+from gur_spark.events.decimals import Decimals, decimals_of, half_even, number_type, step_type
 from gur_spark.events.source import text_of
 
 MICROS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 
-ISO_DATE_TIME = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
-ISO_OFFSET = r" ?(Z|[+-]\d{2}:?\d{2})"
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-
-# Longer than any number in range: Java needs seconds to read a number of a million digits.
-MAX_NUMBER_CHARS = 100
+# Digits by name: to Sail `\d` is a digit of any script.
+ISO_DATE_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?"
+ISO_OFFSET = r" ?(Z|[+-][0-9]{2}:?[0-9]{2})"
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 # Two factors of this type have an exact product.
 FACTOR = "DECIMAL(18,8)"
@@ -57,7 +55,7 @@ def parse_rows(raw: DataFrame, config: Config) -> DataFrame:
     Columns: those of ``events`` (null unless accepted), ``status``, ``reason, field, source_file, raw`` (null unless
     rejected), ``time_text`` (of times out of bounds) and ``rounded_<field>`` per numeric field.
     """
-    fields = event_fields(config)
+    fields = event_fields(config, decimals_of(raw.sparkSession))
     typed = raw
     for level in zip_longest(*[field.parts.items() for field in fields]):
         typed = typed.withColumns(dict(part for part in level if part))
@@ -70,13 +68,13 @@ def parse_rows(raw: DataFrame, config: Config) -> DataFrame:
     return _select(judged.withColumn("status", status), fields, config)
 
 
-def event_fields(config: Config) -> list[Field]:
+def event_fields(config: Config, decimal: Decimals) -> list[Field]:
     """Every column of ``events`` but ``landed_on``, in the table's order."""
     return [
-        _user(config.fields.user_id, config.source),
-        _time(config.fields.event_time),
-        *(_categorical(field, config.source) for field in config.fields.categorical),
-        *(_numeric(field) for field in config.fields.numeric),
+        _user(config.fields.user_id, config.source, decimal),
+        _time(config.fields.event_time, decimal),
+        *(_categorical(field, config.source, decimal) for field in config.fields.categorical),
+        *(_numeric(field, decimal) for field in config.fields.numeric),
     ]
 
 
@@ -128,7 +126,8 @@ def _fault(fields: Sequence[Field]) -> Column:
 
 
 def _reason(code: Column, field: Column) -> Column:
-    return F.struct(code.alias("reason"), field.alias("field"))
+    # The cast lets both be null, as they are in some of the structs: Sail takes only equal types for alternatives.
+    return F.struct(code.alias("reason"), field.alias("field")).cast("STRUCT<reason: STRING, field: STRING>")
 
 
 def _passes(filters: Sequence[Filter]) -> Column:
@@ -146,20 +145,20 @@ def _keeps(rule: Filter) -> Column:
             return F.coalesce(~value.isin(rule.values), F.lit(True))
 
 
-def _user(user: UserId, source: Source) -> Field:
+def _user(user: UserId, source: Source, decimal: Decimals) -> Field:
     value = text_of(user.column)
     problems = [("null_user", _blank(value)), ("too_long", F.length(value) > source.max_value_chars)]
     if user.type == "string":
         return Field(name="user_id", parts={}, value=F.trim(value), problems=problems)
     # Exports through a float column write 17850 as 17850.0.
-    decimal = _decimal(value, "DECIMAL(38,9)")
-    whole = F.when(decimal == F.floor(decimal), decimal.try_cast("BIGINT"))
+    number = decimal(value, "DECIMAL(38,9)")
+    whole = F.when(number == F.floor(number), number.try_cast("BIGINT"))
     parts = {"user": _by_point(value, whole, value.try_cast("BIGINT"))}
     problems.append(("bad_user_id", F.col("user").isNull()))
     return Field(name="user_id", parts=parts, value=F.col("user"), problems=problems)
 
 
-def _time(time: EventTime) -> Field:
+def _time(time: EventTime, decimal: Decimals) -> Field:
     value = F.trim(text_of(time.column))
     instant = F.col("instant")
     problems = [("bad_time", instant.isNull())]
@@ -170,7 +169,7 @@ def _time(time: EventTime) -> Field:
         # A wall-clock time that the clocks skip does not come back from UTC as it went.
         problems.append(("dst_gap", F.from_utc_timestamp("shifted", time.time_zone) != F.col("local")))
     else:
-        parts = {"instant": _instant(value, time)}
+        parts = {"instant": _instant(value, time, decimal)}
     low, high = (F.lit(bound).cast("timestamp") for bound in (time.min, time.max))
     problems.append(("time_out_of_bounds", (instant < low) | (instant >= high)))
     return Field(name="event_time", parts=parts, value=instant, problems=problems)
@@ -184,13 +183,14 @@ def _needs_zone(time: EventTime) -> bool:
     return time.format == "iso8601" or re.search("[xXzZOV]", pattern) is None
 
 
-def _instant(value: Column, time: EventTime) -> Column:
+def _instant(value: Column, time: EventTime, decimal: Decimals) -> Column:
     """An instant from text that carries its offset, or is in UTC, or counts from the epoch."""
     if time.format in MICROS:
         micros = F.lit(MICROS[time.format]).cast("BIGINT")
         whole = F.try_multiply(value.try_cast("BIGINT"), micros)
-        fraction = F.try_multiply(_decimal(value, "DECIMAL(30,9)"), micros.cast("DECIMAL(7,0)"))
-        return F.timestamp_micros(_by_point(value, F.bround(fraction, 0).try_cast("BIGINT"), whole))
+        # The product's type, DECIMAL(38,9), holds whatever the factors are.
+        fraction = decimal(value, "DECIMAL(30,9)") * micros.cast("DECIMAL(7,0)")
+        return F.timestamp_micros(_by_point(value, half_even(fraction).try_cast("BIGINT"), whole))
     if time.format == "iso8601":
         # Spark's own cast is too kind: it reads '12:30' as a time of today.
         return F.when(value.rlike(f"^{ISO_DATE_TIME}({ISO_OFFSET})?$"), value.try_cast("TIMESTAMP"))
@@ -209,10 +209,10 @@ def _wall_clock(value: Column, time: EventTime) -> tuple[Column, Column]:
     )
 
 
-def _categorical(field: Categorical, source: Source) -> Field:
+def _categorical(field: Categorical, source: Source, decimal: Decimals) -> Field:
     value = text_of(field.column)
     if field.sign:
-        number = _decimal(value, "DECIMAL(38,9)")
+        number = decimal(value, "DECIMAL(38,9)")
         sign = F.when(number < 0, "negative").when(number > 0, "positive").when(number == 0, "zero")
         parts = {f"sign of {field.name}": sign}
         found = F.col(f"`sign of {field.name}`")
@@ -227,25 +227,27 @@ def _categorical(field: Categorical, source: Source) -> Field:
     return Field(name=field.name, parts={}, value=F.when(~_blank(value), kept), problems=[("too_long", too_long)])
 
 
-def _numeric(field: Numeric) -> Field:
+def _numeric(field: Numeric, decimal: Decimals) -> Field:
     """Steps of a number; ``rounded`` compares them with the number exactly.
 
-    The quotient is cut to a few digits by Spark's rules for decimals, so a value a hair beside a half would round
-    like the half itself: the remainder tells, and moves the result by one.
+    A quotient of doubles is less than a hundredth beside the true one, so its nearest whole number is the right one or
+    the next: the exact remainder tells, and moves the result by one; a half goes to the even side.
     """
     number, steps, rest = (F.col(f"`{part} of {field.name}`") for part in ("number", "steps", "rest"))
-    step = F.lit(str(field.step)).cast(_step_type(field.step))
-    quotient = F.bround(F.try_divide(number, step), 0)
-    in_range = F.when(F.abs(quotient) <= schema.MAX_STEPS, quotient.try_cast("DECIMAL(15,0)"))
+    step = F.lit(f"{field.step:f}").cast(step_type(field.step))
+    quotient = number.cast("double") / F.lit(float(field.step))
+    nearest = F.when(F.abs(quotient) < schema.MAX_STEPS + 0.5, F.floor(quotient + 0.5).cast("DECIMAL(15,0)"))
     texts = [text_of(column) for column in (field.column, field.times) if column]
     missing = reduce(or_, [_blank(value) for value in texts])
     looks_right = reduce(and_, [F.trim(value).rlike(NUMBER) for value in texts])
-    correction = F.when(F.abs(rest) * 2 > step, F.signum(rest.cast("double")).cast("BIGINT")).otherwise(F.lit(0))
+    twice = F.abs(rest) * 2
+    beyond = (twice > step) | ((twice == step) & (steps.cast("BIGINT") % 2 != 0))
+    correction = F.when(beyond, F.signum(rest.cast("double")).cast("BIGINT")).otherwise(F.lit(0))
     return Field(
         name=field.name,
         parts={
-            f"number of {field.name}": _number(field, texts),
-            f"steps of {field.name}": in_range,
+            f"number of {field.name}": _number(field, texts, decimal),
+            f"steps of {field.name}": nearest,
             f"rest of {field.name}": number - steps * step,
         },
         value=steps.cast("BIGINT") + correction,
@@ -257,34 +259,17 @@ def _numeric(field: Numeric) -> Field:
     )
 
 
-def _number(field: Numeric, texts: Sequence[Column]) -> Column:
+def _number(field: Numeric, texts: Sequence[Column], decimal: Decimals) -> Column:
     """The field's value as an exact decimal with 18 or more spare digits; null when missing or not a number."""
-    kind = _number_type(field.step)
+    kind = number_type(field.step)
     if len(texts) == 1:
-        number = _decimal(texts[0], kind)
+        number = decimal(texts[0], kind)
     else:
-        number = F.try_multiply(*[_decimal(value, FACTOR) for value in texts]).try_cast(kind)
+        number = reduce(mul, [decimal(value, FACTOR) for value in texts]).try_cast(kind)
     if field.transform == "signed_log1p":
         value = number.cast("double")
         number = (F.signum(value) * F.log1p(F.abs(value))).try_cast(kind)
     return number
-
-
-def _number_type(step: Decimal) -> str:
-    """Decimal with room for MAX_STEPS steps and, up to 36 digits in all, 18 places behind the point."""
-    whole = len(str(int(schema.MAX_STEPS * step))) + 1
-    places = min(18, 36 - whole)
-    return f"DECIMAL({whole + places},{places})"
-
-
-def _step_type(step: Decimal) -> str:
-    places = max(0, -int(step.as_tuple().exponent))
-    whole = max(1, step.adjusted() + 1)
-    return f"DECIMAL({whole + places},{places})"
-
-
-def _decimal(value: Column, kind: str) -> Column:
-    return F.when(F.length(value) <= MAX_NUMBER_CHARS, value).try_cast(kind)
 
 
 def _by_point(value: Column, fraction: Column, whole: Column) -> Column:

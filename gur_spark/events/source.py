@@ -18,7 +18,9 @@ from pyspark.sql.types import TimestampType
 from gur_spark import storage
 from gur_spark.config import Config, Source
 from gur_spark.errors import SourceError, nearest
+from gur_spark.events import sail
 from gur_spark.events.files import BrokenFile, File, readable_paths
+from gur_spark.session import is_sail
 
 # One job reads the first lines of all files below this size; a larger file gets a job that stops after its first line.
 SMALL_FILE_BYTES = 4_000_000
@@ -64,8 +66,12 @@ def raw_files(spark: SparkSession, config: Config, files: Sequence[File]) -> tup
         return frame, broken + unusable
     if config.source.format == "jsonl":
         return _raw_jsonl(spark, config, files), broken
-    read = spark.read.option("mergeSchema", True).parquet(*readable_paths(files))
-    return _typed(_with_file(read.withColumn("uri", F.col("_metadata.file_path")), files), config, "the files"), broken
+    if is_sail(spark):
+        rows = sail.parquet_files(spark, files)
+    else:
+        read = spark.read.option("mergeSchema", True).parquet(*readable_paths(files))
+        rows = read.withColumn("uri", F.col("_metadata.file_path"))
+    return _typed(_with_file(rows, files), config, "the files"), broken
 
 
 def _raw_csv(spark: SparkSession, config: Config, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
@@ -125,8 +131,13 @@ def _csv_rows(
     quotes = (F.octet_length("raw") - F.octet_length(F.replace("raw", quote, F.lit("")))) / F.octet_length(quote)
     # Splitting is three times as fast as parsing, and right for a line without a quote. A column of its own, because
     # inside a condition it would be done again for every value.
-    split = lines.withColumn("values", F.split("raw", re.escape(source.delimiter), -1))
-    row = F.when(quoted, F.from_csv("raw", row_schema, options)).otherwise(_row_of_values(len(names), row_schema))
+    values = F.split("raw", re.escape(source.delimiter), -1)
+    row = _row_of_values(len(names), row_schema)
+    if is_sail(spark):
+        values = F.when(quoted, sail.csv_values(F.col("raw"), source.delimiter, source.quote)).otherwise(values)
+    else:
+        row = F.when(quoted, F.from_csv("raw", row_schema, options)).otherwise(row)
+    split = lines.withColumn("values", values)
     parsed = split.withColumn("row", row)
     problem = F.coalesce(
         _line_problem(),
@@ -146,6 +157,12 @@ def _row_of_values(columns: int, row_schema: str) -> Column:
 
 def _raw_jsonl(spark: SparkSession, config: Config, files: Sequence[File]) -> DataFrame:
     names = raw_columns(config)
+    if is_sail(spark):
+        values = sail.json_values(F.col("raw"), names)
+        parsed = _lines(spark, config.source, files).withColumn("values", values)
+        problem = F.coalesce(_line_problem(), F.when(F.col("values").isNull(), F.lit("malformed_json")))
+        texts = {name: F.get("values", F.lit(n)) for n, name in enumerate(names)}
+        return _raw(_with_file(parsed, files), problem, texts)
     row_schema = ", ".join([*(f"{_quoted(name)} STRING" for name in names), "`_malformed` STRING"])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_malformed"}
     parsed = _lines(spark, config.source, files).withColumn("row", F.from_json("raw", row_schema, options))
@@ -165,7 +182,9 @@ def _typed(frame: DataFrame, config: Config, where: str) -> DataFrame:
         name: F.date_format(_quoted(name), instant) if name in instants else F.col(_quoted(name)).cast("string")
         for name in raw_columns(config)
     }
-    with_raw = frame.withColumn("raw", F.to_json(F.struct(*[F.col(_quoted(name)) for name in names])))
+    # Spark's own default, which Sail's is not.
+    options = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"}
+    with_raw = frame.withColumn("raw", F.to_json(F.struct(*[F.col(_quoted(name)) for name in names]), options))
     return _raw(with_raw, F.lit(None).cast("string"), columns)
 
 
@@ -181,6 +200,8 @@ def _raw(frame: DataFrame, problem: Column, columns: dict[str, Column]) -> DataF
 
 def _lines(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
     """One row per line that is not blank: ``uri, raw, valid`` (whether the bytes are text in the encoding)."""
+    if is_sail(spark):
+        return sail.lines(spark, files, source.encoding).where(F.trim("raw") != "")
     uri = F.col("_metadata.file_path").alias("uri")
     lines = spark.read.text(readable_paths(files)).select(uri, F.col("value").alias("raw"))
     if source.encoding == "latin-1":
@@ -201,6 +222,8 @@ def _line_problem() -> Column:
 
 def _header_lines(spark: SparkSession, source: Source, files: Sequence[File]) -> dict[str, str]:
     """URI -> first line that is not blank; a file without one is left out."""
+    if is_sail(spark):
+        return sail.first_lines(spark, files, source.encoding)
     small = [file for file in files if file.length < SMALL_FILE_BYTES]
     headers = {}
     if small:

@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark import TaskContext
 from pyspark.errors import AnalysisException, ParseException, PythonException
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
@@ -36,10 +35,8 @@ ROW_GROUP_ROWS = 1 << 16
 PARTITION_BYTES = 256 << 20
 """State that one worker may hold, about; a partition is cut so that it does not need more."""
 
-_WRITTEN = "number INT, as_of STRING, file STRING, rows BIGINT, hash STRING"
-_WRITTEN_ARROW = pa.schema(
-    {"number": pa.int32(), "as_of": pa.string(), "file": pa.string(), "rows": pa.int64(), "hash": pa.string()}
-)
+_WRITTEN = "as_of STRING, file STRING, rows BIGINT, hash STRING"
+_WRITTEN_ARROW = pa.schema({"as_of": pa.string(), "file": pa.string(), "rows": pa.int64(), "hash": pa.string()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +128,10 @@ def write_aggregates(
         storage.create_folder(folder)
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        context = TaskContext.get()
-        assert context is not None  # this runs in a task
         for as_of, table in aggregate_partition(map(packing.unpack, batches), manifest, bands):
             if table.num_rows:
                 file = _write(table, attempts[as_of.isoformat()])
-                written = (context.partitionId(), as_of.isoformat(), file, table.num_rows, str(content_hash(table)))
+                written = (as_of.isoformat(), file, table.num_rows, str(content_hash(table)))
                 yield pa.RecordBatch.from_pylist(
                     [dict(zip(_WRITTEN_ARROW.names, written, strict=True))], _WRITTEN_ARROW
                 )
@@ -213,9 +208,9 @@ def _write(table: pa.Table, folder: str) -> str:
 
 
 def _keep(parts: Sequence[Row], folder: str) -> Written:
-    """Move the files of the attempts that count to ``data``, in the order of their tasks; the others go."""
+    """Move the files of the attempts that count to ``data``, in an order that their content decides; the others go."""
     storage.create_folder(storage.join(folder, "data"))
-    for number, part in enumerate(sorted(parts, key=lambda part: part["number"])):
+    for number, part in enumerate(sorted(parts, key=lambda part: int(part["hash"]))):
         storage.move(part["file"], storage.join(folder, "data", f"part-{number:05d}.parquet"))
     # A speculative attempt that lost may write there until it is stopped.
     with suppress(OSError):

@@ -3,12 +3,14 @@
 import gzip
 import os
 from argparse import Namespace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from pyspark.sql import functions as F
 
 from gur_spark import schema
 from gur_spark.aggregation import aggregate_snapshot
@@ -178,6 +180,38 @@ def test_a_line_reads_the_same_with_and_without_quotes(
     assert plain == quoted
 
 
+QUOTED = [
+    # line, its three values (empty is null), or None: ragged
+    ('"1",b,c', ("1", "b", "c")),
+    ('2,"",c', ("2", None, "c")),
+    ('3,"b""c",d', ("3", 'b"c', "d")),
+    ('4,"b,c",d', ("4", "b,c", "d")),
+    ('5, "b" ,c', ("5", ' "b" ', "c")),
+    ('6,b"c"d,e', ("6", 'b"c"d', "e")),
+    ('7,"b" ,c', ("7", "b", "c")),
+    ('8,"b"x,c', ("8", '"b"x', "c")),
+    ('9,"""",c', ("9", '"', "c")),
+    ('10,""b"",c', ("10", '""b""', "c")),
+    ('11,"  ","c"', ("11", "  ", "c")),
+    ('"12","b"', None),
+    ('"13",b,c,d', None),
+]
+
+
+def test_a_line_with_quotes_is_split_alike_on_every_engine(tables: Tables, configure: Any, landed: Path) -> None:
+    land(landed, f"{D1}.csv", "\n".join(["user,time,mcc", *(line for line, _ in QUOTED)]))
+    fields = {"categorical": [{"name": "mcc", "column": "mcc"}], "numeric": []}
+    config = configure({"fields": {**FIELDS, **fields}})
+    frame, _ = raw_files(tables.spark, config, list_files(tables.spark, config.source))
+    assert frame is not None
+    names = [F.col(f"`text {name}`") for name in ("user", "time", "mcc")]
+    found = {
+        row["raw"]: None if row["problem"] else tuple(row)[2:]
+        for row in frame.select("raw", "problem", *names).collect()
+    }
+    assert found == dict(QUOTED)
+
+
 def test_a_job_names_the_snapshots_that_its_landings_make_stale(
     tables: Tables, make_config: Any, landed: Path, tmp_path: Path, caplog: Any
 ) -> None:
@@ -326,18 +360,19 @@ def test_a_run_killed_between_its_two_commits_and_made_again_loses_and_doubles_n
     land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,1\nx,{D1},a,1\n")
     go(tables, config)
     land(landed, f"{D1}.csv", f"{HEADER}2,{D1},a,1\ny,{D1},a,1\nz,{D1},a,1\n")
-    replace = Tables.replace
+    kind = type(tables)
+    really = kind.replace
 
     def killed(self: Tables, frame: Any, table: str, predicate: str) -> None:
         if table == "events":
             raise KeyboardInterrupt
-        replace(self, frame, table, predicate)
+        really(self, frame, table, predicate)
 
-    monkeypatch.setattr(Tables, "replace", killed)
+    monkeypatch.setattr(kind, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         go(tables, config)
     assert events(tables, "user_id") == [(1,)]
-    monkeypatch.setattr(Tables, "replace", replace)
+    monkeypatch.setattr(kind, "replace", really)
     assert fates(go(tables, config)) == (3, 1, 0, 0, 2)
     assert events(tables, "user_id") == [(2,)]
     assert [raw for *_, raw in quarantine(tables)] == [f"y,{D1},a,1", f"z,{D1},a,1"]
@@ -423,7 +458,7 @@ def test_json_lines_parquet_and_delta_give_the_events_that_csv_gives(
     for name, folder in folders.items():
         layout = "bulk" if name == "delta" else "daily"
         config = configure(path=str(folder), format=name, layout=layout, max_bad_share=1)
-        into = Tables(spark=spark, root=str(tmp_path / f"tables_{name}"))
+        into = replace(tables, root=str(tmp_path / f"tables_{name}"))
         go(into, config)
         made[name] = events(into)
         bad[name] = [(reason, raw) for *_, reason, _, raw in quarantine(into)]
