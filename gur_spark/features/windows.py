@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.errors import AnalysisException, ParseException, PythonException
+from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
@@ -80,8 +80,9 @@ def prepare(events: DataFrame, manifest: Manifest) -> DataFrame:
 def _derive(events: DataFrame, name: str, column: Derived) -> DataFrame:
     try:
         made = events.withColumn(name, F.expr(column.sql))
-        made.schema  # noqa: B018 - Spark Connect looks at an expression only when it must
-    except (AnalysisException, ParseException) as error:
+        # One row is asked for, so that every engine plans the expression now.
+        made.select(name).limit(1).collect()
+    except PySparkException as error:
         raise ConfigError(
             f"aggregates.features: condition {column.sql} cannot be used: {error}; columns: {events.columns}"
         ) from error

@@ -166,7 +166,7 @@ class Weekdays(_OnTheClock):
     """``{weekdays: Europe/Berlin}``: 7 counts."""
 
     name, classes, unit = "weekdays", 7, "day of the week (Monday first)"
-    sql = "weekday({local})"
+    sql = "(dayofweek({local}) + 5) % 7"  # to Sail, the weekday() of a Sunday is -1
 
 
 def _columns(values_GW: Any, null_GW: Any) -> list[tuple[pa.Array, ...]]:
