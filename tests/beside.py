@@ -1,5 +1,6 @@
 """The long processes of the suite, which run one after the other beside its tests: those leave a core half idle."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -92,7 +93,8 @@ def notebook(file: Path, root: Path) -> list[Any]:
         "GUR_SPARK_OVERRIDES": f"tables.root={root} spark.memory=1g",
     }
     client = NotebookClient(nbformat.read(file, 4), timeout=300, resources={"metadata": {"path": str(file.parent)}})
-    client.execute(env=os.environ | SHORT_LIVED | given)
+    # In a thread, plain `execute` would leave its event loop open.
+    asyncio.run(client.async_execute(env=os.environ | SHORT_LIVED | given))
     return [o for cell in client.nb.cells for o in cell.get("outputs", []) if o["output_type"] == "error"]
 
 
