@@ -49,8 +49,7 @@ def aggregate_partition(
         AggregateOverflow: a sum left its exact range.
     """
     state = PartitionState(manifest, bands)
-    for chunk in _chunks(batches):
-        state.update(chunk)
+    state.take(batches)
     for number, as_of in enumerate(bands.dates):
         state.learn(number)
         yield as_of, state.finalize(number)
@@ -83,6 +82,11 @@ class PartitionState:
         self.states: dict[Any, State] = {_key(None, None, Activity, None, ()): self.activity}
         self._state_of = [self._make_state(planned) for planned in self.plan.planned]
         self._waiting: dict[int, list[pa.Table]] = defaultdict(list)
+
+    def take(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """``update`` with many rows."""
+        for chunk in _chunks(batches):
+            self.update(chunk)
 
     def update(self, chunk: pa.Table) -> None:
         """Take rows in; those that some date must not see yet wait for ``learn``."""

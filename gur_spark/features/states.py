@@ -10,9 +10,11 @@ Legend of array shapes:
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from operator import attrgetter
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from gur_spark.errors import AggregateOverflow
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.exact import SquareSum, exact_sums, overflow, row_overflow, std_steps
 from gur_spark.features.groups import ID_BITS, Groups, Ints, Rows, as_numpy
+from gur_spark.features.shift import Kept, Shift, age_per_band, band_key, per_band, per_day, unmoved
 from gur_spark.schema import NumericField
 
 DAY_US = 86_400_000_000
@@ -52,6 +55,8 @@ class State(ABC):
     """Bytes of a group in a band, about."""
     per_event: int = 0
     """Bytes of an event, at most."""
+    kept: ClassVar[Kept] = {}
+    """The arrays that are all it knows, and what becomes of each on a later date."""
 
     def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
         self.groups, self.bands, self.source = groups, bands, source
@@ -69,6 +74,29 @@ class State(ABC):
             self._grow()
             self._last = of, self._view(of)
         return self._last[1]
+
+    def dump(self) -> dict[str, Any]:
+        """All it knows, as arrays by name.
+
+        Raises:
+            TypeError: its class does not say which arrays are kept.
+        """
+        if not self.kept:
+            raise TypeError(f"{type(self).__name__} names no arrays in 'kept': aggregates.incremental_days must be 0")
+        self._grow()
+        return dict(zip(self.kept, self._arrays(), strict=True))
+
+    def load(self, arrays: Mapping[str, Any], shift: Shift) -> None:
+        """Know what was dumped on an earlier date, as it looks from the bands of this one."""
+        self._restore([move(arrays[name], shift) for name, move in self.kept.items()])
+
+    def _arrays(self) -> Sequence[Any]:
+        return [attrgetter(name)(self) for name in self.kept]
+
+    def _restore(self, arrays: Sequence[Any]) -> None:
+        for name, array in zip(self.kept, arrays, strict=True):
+            *path, last = name.split(".")
+            setattr(attrgetter(".".join(path))(self) if path else self, last, array)
 
     @abstractmethod
     def _add(self, rows: Rows) -> None: ...
@@ -129,6 +157,12 @@ class Activity(State):
     """Events, first and last of them per band, and the days with an event."""
 
     per_group = 24
+    kept: ClassVar[Kept] = {
+        "events_GB": per_band(),
+        "active_GD": per_day(),
+        "last_GB": age_per_band(_MISSING),
+        "first_GB": age_per_band(-_MISSING),
+    }
 
     def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
         super().__init__(groups, bands, source)
@@ -180,6 +214,14 @@ class NumericState(State):
     """Count, sum, sum of squares, min and max per band, in steps."""
 
     per_group = 48
+    kept: ClassVar[Kept] = {
+        "count_GB": per_band(),
+        "sum_GB": per_band(),
+        "square_GB.high": per_band(),
+        "square_GB.low": per_band(),
+        "min_GB": per_band(_NO_MIN),
+        "max_GB": per_band(_NO_MAX),
+    }
 
     def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
         super().__init__(groups, bands, source)
@@ -270,6 +312,7 @@ class Histogram(State):
     """Events per (group, id, band), sparse: sorted keys with their counts."""
 
     per_event = 16
+    kept: ClassVar[Kept] = {"keys": band_key, "counts": unmoved}
 
     def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
         super().__init__(groups, bands, source)
@@ -292,6 +335,12 @@ class Histogram(State):
         self._loose += len(self._parts[-1][0])
         if self._loose > max(len(self._parts[0][0]), MERGE_ROWS) and len(self._parts) > 1:
             self._merge()
+
+    def _arrays(self) -> Sequence[Any]:
+        return self._merge()
+
+    def _restore(self, arrays: Sequence[Any]) -> None:
+        self._parts = [(arrays[0], arrays[1])]
 
     def _view(self, of: Slice) -> Counts:
         pair_N, part_N, count_N = self._inside(of)
