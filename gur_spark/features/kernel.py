@@ -50,9 +50,7 @@ def aggregate_partition(
     """
     state = PartitionState(manifest, bands)
     state.take(batches)
-    for number, as_of in enumerate(bands.dates):
-        state.learn(number)
-        yield as_of, state.finalize(number)
+    yield from state.tables()
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -105,6 +103,12 @@ class PartitionState:
         """Count the rows that are known from the date of this number on."""
         for chunk in self._waiting.pop(number, []):
             self._count(chunk, self.users.encode(chunk["user_id"]))
+
+    def tables(self) -> Iterator[tuple[date, pa.Table]]:
+        """Each date with its rows, oldest first; after all rows were taken."""
+        for number, as_of in enumerate(self.bands.dates):
+            self.learn(number)
+            yield as_of, self.finalize(number)
 
     def finalize(self, number: int) -> pa.Table:
         """The rows of the date of this number."""
