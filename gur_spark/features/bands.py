@@ -89,7 +89,9 @@ class Bands:
         return made
 
     def continued(self, as_of: date, oldest: date | None = None) -> "Bands":
-        """Those of one date at most ``horizon`` days later: a band for each day between, then these.
+        """Those of one date at most ``horizon`` days later: of its windows alone, and one of the days before them.
+
+        Each of these bands is inside one of those.
 
         ``oldest`` is the day of the first event that came since, where a window has no end.
 
@@ -160,15 +162,13 @@ class Bands:
     @cached_property
     def _edges(self) -> Ints:
         """Ages at which a band begins, and the end of the last."""
-        edges = self._of_windows() if self.base is None else self._of_base(self.base)
+        edges = self._of_windows()
+        if self.base is not None:
+            edges.add(self.base.days + (self.newest - self.base.newest).days)
         if self._endless:
             assert self.oldest is not None  # whoever asks for such a window knows the first event
             edges.add(max(*edges, (self.newest - self.oldest).days))
         return np.array(sorted(edges))
-
-    def _of_base(self, base: "Bands") -> set[int]:
-        days = (self.newest - base.newest).days
-        return {*range(days), *(base._edges + days).tolist()}
 
     def _of_windows(self) -> set[int]:
         usual = [(0, length) for length in self.windows]

@@ -70,7 +70,8 @@ class LastValues(State):
 
     def _restore(self, arrays: Sequence[Any]) -> None:
         slot_N, age_N, value_N = arrays
-        self._parts = [(*self._turned(slot_N, age_N), value_N)]
+        # Bands that are one now keep too many.
+        self._parts = [self._best(*self._turned(slot_N, age_N), value_N)]
 
     def _view(self, of: Slice) -> Ordered:
         slot_N, _, value_N = self._merge()

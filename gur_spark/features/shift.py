@@ -17,46 +17,50 @@ from gur_spark.features.bands import Bands, Ints
 
 @dataclass(frozen=True)
 class Shift:
-    """``new`` is ``old.continued(...)``: a band for each day between, the old ones, and perhaps one older than they."""
+    """``new`` is ``old.continued(...)``: each band of ``old`` is inside one of its bands."""
 
     old: Bands
     new: Bands
 
     @cached_property
     def days(self) -> int:
-        """Days between the two dates, each a band of its own."""
+        """Days between the two dates."""
         return (self.new.newest - self.old.newest).days
 
-    def bands(self, values: Any, fill: Any) -> Any:
-        """(G, B, ...) with the new bands."""
-        return _widened(values, self.days, len(self.new), fill)
+    @cached_property
+    def band_of(self) -> Ints:
+        """The new band of each old one."""
+        first_day = np.searchsorted(self.old.of_day, np.arange(len(self.old)))
+        return self.new.of_day[first_day + self.days]
+
+    def bands(self, values: Any, fill: Any, together: np.ufunc) -> Any:
+        """(G, B, ...) of the new bands, old ones that are one now put ``together``."""
+        new, starts = np.unique(self.band_of, return_index=True)
+        moved = np.full((len(values), len(self.new), *values.shape[2:]), fill, values.dtype)
+        moved[:, new] = together.reduceat(values, starts, axis=1)
+        return moved
 
     def day_columns(self, values: Any, fill: Any) -> Any:
-        """(G, D) with the new days."""
-        return _widened(values, self.days, self.new.days, fill)
+        """(G, D) of the new days."""
+        moved = np.full((len(values), self.new.days), fill, values.dtype)
+        moved[:, self.days : self.days + values.shape[1]] = values
+        return moved
 
     def ages(self, ages_us: Ints) -> Ints:
         """Microseconds to the new date."""
         return ages_us + timedelta(days=self.days) // timedelta(microseconds=1)
 
     def band_keys(self, keys: Ints) -> Ints:
-        """Keys ``x * bands + band``, in the same order."""
-        return self._keys(keys, len(self.old), len(self.new))
+        """Keys ``x * bands + band``, in the same order; some may be equal now."""
+        x = keys // len(self.old)
+        # Not divmod, which takes twice as long.
+        band = keys - x * len(self.old)
+        moved: Ints = x * len(self.new) + self.band_of[band]
+        return moved
 
     def day_keys(self, keys: Ints) -> Ints:
         """Keys ``x * days + day``, in the same order."""
-        return self._keys(keys, self.old.days, self.new.days)
-
-    def _keys(self, keys: Ints, before: int, after: int) -> Ints:
-        # Not divmod, which takes twice as long: the remainder moves with the key.
-        return keys + (keys // before) * (after - before) + self.days
-
-
-def _widened(values: Any, young: int, width: int, fill: Any) -> Any:
-    """The array ``width`` wide, its own columns behind ``young`` filled ones."""
-    wide = np.full((len(values), width, *values.shape[2:]), fill, values.dtype)
-    wide[:, young : young + values.shape[1]] = values
-    return wide
+        return keys + keys // self.old.days * (self.new.days - self.old.days) + self.days
 
 
 Move = Callable[[Any, Shift], Any]
@@ -66,9 +70,9 @@ Kept = Mapping[str, Move]
 """The arrays of a state by name, and what becomes of each."""
 
 
-def per_band(fill: Any = 0) -> Move:
-    """Of bands, (G, B, ...); a band without events holds ``fill``."""
-    return lambda values, shift: shift.bands(values, fill)
+def per_band(fill: Any = 0, together: np.ufunc = np.add) -> Move:
+    """Of bands, (G, B, ...): one without events holds ``fill``, and several are one by ``together``."""
+    return lambda values, shift: shift.bands(values, fill, together)
 
 
 def per_day(fill: Any = 0) -> Move:
@@ -76,9 +80,9 @@ def per_day(fill: Any = 0) -> Move:
     return lambda values, shift: shift.day_columns(values, fill)
 
 
-def age_per_band(fill: int) -> Move:
+def age_per_band(fill: int, together: np.ufunc) -> Move:
     """Ages in microseconds of bands, (G, B)."""
-    return lambda values, shift: shift.bands(shift.ages(values), fill)
+    return lambda values, shift: shift.bands(shift.ages(values), fill, together)
 
 
 def age(values: Any, shift: Shift) -> Any:

@@ -278,7 +278,7 @@ class Registers(State):
     """HyperLogLog (Flajolet et al. 2007) over hashes of 31 bits, with 2^bits registers."""
 
     HASH_BITS = 31
-    kept: ClassVar[Kept] = {"_rank_GBK": per_band()}
+    kept: ClassVar[Kept] = {"_rank_GBK": per_band(0, np.maximum)}
 
     def __init__(self, groups: Groups, bands: Bands, source: Source, bits: int) -> None:
         super().__init__(groups, bands, source)

@@ -41,7 +41,7 @@ ROW_GROUP_ROWS = 1 << 16
 PARTITION_BYTES = 256 << 20
 """State that one worker may hold, about; a partition is cut so that it does not need more."""
 
-_FILE, _FEW_FILES = "_file", 64
+_FILE, _FEW_FILES = "_file", 16
 
 _WRITTEN = "number INT, as_of STRING, file STRING, rows BIGINT, hash STRING, parts ARRAY<INT>"
 """One file: of a date's rows or, where there are ``parts``, of a state."""
@@ -157,8 +157,9 @@ def write_aggregates(
         state.take(map(packing.unpack, batches))
         yield from _write_all(state, context.partitionId(), attempts, keep_state=horizon > 0)
 
-    by = part_of_user() if horizon else F.col("user_id")
-    parts = _collect(_by_user(rows, partitions, by).mapInArrow(kernel, _WRITTEN))
+    # Files that Spark had joined would be gone on from one after the other.
+    by = _by_user(rows, partitions, part_of_user(), True) if horizon else _by_user(rows, partitions, F.col("user_id"))
+    parts = _collect(by.mapInArrow(kernel, _WRITTEN))
     return {day: _keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
 
 
@@ -276,10 +277,13 @@ def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) ->
     return -(-(users * per_user + events * per_event) // PARTITION_BYTES)
 
 
-def _by_user(rows: DataFrame, partitions: int, by: Column) -> DataFrame:
+def _by_user(rows: DataFrame, partitions: int, by: Column, even: bool = False) -> DataFrame:
+    """Whole users in each partition; ``even``: and no small partitions joined."""
     usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
     # Without a number Spark also joins partitions that turn out small. Databricks may say "auto".
     enough = usual.isdigit() and partitions <= int(usual)
+    if even and enough:
+        return rows.repartition(int(usual), by)
     return rows.repartition(by) if enough else rows.repartition(partitions, by)
 
 

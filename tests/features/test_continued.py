@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gur_spark.errors import AggregateOverflow
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
 from gur_spark.features.continued import dump, load
@@ -31,6 +33,8 @@ FINITE = make_manifest(
     ["mcc"],
     [aggregation("amount", "sum", {"decayed_sum": 2}, "last", windows=[2, {"days": 3, "before": 2}], name="n")],
 )
+
+SMALL = make_manifest("long", [10], [AMOUNT], ["mcc"])
 
 ages = st.one_of(
     st.integers(1, 40 * DAY_US), st.sampled_from([1, *(DAY_US * n + s for n in (1, 3, 10) for s in (0, 1))])
@@ -100,6 +104,14 @@ def test_the_base_itself_has_the_bits_it_has_without_a_horizon() -> None:
 def test_nothing_at_all_can_be_gone_on_from() -> None:
     row = with_derived({"user_id": 7, "age_us": 1, "amount": 1, "mcc": 3})
     assert continued([(row, False)], MANIFEST, 1).column("user_id").to_pylist() == [7]
+
+
+def test_sums_of_bands_that_become_one_are_refused_where_they_would_wrap() -> None:
+    half = {"user_id": 1, "amount": 2**43, "mcc": 3}
+    with patch("gur_spark.features.exact._ROOM", 2**43 * 40):
+        base = full([half | {"age_us": DAY_US * day} for day in (6, 9) for _ in range(30)], SMALL, AS_OF, HORIZON)
+        with pytest.raises(AggregateOverflow, match="field 'amount' of user 1"):
+            load(dump(base), SMALL, base.bands, AS_OF + timedelta(days=1))
 
 
 def test_users_may_be_strings() -> None:
