@@ -1,24 +1,31 @@
-"""Events -> aggregate snapshots: which dates are one pass over the events, and which need not be made again."""
+"""Events -> aggregate snapshots: which dates are one pass over the events, which go on from an earlier snapshot, and
+which need not be made again."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
+from gur_spark.bases import Base, Needed, find_base
 from gur_spark.config import Config
-from gur_spark.errors import SnapshotError, TableError
+from gur_spark.errors import BaseSnapshotError, SnapshotError, TableError
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features import windows
+from gur_spark.features.state_files import Kept
+from gur_spark.features.windows import Written
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest
 from gur_spark.snapshots import Snapshot, is_whole, make_visible, visible_snapshots
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
+
+Route = Literal["full", "incremental", "auto"]
 
 PASS_DATES = 31
 """Dates of one pass: what is lost when it is killed, and what a worker holds, grow with them."""
@@ -32,6 +39,7 @@ def aggregate_snapshots(
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
     again: bool = False,
+    route: Route = "auto",
 ) -> list[Snapshot]:
     """Compute the snapshots of some dates, write their folders, and make them visible; oldest first.
 
@@ -41,7 +49,12 @@ def aggregate_snapshots(
     or there is a users list, which may have changed). So a killed run leaves folders that no row names, and running
     again goes on after the last pass that ended.
 
+    By the route ``incremental`` each date is made from an earlier snapshot that keeps a state and the events that came
+    since, with the same content. ``auto`` does so for one date, where ``aggregates.incremental_days`` is given and
+    there is such a snapshot; otherwise, and for many dates, it is ``full``. The run says which, and why.
+
     Raises:
+        BaseSnapshotError: incremental, and no snapshot can be gone on from; the message says why.
         TableError: ``events`` or ``vocabulary`` does not exist, or a row of the users list names nobody.
         SnapshotError: nobody had an event in a date's longest window and no users list is given.
         WriteConflict: another run made one of the dates at the same time.
@@ -51,6 +64,10 @@ def aggregate_snapshots(
     visible = visible_snapshots(tables) if tables.exists("snapshots") else []
     there = {} if again or config.aggregates.users else _made_already(visible, wanted, moments)
     run.inputs["events"] = wanted.lineage
+    for day in [day for day in moments if day not in there]:
+        if route == "incremental" or (route == "auto" and len(moments) == 1 and config.aggregates.incremental_days):
+            one = _from_base(tables, config, wanted, visible, (day, moments[day]), run, must=route == "incremental")
+            there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, one, run.id)} if one else {}
     for some in passes([day for day in moments if day not in there], wanted.manifest.windows[-1]):
         users = max((snapshot.rows for snapshot in visible), default=None)
         made = _aggregate_pass(tables, config, wanted, {day: moments[day] for day in some}, run, users)
@@ -88,19 +105,36 @@ class _Wanted:
 
     manifest: Manifest
     vocabulary: Vocabulary
+    events_id: str
     events_version: int
-    lineage: str
+    users: str | None
+    """The users list."""
+
+    @property
+    def lineage(self) -> str:
+        users = f", users {self.users}" if self.users else ""
+        return f"events {self.events_id} version {self.events_version}{users}"
+
+    @property
+    def needed(self) -> Needed:
+        """What a base must agree with."""
+        vocabulary = self.vocabulary.version, self.vocabulary.hash
+        return Needed(
+            manifest_hash=self.manifest.hash,
+            vocabulary=vocabulary,
+            events_id=self.events_id,
+            events_version=self.events_version,
+        )
 
     @classmethod
     def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "_Wanted":
         tables.read("events", made_by="ingest")
-        version = tables.version("events")
-        users = f", users {config.aggregates.users}" if config.aggregates.users else ""
         return cls(
             manifest=config.manifest(),
             vocabulary=read_vocabulary(tables, vocabulary_version),
-            events_version=version,
-            lineage=f"events {tables.identity('events')} version {version}{users}",
+            events_id=tables.identity("events"),
+            events_version=tables.version("events"),
+            users=config.aggregates.users,
         )
 
 
@@ -141,7 +175,9 @@ def _aggregate_pass(
     assert found is not None
     _check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
     oldest = found["first"] if manifest.reach is None else None
-    bands = windows.bands_of(manifest, list(moments), oldest)
+    # What a pass over many dates held is not what one date's state is; of a users list, one would know too little.
+    horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
+    bands = windows.bands_of(manifest, list(moments), oldest, horizon)
     users = expected_users or _count_users(inside)
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     written = windows.write_aggregates(
@@ -153,7 +189,97 @@ def _aggregate_pass(
         _users(tables, config),
         windows.partitions_for(manifest, bands, users, found["events"]),
         oldest,
+        horizon,
     )
+    made = _finish(tables, wanted, moments, folders, written)
+    for day, content in written.items():
+        run.inputs.setdefault(f"route {day}", "full")
+        if horizon:
+            kept = Kept(
+                as_of=day,
+                horizon=horizon,
+                oldest=oldest,
+                landed=found["landed"],
+                lineage=wanted.lineage,
+                files=content.states,
+            )
+            kept.write(folders[day])
+    return made
+
+
+def _from_base(
+    tables: Tables,
+    config: Config,
+    wanted: _Wanted,
+    visible: Sequence[Snapshot],
+    moment: tuple[date, datetime],
+    run: Run,
+    must: bool,
+) -> list[Snapshot]:
+    """Write the folder of a date from an earlier snapshot; nothing where none can be gone on from.
+
+    Raises:
+        BaseSnapshotError: there is none, and there ``must`` be.
+    """
+    day, known_at = moment
+    try:
+        if wanted.users:
+            raise BaseSnapshotError("aggregates.users is given: a list of users needs all events")
+        base = find_base(tables, visible, wanted.needed, day, known_at)
+        made = _continue(tables, config, wanted, base, moment, run)
+    except BaseSnapshotError as error:
+        storage.remove_folder(tables.folder("aggregates", day.isoformat(), run.id))
+        if must:
+            raise
+        log.info("snapshot %s: in full, %s", day, error)
+        run.inputs[f"route {day}"] = f"full: {error}"
+        return []
+    log.info("snapshot %s: goes on from that of %s", day, base.snapshot.as_of)
+    run.inputs[f"route {day}"] = f"incremental from {base.snapshot.path}"
+    return made
+
+
+def _continue(
+    tables: Tables, config: Config, wanted: _Wanted, base: Base, moment: tuple[date, datetime], run: Run
+) -> list[Snapshot]:
+    """Write the folder of a date from a base and the events that came since."""
+    manifest, vocabulary, (day, known_at) = wanted.manifest, wanted.vocabulary, moment
+    events = tables.read("events", version=wanted.events_version)
+    entering = windows.entering_events(
+        events, day, known_at, (base.snapshot.as_of, base.snapshot.known_at), manifest.reach
+    )
+    landed, oldest = base.kept.landed, None
+    if manifest.reach is None or (day - landed).days > config.aggregates.landing_gap_days:
+        found = entering.agg(F.max("landed_on").alias("landed"), F.min(F.to_date("event_time")).alias("first")).first()
+        assert found is not None
+        landed, oldest = max(landed, found["landed"] or landed), found["first"]
+        _check_landings(day, landed, config.aggregates.landing_gap_days)
+    folder = tables.folder("aggregates", day.isoformat(), run.id)
+    written = windows.write_continued(
+        encode(windows.prepare(entering, manifest), vocabulary, manifest.categorical),
+        manifest,
+        vocabulary.sizes,
+        (base.snapshot.path, base.kept),
+        day,
+        folder,
+        oldest,
+    )
+    return _finish(tables, wanted, {day: known_at}, {day: folder}, {day: written})
+
+
+def _finish(
+    tables: Tables,
+    wanted: _Wanted,
+    moments: Mapping[date, datetime],
+    folders: Mapping[date, str],
+    written: Mapping[date, Written],
+) -> list[Snapshot]:
+    """The rows for what was written.
+
+    Raises:
+        SnapshotError: a date has nobody.
+    """
+    manifest, vocabulary = wanted.manifest, wanted.vocabulary
     empty = [day for day, content in written.items() if not content.rows]
     if empty:
         for folder in folders.values():

@@ -245,6 +245,8 @@ class Aggregates(Section):
     """How long after an as-of midnight landings still count; ``known_at`` is as_of + delay."""
     landing_gap_days: int = Field(ge=0, le=36500)
     """An as_of so many days after the newest event's landing is refused: the days between would count as silence."""
+    incremental_days: int = Field(default=0, ge=0, le=31)
+    """A full run keeps what the snapshots of so many days after go on from; 0: nothing. See ``gur_spark.bases``."""
     features: list[Aggregation] = []
     """Declared beside the standard ones; see ``gur_spark.features.spec``."""
     users: str | None = None

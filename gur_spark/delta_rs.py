@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame
 
 from gur_spark import storage
 from gur_spark.errors import TableError, WriteConflict
-from gur_spark.tables import Tables
+from gur_spark.tables import Commit, Tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,14 @@ class DeltaRsTables(Tables):
 
     def version(self, table: str) -> int:
         return int(self._open(table).version())
+
+    def commits(self, table: str, after: int, until: int) -> list[Commit]:
+        history = [h for h in self._open(table).history() if after < h["version"] <= until]
+        if len(history) != max(until - after, 0):
+            raise TableError(f"the history of {self.sql_name(table)} does not tell all of versions {after} to {until}")
+        return [
+            Commit(h["version"], h["operation"], h.get("operationParameters", {}).get("predicate")) for h in history
+        ]
 
     def identity(self, table: str) -> str:
         return str(self._open(table).metadata().id)

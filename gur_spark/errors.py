@@ -39,6 +39,10 @@ class SnapshotError(GurError):
     """A snapshot is missing, empty, or not the one a model was trained on."""
 
 
+class BaseSnapshotError(SnapshotError):
+    """No snapshot can be gone on from; the message says why of each that might be."""
+
+
 class AggregateOverflow(GurError):
     """An exact integer sum left its range; the message names the field and the user."""
 

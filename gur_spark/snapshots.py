@@ -12,6 +12,7 @@ from gur_spark import schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features import windows
+from gur_spark.features.state_files import keeps_state
 from gur_spark.schema import Manifest
 from gur_spark.snapshot_files import row_groups
 from gur_spark.tables import Tables
@@ -159,10 +160,15 @@ def is_whole(snapshot: Snapshot) -> bool:
 
 
 def _kept(visible: Snapshot | None, made: Snapshot) -> Snapshot:
-    """The visible snapshot with the lineage of what was just made, when they are the same; else the latter."""
+    """The visible snapshot with the lineage of what was just made, when they are the same; else the latter.
+
+    A state is not thrown away; that of the visible one says itself from which commit it can be gone on.
+    """
     if visible is None:
         return made
     kept = replace(made, path=visible.path)
+    if keeps_state(made.path) and not keeps_state(visible.path):
+        return made
     return kept if replace(visible, lineage=made.lineage) == kept and is_whole(visible) else made
 
 

@@ -82,6 +82,13 @@ def folders(path: str) -> list[str]:
     return sorted(join(path, info.base_name) for info in found if info.type == fs.FileType.Directory)
 
 
+def sizes(path: str) -> dict[str, int]:
+    """The files in a folder, by name, and their bytes; none where there is no such folder."""
+    filesystem, inner = open_filesystem(path)
+    found = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+    return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
+
+
 def modified(path: str) -> list[datetime]:
     """When the folder (where its file system knows) and each file below it was last written, UTC."""
     filesystem, inner = open_filesystem(path)

@@ -16,6 +16,17 @@ from gur_spark.session import is_sail
 _CONFLICTS = ("CONCURRENT_", "METADATA_CHANGED", "PROTOCOL_CHANGED")
 
 
+@dataclass(frozen=True)
+class Commit:
+    """One line of a table's history."""
+
+    version: int
+    operation: str
+    """Such as WRITE or OPTIMIZE."""
+    predicate: str | None
+    """Which rows a write replaced."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tables:
     """Where one pipeline's tables are, and how they are read and replaced."""
@@ -54,6 +65,21 @@ class Tables:
         newest = self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT 1").first()
         assert newest is not None  # its creation is a commit
         return int(newest["version"])
+
+    def commits(self, table: str, after: int, until: int) -> list[Commit]:
+        """What was done to the table after one version, until another, newest first.
+
+        Raises:
+            TableError: its history does not reach so far back.
+        """
+        if after >= until:
+            return []
+        # A few more: others may commit meanwhile.
+        newest = self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT {until - after + 10}")
+        rows = newest.where(F.col("version").between(after + 1, until)).collect()
+        if len(rows) != until - after:
+            raise TableError(f"the history of {self.sql_name(table)} does not tell all of versions {after} to {until}")
+        return [Commit(r["version"], r["operation"], (r["operationParameters"] or {}).get("predicate")) for r in rows]
 
     def identity(self, table: str) -> str:
         """An id that a table made anew in the same place does not have."""

@@ -28,6 +28,13 @@ def options(parser: ArgumentParser) -> None:
         metavar="TIME",
         help="count what had landed before this (UTC); default: as_of midnight + aggregates.delay_days",
     )
+    parser.add_argument(
+        "--route",
+        choices=["full", "incremental", "auto"],
+        default="auto",
+        help="incremental: from an earlier snapshot that keeps a state (aggregates.incremental_days), or fail; "
+        "full: from all events; auto: of one date incremental where it can be, else full; default: %(default)s",
+    )
     parser.add_argument("--again", action="store_true", help="also the dates that were made from the same events")
     parser.add_argument(
         "--vocabulary",
@@ -77,7 +84,7 @@ def as_of_dates(config: Config, args: Namespace) -> list[date]:
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     dates = as_of_dates(config, args)
     vocabulary = chosen_vocabulary(tables, config, args.vocabulary)
-    for snapshot in aggregate_snapshots(tables, config, dates, run, vocabulary, args.known_at, args.again):
+    for snapshot in aggregate_snapshots(tables, config, dates, run, vocabulary, args.known_at, args.again, args.route):
         run.inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
         run.outputs[str(snapshot.as_of)] = snapshot.path
         run.counts[f"rows {snapshot.as_of}"] = snapshot.rows

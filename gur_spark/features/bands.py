@@ -8,7 +8,7 @@ W = windows of a date, U = users.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from itertools import pairwise
@@ -64,20 +64,44 @@ class Bands:
     """Further windows: offset ones, others than the usual lengths, or without an end."""
     oldest: date | None = None
     """The first event's day, where a window has no end."""
+    horizon: int = 0
+    """Days after the newest date whose windows are runs of whole bands as well, once they are ``continued``."""
+    base: "Bands | None" = None
+    """The bands that these go on from."""
 
     def __len__(self) -> int:
         return len(self._edges) - 1
 
     @classmethod
     def of(
-        cls, dates: Sequence[date], windows: Sequence[int], more: Iterable[Window] = (), oldest: date | None = None
+        cls,
+        dates: Sequence[date],
+        windows: Sequence[int],
+        more: Iterable[Window] = (),
+        oldest: date | None = None,
+        horizon: int = 0,
     ) -> "Bands":
         """Raises ValueError where the longest windows of two neighbouring dates leave days between them."""
-        made = cls(tuple(sorted(set(dates))), tuple(windows), tuple(more), oldest)
+        made = cls(tuple(sorted(set(dates))), tuple(windows), tuple(more), oldest, horizon)
         for earlier, later in pairwise(made.dates):
             if (later - earlier).days > made.windows[-1]:
                 raise ValueError(f"the windows of {earlier} and {later} leave a gap: these are two passes")
         return made
+
+    def continued(self, as_of: date, oldest: date | None = None) -> "Bands":
+        """Those of one date at most ``horizon`` days later: of its windows alone, and one of the days before them.
+
+        Each of these bands is inside one of those.
+
+        ``oldest`` is the day of the first event that came since, where a window has no end.
+
+        Raises:
+            ValueError: the date is not later, or beyond the horizon.
+        """
+        if not 0 < (as_of - self.newest).days <= self.horizon:
+            raise ValueError(f"{as_of} is not one of the {self.horizon} days after {self.newest}")
+        first = min((day for day in (self.oldest, oldest) if day), default=None)
+        return replace(self, dates=(as_of,), oldest=first, horizon=0, base=self)
 
     @property
     def newest(self) -> date:
@@ -138,11 +162,18 @@ class Bands:
     @cached_property
     def _edges(self) -> Ints:
         """Ages at which a band begins, and the end of the last."""
-        usual = [(0, length) for length in self.windows]
-        ends = [(w.before, w.before + w.days) for w in self.more if w.days is not None]
-        endless = [(w.before, w.before + 1) for w in self.more if w.days is None]
-        edges = {int(lag) + edge for lag in self.lags for span in usual + ends + endless for edge in span}
+        edges = self._of_windows()
+        if self.base is not None:
+            edges.add(self.base.days + (self.newest - self.base.newest).days)
         if self._endless:
             assert self.oldest is not None  # whoever asks for such a window knows the first event
             edges.add(max(*edges, (self.newest - self.oldest).days))
         return np.array(sorted(edges))
+
+    def _of_windows(self) -> set[int]:
+        usual = [(0, length) for length in self.windows]
+        ends = [(w.before, w.before + w.days) for w in self.more if w.days is not None]
+        endless = [(w.before, w.before + 1) for w in self.more if w.days is None]
+        edges = {int(lag) + edge for lag in self.lags for span in usual + ends + endless for edge in span}
+        # So many days later, the same windows begin and end so many days nearer to these dates.
+        return {max(edge - days, 0) for edge in edges for days in range(self.horizon + 1)}

@@ -41,6 +41,12 @@ def overflow(state: Ints, added: Ints) -> int | None:
     return int(np.argmax(beyond)) if beyond.any() else None
 
 
+def too_large(sums: Any) -> int | None:
+    """The first slot whose sum, as a float, is out of the exact range, or None."""
+    beyond = np.abs(sums).reshape(-1) >= _ROOM
+    return int(np.argmax(beyond)) if beyond.any() else None
+
+
 def row_overflow(state: Any) -> int | None:
     """The first slot of the first row whose running sums could leave the exact range, or None."""
     beyond = np.abs(state.astype(np.float64)).sum(axis=1) >= _ROOM

@@ -60,6 +60,10 @@ class Users:
     def values(self) -> pa.Array:
         return self._index.known
 
+    def restore(self, known: pa.Array | None) -> None:
+        """Give these users the codes 0, 1, 2 ..."""
+        self._index.known = known
+
     def name(self, code: int) -> str:
         return repr(self._index.value(code))
 
@@ -75,6 +79,14 @@ class Pairs:
 
     def encode(self, user_N: Ints, id_N: Ints) -> Ints:
         return self._index.encode(pa.array((user_N << ID_BITS) | id_N))
+
+    def values(self) -> pa.Array:
+        """The pairs as `user << 31 | id`, in the order of their codes."""
+        return self._index.known
+
+    def restore(self, known: pa.Array | None) -> None:
+        """Give these pairs the codes 0, 1, 2 ..."""
+        self._index.known = known
 
     def find(self, pair_P: Ints) -> pa.Array:
         """The code of each pair, as `user << 31 | id`; null for one without events."""

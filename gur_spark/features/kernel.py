@@ -49,11 +49,8 @@ def aggregate_partition(
         AggregateOverflow: a sum left its exact range.
     """
     state = PartitionState(manifest, bands)
-    for chunk in _chunks(batches):
-        state.update(chunk)
-    for number, as_of in enumerate(bands.dates):
-        state.learn(number)
-        yield as_of, state.finalize(number)
+    state.take(batches)
+    yield from state.tables()
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -84,6 +81,11 @@ class PartitionState:
         self._state_of = [self._make_state(planned) for planned in self.plan.planned]
         self._waiting: dict[int, list[pa.Table]] = defaultdict(list)
 
+    def take(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """``update`` with many rows."""
+        for chunk in _chunks(batches):
+            self.update(chunk)
+
     def update(self, chunk: pa.Table) -> None:
         """Take rows in; those that some date must not see yet wait for ``learn``."""
         codes_N = self.users.encode(chunk["user_id"])
@@ -101,6 +103,12 @@ class PartitionState:
         """Count the rows that are known from the date of this number on."""
         for chunk in self._waiting.pop(number, []):
             self._count(chunk, self.users.encode(chunk["user_id"]))
+
+    def tables(self) -> Iterator[tuple[date, pa.Table]]:
+        """Each date with its rows, oldest first; after all rows were taken."""
+        for number, as_of in enumerate(self.bands.dates):
+            self.learn(number)
+            yield as_of, self.finalize(number)
 
     def finalize(self, number: int) -> pa.Table:
         """The rows of the date of this number."""

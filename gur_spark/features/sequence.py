@@ -5,13 +5,15 @@ Of events at the same microsecond the greater value comes first, so that the ord
 Legend of array shapes: N = rows kept, G = groups, W = windows of a slice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.groups import Groups, Ints, Rows, as_numpy
+from gur_spark.features.shift import Kept, age, band_key, unmoved
 from gur_spark.features.states import DAY_US, MERGE_ROWS, Source, State, begins
 
 
@@ -38,6 +40,8 @@ class Ordered:
 class LastValues(State):
     """The last ``keep`` values of each group and band (or the first ones)."""
 
+    kept: ClassVar[Kept] = {"slots": band_key, "ages": age, "values": unmoved}
+
     def __init__(self, groups: Groups, bands: Bands, source: Source, keep: int = 1, newest: bool = True) -> None:
         super().__init__(groups, bands, source)
         self.per_group = 24 * keep
@@ -48,13 +52,26 @@ class LastValues(State):
     def _add(self, rows: Rows) -> None:
         rows = rows.present(str(self.source.column))
         slot_N, age_N = rows.slot_N, rows.age_N
-        if not self._newest:
-            # The same order, looked at from the other end.
-            group_N, band_N = np.divmod(slot_N, len(self.bands))
-            slot_N, age_N = group_N * len(self.bands) + len(self.bands) - 1 - band_N, -age_N
+        slot_N, age_N = self._turned(slot_N, age_N)
         self._parts.append(self._best(slot_N, age_N, as_numpy(rows.table[self.source.column])))
         if sum(len(slots) for slots, _, _ in self._parts[1:]) > max(len(self._parts[0][0]), MERGE_ROWS):
             self._merge()
+
+    def _turned(self, slot_N: Ints, age_N: Ints) -> tuple[Ints, Ints]:
+        """For the first values, the same order looked at from the other end; turned twice, as it was."""
+        if self._newest:
+            return slot_N, age_N
+        group_N, band_N = np.divmod(slot_N, len(self.bands))
+        return group_N * len(self.bands) + len(self.bands) - 1 - band_N, -age_N
+
+    def _arrays(self) -> Sequence[Any]:
+        slot_N, age_N, value_N = self._merge()
+        return [*self._turned(slot_N, age_N), value_N]
+
+    def _restore(self, arrays: Sequence[Any]) -> None:
+        slot_N, age_N, value_N = arrays
+        # Bands that are one now keep too many.
+        self._parts = [self._best(*self._turned(slot_N, age_N), value_N)]
 
     def _view(self, of: Slice) -> Ordered:
         slot_N, _, value_N = self._merge()
@@ -108,6 +125,7 @@ class Times(State):
     """The time of every event: memory grows with events, for what no smaller state can tell."""
 
     per_event = 16
+    kept: ClassVar[Kept] = {"groups": unmoved, "ages": age}
 
     def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
         super().__init__(groups, bands, source)
@@ -116,12 +134,21 @@ class Times(State):
     def _add(self, rows: Rows) -> None:
         self._parts.append((rows.group_N, rows.age_N))
 
+    def _arrays(self) -> Sequence[Any]:
+        return self._merge()
+
+    def _restore(self, arrays: Sequence[Any]) -> None:
+        self._parts = [(arrays[0], arrays[1])]
+
     def _view(self, of: Slice) -> Gaps:
+        return Gaps(of, *self._merge(), groups=len(self.groups))
+
+    def _merge(self) -> tuple[Ints, Ints]:
         if len(self._parts) > 1:
             group_N, age_N = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
             order = np.lexsort((age_N, group_N))
             self._parts = [(group_N[order], age_N[order])]
-        return Gaps(of, *self._parts[0], groups=len(self.groups))
+        return self._parts[0]
 
 
 def _place(ordered: Ints) -> Ints:

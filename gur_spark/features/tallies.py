@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.exact import exact_sums, overflow
 from gur_spark.features.groups import Groups, Ints, Rows, as_numpy
+from gur_spark.features.shift import Kept, day_key, per_band, unmoved
 from gur_spark.features.states import Counts, Histogram, Source, State, grown, refuse
 from gur_spark.schema import MAX_STEPS
 
 
 class ClassCounts(State):
     """Events per class (a sign, a bin, an hour), dense."""
+
+    kept: ClassVar[Kept] = {"count_GBK": per_band()}
 
     def __init__(self, groups: Groups, bands: Bands, source: Source, classes: int) -> None:
         super().__init__(groups, bands, source)
@@ -111,6 +114,7 @@ class PowerSums(State):
     _BITS = 22
     _LIMBS = (2, 4, 6, 8)
     per_group = 8 * (1 + sum(_LIMBS))
+    kept: ClassVar[Kept] = {"_sum_GBK": per_band()}
 
     def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
         super().__init__(groups, bands, source)
@@ -165,6 +169,7 @@ class DaySums(State):
     """The sum of a number per group and day, sparse."""
 
     per_event = 16
+    kept: ClassVar[Kept] = {"_keys": day_key, "_sums": unmoved}
 
     def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
         super().__init__(groups, bands, source)
@@ -273,6 +278,7 @@ class Registers(State):
     """HyperLogLog (Flajolet et al. 2007) over hashes of 31 bits, with 2^bits registers."""
 
     HASH_BITS = 31
+    kept: ClassVar[Kept] = {"_rank_GBK": per_band(0, np.maximum)}
 
     def __init__(self, groups: Groups, bands: Bands, source: Source, bits: int) -> None:
         super().__init__(groups, bands, source)

@@ -10,22 +10,27 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.errors import AggregateOverflow, ConfigError, SnapshotError
+from gur_spark.errors import AggregateOverflow, BaseSnapshotError, ConfigError, SnapshotError
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
-from gur_spark.features.kernel import AGE, KNOWN, PartitionState, aggregate_partition
+from gur_spark.features.continued import load
+from gur_spark.features.kernel import AGE, KNOWN, PartitionState
 from gur_spark.features.operations import Derived
 from gur_spark.features.packing import Packing
 from gur_spark.features.plan import plan_of
+from gur_spark.features.state_files import FOLDER as STATE
+from gur_spark.features.state_files import PARTS, Kept, StateFile, move_states, read_state, write_state
 from gur_spark.features.states import DAY_US
 from gur_spark.schema import Manifest
 
@@ -35,8 +40,16 @@ ROW_GROUP_ROWS = 1 << 16
 PARTITION_BYTES = 256 << 20
 """State that one worker may hold, about; a partition is cut so that it does not need more."""
 
-_WRITTEN = "as_of STRING, file STRING, rows BIGINT, hash STRING"
-_WRITTEN_ARROW = pa.schema({"as_of": pa.string(), "file": pa.string(), "rows": pa.int64(), "hash": pa.string()})
+_FILE, _FEW_FILES = "_file", 16
+
+_WRITTEN = "as_of STRING, file STRING, rows BIGINT, hash STRING, parts ARRAY<INT>"
+"""One file: of a date's rows or, where there are ``parts``, of a state."""
+_WRITTEN_ARROW = pa.schema(
+    [
+        *[("as_of", pa.string()), ("file", pa.string()), ("rows", pa.int64())],
+        *[("hash", pa.string()), ("parts", pa.list_(pa.int32()))],
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,8 @@ class Written:
 
     rows: int
     checksum: str
+    states: tuple[StateFile, ...] = ()
+    """What the days after can go on from."""
 
 
 def known_at(as_of: date, delay_days: int) -> datetime:
@@ -55,9 +70,20 @@ def known_at(as_of: date, delay_days: int) -> datetime:
 def snapshot_events(events: DataFrame, known: Mapping[date, datetime], reach: int | None) -> DataFrame:
     """The union of ``S(as_of, known_at, w)`` of dates whose windows leave no gap: events in some date's longest window,
     of ``reach`` days (None: without an end), that had landed before some date's ``known_at``."""
-    landed = F.col("landed_on") <= F.lit(_last_landing(max(known.values())))
+    landed = F.col("landed_on") <= F.lit(last_landing(max(known.values())))
     inside = events.where((F.col("event_time") < _midnight(max(known))) & landed)
     return inside if reach is None else inside.where(F.col("event_time") >= _midnight(min(known) - timedelta(reach)))
+
+
+def entering_events(
+    events: DataFrame, as_of: date, known_at: datetime, base: tuple[date, datetime], reach: int | None
+) -> DataFrame:
+    """Of the ``snapshot_events`` of a date, those that are not among those of an earlier one (and its ``known_at``)."""
+    base_date, base_known_at = base
+    later = F.col("landed_on") > F.lit(last_landing(base_known_at))
+    return snapshot_events(events, {as_of: known_at}, reach).where(
+        later | (F.col("event_time") >= _midnight(base_date))
+    )
 
 
 def prepare(events: DataFrame, manifest: Manifest) -> DataFrame:
@@ -98,6 +124,7 @@ def write_aggregates(
     users: DataFrame | None = None,
     partitions: int = 1,
     oldest: date | None = None,
+    horizon: int = 0,
 ) -> dict[date, Written]:
     """Write one row per user_id with the manifest's columns, for each date, into its folder's Parquet files.
 
@@ -109,18 +136,14 @@ def write_aggregates(
         users: frame with user_id; each of them gets a row, with or without events.
         partitions: the least number to divide the users into.
         oldest: the day of the first event, where a declared window has no end.
+        horizon: of one date alone, also write what so many days after can go on from.
 
     Raises:
         AggregateOverflow: a sum left its exact range.
         SnapshotError: a worker cannot write, for the disk is full, say.
     """
-    bands = bands_of(manifest, list(known), oldest)
-    packing = Packing.of(
-        {AGE: (bands.days * DAY_US).bit_length()}
-        | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
-        | {name: derived.bits for name, derived in plan_of(manifest).derived().items()}
-        | ({KNOWN: len(known).bit_length()} if len(known) > 1 else {})
-    )
+    bands = bands_of(manifest, list(known), oldest, horizon)
+    packing = _packing(manifest, bands, sizes)
     rows = _narrow(encoded, manifest, packing, bands, known)
     if users is not None:
         rows = rows.unionByName(users.select("user_id"), allowMissingColumns=True)
@@ -129,16 +152,105 @@ def write_aggregates(
         storage.create_folder(folder)
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for as_of, table in aggregate_partition(map(packing.unpack, batches), manifest, bands):
-            if table.num_rows:
-                file = _write(table, attempts[as_of.isoformat()])
-                written = (as_of.isoformat(), file, table.num_rows, str(content_hash(table)))
-                yield pa.RecordBatch.from_pylist(
-                    [dict(zip(_WRITTEN_ARROW.names, written, strict=True))], _WRITTEN_ARROW
-                )
+        state = PartitionState(manifest, bands)
+        state.take(map(packing.unpack, batches))
+        yield from _write_all(state, attempts, keep_state=horizon > 0)
 
-    parts = _collect(_by_user(rows, partitions).mapInArrow(kernel, _WRITTEN))
+    # Files that Spark had joined would be gone on from one after the other.
+    by = _by_user(rows, partitions, part_of_user(), True) if horizon else _by_user(rows, partitions, F.col("user_id"))
+    parts = _collect(by.mapInArrow(kernel, _WRITTEN))
     return {day: _keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
+
+
+def write_continued(
+    encoded: DataFrame,
+    manifest: Manifest,
+    sizes: Mapping[str, int],
+    base: tuple[str, Kept],
+    as_of: date,
+    folder: str,
+    oldest: date | None = None,
+) -> Written:
+    """Write what ``write_aggregates`` would of a date, from what an earlier snapshot keeps and the rows that enter.
+
+    Args:
+        encoded: ``entering_events``, prepared, categorical columns as vocabulary ids.
+        base: the earlier snapshot's folder, and what it keeps.
+        oldest: the day of the first event that enters, where a declared window has no end.
+
+    Raises:
+        BaseSnapshotError: what it keeps is gone, or was altered.
+        AggregateOverflow: a sum left its exact range.
+    """
+    path, kept = base
+    bands = kept.bands(manifest)
+    packing = _packing(manifest, bands.continued(as_of, oldest), sizes)
+    attempts = {as_of.isoformat(): storage.join(folder, "_attempts")}
+    storage.create_folder(attempts[as_of.isoformat()])
+
+    def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        there = [packing.unpack(batch) for batch in batches if batch.num_rows]
+        if not there:
+            return
+        rows = pa.Table.from_batches(there)
+        for number in sorted(rows[_FILE].unique().to_pylist()):
+            file = kept.files[number]
+            content = read_state(storage.join(path, STATE, file.name), file)
+            state = load(content, manifest, bands, as_of, oldest)
+            state.take(rows.filter((pc.field(_FILE) == number) & pc.field("user_id").is_valid()).to_batches())
+            yield from _write_all(state, attempts)
+
+    narrow = _narrow(encoded, manifest, packing, bands.continued(as_of, oldest), {})
+    rows = narrow.withColumn(_FILE, _file_of_user(kept))
+    # A file that nobody enters is gone through as well.
+    marks = rows.sparkSession.range(0, len(kept.files), 1, 1).select(F.col("id").cast("INT").alias(_FILE))
+    both = rows.unionByName(marks, allowMissingColumns=True)
+    # More partitions than files, so that few files share one; an empty one costs next to nothing.
+    spread = both.repartition(max(len(kept.files), _FEW_FILES), _FILE)
+    return _keep(_collect(spread.mapInArrow(kernel, _WRITTEN)), folder)
+
+
+def part_of_user() -> Column:
+    """``state_files.part_of`` in SQL: a checksum that has one definition, where engines' hashes differ."""
+    return F.pmod(F.crc32(F.col("user_id").cast("STRING").cast("BINARY")), F.lit(PARTS))
+
+
+def _file_of_user(kept: Kept) -> Column:
+    """The number of the file that a user is in, or would be."""
+    # A text of numbers equally wide: as an array, Spark would go through 4096 expressions.
+    width = len(str(len(kept.files)))
+    numbers = "".join(f"{number:0{width}}" for number in kept.file_of_part())
+    place = (part_of_user() * width + 1).cast("INT")
+    return F.substr(F.lit(numbers), place, F.lit(width)).cast("INT")
+
+
+def _packing(manifest: Manifest, bands: Bands, sizes: Mapping[str, int]) -> Packing:
+    """What a row's values take, but for its numbers."""
+    dates = len(bands.dates)
+    return Packing.of(
+        {AGE: (bands.days * DAY_US).bit_length()}
+        | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
+        | {name: derived.bits for name, derived in plan_of(manifest).derived().items()}
+        | ({KNOWN: dates.bit_length()} if dates > 1 else {})
+    )
+
+
+def _write_all(
+    state: PartitionState, attempts: Mapping[str, str], keep_state: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Write a partition's files; yields what the driver must know of each."""
+    if keep_state and len(state.users):
+        as_of = state.bands.newest.isoformat()
+        yield _record({"as_of": as_of, **write_state(state, attempts[as_of])})
+    for day, table in state.tables():
+        if table.num_rows:
+            file = _write(table, attempts[day.isoformat()])
+            written = {"file": file, "rows": table.num_rows, "hash": str(content_hash(table)), "parts": None}
+            yield _record({"as_of": day.isoformat(), **written})
+
+
+def _record(written: dict[str, Any]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([written], _WRITTEN_ARROW)
 
 
 def _collect(written: DataFrame) -> list[Row]:
@@ -146,17 +258,21 @@ def _collect(written: DataFrame) -> list[Row]:
     try:
         return written.collect()
     except PythonException as error:
-        found = re.search(r"(AggregateOverflow|OSError|FileNotFoundError|PermissionError): ([^\n]+)", str(error))
-        if found is None:
+        for kind in (AggregateOverflow, BaseSnapshotError):
+            said = re.search(rf"{kind.__name__}: ([^\n]+)", str(error))
+            if said:
+                raise kind(said[1]) from error
+        storage_error = re.search(r"(?:OSError|FileNotFoundError|PermissionError): ([^\n]+)", str(error))
+        if storage_error is None:
             raise
-        if found[1] == "AggregateOverflow":
-            raise AggregateOverflow(found[2]) from error
-        raise SnapshotError(f"a worker cannot write the aggregates: {found[2]}; nothing of them is visible") from error
+        raise SnapshotError(
+            f"a worker cannot write the aggregates: {storage_error[1]}; nothing of them is visible"
+        ) from error
 
 
-def bands_of(manifest: Manifest, dates: Sequence[date], oldest: date | None = None) -> Bands:
+def bands_of(manifest: Manifest, dates: Sequence[date], oldest: date | None = None, horizon: int = 0) -> Bands:
     """The bands of some dates; ``oldest`` is the day of the first event, where a window has no end."""
-    return Bands.of(dates, manifest.windows, manifest.declared_windows, oldest)
+    return Bands.of(dates, manifest.windows, manifest.declared_windows, oldest, horizon)
 
 
 def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) -> int:
@@ -165,11 +281,14 @@ def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) ->
     return -(-(users * per_user + events * per_event) // PARTITION_BYTES)
 
 
-def _by_user(rows: DataFrame, partitions: int) -> DataFrame:
+def _by_user(rows: DataFrame, partitions: int, by: Column, even: bool = False) -> DataFrame:
+    """Whole users in each partition; ``even``: and no small partitions joined."""
     usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
     # Without a number Spark also joins partitions that turn out small. Databricks may say "auto".
     enough = usual.isdigit() and partitions <= int(usual)
-    return rows.repartition("user_id") if enough else rows.repartition(partitions, "user_id")
+    if even and enough:
+        return rows.repartition(int(usual), by)
+    return rows.repartition(by) if enough else rows.repartition(partitions, by)
 
 
 def _narrow(
@@ -179,7 +298,7 @@ def _narrow(
     values = {name: F.col(name) for name in [*manifest.categorical, *plan_of(manifest).derived()]}
     values[AGE] = F.unix_micros(_midnight(bands.newest)) - F.unix_micros("event_time")
     # Dates know the same landings and more as time goes on: how many do not know a row says which.
-    unknown = [F.col("landed_on") > F.lit(_last_landing(known[day])) for day in bands.dates[:-1]]
+    unknown = [F.col("landed_on") > F.lit(last_landing(known[day])) for day in bands.dates[:-1]]
     values[KNOWN] = reduce(Column.__add__, [c.cast("INT") for c in unknown], F.lit(0))
     words = [_word(packing, number, values).alias(name) for number, name in enumerate(packing.words)]
     return encoded.select("user_id", *words, *[field.name for field in manifest.numeric])
@@ -208,8 +327,11 @@ def _write(table: pa.Table, folder: str) -> str:
     return path
 
 
-def _keep(parts: Sequence[Row], folder: str) -> Written:
+def _keep(written: Sequence[Row], folder: str) -> Written:
     """Move the files of the attempts that count to ``data``, in an order that their content decides; the others go."""
+    states = [w for w in written if w["parts"] is not None]
+    parts = [w for w in written if w["parts"] is None]
+    kept = move_states(states, folder) if states else ()
     storage.create_folder(storage.join(folder, "data"))
     for number, part in enumerate(sorted(parts, key=lambda part: int(part["hash"]))):
         storage.move(part["file"], storage.join(folder, "data", f"part-{number:05d}.parquet"))
@@ -217,10 +339,10 @@ def _keep(parts: Sequence[Row], folder: str) -> Written:
     with suppress(OSError):
         storage.remove_folder(storage.join(folder, "_attempts"))
     total = sum(int(part["hash"]) for part in parts) % 2**64
-    return Written(rows=sum(part["rows"] for part in parts), checksum=f"{total:016x}")
+    return Written(rows=sum(part["rows"] for part in parts), checksum=f"{total:016x}", states=kept)
 
 
-def _last_landing(known_at: datetime) -> date:
+def last_landing(known_at: datetime) -> date:
     """A landing counts from its midnight on; compared as a date, Parquet can skip by it."""
     return (known_at.astimezone(UTC) - timedelta(microseconds=1)).date()
 
