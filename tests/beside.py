@@ -73,16 +73,8 @@ def tests_on_sail() -> Ended:
     """The tests of what both engines do, where there is no Java."""
     modules = ("tables.py", "snapshots.py", "declared_features.py", "incremental.py")
     engine = WITHOUT_JAVA | {"GUR_SPARK_TEST_ENGINE": "sail"}
-    return run_to_the_end(
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/events",
-        *[f"tests/test_{m}" for m in modules],
-        env=engine,
-    )
+    files = ("tests/events", *(f"tests/test_{module}" for module in modules))
+    return run_to_the_end("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, env=engine)
 
 
 def online_retail(data: Path, root: Path) -> Ended:
