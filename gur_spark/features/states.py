@@ -359,8 +359,8 @@ class Histogram(State):
         row_N = np.cumsum(begins_N) - 1
         pair_P = pair_N[begins_N]
         # Counts are whole and far below 2^53: adding them as floats is exact.
-        count_WP = np.bincount(part_N * len(pair_P) + row_N, count_N, len(of.windows) * len(pair_P))
-        count_WP = count_WP.astype(np.int32).reshape(len(of.windows), -1)
+        counts = np.bincount(part_N * len(pair_P) + row_N, count_N, len(of.windows) * len(pair_P))
+        count_WP: Any = counts.astype(np.int32).reshape(len(of.windows), -1)
         for shorter, longer in pairwise(count_WP):
             # Row by row: numpy's running sum goes down each column, ten times as slow.
             longer += shorter
