@@ -3,29 +3,23 @@ which need not be made again."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.bases import Base, Needed, find_base
 from gur_spark.config import Config
-from gur_spark.errors import BaseSnapshotError, SnapshotError, TableError
-from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
+from gur_spark.errors import TableError
+from gur_spark.events.vocabulary import encode
 from gur_spark.features import windows
 from gur_spark.features.state_files import Kept
-from gur_spark.features.windows import Written
+from gur_spark.routes import Route, Wanted, check_landings, finish, from_base
 from gur_spark.runs import Run
-from gur_spark.schema import Manifest
 from gur_spark.snapshots import Snapshot, is_whole, make_visible, visible_snapshots
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
-
-Route = Literal["full", "incremental", "auto"]
 
 PASS_DATES = 31
 """Dates of one pass: what is lost when it is killed, and what a worker holds, grow with them."""
@@ -59,14 +53,14 @@ def aggregate_snapshots(
         SnapshotError: nobody had an event in a date's longest window and no users list is given.
         WriteConflict: another run made one of the dates at the same time.
     """
-    wanted = _Wanted.of(tables, config, vocabulary_version)
+    wanted = Wanted.of(tables, config, vocabulary_version)
     moments = {day: known_at or windows.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
     visible = visible_snapshots(tables) if tables.exists("snapshots") else []
     there = {} if again or config.aggregates.users else _made_already(visible, wanted, moments)
     run.inputs["events"] = wanted.lineage
     for day in [day for day in moments if day not in there]:
         if route == "incremental" or (route == "auto" and len(moments) == 1 and config.aggregates.incremental_days):
-            one = _from_base(tables, config, wanted, visible, (day, moments[day]), run, must=route == "incremental")
+            one = from_base(tables, config, wanted, visible, (day, moments[day]), run, must=route == "incremental")
             there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, one, run.id)} if one else {}
     for some in passes([day for day in moments if day not in there], wanted.manifest.windows[-1]):
         users = max((snapshot.rows for snapshot in visible), default=None)
@@ -99,47 +93,8 @@ def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
         yield group
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Wanted:
-    """What the snapshots of a run are made from and of."""
-
-    manifest: Manifest
-    vocabulary: Vocabulary
-    events_id: str
-    events_version: int
-    users: str | None
-    """The users list."""
-
-    @property
-    def lineage(self) -> str:
-        users = f", users {self.users}" if self.users else ""
-        return f"events {self.events_id} version {self.events_version}{users}"
-
-    @property
-    def needed(self) -> Needed:
-        """What a base must agree with."""
-        vocabulary = self.vocabulary.version, self.vocabulary.hash
-        return Needed(
-            manifest_hash=self.manifest.hash,
-            vocabulary=vocabulary,
-            events_id=self.events_id,
-            events_version=self.events_version,
-        )
-
-    @classmethod
-    def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "_Wanted":
-        tables.read("events", made_by="ingest")
-        return cls(
-            manifest=config.manifest(),
-            vocabulary=read_vocabulary(tables, vocabulary_version),
-            events_id=tables.identity("events"),
-            events_version=tables.version("events"),
-            users=config.aggregates.users,
-        )
-
-
 def _made_already(
-    visible: Sequence[Snapshot], wanted: _Wanted, moments: Mapping[date, datetime]
+    visible: Sequence[Snapshot], wanted: Wanted, moments: Mapping[date, datetime]
 ) -> dict[date, Snapshot]:
     """Visible snapshots that another run would make again."""
     made_of = (wanted.manifest.hash, wanted.vocabulary.version, wanted.vocabulary.hash, wanted.lineage)
@@ -158,12 +113,12 @@ def _made_already(
 def _aggregate_pass(
     tables: Tables,
     config: Config,
-    wanted: _Wanted,
+    wanted: Wanted,
     moments: Mapping[date, datetime],
     run: Run,
     expected_users: int | None,
 ) -> list[Snapshot]:
-    """Write the folders of a few dates in one pass over the events."""
+    """Write the folders of a few dates in one pass over the events; a date alone may keep a state."""
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
     events = tables.read("events", version=wanted.events_version)
     inside = windows.snapshot_events(events, moments, manifest.reach)
@@ -173,9 +128,9 @@ def _aggregate_pass(
         F.max("landed_on").alias("landed"),
     ).first()
     assert found is not None
-    _check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
+    check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
     oldest = found["first"] if manifest.reach is None else None
-    # What a pass over many dates held is not what one date's state is; of a users list, one would know too little.
+    # The bands of many dates are others; and of a users list, those of the days after would need the list.
     horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
     bands = windows.bands_of(manifest, list(moments), oldest, horizon)
     users = expected_users or _count_users(inside)
@@ -191,119 +146,13 @@ def _aggregate_pass(
         oldest,
         horizon,
     )
-    made = _finish(tables, wanted, moments, folders, written)
-    for day, content in written.items():
-        run.inputs.setdefault(f"route {day}", "full")
-        if horizon:
-            kept = Kept(
-                as_of=day,
-                horizon=horizon,
-                oldest=oldest,
-                landed=found["landed"],
-                lineage=wanted.lineage,
-                files=content.states,
-            )
-            kept.write(folders[day])
+    made = finish(tables, wanted, moments, folders, written)
+    run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}
+    if horizon:
+        state = {"horizon": horizon, "oldest": oldest, "landed": found["landed"], "lineage": wanted.lineage}
+        [(day, content)] = written.items()
+        Kept(as_of=day, files=content.states, **state).write(folders[day])
     return made
-
-
-def _from_base(
-    tables: Tables,
-    config: Config,
-    wanted: _Wanted,
-    visible: Sequence[Snapshot],
-    moment: tuple[date, datetime],
-    run: Run,
-    must: bool,
-) -> list[Snapshot]:
-    """Write the folder of a date from an earlier snapshot; nothing where none can be gone on from.
-
-    Raises:
-        BaseSnapshotError: there is none, and there ``must`` be.
-    """
-    day, known_at = moment
-    try:
-        if wanted.users:
-            raise BaseSnapshotError("aggregates.users is given: a list of users needs all events")
-        base = find_base(tables, visible, wanted.needed, day, known_at)
-        made = _continue(tables, config, wanted, base, moment, run)
-    except BaseSnapshotError as error:
-        storage.remove_folder(tables.folder("aggregates", day.isoformat(), run.id))
-        if must:
-            raise
-        log.info("snapshot %s: in full, %s", day, error)
-        run.inputs[f"route {day}"] = f"full: {error}"
-        return []
-    log.info("snapshot %s: goes on from that of %s", day, base.snapshot.as_of)
-    run.inputs[f"route {day}"] = f"incremental from {base.snapshot.path}"
-    return made
-
-
-def _continue(
-    tables: Tables, config: Config, wanted: _Wanted, base: Base, moment: tuple[date, datetime], run: Run
-) -> list[Snapshot]:
-    """Write the folder of a date from a base and the events that came since."""
-    manifest, vocabulary, (day, known_at) = wanted.manifest, wanted.vocabulary, moment
-    events = tables.read("events", version=wanted.events_version)
-    entering = windows.entering_events(
-        events, day, known_at, (base.snapshot.as_of, base.snapshot.known_at), manifest.reach
-    )
-    landed, oldest = base.kept.landed, None
-    if manifest.reach is None or (day - landed).days > config.aggregates.landing_gap_days:
-        found = entering.agg(F.max("landed_on").alias("landed"), F.min(F.to_date("event_time")).alias("first")).first()
-        assert found is not None
-        landed, oldest = max(landed, found["landed"] or landed), found["first"]
-        _check_landings(day, landed, config.aggregates.landing_gap_days)
-    folder = tables.folder("aggregates", day.isoformat(), run.id)
-    written = windows.write_continued(
-        encode(windows.prepare(entering, manifest), vocabulary, manifest.categorical),
-        manifest,
-        vocabulary.sizes,
-        (base.snapshot.path, base.kept),
-        day,
-        folder,
-        oldest,
-    )
-    return _finish(tables, wanted, {day: known_at}, {day: folder}, {day: written})
-
-
-def _finish(
-    tables: Tables,
-    wanted: _Wanted,
-    moments: Mapping[date, datetime],
-    folders: Mapping[date, str],
-    written: Mapping[date, Written],
-) -> list[Snapshot]:
-    """The rows for what was written.
-
-    Raises:
-        SnapshotError: a date has nobody.
-    """
-    manifest, vocabulary = wanted.manifest, wanted.vocabulary
-    empty = [day for day, content in written.items() if not content.rows]
-    if empty:
-        for folder in folders.values():
-            storage.remove_folder(folder)
-        raise SnapshotError(
-            f"no event in the {manifest.windows[-1]} days before {empty[0]} that had landed before "
-            f"{moments[empty[0]]:%Y-%m-%d %H:%M}; {_range(tables)}"
-        )
-    for folder in folders.values():
-        storage.write_text(storage.join(folder, "manifest.json"), manifest.to_json())
-    return [
-        Snapshot(
-            as_of=day,
-            known_at=moments[day],
-            path=folders[day],
-            manifest_hash=manifest.hash,
-            vocabulary_version=vocabulary.version,
-            vocabulary_hash=vocabulary.hash,
-            lineage=wanted.lineage,
-            rows=content.rows,
-            checksum=content.checksum,
-        )
-        for day, content in written.items()
-    ]
 
 
 def _users(tables: Tables, config: Config) -> DataFrame | None:
@@ -316,26 +165,7 @@ def _users(tables: Tables, config: Config) -> DataFrame | None:
     return users
 
 
-def _check_landings(as_of: date, landed: date | None, gap_days: int) -> None:
-    """A date that the landings have not come to would be made of silence."""
-    if landed and (as_of - landed).days > gap_days:
-        raise SnapshotError(
-            f"as_of {as_of} is {(as_of - landed).days} days after the newest landing with events before it, {landed}; "
-            f"aggregates.landing_gap_days allows {gap_days}: ingest what is missing, or raise it"
-        )
-
-
 def _count_users(events: DataFrame) -> int:
     found = events.agg(F.approx_count_distinct("user_id")).first()
     assert found is not None
     return int(found[0])
-
-
-def _range(tables: Tables) -> str:
-    found = (
-        tables.read("events")
-        .agg(F.min("event_time"), F.max("event_time"), F.min("landed_on"), F.max("landed_on"))
-        .first()
-    )
-    assert found is not None
-    return f"events run from {found[0]} to {found[1]}, landed from {found[2]} to {found[3]}"

@@ -14,7 +14,6 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.errors import PySparkException, PythonException
 from pyspark.sql import Column, DataFrame, Row
@@ -24,13 +23,11 @@ from gur_spark import storage
 from gur_spark.errors import AggregateOverflow, BaseSnapshotError, ConfigError, SnapshotError
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
-from gur_spark.features.continued import load
 from gur_spark.features.kernel import AGE, KNOWN, PartitionState
 from gur_spark.features.operations import Derived
 from gur_spark.features.packing import Packing
 from gur_spark.features.plan import plan_of
-from gur_spark.features.state_files import FOLDER as STATE
-from gur_spark.features.state_files import PARTS, Kept, StateFile, move_states, read_state, write_state
+from gur_spark.features.state_files import PARTS, StateFile, move_states, write_state
 from gur_spark.features.states import DAY_US
 from gur_spark.schema import Manifest
 
@@ -40,11 +37,9 @@ ROW_GROUP_ROWS = 1 << 16
 PARTITION_BYTES = 256 << 20
 """State that one worker may hold, about; a partition is cut so that it does not need more."""
 
-_FILE, _FEW_FILES = "_file", 16
-
-_WRITTEN = "as_of STRING, file STRING, rows BIGINT, hash STRING, parts ARRAY<INT>"
+FILES = "as_of STRING, file STRING, rows BIGINT, hash STRING, parts ARRAY<INT>"
 """One file: of a date's rows or, where there are ``parts``, of a state."""
-_WRITTEN_ARROW = pa.schema(
+_FILES_ARROW = pa.schema(
     [
         *[("as_of", pa.string()), ("file", pa.string()), ("rows", pa.int64())],
         *[("hash", pa.string()), ("parts", pa.list_(pa.int32()))],
@@ -71,19 +66,8 @@ def snapshot_events(events: DataFrame, known: Mapping[date, datetime], reach: in
     """The union of ``S(as_of, known_at, w)`` of dates whose windows leave no gap: events in some date's longest window,
     of ``reach`` days (None: without an end), that had landed before some date's ``known_at``."""
     landed = F.col("landed_on") <= F.lit(last_landing(max(known.values())))
-    inside = events.where((F.col("event_time") < _midnight(max(known))) & landed)
-    return inside if reach is None else inside.where(F.col("event_time") >= _midnight(min(known) - timedelta(reach)))
-
-
-def entering_events(
-    events: DataFrame, as_of: date, known_at: datetime, base: tuple[date, datetime], reach: int | None
-) -> DataFrame:
-    """Of the ``snapshot_events`` of a date, those that are not among those of an earlier one (and its ``known_at``)."""
-    base_date, base_known_at = base
-    later = F.col("landed_on") > F.lit(last_landing(base_known_at))
-    return snapshot_events(events, {as_of: known_at}, reach).where(
-        later | (F.col("event_time") >= _midnight(base_date))
-    )
+    inside = events.where((F.col("event_time") < midnight(max(known))) & landed)
+    return inside if reach is None else inside.where(F.col("event_time") >= midnight(min(known) - timedelta(reach)))
 
 
 def prepare(events: DataFrame, manifest: Manifest) -> DataFrame:
@@ -143,8 +127,8 @@ def write_aggregates(
         SnapshotError: a worker cannot write, for the disk is full, say.
     """
     bands = bands_of(manifest, list(known), oldest, horizon)
-    packing = _packing(manifest, bands, sizes)
-    rows = _narrow(encoded, manifest, packing, bands, known)
+    packing = packing_of(manifest, bands, sizes)
+    rows = narrow(encoded, manifest, packing, bands, known)
     if users is not None:
         rows = rows.unionByName(users.select("user_id"), allowMissingColumns=True)
     attempts = {day.isoformat(): storage.join(folder, "_attempts") for day, folder in folders.items()}
@@ -154,60 +138,11 @@ def write_aggregates(
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         state = PartitionState(manifest, bands)
         state.take(map(packing.unpack, batches))
-        yield from _write_all(state, attempts, keep_state=horizon > 0)
+        yield from write_all(state, attempts, keep_state=horizon > 0)
 
-    # Files that Spark had joined would be gone on from one after the other.
-    by = _by_user(rows, partitions, part_of_user(), True) if horizon else _by_user(rows, partitions, F.col("user_id"))
-    parts = _collect(by.mapInArrow(kernel, _WRITTEN))
-    return {day: _keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
-
-
-def write_continued(
-    encoded: DataFrame,
-    manifest: Manifest,
-    sizes: Mapping[str, int],
-    base: tuple[str, Kept],
-    as_of: date,
-    folder: str,
-    oldest: date | None = None,
-) -> Written:
-    """Write what ``write_aggregates`` would of a date, from what an earlier snapshot keeps and the rows that enter.
-
-    Args:
-        encoded: ``entering_events``, prepared, categorical columns as vocabulary ids.
-        base: the earlier snapshot's folder, and what it keeps.
-        oldest: the day of the first event that enters, where a declared window has no end.
-
-    Raises:
-        BaseSnapshotError: what it keeps is gone, or was altered.
-        AggregateOverflow: a sum left its exact range.
-    """
-    path, kept = base
-    bands = kept.bands(manifest)
-    packing = _packing(manifest, bands.continued(as_of, oldest), sizes)
-    attempts = {as_of.isoformat(): storage.join(folder, "_attempts")}
-    storage.create_folder(attempts[as_of.isoformat()])
-
-    def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        there = [packing.unpack(batch) for batch in batches if batch.num_rows]
-        if not there:
-            return
-        rows = pa.Table.from_batches(there)
-        for number in sorted(rows[_FILE].unique().to_pylist()):
-            file = kept.files[number]
-            content = read_state(storage.join(path, STATE, file.name), file)
-            state = load(content, manifest, bands, as_of, oldest)
-            state.take(rows.filter((pc.field(_FILE) == number) & pc.field("user_id").is_valid()).to_batches())
-            yield from _write_all(state, attempts)
-
-    narrow = _narrow(encoded, manifest, packing, bands.continued(as_of, oldest), {})
-    rows = narrow.withColumn(_FILE, _file_of_user(kept))
-    # A file that nobody enters is gone through as well.
-    marks = rows.sparkSession.range(0, len(kept.files), 1, 1).select(F.col("id").cast("INT").alias(_FILE))
-    both = rows.unionByName(marks, allowMissingColumns=True)
-    # More partitions than files, so that few files share one; an empty one costs next to nothing.
-    spread = both.repartition(max(len(kept.files), _FEW_FILES), _FILE)
-    return _keep(_collect(spread.mapInArrow(kernel, _WRITTEN)), folder)
+    by_user = _by_part(rows, partitions) if horizon else _by_user(rows, partitions)
+    parts = collect(by_user.mapInArrow(kernel, FILES))
+    return {day: keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
 
 
 def part_of_user() -> Column:
@@ -215,29 +150,17 @@ def part_of_user() -> Column:
     return F.pmod(F.crc32(F.col("user_id").cast("STRING").cast("BINARY")), F.lit(PARTS))
 
 
-def _file_of_user(kept: Kept) -> Column:
-    """The number of the file that a user is in, or would be."""
-    # A text of numbers equally wide: as an array, Spark would go through 4096 expressions.
-    width = len(str(len(kept.files)))
-    numbers = "".join(f"{number:0{width}}" for number in kept.file_of_part())
-    place = (part_of_user() * width + 1).cast("INT")
-    return F.substr(F.lit(numbers), place, F.lit(width)).cast("INT")
-
-
-def _packing(manifest: Manifest, bands: Bands, sizes: Mapping[str, int]) -> Packing:
+def packing_of(manifest: Manifest, bands: Bands, sizes: Mapping[str, int]) -> Packing:
     """What a row's values take, but for its numbers."""
-    dates = len(bands.dates)
     return Packing.of(
         {AGE: (bands.days * DAY_US).bit_length()}
         | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
         | {name: derived.bits for name, derived in plan_of(manifest).derived().items()}
-        | ({KNOWN: dates.bit_length()} if dates > 1 else {})
+        | ({KNOWN: len(bands.dates).bit_length()} if len(bands.dates) > 1 else {})
     )
 
 
-def _write_all(
-    state: PartitionState, attempts: Mapping[str, str], keep_state: bool = False
-) -> Iterator[pa.RecordBatch]:
+def write_all(state: PartitionState, attempts: Mapping[str, str], keep_state: bool = False) -> Iterator[pa.RecordBatch]:
     """Write a partition's files; yields what the driver must know of each."""
     if keep_state and len(state.users):
         as_of = state.bands.newest.isoformat()
@@ -250,10 +173,10 @@ def _write_all(
 
 
 def _record(written: dict[str, Any]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([written], _WRITTEN_ARROW)
+    return pa.RecordBatch.from_pylist([written], _FILES_ARROW)
 
 
-def _collect(written: DataFrame) -> list[Row]:
+def collect(written: DataFrame) -> list[Row]:
     """What the workers say; an overflow or a full disk that one of them found is raised as what it is."""
     try:
         return written.collect()
@@ -281,22 +204,25 @@ def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) ->
     return -(-(users * per_user + events * per_event) // PARTITION_BYTES)
 
 
-def _by_user(rows: DataFrame, partitions: int, by: Column, even: bool = False) -> DataFrame:
-    """Whole users in each partition; ``even``: and no small partitions joined."""
+def _by_user(rows: DataFrame, partitions: int) -> DataFrame:
     usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
     # Without a number Spark also joins partitions that turn out small. Databricks may say "auto".
     enough = usual.isdigit() and partitions <= int(usual)
-    if even and enough:
-        return rows.repartition(int(usual), by)
-    return rows.repartition(by) if enough else rows.repartition(partitions, by)
+    return rows.repartition("user_id") if enough else rows.repartition(partitions, "user_id")
 
 
-def _narrow(
+def _by_part(rows: DataFrame, partitions: int) -> DataFrame:
+    usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
+    # With a number none are joined: what became one file would be gone on from in one task.
+    return rows.repartition(max(partitions, int(usual) if usual.isdigit() else 1), part_of_user())
+
+
+def narrow(
     encoded: DataFrame, manifest: Manifest, packing: Packing, bands: Bands, known: Mapping[date, datetime]
 ) -> DataFrame:
     """What the kernel needs of each event, in as few and narrow columns as there can be."""
     values = {name: F.col(name) for name in [*manifest.categorical, *plan_of(manifest).derived()]}
-    values[AGE] = F.unix_micros(_midnight(bands.newest)) - F.unix_micros("event_time")
+    values[AGE] = F.unix_micros(midnight(bands.newest)) - F.unix_micros("event_time")
     # Dates know the same landings and more as time goes on: how many do not know a row says which.
     unknown = [F.col("landed_on") > F.lit(last_landing(known[day])) for day in bands.dates[:-1]]
     values[KNOWN] = reduce(Column.__add__, [c.cast("INT") for c in unknown], F.lit(0))
@@ -327,7 +253,7 @@ def _write(table: pa.Table, folder: str) -> str:
     return path
 
 
-def _keep(written: Sequence[Row], folder: str) -> Written:
+def keep(written: Sequence[Row], folder: str) -> Written:
     """Move the files of the attempts that count to ``data``, in an order that their content decides; the others go."""
     states = [w for w in written if w["parts"] is not None]
     parts = [w for w in written if w["parts"] is None]
@@ -347,5 +273,5 @@ def last_landing(known_at: datetime) -> date:
     return (known_at.astimezone(UTC) - timedelta(microseconds=1)).date()
 
 
-def _midnight(day: date) -> Column:
+def midnight(day: date) -> Column:
     return F.lit(f"{day} 00:00:00+00:00").cast("timestamp")

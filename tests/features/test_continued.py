@@ -107,8 +107,8 @@ def test_nothing_at_all_can_be_gone_on_from() -> None:
 
 
 def test_sums_of_bands_that_become_one_are_refused_where_they_would_wrap() -> None:
-    half = {"user_id": 1, "amount": 2**43, "mcc": 3}
-    with patch("gur_spark.features.exact._ROOM", 2**43 * 40):
+    half = {"user_id": 1, "amount": 2**39, "mcc": 3}
+    with patch("gur_spark.features.exact._ROOM", 2**39 * 40):
         base = full([half | {"age_us": DAY_US * day} for day in (6, 9) for _ in range(30)], SMALL, AS_OF, HORIZON)
         with pytest.raises(AggregateOverflow, match="field 'amount' of user 1"):
             load(dump(base), SMALL, base.bands, AS_OF + timedelta(days=1))
