@@ -11,7 +11,6 @@ for the dates that know them.
 import argparse
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from statistics import median
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, report, standard_manifest, timed
+from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, measured, standard_manifest, timed
 from gur_spark.config import Spark
 from gur_spark.features.windows import Written, known_at, snapshot_events, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
@@ -37,14 +36,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", metavar="OUT")
     parser.add_argument("--work", metavar="FOLDER", help="keep events and results here")
-    args = parser.parse_args()
-    work = Path(args.work or tempfile.mkdtemp(prefix="gur_backfill_"))
-    try:
-        result = measure(work, args)
-    finally:
-        if not args.work:
-            shutil.rmtree(work, ignore_errors=True)
-    return report(result, args.json)
+    return measured(measure, parser.parse_args())
 
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:

@@ -10,7 +10,6 @@ next date is made in full and from that state in turn, after a warm-up of each. 
 import argparse
 import shutil
 import sys
-import tempfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -21,7 +20,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 from pyspark.sql import DataFrame, SparkSession
 
-from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, report, skewed_ids, standard_manifest, timed
+from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, measured, skewed_ids, standard_manifest, timed
 from gur_spark.config import Spark
 from gur_spark.features.incremental import entering_events, write_continued
 from gur_spark.features.state_files import Kept
@@ -43,14 +42,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", metavar="OUT")
     parser.add_argument("--work", metavar="FOLDER", help="keep events and results here")
-    args = parser.parse_args()
-    work = Path(args.work or tempfile.mkdtemp(prefix="gur_incremental_"))
-    try:
-        result = measure(work, args)
-    finally:
-        if not args.work:
-            shutil.rmtree(work, ignore_errors=True)
-    return report(result, args.json)
+    return measured(measure, parser.parse_args())
 
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:

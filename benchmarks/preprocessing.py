@@ -11,7 +11,6 @@ the longest window, and how often each category comes there, whatever its id.
 import argparse
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +25,7 @@ from ptls.preprocessing import PysparkDataPreprocessor
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, report, timed
+from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, measured, timed
 from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.config import Config
 from gur_spark.config_file import load_config
@@ -56,14 +55,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", metavar="OUT")
     parser.add_argument("--work", metavar="FOLDER", help="keep events and results here")
-    args = parser.parse_args()
-    work = Path(args.work or tempfile.mkdtemp(prefix="gur_preprocessing_"))
-    try:
-        result = measure(work, args)
-    finally:
-        if not args.work:
-            shutil.rmtree(work, ignore_errors=True)
-    return report(result, args.json)
+    return measured(measure, parser.parse_args())
 
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:

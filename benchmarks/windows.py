@@ -42,35 +42,43 @@ ROWS_PER_FILE = 2_500_000
 
 
 def main() -> int:
-    args = arguments()
-    work = Path(args.work or tempfile.mkdtemp(prefix="gur_windows_"))
+    return measured(measure, arguments())
+
+
+def measured(measure: Callable[[Path, argparse.Namespace], dict[str, object]], args: argparse.Namespace) -> int:
+    """Measure in the folder ``args.work``, or in one that goes afterwards, and report; returns the exit code."""
+    work = Path(args.work or tempfile.mkdtemp(prefix="gur_benchmark_"))
     try:
-        events = work / f"events_{args.events}_{args.users}"
-        make_events(events, args.events, args.users)
-        manifest = standard_manifest()
-        ours_out, duckdb_out = work / "ours", work / "duckdb.parquet"
-        spark = session(args.engine)
-        ours, theirs = [], []
-        for attempt in range(args.runs + 1):
-            ours.append(timed(lambda: run_ours(spark, events, manifest, ours_out)))
-            theirs.append(timed(lambda: run_duckdb(events, duckdb_out)))
-            note = " (warm-up)" if attempt == 0 else ""
-            print(f"ours {ours[-1]:6.2f} s   duckdb {theirs[-1]:6.2f} s{note}", flush=True)
-        result = {
-            "ours_s": median(ours[1:]),
-            "duckdb_s": median(theirs[1:]),
-            "ratio": median(ours[1:]) / median(theirs[1:]),
-            "equal": same_content(ours_out / "data", duckdb_out, manifest),
-            "engine": args.engine,
-            "events": args.events,
-            "users": args.users,
-            "cores": CORES,
-            "runs": {"ours_s": ours[1:], "duckdb_s": theirs[1:]},
-        }
+        result = measure(work, args)
     finally:
         if not args.work:
             shutil.rmtree(work, ignore_errors=True)
     return report(result, args.json)
+
+
+def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
+    events = work / f"events_{args.events}_{args.users}"
+    make_events(events, args.events, args.users)
+    manifest = standard_manifest()
+    ours_out, duckdb_out = work / "ours", work / "duckdb.parquet"
+    spark = session(args.engine)
+    ours, theirs = [], []
+    for attempt in range(args.runs + 1):
+        ours.append(timed(lambda: run_ours(spark, events, manifest, ours_out)))
+        theirs.append(timed(lambda: run_duckdb(events, duckdb_out)))
+        note = " (warm-up)" if attempt == 0 else ""
+        print(f"ours {ours[-1]:6.2f} s   duckdb {theirs[-1]:6.2f} s{note}", flush=True)
+    return {
+        "ours_s": median(ours[1:]),
+        "duckdb_s": median(theirs[1:]),
+        "ratio": median(ours[1:]) / median(theirs[1:]),
+        "equal": same_content(ours_out / "data", duckdb_out, manifest),
+        "engine": args.engine,
+        "events": args.events,
+        "users": args.users,
+        "cores": CORES,
+        "runs": {"ours_s": ours[1:], "duckdb_s": theirs[1:]},
+    }
 
 
 def session(engine: str) -> SparkSession:
