@@ -18,6 +18,8 @@ from gur_spark.bases import written_landings
 from gur_spark.cleaning import clean
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.features.state_files import part_of
+from gur_spark.features.windows import part_of_user
 from gur_spark.routes import Route
 from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot, visible_snapshots
@@ -181,6 +183,13 @@ def test_a_list_of_users_needs_all_events(tables: Tables, make_config: Any, conf
     made, route = make(tables, listed, 1)
     assert route == "full: aggregates.users is given: a list of users needs all events"
     assert not (Path(made.path) / "state").exists()
+
+
+@pytest.mark.parametrize(("kind", "users"), [("BIGINT", [-5, 0, 2**60]), ("STRING", ["", "b", "Zoé", "17850"])])
+def test_spark_and_python_agree_on_the_part_of_a_user(spark: Any, kind: str, users: list[Any]) -> None:
+    frame = spark.createDataFrame([(user,) for user in users], f"user_id {kind}")
+    found = {row[0]: row[1] for row in frame.select("user_id", part_of_user()).collect()}
+    assert found == {user: part_of(user) for user in users}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from gur_spark.schema import Manifest
 
 _FILE = "_file"
 """The number of a state's file; no field can have the name."""
-_TASKS = 16
+_TASKS = 8
 """At least so many, among which the files are spread by a hash: of as many tasks as files, some would get several."""
 
 

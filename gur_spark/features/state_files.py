@@ -26,7 +26,7 @@ FOLDER = "state"
 
 
 def part_of(user_id: int | str) -> int:
-    """From 0 to PARTS - 1; what ``windows.part_of`` computes in SQL."""
+    """From 0 to PARTS - 1; what ``windows.part_of_user`` computes in SQL."""
     return crc32(str(user_id).encode()) % PARTS
 
 
