@@ -17,6 +17,8 @@ from gur_spark.features.spec import Aggregation, Window
 PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
 """Category ids: padding, unknown or rare, missing, then the vocabulary's values."""
 
+MANIFEST_FORMAT = 2
+
 ID_UNIT = "vocabulary id"
 """The unit of a column whose numbers are names."""
 
@@ -99,7 +101,7 @@ class Column(_Frozen):
 class Manifest(_Frozen):
     """What the columns of an aggregate snapshot are; its hash is what a model is bound to."""
 
-    format: int = 2
+    format: int = MANIFEST_FORMAT
     user_id_type: Literal["long", "string"]
     windows: tuple[int, ...]
     numeric: tuple[NumericField, ...]
@@ -144,9 +146,13 @@ class Manifest(_Frozen):
         """Read ``manifest.json``.
 
         Raises:
-            ValueError: the stored hash is not that of the contents.
+            ValueError: it is of another format, or the stored hash is not that of the contents.
         """
         values: dict[str, Any] = json.loads(text)
+        if values.get("format") != MANIFEST_FORMAT:
+            raise ValueError(
+                f"manifest has format {values.get('format')}, this version reads {MANIFEST_FORMAT}: make it again"
+            )
         stored = values.pop("hash", None)
         manifest = cls.model_validate(values)
         if stored != manifest.hash:
