@@ -1,6 +1,7 @@
 """One Spark session for the whole suite, and the folder of the shared real data."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -88,7 +89,7 @@ def tables(spark: Any, make_config: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def vocabulary(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``vocabulary`` fitted on a small log, to be copied: fitting it anew takes longer than a snapshot."""
     from gur_spark.events.vocabulary import fit_vocabulary
     from gur_spark.tables import Tables
@@ -99,6 +100,12 @@ def vocabulary(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(tables, log())
     fit_vocabulary(tables, config, new_run())
     return Path(tables.folder("vocabulary"))
+
+
+@pytest.fixture
+def vocabulary(tables: Any, fitted: Path) -> None:
+    """``tables`` have the vocabulary of the small log."""
+    shutil.copytree(fitted, tables.folder("vocabulary"))
 
 
 @pytest.fixture(scope="session")

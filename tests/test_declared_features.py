@@ -1,8 +1,6 @@
 """Declared features from YAML to Parquet: what Spark derives for the kernel, and what a declaration may not say."""
 
-import shutil
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,6 +10,8 @@ import pytest
 from gur_spark.errors import ConfigError
 from gur_spark.tables import Tables
 from tests.test_snapshots import MIDNIGHT, event, log, snapshot
+
+pytestmark = pytest.mark.usefixtures("vocabulary")
 
 FEATURES = [
     {"name": "large", "field": "amount", "operations": ["sum", "count"], "where": "amount >= 12.34 AND mcc = 'a'"},
@@ -27,12 +27,6 @@ FEATURES = [
 
 def rows(made: Any) -> dict[int, dict[str, Any]]:
     return {row["user_id"]: row for row in pq.read_table(made.data).to_pylist()}
-
-
-@pytest.fixture
-def tables(tables: Tables, vocabulary: Path) -> Tables:
-    shutil.copytree(vocabulary, tables.folder("vocabulary"))
-    return tables
 
 
 @pytest.fixture

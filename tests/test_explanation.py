@@ -1,8 +1,6 @@
 """An explanation: the events behind a number, the number once more, and a clear word when they differ."""
 
-import shutil
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +12,7 @@ from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.tables import Tables
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
 
-
-@pytest.fixture
-def tables(tables: Tables, vocabulary: Path) -> Tables:
-    """Tables of which the vocabulary is there, and nothing else."""
-    shutil.copytree(vocabulary, tables.folder("vocabulary"))
-    return tables
+pytestmark = pytest.mark.usefixtures("vocabulary")
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from gur_spark.routes import Route
 from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot, visible_snapshots
 from gur_spark.tables import Commit, Tables
+from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, EVENTS, Event, event, log, new_run, write
 
 DAY = timedelta(days=1)
@@ -59,20 +60,43 @@ ONCE = event(99, timedelta(days=178, hours=12), "b", 3)
 """The only event of a user, who leaves the longest window two days after AS_OF."""
 
 
+CHANGES = {
+    "vocabulary": {"min_count": 1},
+    "aggregates": {
+        "incremental_days": 3,
+        "features": [{"operations": ["gap_std", "events"], "windows": [3, "lifetime"], "name": "e"}],
+    },
+}
+
+
 @pytest.fixture
 def config(make_config: Any) -> Any:
-    features = [{"operations": ["gap_std", "events"], "windows": [3, "lifetime"], "name": "e"}]
-    return make_config({"vocabulary": {"min_count": 1}, "aggregates": {"incremental_days": 3, "features": features}})
+    return make_config(CHANGES)
+
+
+@pytest.fixture(scope="module")
+def kept(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables with the snapshot of AS_OF, made in full, and then three days of landings; to be copied."""
+    root = tmp_path_factory.mktemp("base") / "tables"
+    config = config_over(root, **CHANGES)
+    tables = Tables.of(spark, config)
+    write(tables, [e for e in log() if e[2] < AS_OF] + [ONCE])
+    fit_vocabulary(tables, config, new_run())
+    _, route = make(tables, config, 0)
+    assert route.startswith("full: no snapshot before 2024-07-01 can be gone on from: none keeps a state")
+    land(tables, LATER)
+    return root
 
 
 @pytest.fixture
-def base(tables: Tables, config: Any) -> Snapshot:
-    """The snapshot of AS_OF, made in full, and then three days of landings."""
-    write(tables, [e for e in log() if e[2] < AS_OF] + [ONCE])
-    fit_vocabulary(tables, config, new_run())
-    made, route = make(tables, config, 0)
-    assert route.startswith("full: no snapshot before 2024-07-01 can be gone on from: none keeps a state")
-    land(tables, LATER)
+def base(tables: Tables, kept: Path) -> Snapshot:
+    """The snapshot of AS_OF in ``tables``, which are a copy of ``kept``."""
+    shutil.copytree(kept, str(tables.root))
+    rows = DeltaTable(tables.folder("snapshots")).to_pyarrow_table().to_pylist()
+    moved = [row | {"path": row["path"].replace(str(kept), str(tables.root))} for row in rows]
+    schema = DeltaTable(tables.folder("snapshots")).schema().to_arrow()
+    write_deltalake(tables.folder("snapshots"), pa.Table.from_pylist(moved, pa.schema(schema)), mode="overwrite")
+    [made] = visible_snapshots(tables)
     return made
 
 

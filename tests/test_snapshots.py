@@ -24,6 +24,8 @@ from gur_spark.snapshots import Snapshot, find_snapshot, make_visible, stale_sna
 from gur_spark.tables import Tables
 from tests.oracles import DAY_US, aggregate_rows, same_rows
 
+pytestmark = pytest.mark.usefixtures("vocabulary")
+
 AS_OF = date(2024, 7, 1)
 MIDNIGHT = datetime(2024, 7, 1, tzinfo=UTC)
 Event = tuple[int, datetime, date, str | None, int | None]
@@ -73,13 +75,6 @@ def new_run() -> Run:
 def snapshot(tables: Tables, config: Any, events: Sequence[Event], as_of: date = AS_OF, files: int = 1) -> Snapshot:
     write(tables, events, files)
     return aggregate_snapshot(tables, config, as_of, new_run())
-
-
-@pytest.fixture
-def tables(tables: Tables, vocabulary: Path) -> Tables:
-    """Tables of which the vocabulary is there, and nothing else."""
-    shutil.copytree(vocabulary, tables.folder("vocabulary"))
-    return tables
 
 
 @pytest.fixture
