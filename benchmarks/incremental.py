@@ -23,8 +23,9 @@ from pyspark.sql import DataFrame, SparkSession
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, measured, skewed_ids, standard_manifest, timed
 from gur_spark.config import Spark
 from gur_spark.features.incremental import entering_events, write_continued
+from gur_spark.features.narrowing import known_at, snapshot_events
 from gur_spark.features.state_files import Kept
-from gur_spark.features.windows import Written, bands_of, known_at, partitions_for, snapshot_events, write_aggregates
+from gur_spark.features.windows import Written, bands_of, partitions_for, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session
 

@@ -12,7 +12,7 @@ from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import encode
-from gur_spark.features import windows
+from gur_spark.features import narrowing, windows
 from gur_spark.features.state_files import Kept
 from gur_spark.routes import Route, Wanted, check_landings, finish, from_base
 from gur_spark.runs import Run
@@ -54,7 +54,7 @@ def aggregate_snapshots(
         WriteConflict: another run made one of the dates at the same time.
     """
     wanted = Wanted.of(tables, config, vocabulary_version)
-    moments = {day: known_at or windows.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
+    moments = {day: known_at or narrowing.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
     visible = visible_snapshots(tables) if tables.exists("snapshots") else []
     there = {} if again or config.aggregates.users else _made_already(visible, wanted, moments)
     run.inputs["events"] = wanted.lineage
@@ -120,8 +120,8 @@ def _aggregate_pass(
 ) -> list[Snapshot]:
     """Write the folders of a few dates in one pass over the events; a date alone may keep a state."""
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
-    events = tables.read("events", version=wanted.events_version)
-    inside = windows.snapshot_events(events, moments, manifest.reach)
+    table = wanted.events(tables)
+    inside = narrowing.snapshot_events(narrowing.event_rows(table, manifest), moments, manifest.reach)
     found = inside.agg(
         F.count(F.lit(1)).alias("events"),
         F.min(F.to_date("event_time")).alias("first"),
@@ -136,7 +136,7 @@ def _aggregate_pass(
     users = expected_users or _count_users(inside)
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     written = windows.write_aggregates(
-        encode(windows.prepare(inside, manifest), vocabulary, manifest.categorical),
+        encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
         manifest,
         vocabulary.sizes,
         moments,
@@ -145,6 +145,7 @@ def _aggregate_pass(
         windows.partitions_for(manifest, bands, users, found["events"]),
         oldest,
         horizon,
+        wanted.encoded_attributes(narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), moments, None)),
     )
     made = finish(tables, wanted, moments, folders, written)
     run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from gur_spark.errors import BaseSnapshotError, TableError
+from gur_spark.features.narrowing import last_landing
 from gur_spark.features.state_files import Kept
-from gur_spark.features.windows import last_landing
 from gur_spark.snapshots import Snapshot, is_whole
 from gur_spark.tables import Commit, Tables
 
@@ -20,7 +20,7 @@ LONGEST = 31
 
 # They change no row.
 _HARMLESS = {"OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
-_LANDINGS = re.compile(r"landed_on (?:IN \((?P<several>.+)\)|= (?P<one>.+))")
+_LANDINGS = re.compile(r"(?:source = '?\w+'? AND )?landed_on (?:IN \((?P<several>.+)\)|= (?P<one>.+))")
 _DAY = re.compile(r"(?:DATE ?)?'(\d{4}-\d{2}-\d{2})'(?:::date)?")
 
 

@@ -33,11 +33,11 @@ def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"override '{override}': expected key.path=value")
-    layers = [_read(base_file()), _read(Path(file))]
+    base, given = _read(base_file()), _read(Path(file))
     try:
         # An override meant for a key given with no value (`~`) must still find its section.
-        layers.append(OmegaConf.from_dotlist(list(overrides)))
-        merged = OmegaConf.to_container(reduce(_merge, layers), resolve=True)
+        all_layers = reduce(_merge, [base, given, OmegaConf.from_dotlist(list(overrides))])
+        merged = OmegaConf.to_container(_with_defaults(all_layers, base), resolve=True)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"{file}: {error}") from error
     return check(merged, str(file))
@@ -60,6 +60,17 @@ def to_yaml(config: Config) -> str:
 def _merge(left: DictConfig, right: DictConfig) -> DictConfig:
     merged = OmegaConf.merge(left, right)
     assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _with_defaults(merged: DictConfig, base: DictConfig) -> DictConfig:
+    """Further logs begin with what base says of the main one, and have its type of user ids."""
+    defaults = OmegaConf.masked_copy(base, ["source", "fields", "dedupe"])
+    kind = OmegaConf.select(merged, "fields.user_id.type")
+    defaults = _merge(defaults, OmegaConf.create({"fields": {"user_id": {"type": kind}}}))
+    for name, log in (merged.get("logs") or {}).items():
+        if isinstance(log, DictConfig):
+            merged.logs[name] = _merge(defaults, log)
     return merged
 
 
@@ -92,11 +103,16 @@ def _explain(details: Any) -> str:
 def _known_keys(location: list[str]) -> list[str]:
     """Keys that are known at a place of the configuration, by walking the models' fields."""
     model: Any = Config
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         if part.isdigit():
             continue
-        fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
-        model = _section(fields[part])
+        annotation = {f.alias or name: f.annotation for name, f in model.model_fields.items()}[part]
+        if get_origin(annotation) is dict:
+            # The next part is a name that the file gives.
+            next(parts, None)
+            annotation = get_args(annotation)[1]
+        model = _section(annotation)
     return [f.alias or name for name, f in model.model_fields.items()]
 
 

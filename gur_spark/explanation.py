@@ -17,9 +17,9 @@ from pyspark.sql import functions as F
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, nearest
 from gur_spark.events.vocabulary import encode, read_vocabulary
+from gur_spark.features.narrowing import prepare, snapshot_events
 from gur_spark.features.plan import plan_of
 from gur_spark.features.states import DAY_US
-from gur_spark.features.windows import prepare, snapshot_events
 from gur_spark.schema import NUMERIC_STATISTICS, Column, Manifest
 from gur_spark.snapshots import Snapshot, find_snapshot
 from gur_spark.tables import Tables

@@ -12,8 +12,8 @@ from pyspark.sql.types import DateType, TimestampType
 
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, TableError
+from gur_spark.features.narrowing import known_at
 from gur_spark.features.states import DAY_US
-from gur_spark.features.windows import known_at
 from gur_spark.model_versions import find_model
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots import Snapshot, visible_snapshots

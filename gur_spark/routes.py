@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
@@ -13,7 +14,8 @@ from gur_spark.bases import Base, Needed, find_base
 from gur_spark.config import Config
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
-from gur_spark.features import incremental, windows
+from gur_spark.features import incremental
+from gur_spark.features.narrowing import attribute_rows, event_rows, prepare
 from gur_spark.features.windows import Written
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest
@@ -51,6 +53,14 @@ class Wanted:
             events_id=self.events_id,
             events_version=self.events_version,
         )
+
+    def events(self, tables: Tables) -> DataFrame:
+        """The table of that version."""
+        return tables.read("events", version=self.events_version)
+
+    def encoded_attributes(self, rows: DataFrame) -> DataFrame | None:
+        """Rows of attributes with ids of their categories; None where there are no attributes."""
+        return encode(rows, self.vocabulary, self.manifest.attribute_categories) if self.manifest.attributes else None
 
     @classmethod
     def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "Wanted":
@@ -101,10 +111,9 @@ def _continue(
 ) -> list[Snapshot]:
     """Write the folder of a date from a base and the events that came since."""
     manifest, vocabulary, (day, known_at) = wanted.manifest, wanted.vocabulary, moment
-    events = tables.read("events", version=wanted.events_version)
-    entering = incremental.entering_events(
-        events, day, known_at, (base.snapshot.as_of, base.snapshot.known_at), manifest.reach
-    )
+    table, before = wanted.events(tables), (base.snapshot.as_of, base.snapshot.known_at)
+    entering = incremental.entering_events(event_rows(table, manifest), day, known_at, before, manifest.reach)
+    attributes = incremental.entering_events(attribute_rows(table, manifest), day, known_at, before, None)
     landed, oldest = base.kept.landed, None
     if manifest.reach is None or (day - landed).days > config.aggregates.landing_gap_days:
         found = entering.agg(F.max("landed_on").alias("landed"), F.min(F.to_date("event_time")).alias("first")).first()
@@ -113,13 +122,14 @@ def _continue(
         check_landings(day, landed, config.aggregates.landing_gap_days)
     folder = tables.folder("aggregates", day.isoformat(), run.id)
     written = incremental.write_continued(
-        encode(windows.prepare(entering, manifest), vocabulary, manifest.categorical),
+        encode(prepare(entering, manifest), vocabulary, manifest.categorical),
         manifest,
         vocabulary.sizes,
         (base.snapshot.path, base.kept),
         day,
         folder,
         oldest,
+        wanted.encoded_attributes(attributes),
     )
     return finish(tables, wanted, {day: known_at}, {day: folder}, {day: written})
 

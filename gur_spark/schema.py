@@ -47,14 +47,21 @@ RUNS = (
 )
 
 
-def quarantine_schema() -> str:
+def quarantine_schema(several_logs: bool = False) -> str:
     """One rejected raw row (or, with a null ``raw``, one broken file)."""
-    return "landed_on DATE, source_file STRING, reason STRING, field STRING, raw STRING"
+    source = "source STRING, " if several_logs else ""
+    return f"landed_on DATE, {source}source_file STRING, reason STRING, field STRING, raw STRING"
 
 
-def events_schema(user_id_type: str, categorical: Sequence[str], numeric: Sequence[str]) -> str:
-    """One accepted event: categories as text, numbers as whole counts of their step."""
+def events_schema(
+    user_id_type: str, categorical: Sequence[str], numeric: Sequence[str], several_logs: bool = False
+) -> str:
+    """One accepted event: categories as text, numbers as whole counts of their step; of several logs, its ``source``.
+
+    A row of user attributes is one, too: ``event_time`` is from when on it holds.
+    """
     columns = [f"user_id {SQL_USER_ID[user_id_type]}", "event_time TIMESTAMP", "landed_on DATE"]
+    columns += ["source STRING"] if several_logs else []
     columns += [f"{name} STRING" for name in categorical]
     columns += [f"{name} BIGINT" for name in numeric]
     return ", ".join(columns)
@@ -75,6 +82,22 @@ class NumericField(_Frozen):
     name: str
     step: Decimal
     transform: str
+
+
+class LogFields(_Frozen):
+    """The fields that the events of a log have, where there are several logs."""
+
+    name: str
+    fields: tuple[str, ...]
+
+
+class AttributeField(_Frozen):
+    """What is known of a user from a moment on."""
+
+    name: str
+    log: str
+    numeric: NumericField | None = None
+    """None: a category."""
 
 
 class Column(_Frozen):
@@ -108,6 +131,10 @@ class Manifest(_Frozen):
     categorical: tuple[str, ...]
     features: tuple[Aggregation, ...] = ()
     """Declared beside the standard ones."""
+    logs: tuple[LogFields, ...] = ()
+    """Whose events they are of; none where there is one log only."""
+    attributes: tuple[AttributeField, ...] = ()
+    """What is known of a user."""
     columns: tuple[Column, ...]
 
     @property
@@ -115,6 +142,15 @@ class Manifest(_Frozen):
         """16 hex digits over the canonical JSON of the whole manifest."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def attribute_categories(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.attributes if field.numeric is None)
+
+    @property
+    def attribute_logs(self) -> tuple[str, ...]:
+        """The logs of attributes, in the order of the attributes."""
+        return tuple(dict.fromkeys(field.log for field in self.attributes))
 
     @property
     def declared_windows(self) -> tuple[Window, ...]:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from gur_spark import schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, WriteConflict
-from gur_spark.features import windows
+from gur_spark.features import narrowing
 from gur_spark.features.state_files import keeps_state
 from gur_spark.schema import Manifest
 from gur_spark.snapshot_files import row_groups
@@ -71,7 +71,7 @@ def find_snapshot(tables: Tables, config: Config, as_of: date, known_at: datetim
     Raises:
         SnapshotError: there is none; the message lists the dates there are.
     """
-    known_at = known_at or windows.known_at(as_of, config.aggregates.delay_days)
+    known_at = known_at or narrowing.known_at(as_of, config.aggregates.delay_days)
     found = next((s for s in visible_snapshots(tables) if s.key == (as_of, known_at)), None)
     if found is None:
         known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in visible_snapshots(tables)]
@@ -93,7 +93,9 @@ def visible_snapshots(tables: Tables) -> list[Snapshot]:
 
 
 def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -> list[Snapshot]:
-    """The visible snapshots that these landings (ISO dates; another name is the whole log), just ingested, may change.
+    """The visible snapshots that these landings, just ingested, may change.
+
+    A landing is an ISO date, after the log's name and a space where it is a further one; another name is the whole log.
 
     A landing counts for a snapshot when it came before ``known_at`` and its events, which may be a little ahead of the
     landing's date, reach the longest window (which is not asked where the windows are not the configured ones).
@@ -106,11 +108,14 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
     window = timedelta(days=manifest.reach or 0) + _AHEAD
 
     def reaches(landing: str, snapshot: Snapshot) -> bool:
-        if not _is_day(landing):
+        *log, last = landing.split(" ")
+        if not _is_day(last):
             return True
-        day = date.fromisoformat(landing)
-        began = snapshot.manifest_hash != manifest.hash or day >= snapshot.as_of - window
-        return began and windows.known_at(day, 0) < snapshot.known_at
+        day = date.fromisoformat(last)
+        # What is known of a user may have been known for any time.
+        endless = log and log[0] in config.logs and config.logs[log[0]].kind == "attributes"
+        began = endless or snapshot.manifest_hash != manifest.hash or day >= snapshot.as_of - window
+        return began and narrowing.known_at(day, 0) < snapshot.known_at
 
     return [s for s in visible_snapshots(tables) if any(reaches(landing, s) for landing in landings)]
 

@@ -14,6 +14,7 @@ from gur_spark.errors import ConfigError
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report, draw
+from gur_spark.features.narrowing import event_rows
 from gur_spark.model_versions import find_model
 from gur_spark.publishing import read_embeddings
 from gur_spark.registry import load_model
@@ -69,7 +70,8 @@ def _labels(tables: Tables, config: Config, embeddings: DataFrame, as_of: date) 
     """Every label that the config asks for, and what to say about them."""
     made, notes = [], []
     if config.evaluation.churn:
-        events, horizon = tables.read("events", made_by="ingest"), config.evaluation.horizon_days
+        events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
+        horizon = config.evaluation.horizon_days
         labels.check_future(events, as_of, horizon)
         made.append(labels.churn(embeddings.where(F.col("events") > 0), events, as_of, horizon))
         notes.append(f"churned: no event in the {horizon} days from {as_of} on")

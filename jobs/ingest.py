@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gur_spark import cli
 from gur_spark.config import Config
+from gur_spark.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from gur_spark.runs import Run
@@ -20,19 +21,28 @@ log = logging.getLogger("gur_spark")
 def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
     read_landings(tables, config, args, run)
     # A table is read whole each time, changed or not.
-    if config.source.format not in ("delta", "table"):
+    if all(log.source.format not in ("delta", "table") for log in config.all_logs.values()):
         report_stale(tables, config, run)
 
 
 def read_landings(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
     from gur_spark.events.ingest import ingest
 
-    ingest(tables, config, run, landings=args.landing, everything=args.all)
+    for name in _chosen(config, args.log):
+        ingest(tables, config, run, landings=args.landing, everything=args.all, name=name)
+
+
+def _chosen(config: Config, names: Sequence[str]) -> Sequence[str]:
+    known = list(config.all_logs)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--log {name}: no such log; available: {known}{nearest(name, known)}")
+    return names or known
 
 
 def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     """Say which snapshots were made before the landings of this run came, or came again."""
-    from gur_spark.features.windows import known_at
+    from gur_spark.features.narrowing import known_at
     from gur_spark.publishing import published
     from gur_spark.snapshots import stale_snapshots
 
@@ -65,6 +75,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="DATE",
         help="replace these landings, changed or not (default: those that are new or changed)",
     )
+    parser.add_argument("--log", nargs="+", default=[], metavar="NAME", help="these logs only (default: all of them)")
     parser.add_argument("--all", action="store_true", help="replace every landing, changed or not")
 
 

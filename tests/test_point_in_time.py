@@ -11,7 +11,7 @@ from gur_spark import training_set
 from gur_spark.aggregation import aggregate_snapshot, aggregate_snapshots
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.features import windows
+from gur_spark.features import narrowing
 from gur_spark.tables import Tables
 from tests.conftest import config_over
 from tests.test_snapshots import MIDNIGHT, Event, event, log, new_run, write
@@ -58,7 +58,7 @@ def expect(labels: list[Label], rows: dict[date, Rows], found: dict[int, Any], d
         usable = [
             day
             for day in DATES
-            if windows.known_at(day, delay_days) <= time and time - windows.known_at(day, 0) <= timedelta(days=20)
+            if narrowing.known_at(day, delay_days) <= time and time - narrowing.known_at(day, 0) <= timedelta(days=20)
         ]
         expected = rows[usable[-1]].get(user) if usable else None
         row = found[number].asDict()

@@ -18,12 +18,15 @@ CHURN_CLASSES = ("active", "churned")
 def check_future(events: DataFrame, as_of: date, horizon_days: int) -> None:
     """Refuse a date whose future is not all there: silence that is only missing data is no churn.
 
-    The log is known up to its last ``landed_on``: the last daily landing, or a bulk load's last event.
+    A log is known up to its last ``landed_on`` (the last daily landing, or a bulk load's last event), and several logs
+    up to that of the one which ends first.
 
     Raises:
         EvaluationError: naming the last day that is known and the last as_of that it allows.
     """
-    found = events.agg(F.max("landed_on").alias("last")).first()
+    log = F.col("source") if "source" in events.columns else F.lit(0)
+    ends = events.groupBy(log.alias("log")).agg(F.max("landed_on").alias("last"))
+    found = ends.agg(F.min("last").alias("last")).first()
     assert found is not None
     if found["last"] is None:
         raise EvaluationError("there are no events; run the ingest job first")

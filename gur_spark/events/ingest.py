@@ -1,5 +1,7 @@
 """Raw log to ``events`` and ``quarantine``, one landing at a time or all at once.
 
+Where there are several logs, each is ingested on its own: a landing is one of a log, and so are its counts.
+
 The rows are parsed once into a staging folder and counted there; nothing is visible before the counts are good.
 Then two commits follow, ``quarantine`` (where it has or gets rows) and ``events``, each replacing the landings of the
 run: after a kill between them the same run, made again, replaces both.
@@ -8,7 +10,7 @@ run: after a kill between them the same run, made again, replaces both.
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import reduce
 from operator import and_
@@ -25,6 +27,7 @@ from gur_spark.events.files import BrokenFile, File, fingerprint, list_files
 from gur_spark.events.parse import check_pattern, parse_rows
 from gur_spark.events.quality import Tally, refuse_bad_rows, tally
 from gur_spark.events.source import check_columns, raw_files, raw_table
+from gur_spark.raw_log import MAIN, Log
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
 
@@ -33,14 +36,20 @@ log = logging.getLogger("gur_spark")
 # A task that fails reaches a classic session as the second, a Connect session as the first.
 SPARK_ERRORS = (PySparkException, Py4JJavaError)
 
+FATES = ("rows_read", "accepted", "deduplicated", "filtered", "quarantined")
+
 BULK = "bulk"
 """Name of the one landing of a bulk load in ``runs.inputs``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one run ingests."""
+    """What one run ingests of a log."""
 
+    log: Log
+    name: str
+    several: bool
+    """Whether there are other logs."""
     landings: Mapping[str, Sequence[File]]
     """Landing (its ISO date, or ``bulk``) -> its files."""
     mapping: str
@@ -51,15 +60,50 @@ class Batch:
         return [file for files in self.landings.values() for file in files]
 
     def fingerprints(self, without: Iterable[File] = ()) -> dict[str, str]:
+        """By landing, as a run names them."""
         gone = set(without)
         kept = {name: [f for f in files if f not in gone] for name, files in self.landings.items()}
-        return {name: fingerprint(files, self.mapping) for name, files in kept.items() if files or not gone}
+        return {self.key(name): fingerprint(files, self.mapping) for name, files in kept.items() if files or not gone}
+
+    def key(self, landing: str) -> str:
+        """How a run names a landing: those of further logs begin with the log's name."""
+        return landing if self.name == MAIN else f"{self.name} {landing}"
+
+    def within(self, landings: Sequence[str], always: str) -> str:
+        """Predicate of the rows of these landings; a bulk load is all that the table has of the log."""
+        mine = [f"source = '{self.name}'"] if self.several else []
+        if list(landings) == [BULK]:
+            return " AND ".join(mine) or f"{always} IS NOT NULL"
+        days = ", ".join(f"DATE'{day}'" for day in landings)
+        return " AND ".join([*mine, f"landed_on IN ({days})"])
+
+    @property
+    def of(self) -> str:
+        """For messages."""
+        return f" of log {self.name}" if self.several else ""
+
+    def named(self, frame: DataFrame) -> DataFrame:
+        """Rows with the log's name, where there are several."""
+        return frame.withColumn("source", F.lit(self.name)) if self.several else frame
+
+    def of_the_log(self, table: DataFrame) -> DataFrame:
+        return table.where(F.col("source") == self.name) if self.several else table
 
 
-def ingest(tables: Tables, config: Config, run: Run, landings: Sequence[date] = (), everything: bool = False) -> None:
+def ingest(
+    tables: Tables,
+    config: Config,
+    run: Run,
+    landings: Sequence[date] = (),
+    everything: bool = False,
+    name: str = MAIN,
+) -> None:
     """Ingest the landings that are new or changed since their last successful run, or those that are named.
 
+    Adds what became of their rows to the run's counts.
+
     Args:
+        name: the log whose landings these are.
         landings: replace exactly these, changed or not.
         everything: replace every landing of the source, changed or not.
 
@@ -67,44 +111,52 @@ def ingest(tables: Tables, config: Config, run: Run, landings: Sequence[date] = 
         SourceError: there is nothing to read, or it is not what the configuration describes.
         TooManyBadRows: the share of rejected rows is above ``source.max_bad_share``; nothing was written.
     """
-    check_pattern(tables.spark, config.fields.event_time)
-    batch = _choose(tables, config, landings, everything)
-    run.counts |= dict.fromkeys(("rows_read", "accepted", "deduplicated", "filtered", "quarantined"), 0)
-    run.counts |= {"files": len(batch.files), "files_quarantined": 0}
+    check_pattern(tables.spark, config.all_logs[name].fields.event_time)
+    batch = _choose(tables, config, name, landings, everything)
+    _count(run, batch, {**dict.fromkeys(FATES, 0), "files": len(batch.files), "files_quarantined": 0})
     if not batch.landings:
-        log.info("ingest: no new or changed landing, nothing to do")
+        log.info("ingest: no new or changed landing%s, nothing to do", batch.of)
         return
     staging = tables.folder("_staging", run.id)
     try:
-        broken, staged = _stage(tables, config, batch, staging)
+        broken, staged = _stage(tables, batch, staging)
         _publish(tables, config, run, batch, broken, staged)
     finally:
         storage.remove_folder(staging)
 
 
-def _choose(tables: Tables, config: Config, landings: Sequence[date], everything: bool) -> Batch:
-    found = _landings(tables, config)
+def _choose(tables: Tables, config: Config, name: str, landings: Sequence[date], everything: bool) -> Batch:
+    found = _landings(tables, config, name)
     wanted = [day.isoformat() for day in landings]
     unknown = sorted(set(wanted) - found.landings.keys())
     if unknown:
-        raise SourceError(f"landing {', '.join(unknown)} is not in the source; available: {_span(found.landings)}")
+        raise SourceError(
+            f"landing {', '.join(unknown)} is not in the source{found.of}; available: {_span(found.landings)}"
+        )
     if not everything and not wanted:
         known = _known_fingerprints(tables)
         # A table has no files whose changes could be seen: it is read again each time.
-        wanted = [n for n, made in found.fingerprints().items() if known.get(n) != made or not found.landings[n]]
-    chosen = {name: files for name, files in found.landings.items() if everything or name in wanted}
-    return Batch(landings=chosen, mapping=found.mapping)
+        made = found.fingerprints()
+        wanted = [
+            n for n, files in found.landings.items() if known.get(found.key(n)) != made[found.key(n)] or not files
+        ]
+    chosen = {landing: files for landing, files in found.landings.items() if everything or landing in wanted}
+    return replace(found, landings=chosen)
 
 
-def _landings(tables: Tables, config: Config) -> Batch:
+def _landings(tables: Tables, config: Config, name: str) -> Batch:
+    log = config.all_logs[name]
     where = {"path", "landing_pattern", "max_bad_share"}
-    mapping = config.model_dump_json(include={"source", "fields", "filters", "dedupe"}, exclude={"source": where})
-    if config.source.format in ("delta", "table"):
-        return Batch(landings={BULK: []}, mapping=mapping)
+    mapping = log.model_dump_json(exclude={"kind": True, "source": where})
     landings: dict[str, list[File]] = defaultdict(list)
-    for file in list_files(tables.spark, config.source):
-        landings[file.landing.isoformat() if file.landing else BULK].append(file)
-    return Batch(landings=dict(sorted(landings.items())), mapping=mapping)
+    if log.source.format in ("delta", "table"):
+        landings[BULK] = []
+    else:
+        for file in list_files(tables.spark, log.source):
+            landings[file.landing.isoformat() if file.landing else BULK].append(file)
+    return Batch(
+        log=log, name=name, several=bool(config.logs), landings=dict(sorted(landings.items())), mapping=mapping
+    )
 
 
 def _span(landings: Mapping[str, Sequence[File]]) -> str:
@@ -126,30 +178,30 @@ Staged = tuple[list[BrokenFile], DataFrame | None]
 """The files that could not be used, and the parsed rows of the others (None: there are no others)."""
 
 
-def _stage(tables: Tables, config: Config, batch: Batch, staging: str) -> Staged:
+def _stage(tables: Tables, batch: Batch, staging: str) -> Staged:
     """Parse the batch into the staging folder."""
     if not batch.files:
-        return [], _write(parse_rows(raw_table(tables.spark, config), config), staging)
+        return [], _write(parse_rows(raw_table(tables.spark, batch.log), batch.log), staging)
     try:
-        return _stage_files(tables, config, batch.files, staging)
+        return _stage_files(tables, batch, batch.files, staging)
     except SPARK_ERRORS:
-        unreadable = _unreadable(tables, config, batch.files)
+        unreadable = _unreadable(tables, batch.log, batch.files)
         if not unreadable:
             raise
-    listed = {file.path for file in _still_there(tables, config)}
+    listed = {file.path for file in _still_there(tables, batch.log)}
     broken = [
         BrokenFile(file=file, reason="broken_file" if file.path in listed else "vanished_file") for file in unreadable
     ]
     readable = [file for file in batch.files if file not in set(unreadable)]
-    more, staged = _stage_files(tables, config, readable, staging)
+    more, staged = _stage_files(tables, batch, readable, staging)
     return broken + more, staged
 
 
-def _stage_files(tables: Tables, config: Config, files: Sequence[File], staging: str) -> Staged:
-    raw, broken = raw_files(tables.spark, config, files)
-    if raw is None and not tables.exists("events"):
-        check_columns(tables.spark, config, broken)
-    return broken, _write(parse_rows(raw, config), staging) if raw is not None else None
+def _stage_files(tables: Tables, batch: Batch, files: Sequence[File], staging: str) -> Staged:
+    raw, broken = raw_files(tables.spark, batch.log, files)
+    if raw is None and (not tables.exists("events") or batch.of_the_log(tables.read("events")).isEmpty()):
+        check_columns(tables.spark, batch.log, broken)
+    return broken, _write(parse_rows(raw, batch.log), staging) if raw is not None else None
 
 
 def _write(rows: DataFrame, staging: str) -> DataFrame:
@@ -158,10 +210,10 @@ def _write(rows: DataFrame, staging: str) -> DataFrame:
     return rows.sparkSession.read.parquet(staging)
 
 
-def _unreadable(tables: Tables, config: Config, files: Sequence[File]) -> list[File]:
+def _unreadable(tables: Tables, of: Log, files: Sequence[File]) -> list[File]:
     """The files that Spark cannot read to their end, found by halves."""
     try:
-        raw, _ = raw_files(tables.spark, config, files)
+        raw, _ = raw_files(tables.spark, of, files)
         if raw is not None:
             raw.write.format("noop").mode("overwrite").save()
         return []
@@ -170,12 +222,12 @@ def _unreadable(tables: Tables, config: Config, files: Sequence[File]) -> list[F
             log.warning("ingest: %s cannot be read: %s", files[0].path, str(error).splitlines()[0])
             return list(files)
     half = len(files) // 2
-    return _unreadable(tables, config, files[:half]) + _unreadable(tables, config, files[half:])
+    return _unreadable(tables, of, files[:half]) + _unreadable(tables, of, files[half:])
 
 
-def _still_there(tables: Tables, config: Config) -> list[File]:
+def _still_there(tables: Tables, of: Log) -> list[File]:
     try:
-        return list_files(tables.spark, config.source)
+        return list_files(tables.spark, of.source)
     except SourceError:
         return []
 
@@ -183,30 +235,36 @@ def _still_there(tables: Tables, config: Config) -> list[File]:
 def _publish(
     tables: Tables, config: Config, run: Run, batch: Batch, broken: Sequence[BrokenFile], staged: DataFrame | None
 ) -> None:
-    columns = schema.events_schema(
-        config.fields.user_id.type,
-        [field.name for field in config.fields.categorical],
-        [field.name for field in config.fields.numeric],
-    )
-    found = tally(staged, config) if staged is not None else Tally()
-    refuse_bad_rows(found, config)
-    tables.create("quarantine", schema.quarantine_schema())
-    tables.create("events", columns)
+    found = tally(staged, batch.log) if staged is not None else Tally()
+    refuse_bad_rows(found, batch.log)
+    tables.create("quarantine", schema.quarantine_schema(batch.several))
+    tables.create("events", config.events_schema())
+    check_fields(tables, config)
     _replace_quarantine(tables, batch, broken, staged if found.bad else None)
     for one in broken:
         log.warning("ingest: %s was not read: %s %s", one.file.path, one.reason, one.field or "")
     vanished = [b.file for b in broken if b.reason == "vanished_file"]
     run.inputs |= batch.fingerprints(without=vanished)
-    readable = sorted(batch.fingerprints(without=[b.file for b in broken]))
-    written = _replace_events(tables, config, readable, staged, found) if readable else 0
-    run.counts |= found.counts(written) | {"files_quarantined": len(broken)}
+    unusable = {b.file for b in broken}
+    readable = sorted(name for name, files in batch.landings.items() if not files or set(files) - unusable)
+    written = _replace_events(tables, batch, readable, staged, found) if readable else 0
+    counts = found.counts(written) | {"files_quarantined": len(broken)}
+    _check_counts(counts, batch.log)
+    _count(run, batch, counts)
     run.outputs |= {"events": tables.sql_name("events"), "quarantine": tables.sql_name("quarantine")}
-    _check_counts(run, config)
+
+
+def _count(run: Run, batch: Batch, counts: Mapping[str, int]) -> None:
+    """Add to the run's counts; where there are several logs, also those of each."""
+    for name, count in counts.items():
+        run.counts[name] = run.counts.get(name, 0) + count
+        if batch.several:
+            run.counts[f"{batch.name} {name}"] = run.counts.get(f"{batch.name} {name}", 0) + count
 
 
 def _replace_quarantine(tables: Tables, batch: Batch, broken: Sequence[BrokenFile], staged: DataFrame | None) -> None:
     """Replace the landings' rows by the broken files and the rejected ones of the staged rows, if there are any."""
-    within = _within(sorted(batch.landings), "reason")
+    within = batch.within(sorted(batch.landings), "reason")
     if not broken and staged is None and tables.read("quarantine").where(within).isEmpty():
         # An empty commit takes as long as one with rows.
         return
@@ -215,34 +273,38 @@ def _replace_quarantine(tables: Tables, batch: Batch, broken: Sequence[BrokenFil
     if staged is not None:
         rejected = staged.where(F.col("status") == "rejected")
         frame = frame.unionByName(rejected.select("landed_on", "source_file", "reason", "field", "raw"))
-    tables.replace(frame, "quarantine", within)
+    tables.replace(batch.named(frame).select(tables.read("quarantine").columns), "quarantine", within)
 
 
 def _replace_events(
-    tables: Tables, config: Config, landings: Sequence[str], staged: DataFrame | None, found: Tally
+    tables: Tables, batch: Batch, landings: Sequence[str], staged: DataFrame | None, found: Tally
 ) -> int:
     """Replace the landings' rows; returns how many they have now."""
     table = tables.read("events")
-    within = _within(landings, "landed_on")
+    within = batch.within(landings, "landed_on")
     if staged is None:
         events = table.limit(0)
     else:
-        accepted = staged.where(F.col("status") == "accepted").select(table.columns)
-        others = table.where(f"NOT ({within})") if found.accepted else table.limit(0)
-        events = deduplicate(accepted, others, config, found)
-    tables.replace(events, "events", within)
+        columns = [name for name in table.columns if name in {*batch.log.columns, "landed_on"}]
+        accepted = staged.where(F.col("status") == "accepted").select(columns)
+        others = batch.of_the_log(table).where(f"NOT ({within})") if found.accepted else table.limit(0)
+        events = batch.named(deduplicate(accepted, others.select(columns), batch.log, found))
+        # The fields of other logs.
+        lacking = [field for field in table.schema.fields if field.name not in events.columns]
+        events = events.withColumns({field.name: F.lit(None).cast(field.dataType) for field in lacking})
+    tables.replace(events.select(table.columns), "events", within)
     return tables.read("events").where(within).count()
 
 
-def deduplicate(accepted: DataFrame, others: DataFrame, config: Config, found: Tally) -> DataFrame:
+def deduplicate(accepted: DataFrame, others: DataFrame, log: Log, found: Tally) -> DataFrame:
     """One row per event of the batch that ``others``, the events of other landings, do not have.
 
     Of equal events the first landing wins; with a key, rows of one landing are put in the order of their columns.
     """
-    if config.dedupe.policy == "none":
+    if log.dedupe.policy == "none":
         return accepted
     columns = [name for name in accepted.columns if name != "landed_on"]
-    key = config.dedupe.key or columns
+    key = log.dedupe.key or columns
     rest = [name for name in columns if name not in key]
     grouped = accepted.groupBy(*key)
     if rest:
@@ -252,7 +314,7 @@ def deduplicate(accepted: DataFrame, others: DataFrame, config: Config, found: T
         # A plain date is aggregated by hashing, a struct by sorting.
         unique = grouped.agg(F.min("landed_on").alias("landed_on"))
     unique = unique.select(accepted.columns)
-    if config.source.layout == "bulk":
+    if log.source.layout == "bulk":
         return unique
     if "event_time" in key and found.first_us is not None and found.last_us is not None:
         first, last = (F.timestamp_micros(F.lit(us)) for us in (found.first_us, found.last_us))
@@ -262,22 +324,28 @@ def deduplicate(accepted: DataFrame, others: DataFrame, config: Config, found: T
     return unique.join(seen, same, "left_anti")
 
 
-def _within(landings: Sequence[str], always: str) -> str:
-    """Predicate of the rows of these landings; a bulk load is the whole table."""
-    if list(landings) == [BULK]:
-        return f"{always} IS NOT NULL"
-    days = ", ".join(f"DATE'{day}'" for day in landings)
-    return f"landed_on IN ({days})"
+def check_fields(tables: Tables, config: Config) -> None:
+    """Whether the table has what the configuration declares.
+
+    Raises:
+        TableError: it was made by another configuration.
+    """
+    there = tables.read("events").columns
+    lacking = [name for name in config.event_columns if name not in there]
+    if lacking:
+        raise TableError(
+            f"{tables.sql_name('events')} has no column {', '.join(lacking)}: it was made before the configuration "
+            "declared them; ingest into another tables.root (or schema), or add them with ALTER TABLE"
+        )
 
 
-def _check_counts(run: Run, config: Config) -> None:
+def _check_counts(counts: Mapping[str, int], of: Log) -> None:
     """Every raw row has one fate.
 
     Raises:
         TableError: the counts of the staged rows and of the written events do not add up.
     """
-    counts = run.counts
     fates = sum(counts[fate] for fate in ("accepted", "deduplicated", "filtered", "quarantined"))
-    lost = counts["deduplicated"] < 0 or (counts["deduplicated"] > 0 and config.dedupe.policy == "none")
+    lost = counts["deduplicated"] < 0 or (counts["deduplicated"] > 0 and of.dedupe.policy == "none")
     if fates != counts["rows_read"] or lost:
         raise TableError(f"ingest lost count of its rows: {counts}; run it again, and report this if it stays")

@@ -16,10 +16,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.config import Categorical, Config, EventTime, Filter, Numeric, Source, UserId
 from gur_spark.errors import ConfigError
 from gur_spark.events.decimals import Decimals, decimals_of, half_even, number_type, step_type
 from gur_spark.events.source import text_of
+from gur_spark.raw_log import Categorical, EventTime, Filter, Log, Numeric, Source, UserId
 
 MICROS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 
@@ -49,32 +49,32 @@ class Field:
     """Whether the value was not on its step's grid."""
 
 
-def parse_rows(raw: DataFrame, config: Config) -> DataFrame:
+def parse_rows(raw: DataFrame, log: Log) -> DataFrame:
     """Raw frame to one row per raw row with its ``status``: accepted, filtered or rejected.
 
     Columns: those of ``events`` (null unless accepted), ``status``, ``reason, field, source_file, raw`` (null unless
     rejected), ``time_text`` (of times out of bounds) and ``rounded_<field>`` per numeric field.
     """
-    fields = event_fields(config, decimals_of(raw.sparkSession))
+    fields = event_fields(log, decimals_of(raw.sparkSession))
     typed = raw
     for level in zip_longest(*[field.parts.items() for field in fields]):
         typed = typed.withColumns(dict(part for part in level if part))
-    judged = typed.withColumns({"fault": _fault(fields), "passes": _passes(config.filters)})
+    judged = typed.withColumns({"fault": _fault(fields), "passes": _passes(log.filters)})
     status = (
         F.when(F.col("fault.reason").isNotNull() & (F.col("passes") | F.col("problem").isNotNull()), "rejected")
         .when(~F.col("passes"), "filtered")
         .otherwise("accepted")
     )
-    return _select(judged.withColumn("status", status), fields, config)
+    return _select(judged.withColumn("status", status), fields, log)
 
 
-def event_fields(config: Config, decimal: Decimals) -> list[Field]:
+def event_fields(log: Log, decimal: Decimals) -> list[Field]:
     """Every column of ``events`` but ``landed_on``, in the table's order."""
     return [
-        _user(config.fields.user_id, config.source, decimal),
-        _time(config.fields.event_time, decimal),
-        *(_categorical(field, config.source, decimal) for field in config.fields.categorical),
-        *(_numeric(field, decimal) for field in config.fields.numeric),
+        _user(log.fields.user_id, log.source, decimal),
+        _time(log.fields.event_time, decimal),
+        *(_categorical(field, log.source, decimal) for field in log.fields.categorical),
+        *(_numeric(field, decimal) for field in log.fields.numeric),
     ]
 
 
@@ -96,10 +96,10 @@ def check_pattern(spark: SparkSession, time: EventTime) -> None:
         ) from error
 
 
-def _select(judged: DataFrame, fields: Sequence[Field], config: Config) -> DataFrame:
+def _select(judged: DataFrame, fields: Sequence[Field], log: Log) -> DataFrame:
     accepted, rejected = F.col("status") == "accepted", F.col("status") == "rejected"
     # A bulk load carries no landing time: each row counts as landed on its own day.
-    bulk = config.source.layout == "bulk"
+    bulk = log.source.layout == "bulk"
     landed_on = F.when(accepted, fields[1].value.cast("date")) if bulk else F.col("landed_on")
     bad_time = F.col("fault.reason") == "time_out_of_bounds"
     return judged.select(
@@ -109,7 +109,7 @@ def _select(judged: DataFrame, fields: Sequence[Field], config: Config) -> DataF
         "status",
         *[F.when(rejected, F.col(f"fault.{name}")).alias(name) for name in ("reason", "field")],
         *[F.when(rejected, F.col(name)).alias(name) for name in ("source_file", "raw")],
-        F.when(rejected & bad_time, text_of(config.fields.event_time.column)).alias("time_text"),
+        F.when(rejected & bad_time, text_of(log.fields.event_time.column)).alias("time_text"),
         *[F.when(accepted, f.rounded).alias(f"rounded_{f.name}") for f in fields if f.rounded is not None],
     )
 

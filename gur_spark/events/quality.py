@@ -7,9 +7,9 @@ from datetime import UTC, datetime, time
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from gur_spark.config import Config, EventTime
 from gur_spark.errors import TooManyBadRows
 from gur_spark.events.parse import MICROS
+from gur_spark.raw_log import EventTime, Log
 
 SAMPLE_CHARS = 200
 REASONS_SHOWN = 5
@@ -59,13 +59,13 @@ class Tally:
         }
 
 
-def tally(staged: DataFrame, config: Config) -> Tally:
+def tally(staged: DataFrame, log: Log) -> Tally:
     """Count the staged rows of ``parse_rows`` by status, and the rejected ones by reason and field.
 
     Two jobs: with the samples in it, the count of all rows would be made by sorting them (Spark hashes only what it can
     update in place, and text it cannot).
     """
-    rounded = [f"rounded_{field.name}" for field in config.fields.numeric]
+    rounded = [f"rounded_{field.name}" for field in log.fields.numeric]
     by_status = {row["status"]: row for row in staged.groupBy("status").agg(*_counts(rounded)).collect()}
     accepted = by_status.get("accepted")
     bad = _bad_rows(staged) if "rejected" in by_status else []
@@ -101,18 +101,18 @@ def _bad_rows(staged: DataFrame) -> list[Bad]:
     return [_bad(row) for row in found.collect()]
 
 
-def refuse_bad_rows(found: Tally, config: Config) -> None:
+def refuse_bad_rows(found: Tally, log: Log) -> None:
     """Raises TooManyBadRows above ``source.max_bad_share``, with the reasons, a raw row of each, and a hint."""
-    if found.quarantined <= config.source.max_bad_share * found.rows:
+    if found.quarantined <= log.source.max_bad_share * found.rows:
         return
     lines = [
         f"{found.quarantined:,} of {found.rows:,} rows are bad ({found.quarantined / found.rows:.1%}); "
-        f"source.max_bad_share allows {config.source.max_bad_share:.1%}; nothing was written"
+        f"source.max_bad_share allows {log.source.max_bad_share:.1%}; nothing was written"
     ]
     for bad in found.bad[:REASONS_SHOWN]:
         where = f" in {bad.field}" if bad.field else ""
         lines.append(f"{bad.rows:,} x {bad.reason}{where}, such as: {bad.sample!r}")
-        lines += _unit_hint(bad, config.fields.event_time)
+        lines += _unit_hint(bad, log.fields.event_time)
     raise TooManyBadRows("\n  ".join(lines))
 
 

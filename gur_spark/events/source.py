@@ -16,10 +16,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import TimestampType
 
 from gur_spark import storage
-from gur_spark.config import Config, Source
 from gur_spark.errors import SourceError, nearest
 from gur_spark.events import sail
 from gur_spark.events.files import BrokenFile, File, readable_paths
+from gur_spark.raw_log import Log, Source
 from gur_spark.session import is_sail
 
 # One job reads the first lines of all files below this size; a larger file gets a job that stops after its first line.
@@ -35,23 +35,23 @@ def text_of(column: str) -> Column:
     return F.col(_quoted(text(column)))
 
 
-def raw_columns(config: Config) -> list[str]:
+def raw_columns(log: Log) -> list[str]:
     """Every raw column that a field or a filter needs, each once."""
-    return list(dict.fromkeys([*config.fields.columns(), *(f.column for f in config.filters)]))
+    return list(dict.fromkeys([*log.fields.columns(), *(f.column for f in log.filters)]))
 
 
-def raw_table(spark: SparkSession, config: Config) -> DataFrame:
+def raw_table(spark: SparkSession, log: Log) -> DataFrame:
     """The raw frame of a Delta path or a catalog table."""
-    source = config.source
+    source = log.source
     if source.format == "table":
         name, frame = source.table or "", spark.read.table(source.table or "")
     else:
         name = storage.absolute(source.path or "")
         frame = spark.read.format("delta").load(name)
-    return _typed(frame.withColumns({"source_file": F.lit(name), "landed_on": F.lit(None).cast("date")}), config, name)
+    return _typed(frame.withColumns({"source_file": F.lit(name), "landed_on": F.lit(None).cast("date")}), log, name)
 
 
-def raw_files(spark: SparkSession, config: Config, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
+def raw_files(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
     """The raw frame of the files that can be used, and the files that cannot; reads their header lines only.
 
     Raises:
@@ -61,41 +61,41 @@ def raw_files(spark: SparkSession, config: Config, files: Sequence[File]) -> tup
     files = [file for file in files if file.length > 0]
     if not files:
         return None, broken
-    if config.source.format == "csv":
-        frame, unusable = _raw_csv(spark, config, files)
+    if log.source.format == "csv":
+        frame, unusable = _raw_csv(spark, log, files)
         return frame, broken + unusable
-    if config.source.format == "jsonl":
-        return _raw_jsonl(spark, config, files), broken
+    if log.source.format == "jsonl":
+        return _raw_jsonl(spark, log, files), broken
     if is_sail(spark):
         rows = sail.parquet_files(spark, files)
     else:
         read = spark.read.option("mergeSchema", True).parquet(*readable_paths(files))
         rows = read.withColumn("uri", F.col("_metadata.file_path"))
-    return _typed(_with_file(rows, files), config, "the files"), broken
+    return _typed(_with_file(rows, files), log, "the files"), broken
 
 
-def _raw_csv(spark: SparkSession, config: Config, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
-    source = config.source
+def _raw_csv(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
+    source = log.source
     if source.columns is not None:
-        _require(raw_columns(config), source.columns, "source.columns")
-        return _csv_rows(spark, config, files, source.columns, None), []
+        _require(raw_columns(log), source.columns, "source.columns")
+        return _csv_rows(spark, log, files, source.columns, None), []
     headers = _header_lines(spark, source, files)
     groups: dict[str, list[File]] = defaultdict(list)
     broken = []
     for file in files:
         header = headers.get(file.uri)
-        lacking = None if header is None else _lacking(config, _split(header, source))
+        lacking = None if header is None else _lacking(log, _split(header, source))
         if header is None:
             broken.append(BrokenFile(file=file, reason="empty_file"))
         elif lacking is not None:
             broken.append(BrokenFile(file=file, reason="missing_column", field=lacking))
         else:
             groups[header].append(file)
-    frames = [_csv_rows(spark, config, same, _split(header, source), header) for header, same in groups.items()]
+    frames = [_csv_rows(spark, log, same, _split(header, source), header) for header, same in groups.items()]
     return (reduce(DataFrame.unionByName, frames) if frames else None), broken
 
 
-def check_columns(spark: SparkSession, config: Config, broken: Sequence[BrokenFile]) -> None:
+def check_columns(spark: SparkSession, log: Log, broken: Sequence[BrokenFile]) -> None:
     """Say that a mapping is wrong, when no file of a first run has a mapped column.
 
     Raises:
@@ -103,17 +103,17 @@ def check_columns(spark: SparkSession, config: Config, broken: Sequence[BrokenFi
     """
     lacking = [b.file for b in broken if b.reason == "missing_column"]
     if lacking:
-        header = _header_lines(spark, config.source, lacking[:1])[lacking[0].uri]
-        _require(raw_columns(config), _split(header, config.source), lacking[0].path)
+        header = _header_lines(spark, log.source, lacking[:1])[lacking[0].uri]
+        _require(raw_columns(log), _split(header, log.source), lacking[0].path)
 
 
 def _csv_rows(
-    spark: SparkSession, config: Config, files: Sequence[File], names: Sequence[str], header: str | None
+    spark: SparkSession, log: Log, files: Sequence[File], names: Sequence[str], header: str | None
 ) -> DataFrame:
     """Rows of files with one header line. Blank lines and every line equal to the header, as in files that were put
     together of several, are no rows.
     """
-    source = config.source
+    source = log.source
     lines = _lines(spark, source, files)
     if header is not None:
         lines = lines.where(F.col("raw") != header)
@@ -144,7 +144,7 @@ def _csv_rows(
         F.when(quoted & (quotes % 2 == 1), F.lit("unbalanced_quote")),
         F.when(F.col("row.ragged").isNotNull(), F.lit("ragged_row")),
     )
-    columns = {name: F.col(f"row.c{names.index(name)}") for name in raw_columns(config)}
+    columns = {name: F.col(f"row.c{names.index(name)}") for name in raw_columns(log)}
     return _raw(_with_file(parsed, files), problem, columns)
 
 
@@ -155,32 +155,32 @@ def _row_of_values(columns: int, row_schema: str) -> Column:
     return F.struct(*values, ragged).cast(f"STRUCT<{row_schema}>")
 
 
-def _raw_jsonl(spark: SparkSession, config: Config, files: Sequence[File]) -> DataFrame:
-    names = raw_columns(config)
+def _raw_jsonl(spark: SparkSession, log: Log, files: Sequence[File]) -> DataFrame:
+    names = raw_columns(log)
     if is_sail(spark):
         values = sail.json_values(F.col("raw"), names)
-        parsed = _lines(spark, config.source, files).withColumn("values", values)
+        parsed = _lines(spark, log.source, files).withColumn("values", values)
         problem = F.coalesce(_line_problem(), F.when(F.col("values").isNull(), F.lit("malformed_json")))
         texts = {name: F.get("values", F.lit(n)) for n, name in enumerate(names)}
         return _raw(_with_file(parsed, files), problem, texts)
     row_schema = ", ".join([*(f"{_quoted(name)} STRING" for name in names), "`_malformed` STRING"])
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_malformed"}
-    parsed = _lines(spark, config.source, files).withColumn("row", F.from_json("raw", row_schema, options))
+    parsed = _lines(spark, log.source, files).withColumn("row", F.from_json("raw", row_schema, options))
     malformed = F.col("row._malformed").isNotNull() | F.col("row").isNull()
     problem = F.coalesce(_line_problem(), F.when(malformed, F.lit("malformed_json")))
     return _raw(_with_file(parsed, files), problem, {name: F.col(f"row.{_quoted(name)}") for name in names})
 
 
-def _typed(frame: DataFrame, config: Config, where: str) -> DataFrame:
+def _typed(frame: DataFrame, log: Log, where: str) -> DataFrame:
     """The raw frame of a source that has types: values go back to text, so that one set of rules reads them all."""
     names = [name for name in frame.columns if name not in ("uri", "source_file", "landed_on")]
-    _require(raw_columns(config), names, where)
+    _require(raw_columns(log), names, where)
     # An instant keeps its zone in the text; a wall-clock time (TIMESTAMP_NTZ) has none.
     instants = {field.name for field in frame.schema if isinstance(field.dataType, TimestampType)}
     instant = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
     columns = {
         name: F.date_format(_quoted(name), instant) if name in instants else F.col(_quoted(name)).cast("string")
-        for name in raw_columns(config)
+        for name in raw_columns(log)
     }
     # Spark's own default, which Sail's is not.
     options = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"}
@@ -243,9 +243,9 @@ def _split(header: str, source: Source) -> list[str]:
     return [name.strip().removeprefix("\ufeff") for name in names]
 
 
-def _lacking(config: Config, names: Sequence[str]) -> str | None:
+def _lacking(log: Log, names: Sequence[str]) -> str | None:
     """The first mapped column that the header does not name exactly once."""
-    return next((name for name in raw_columns(config) if names.count(name) != 1), None)
+    return next((name for name in raw_columns(log) if names.count(name) != 1), None)
 
 
 def _require(wanted: Sequence[str], available: Sequence[str], where: str) -> None:

@@ -55,11 +55,11 @@ def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None
         events = events.where(F.col("event_time") < F.lit(before).cast("timestamp"))
     tables.create("vocabulary", schema.VOCABULARY)
     known = read_vocabulary(tables)
-    fields = [field.name for field in config.fields.categorical]
+    fields = config.categorical
     mapping = pa.concat_tables(
         [
             _table_schema().empty_table(),
-            *(_fit_field(events, name, known, config) for name in fields),
+            *(_fit_field(_having(events, name, config), name, known, config) for name in fields),
             # A field that left the configuration keeps its ids: it may come back.
             *(_kept(known, name) for name in sorted(known.sizes.keys() - set(fields))),
         ]
@@ -166,6 +166,12 @@ def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) 
         },
         schema=_table_schema(),
     )
+
+
+def _having(events: DataFrame, field: str, config: Config) -> DataFrame:
+    """The events of the logs that have a field."""
+    having = [name for name, log in config.all_logs.items() if field in log.columns]
+    return events if len(having) == len(config.all_logs) else events.where(F.col("source").isin(having))
 
 
 def _values(known: Vocabulary, name: str) -> DataFrame:

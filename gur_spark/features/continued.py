@@ -92,6 +92,7 @@ def _states(state: PartitionState) -> Iterator[tuple[str, State]]:
     """In the order of the manifest, which is the same wherever the manifest is."""
     for number, part in enumerate(state.states.values()):
         yield f"{number} {type(part).__name__}", part
+    yield "attributes", state.attributes
 
 
 class _Arrays(Mapping[str, Any]):

@@ -11,20 +11,16 @@ from pyspark.sql import functions as F
 from gur_spark import storage
 from gur_spark.features.continued import load
 from gur_spark.features.kernel import PartitionState
-from gur_spark.features.state_files import FOLDER, Kept, read_state
-from gur_spark.features.windows import (
-    FILES,
-    Written,
-    collect,
-    keep,
+from gur_spark.features.narrowing import (
     last_landing,
     midnight,
     narrow,
+    narrow_attributes,
     packing_of,
-    part_of_user,
     snapshot_events,
-    write_all,
 )
+from gur_spark.features.state_files import FOLDER, Kept, read_state
+from gur_spark.features.windows import FILES, Written, collect, keep, part_of_user, write_all
 from gur_spark.schema import Manifest
 
 _FILE = "_file"
@@ -51,6 +47,7 @@ def write_continued(
     as_of: date,
     folder: str,
     oldest: date | None = None,
+    attributes: DataFrame | None = None,
 ) -> Written:
     """Write what ``write_aggregates`` would of a date, from an earlier snapshot's state and the rows that enter.
 
@@ -60,6 +57,7 @@ def write_continued(
         base: the earlier snapshot's folder, and what it keeps.
         folder: where the date's files go; the driver and the workers reach it through pyarrow.
         oldest: the day of the first event that enters, where a declared window has no end.
+        attributes: the rows of attributes that enter, encoded, where the manifest has attributes.
 
     Raises:
         BaseSnapshotError: what it keeps is gone, or was altered.
@@ -67,7 +65,8 @@ def write_continued(
     """
     path, kept = base
     bands = kept.bands(manifest)
-    packing = packing_of(manifest, bands.continued(as_of, oldest), sizes)
+    later = bands.continued(as_of, oldest)
+    packing = packing_of(manifest, later, sizes)
     attempts = {as_of.isoformat(): storage.join(folder, "_attempts")}
     storage.create_folder(attempts[as_of.isoformat()])
 
@@ -83,7 +82,10 @@ def write_continued(
         for number in sorted(rows[_FILE].unique().to_pylist()) if rows else ():
             yield from write_all(state_with(number, rows), attempts)
 
-    rows = narrow(encoded, manifest, packing, bands.continued(as_of, oldest), {}).withColumn(_FILE, _file_of_user(kept))
+    rows = narrow(encoded, manifest, packing, later, {})
+    if attributes is not None:
+        rows = rows.unionByName(narrow_attributes(attributes, manifest, later, {}), allowMissingColumns=True)
+    rows = rows.withColumn(_FILE, _file_of_user(kept))
     # One more row for each file: those that nobody enters are gone through as well.
     marks = rows.sparkSession.range(0, len(kept.files), 1, 1).select(F.col("id").cast("INT").alias(_FILE))
     both = rows.unionByName(marks, allowMissingColumns=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gur_spark.features.attributes import HELD, HELD_KNOWN, Attributes
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.groups import Groups, Ints, Pairs, Rows, Users, as_numpy
 from gur_spark.features.operations import Output
@@ -42,7 +43,7 @@ def aggregate_partition(
         batches: columns ``user_id``, ``_age_us`` (microseconds from the event to the newest as_of midnight, from 1 to
             ``bands.days``; null for a row that only names a user), numeric fields as steps, categorical fields as
             ids, what the plan derives, and, where there are several dates, ``_known_from``: how many of them may not
-            know the row yet.
+            know the row yet. A row with a value in ``_held_us`` is no event but of attributes (``attributes``).
         manifest: what to compute.
 
     Raises:
@@ -76,10 +77,12 @@ class PartitionState:
         self.named_U = np.zeros(0, np.bool_)
         self.activity = Activity(self.users, bands, Source())
         self.scopes = {scope: _Scope(*scope, self.users, len(bands), self.plan) for scope in _scopes(self.plan)}
+        self.attributes = Attributes(self.users, bands, manifest.attributes)
         # Operations on the same values share their state.
         self.states: dict[Any, State] = {_key(None, None, Activity, None, ()): self.activity}
         self._state_of = [self._make_state(planned) for planned in self.plan.planned]
         self._waiting: dict[int, list[pa.Table]] = defaultdict(list)
+        self._held_later: dict[int, list[pa.Table]] = defaultdict(list)
 
     def take(self, batches: Iterable[pa.RecordBatch]) -> None:
         """``update`` with many rows."""
@@ -90,6 +93,10 @@ class PartitionState:
         """Take rows in; those that some date must not see yet wait for ``learn``."""
         codes_N = self.users.encode(chunk["user_id"])
         self.named_U = grown(self.named_U, len(self.users), False)
+        if HELD in chunk.column_names:
+            held_N = pc.is_valid(chunk[HELD])
+            self._hold(chunk.filter(held_N), codes_N[held_N.to_numpy()])
+            chunk, codes_N = chunk.filter(pc.invert(held_N)), codes_N[~held_N.to_numpy()]
         if chunk[AGE].null_count:
             known = pc.is_valid(chunk[AGE])
             self.named_U[codes_N[pc.is_null(chunk[AGE]).to_numpy()]] = True
@@ -103,6 +110,8 @@ class PartitionState:
         """Count the rows that are known from the date of this number on."""
         for chunk in self._waiting.pop(number, []):
             self._count(chunk, self.users.encode(chunk["user_id"]))
+        for chunk in self._held_later.pop(number, []):
+            self._hold(chunk, self.users.encode(chunk["user_id"]), number)
 
     def tables(self) -> Iterator[tuple[date, pa.Table]]:
         """Each date with its rows, oldest first; after all rows were taken."""
@@ -127,6 +136,7 @@ class PartitionState:
             columns |= self._finalize(planned, state, slices[windows], usual)
         for quotient in self.plan.quotients:
             columns[quotient.name] = _quotient(columns[quotient.over[0]], columns[quotient.over[1]], quotient.days)
+        columns |= dict(self.attributes.columns(usual))
         table = pa.table({c.name: columns[c.name] for c in self.manifest.columns})
         # Rows come from a shuffle in any order; files with one order make training on them reproducible.
         order = as_numpy(pc.sort_indices(table["user_id"]))
@@ -146,9 +156,9 @@ class PartitionState:
 
     def _make_state(self, planned: Planned) -> State:
         a, operation = planned.aggregation, planned.operation
-        key = _key(a.where, a.by, operation.state, operation.column, operation.options())
+        key = _key(planned.where, a.by, operation.state, operation.column, operation.options())
         if key not in self.states:
-            self.states[key] = operation.make_state(self.scopes[a.where, a.by].groups, self.bands)
+            self.states[key] = operation.make_state(self.scopes[planned.where, a.by].groups, self.bands)
         return self.states[key]
 
     def _slices(self, number: int, windows: Sequence[Window]) -> list["_Windows"]:
@@ -172,8 +182,8 @@ class PartitionState:
         by = planned.aggregation.by
         if by is None:
             return values
-        counts: Counts = self.states[_key(None, None, Histogram, by, ())].at(usual)
-        pairs = self.scopes[planned.aggregation.where, by].groups
+        counts: Counts = self.states[_key(self.plan.conditions[by], None, Histogram, by, ())].at(usual)
+        pairs = self.scopes[planned.where, by].groups
         assert isinstance(pairs, Pairs)
         found = values.take(pairs.find(counts.pair_P))
         if output.null == "never":
@@ -181,6 +191,16 @@ class PartitionState:
         if output.dtype == "long":
             found = found.cast(pa.int32())
         return pa.ListArray.from_arrays(pa.array(counts.offsets), found)
+
+    def _hold(self, chunk: pa.Table, codes_N: Ints, known_to: int = 0) -> None:
+        """Take rows of attributes in, but for those that only the dates after the one of this number know."""
+        known_from_N = as_numpy(chunk[HELD_KNOWN])
+        for number in np.unique(known_from_N[known_from_N > known_to]).tolist():
+            self._held_later[number].append(chunk.filter(pa.array(known_from_N == number)))
+        known_N = known_from_N <= known_to
+        chunk, codes_N = chunk.filter(pa.array(known_N)), codes_N[known_N]
+        age_N = as_numpy(chunk[HELD])
+        self.attributes.update(Rows(chunk, codes_N, age_N, age_N // DAY_US, codes_N))
 
     def _wait(self, chunk: pa.Table) -> Any:
         """Put rows aside that are in a window of a date which does not know them; tells which, (N,)."""
@@ -227,7 +247,7 @@ class _Scope:
 
 
 def _scopes(plan: Plan) -> list[tuple[str | None, str | None]]:
-    return list(dict.fromkeys((p.aggregation.where, p.aggregation.by) for p in plan.planned))
+    return list(dict.fromkeys((p.where, p.aggregation.by) for p in plan.planned))
 
 
 def _key(where: str | None, by: str | None, state: type[State], column: str | None, options: tuple[Any, ...]) -> Any:

@@ -8,7 +8,7 @@ from gur_spark.errors import nearest
 from gur_spark.features.operations import Derived, Operation, Output, find
 from gur_spark.features.spec import Aggregation, Chosen, FieldKind, Window, aggregation
 from gur_spark.features.states import Source
-from gur_spark.schema import NUMERIC_STATISTICS, Column, Manifest, NumericField
+from gur_spark.schema import ID_UNIT, NUMERIC_STATISTICS, AttributeField, Column, LogFields, Manifest, NumericField
 
 _STANDARD: Mapping[FieldKind, Sequence[str]] = {
     "events": ("events", "active_days", "recency", "tenure"),
@@ -27,6 +27,8 @@ class Planned:
     windows: Sequence[Window]
     value: str
     """How the field's values are called: with their transform."""
+    where: str | None
+    """The condition that its events satisfy: the declared one, and that they are of a log with its fields."""
 
     def name(self, output: Output, window: Window) -> str:
         """A column's name."""
@@ -40,7 +42,7 @@ class Planned:
 
     def _column(self, output: Output, window: Window) -> Column:
         a = self.aggregation
-        within = window.meaning + (f" where {a.where}" if a.where else "")
+        within = window.meaning + (f" where {self.where}" if self.where else "")
         words = {"field": a.field, "value": self.value, "subject": a.subject, "within": within}
         null, meaning = output.null.format(**words), output.meaning.format(**words)
         null = "never" if output.null == "never" else f"{null} {within}"
@@ -55,7 +57,7 @@ class Planned:
             field=a.field,
             window_days=window.days,
             before_days=window.before,
-            where=a.where,
+            where=self.where,
             by=a.by,
             null=null,
         )
@@ -75,7 +77,7 @@ class Quotient:
     of: str
     """What the two are."""
 
-    def column(self, aggregation: Aggregation, longer: int) -> Column:
+    def column(self, planned: Planned, longer: int) -> Column:
         first, second = (n if d == 1 else f"{n} / {d}" for n, d in zip(self.over, self.days, strict=True))
         return Column(
             name=self.name,
@@ -83,9 +85,9 @@ class Quotient:
             unit="",
             meaning=f"({first}) / ({second})",
             statistic=self.of,
-            field=aggregation.field,
+            field=planned.aggregation.field,
             window_days=longer,
-            where=aggregation.where,
+            where=planned.where,
             null=f"{self.over[1]} is zero or null, or {self.over[0]} null",
         )
 
@@ -97,19 +99,21 @@ class Plan:
     planned: Sequence[Planned]
     quotients: Sequence[Quotient]
     columns: Sequence[Column]
+    conditions: Mapping[str, str | None]
+    """Of each field, that an event is of a log which has it; None where every log has."""
 
     def derived(self) -> dict[str, Derived]:
         """What Spark computes for each event, by name."""
         made: dict[str, Derived] = {}
         for p in self.planned:
             made |= p.operation.derived()
-            if p.aggregation.where:
-                made[self.where_column(p.aggregation.where)] = Derived(f"if({p.aggregation.where}, 1, 0)", bits=1)
+            if p.where:
+                made[self.where_column(p.where)] = Derived(f"if({p.where}, 1, 0)", bits=1)
         return made
 
     def where_column(self, where: str) -> str:
         """The name of the column that says whether an event satisfies a condition."""
-        conditions = list(dict.fromkeys(p.aggregation.where for p in self.planned if p.aggregation.where))
+        conditions = list(dict.fromkeys(p.where for p in self.planned if p.where))
         return f"_where_{conditions.index(where)}"
 
 
@@ -118,6 +122,7 @@ def plan(
     numeric: Sequence[NumericField],
     categorical: Sequence[str],
     features: Sequence[Aggregation] = (),
+    logs: Sequence[LogFields] = (),
 ) -> Plan:
     """The standard columns and those of the declared features.
 
@@ -128,7 +133,7 @@ def plan(
     standard += [aggregation(field.name, *_STANDARD["numeric"]) for field in numeric]
     standard += [aggregation(name, *_STANDARD["categorical"]) for name in categorical]
     usual = tuple(Window(days=w) for w in windows)
-    fields = _Fields(usual, {field.name: field for field in numeric}, list(categorical))
+    fields = _Fields(usual, {field.name: field for field in numeric}, list(categorical), logs)
     planned: list[Planned] = []
     quotients: list[Quotient] = []
     columns: list[Column] = []
@@ -136,18 +141,18 @@ def plan(
         try:
             whole = fields.complete(declared)
             made = [fields.planned(whole, chosen) for chosen in whole.operations]
-            over = [q for p in made for q in _quotients(p)]
+            over = [(p, q, longer) for p in made for q, longer in _quotients(p)]
         except ValueError as error:
             raise ValueError(f"features.{number}: {error}") from error
-        planned, quotients = [*planned, *made], [*quotients, *(q for q, _ in over)]
+        planned, quotients = [*planned, *made], [*quotients, *(q for _, q, _ in over)]
         columns += [column for p in made for column in p.columns()]
-        columns += [q.column(whole, longer) for q, longer in over]
-    return Plan(planned, quotients, columns)
+        columns += [q.column(p, longer) for p, q, longer in over]
+    return Plan(planned, quotients, columns, {name: fields.condition(name) for name in fields.names})
 
 
 def plan_of(manifest: Manifest) -> Plan:
     """The plan that a manifest is the outcome of."""
-    return plan(manifest.windows, manifest.numeric, manifest.categorical, manifest.features)
+    return plan(manifest.windows, manifest.numeric, manifest.categorical, manifest.features, manifest.logs)
 
 
 def make_manifest(
@@ -156,8 +161,14 @@ def make_manifest(
     numeric: Sequence[NumericField],
     categorical: Sequence[str],
     features: Sequence[Aggregation] = (),
+    logs: Sequence[LogFields] = (),
+    attributes: Sequence[AttributeField] = (),
 ) -> Manifest:
     """The manifest of a pipeline's aggregates; column order here is the order in the Parquet files.
+
+    Args:
+        logs: the fields of each log of events, where there are several logs.
+        attributes: of users, from further logs.
 
     Raises:
         ValueError: a declaration does not fit, or two columns would have one name.
@@ -165,7 +176,8 @@ def make_manifest(
     columns = [
         Column(name="user_id", dtype=user_id_type, unit="", meaning="the user", statistic="key"),
         Column(name="as_of", dtype="date", unit="", meaning="the UTC date the row is for", statistic="key"),
-        *plan(windows, numeric, categorical, features).columns,
+        *plan(windows, numeric, categorical, features, logs).columns,
+        *map(_attribute, attributes),
     ]
     names = [column.name for column in columns]
     for name in names:
@@ -177,7 +189,23 @@ def make_manifest(
         numeric=tuple(numeric),
         categorical=tuple(categorical),
         features=tuple(features),
+        logs=tuple(logs),
+        attributes=tuple(attributes),
         columns=tuple(columns),
+    )
+
+
+def _attribute(field: AttributeField) -> Column:
+    transformed = field.numeric is not None and field.numeric.transform != "none"
+    value = f"{field.numeric.transform}({field.name})" if field.numeric and transformed else field.name
+    return Column(
+        name=field.name,
+        dtype="double" if field.numeric else "long",
+        unit=value if field.numeric else ID_UNIT,
+        meaning=f"{value} of the newest row of {field.log} before as_of",
+        statistic="attribute",
+        field=field.name,
+        null="not known" if field.numeric else "never",
     )
 
 
@@ -188,6 +216,18 @@ class _Fields:
     usual: tuple[Window, ...]
     numeric: Mapping[str, NumericField]
     categorical: Sequence[str]
+    logs: Sequence[LogFields]
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.numeric, *self.categorical]
+
+    def condition(self, *names: str | None) -> str | None:
+        """That an event is of a log with these fields; None where every log has them."""
+        having = [log.name for log in self.logs if {name for name in names if name} <= set(log.fields)]
+        if len(having) == len(self.logs):
+            return None
+        return f"source IN ({', '.join(map(repr, having))})"
 
     def complete(self, aggregation: Aggregation) -> Aggregation:
         """With its windows, and with the ids that histograms count."""
@@ -218,7 +258,9 @@ class _Fields:
             raise ValueError(f"operation '{chosen.name}' is not one number per window: it cannot take {crossed}")
         transformed = field is not None and field.transform != "none"
         value = f"{field.transform}({field.name})" if field and transformed else aggregation.field or "events"
-        return Planned(aggregation, made, windows, value)
+        conditions = [self.condition(aggregation.field, aggregation.by), aggregation.where]
+        where = " AND ".join(f"({c})" if all(conditions) else c for c in conditions if c) or None
+        return Planned(aggregation, made, windows, value, where)
 
     def _kind(self, field: str | None) -> FieldKind:
         if field is None:
@@ -227,7 +269,7 @@ class _Fields:
             return "numeric"
         if field in self.categorical:
             return "categorical"
-        known = [*self.numeric, *self.categorical]
+        known = self.names
         raise ValueError(f"no field '{field}'; available: {known}{nearest(field, known)}")
 
 

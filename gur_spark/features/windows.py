@@ -8,27 +8,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from functools import reduce
+from datetime import date, datetime
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.errors import PySparkException, PythonException
+from pyspark.errors import PythonException
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.errors import AggregateOverflow, BaseSnapshotError, ConfigError, SnapshotError
+from gur_spark.errors import AggregateOverflow, BaseSnapshotError, SnapshotError
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
-from gur_spark.features.kernel import AGE, KNOWN, PartitionState
-from gur_spark.features.operations import Derived
-from gur_spark.features.packing import Packing
-from gur_spark.features.plan import plan_of
+from gur_spark.features.kernel import PartitionState
+from gur_spark.features.narrowing import narrow, narrow_attributes, packing_of
 from gur_spark.features.state_files import PARTS, StateFile, move_states, write_state
-from gur_spark.features.states import DAY_US
 from gur_spark.schema import Manifest
 
 ROW_GROUP_ROWS = 1 << 16
@@ -57,48 +53,6 @@ class Written:
     """What the days after can go on from."""
 
 
-def known_at(as_of: date, delay_days: int) -> datetime:
-    """Until when landings count for a snapshot: as_of midnight UTC plus the delay."""
-    return datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC) + timedelta(days=delay_days)
-
-
-def snapshot_events(events: DataFrame, known: Mapping[date, datetime], reach: int | None) -> DataFrame:
-    """The union of ``S(as_of, known_at, w)`` of dates whose windows leave no gap: events in some date's longest window,
-    of ``reach`` days (None: without an end), that had landed before some date's ``known_at``."""
-    landed = F.col("landed_on") <= F.lit(last_landing(max(known.values())))
-    inside = events.where((F.col("event_time") < midnight(max(known))) & landed)
-    return inside if reach is None else inside.where(F.col("event_time") >= midnight(min(known) - timedelta(reach)))
-
-
-def prepare(events: DataFrame, manifest: Manifest) -> DataFrame:
-    """Add what the declared features derive from each event, while categories are text; numbers are in their units.
-
-    Raises:
-        ConfigError: a condition does not parse, or speaks of columns that are not there.
-    """
-    derived = plan_of(manifest).derived()
-    if not derived:
-        return events
-    steps = {f"_steps_{field.name}": F.col(field.name) for field in manifest.numeric}
-    units = {f.name: F.col(f.name).cast("decimal(19,0)") * F.lit(f.step) for f in manifest.numeric}
-    in_units = events.withColumns(steps).withColumns(units)
-    for name, column in derived.items():
-        in_units = _derive(in_units, name, column)
-    return in_units.withColumns({f.name: F.col(f"_steps_{f.name}") for f in manifest.numeric}).drop(*steps)
-
-
-def _derive(events: DataFrame, name: str, column: Derived) -> DataFrame:
-    try:
-        made = events.withColumn(name, F.expr(column.sql))
-        # One row is asked for, so that every engine plans the expression now.
-        made.select(name).limit(1).collect()
-    except PySparkException as error:
-        raise ConfigError(
-            f"aggregates.features: condition {column.sql} cannot be used: {error}; columns: {events.columns}"
-        ) from error
-    return made
-
-
 def write_aggregates(
     encoded: DataFrame,
     manifest: Manifest,
@@ -109,6 +63,7 @@ def write_aggregates(
     partitions: int = 1,
     oldest: date | None = None,
     horizon: int = 0,
+    attributes: DataFrame | None = None,
 ) -> dict[date, Written]:
     """Write one row per user_id with the manifest's columns, for each date, into its folder's Parquet files.
 
@@ -121,6 +76,7 @@ def write_aggregates(
         partitions: the least number to divide the users into.
         oldest: the day of the first event, where a declared window has no end.
         horizon: of one date alone, also write what so many days after can go on from.
+        attributes: ``attribute_rows`` of the same dates, encoded, where the manifest has attributes.
 
     Raises:
         AggregateOverflow: a sum left its exact range.
@@ -129,6 +85,8 @@ def write_aggregates(
     bands = bands_of(manifest, list(known), oldest, horizon)
     packing = packing_of(manifest, bands, sizes)
     rows = narrow(encoded, manifest, packing, bands, known)
+    if attributes is not None:
+        rows = rows.unionByName(narrow_attributes(attributes, manifest, bands, known), allowMissingColumns=True)
     if users is not None:
         rows = rows.unionByName(users.select("user_id"), allowMissingColumns=True)
     attempts = {day.isoformat(): storage.join(folder, "_attempts") for day, folder in folders.items()}
@@ -148,16 +106,6 @@ def write_aggregates(
 def part_of_user() -> Column:
     """``state_files.part_of`` in SQL: a checksum that has one definition, where engines' hashes differ."""
     return F.pmod(F.crc32(F.col("user_id").cast("STRING").cast("BINARY")), F.lit(PARTS))
-
-
-def packing_of(manifest: Manifest, bands: Bands, sizes: Mapping[str, int]) -> Packing:
-    """What a row's values take, but for its numbers."""
-    return Packing.of(
-        {AGE: (bands.days * DAY_US).bit_length()}
-        | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
-        | {name: derived.bits for name, derived in plan_of(manifest).derived().items()}
-        | ({KNOWN: len(bands.dates).bit_length()} if len(bands.dates) > 1 else {})
-    )
 
 
 def write_all(state: PartitionState, attempts: Mapping[str, str], keep_state: bool = False) -> Iterator[pa.RecordBatch]:
@@ -217,28 +165,6 @@ def _by_part(rows: DataFrame, partitions: int) -> DataFrame:
     return rows.repartition(max(partitions, int(usual) if usual.isdigit() else 1), part_of_user())
 
 
-def narrow(
-    encoded: DataFrame, manifest: Manifest, packing: Packing, bands: Bands, known: Mapping[date, datetime]
-) -> DataFrame:
-    """What the kernel needs of each event, in as few and narrow columns as there can be."""
-    values = {name: F.col(name) for name in [*manifest.categorical, *plan_of(manifest).derived()]}
-    values[AGE] = F.unix_micros(midnight(bands.newest)) - F.unix_micros("event_time")
-    # Dates know the same landings and more as time goes on: how many do not know a row says which.
-    unknown = [F.col("landed_on") > F.lit(last_landing(known[day])) for day in bands.dates[:-1]]
-    values[KNOWN] = reduce(Column.__add__, [c.cast("INT") for c in unknown], F.lit(0))
-    words = [_word(packing, number, values).alias(name) for number, name in enumerate(packing.words)]
-    return encoded.select("user_id", *words, *[field.name for field in manifest.numeric])
-
-
-def _word(packing: Packing, number: int, values: Mapping[str, Column]) -> Column:
-    shifted = [
-        F.shiftleft(values[name].cast("BIGINT"), part.shift)
-        for name, part in packing.parts.items()
-        if part.word == number
-    ]
-    return reduce(Column.bitwiseOR, shifted)
-
-
 def _write(table: pa.Table, folder: str) -> str:
     """Write a file that no other attempt writes; returns its path."""
     path = storage.join(folder, f"{uuid4().hex}.parquet")
@@ -266,12 +192,3 @@ def keep(written: Sequence[Row], folder: str) -> Written:
         storage.remove_folder(storage.join(folder, "_attempts"))
     total = sum(int(part["hash"]) for part in parts) % 2**64
     return Written(rows=sum(part["rows"] for part in parts), checksum=f"{total:016x}", states=kept)
-
-
-def last_landing(known_at: datetime) -> date:
-    """A landing counts from its midnight on; compared as a date, Parquet can skip by it."""
-    return (known_at.astimezone(UTC) - timedelta(microseconds=1)).date()
-
-
-def midnight(day: date) -> Column:
-    return F.lit(f"{day} 00:00:00+00:00").cast("timestamp")
