@@ -20,7 +20,8 @@ LONGEST = 31
 
 # They change no row.
 _HARMLESS = {"OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
-_LANDINGS = re.compile(r"(?:source = '?\w+'? AND )?landed_on (?:IN \((?P<several>.+)\)|= (?P<one>.+))")
+_OF_A_LOG = re.compile(r"source = '\w+' AND ")
+_LANDINGS = re.compile(r"landed_on (?:IN \((?P<several>.+)\)|= (?P<one>.+))")
 _DAY = re.compile(r"(?:DATE ?)?'(\d{4}-\d{2}-\d{2})'(?:::date)?")
 
 
@@ -114,8 +115,12 @@ def _check_events(tables: Tables, base: Snapshot, kept: Kept, needed: Needed) ->
 
 def written_landings(commit: Commit) -> list[date] | None:
     """The landings that a commit replaced, as ``ingest`` does; None where it is another kind of commit."""
-    found = _LANDINGS.fullmatch(commit.predicate or "") if commit.operation == "WRITE" else None
-    if found is None:
+    if commit.operation != "WRITE" or not commit.predicate:
         return None
-    days = [_DAY.fullmatch(day.strip()) for day in (found["several"] or found["one"]).split(",")]
-    return [date.fromisoformat(day[1]) for day in days if day] if all(days) else None
+    # Each engine writes the predicate down in its own way: delta-rs gives two or three alternatives in brackets.
+    bare = _OF_A_LOG.sub("", commit.predicate, count=1)
+    alternatives = (bare[1:-1] if bare.startswith("(") else bare).split(" OR ")
+    found = [_LANDINGS.fullmatch(part) for part in alternatives]
+    texts = [text for part in found if part for text in (part["several"] or part["one"]).split(",")]
+    days = [_DAY.fullmatch(text.strip()) for text in texts]
+    return [date.fromisoformat(day[1]) for day in days if day] if all(found) and all(days) else None

@@ -221,6 +221,14 @@ def test_spark_and_python_agree_on_the_part_of_a_user(spark: Any, kind: str, use
     [
         ("landed_on IN (DATE'2024-07-01', DATE'2024-07-02')", [date(2024, 7, 1), date(2024, 7, 2)]),
         ("landed_on = '2024-07-01'::date", [date(2024, 7, 1)]),
+        ("landed_on = '2024-07-01'::date OR landed_on = '2024-07-02'::date", [date(2024, 7, 1), date(2024, 7, 2)]),
+        (
+            "source = 'web' AND (landed_on = '2024-07-01'::date OR landed_on = '2024-07-02'::date)",
+            [date(2024, 7, 1), date(2024, 7, 2)],
+        ),
+        ("source = 'web' AND landed_on IN (DATE'2024-07-01')", [date(2024, 7, 1)]),
+        ("source = 'web'", None),
+        ("source = 'web' OR landed_on = '2024-07-01'::date", None),
         ("landed_on IS NOT NULL", None),
         ("landed_on IN (DATE'2024-07-01') OR user_id = 3", None),
         (None, None),

@@ -289,10 +289,10 @@ def _replace_events(
         accepted = staged.where(F.col("status") == "accepted").select(columns)
         others = batch.of_the_log(table).where(f"NOT ({within})") if found.accepted else table.limit(0)
         events = batch.named(deduplicate(accepted, others.select(columns), batch.log, found))
-        # The fields of other logs.
-        lacking = [field for field in table.schema.fields if field.name not in events.columns]
-        events = events.withColumns({field.name: F.lit(None).cast(field.dataType) for field in lacking})
-    tables.replace(events.select(table.columns), "events", within)
+    mine = set(events.columns)
+    # The fields of other logs are null.
+    filled = [F.col(f.name) if f.name in mine else F.lit(None).cast(f.dataType).alias(f.name) for f in table.schema]
+    tables.replace(events.select(filled), "events", within)
     return tables.read("events").where(within).count()
 
 

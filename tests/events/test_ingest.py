@@ -232,7 +232,7 @@ def test_a_job_names_the_snapshots_that_its_landings_make_stale(
     def stale(landing: str) -> tuple[str | None, str | None]:
         land(landed, f"{landing}.csv", f"{HEADER}1,{landing},b,2\n")
         with record(tables, "ingest", {}) as run:
-            job.stage(tables, config, Namespace(landing=[], all=False), run)
+            job.stage(tables, config, Namespace(landing=[], all=False, log=[]), run)
         return run.outputs.get("stale snapshots"), run.outputs.get("stale published")
 
     again = "--as-of 2024-01-02 --known-at 2024-01-03T12:00:00.000000"

@@ -1,0 +1,283 @@
+"""Several logs of the same users: one table of events, each log on its own; what is known of a user at a date."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from gur_spark import schema
+from gur_spark.aggregation import aggregate_snapshots
+from gur_spark.errors import EvaluationError, TableError
+from gur_spark.evaluate import labels
+from gur_spark.events.ingest import ingest
+from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
+from gur_spark.features.narrowing import event_rows
+from gur_spark.runs import Run
+from gur_spark.snapshots import stale_snapshots
+from gur_spark.tables import Tables
+
+AS_OF = date(2024, 7, 1)
+DAY = timedelta(days=1)
+TIME = {"column": "time", "format": "iso8601"}
+
+
+FIELDS = {"main": ("mcc", "amount"), "web": ("page", "amount"), "profile": ("country", "age")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A raw row: mcc of cards, page of the web, country and age of profiles; cards and the web have amounts."""
+
+    log: str
+    user: int
+    time: datetime
+    landed: date
+    text: str
+    number: str
+
+
+def rows_of(seed: int, count: int = 400, users: int = 9) -> list[Row]:
+    rng = random.Random(seed)
+    made = []
+    for _ in range(count):
+        log = rng.choice(["main", "main", "web", "web", "profile"])
+        # Profiles are older than any window, and say that something holds from a day in the future on.
+        before = timedelta(minutes=rng.randrange(-8 * 1440, (900 if log == "profile" else 220) * 1440))
+        time = datetime(2024, 7, 1, tzinfo=UTC) - before
+        late = rng.choice([0, 0, 0, 1, 3])
+        landed = max(time.date(), date(2023, 12, 1)) if before > timedelta(0) or log != "profile" else date(2024, 6, 20)
+        text = rng.choice(["a", "b", "c", ""])
+        made.append(
+            Row(log, rng.randrange(users), time, landed + late * DAY, text, rng.choice(["", "1.25", "7", "-3"]))
+        )
+    return made
+
+
+def land(folder: Path, rows: Sequence[Row]) -> None:
+    """One CSV file a day for each log."""
+    for log, names in FIELDS.items():
+        (folder / log).mkdir(parents=True, exist_ok=True)
+        for day in {row.landed for row in rows if row.log == log}:
+            lines = [
+                f"{r.user},{r.time.isoformat()},{r.text},{r.number}" for r in rows if (r.log, r.landed) == (log, day)
+            ]
+            (folder / log / f"{day}.csv").write_text(f"user,time,{','.join(names)}\n" + "\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def landed(tmp_path: Path) -> Path:
+    return tmp_path / "landed"
+
+
+@pytest.fixture
+def configure(make_config: Any, landed: Path) -> Any:
+    def log(name: str, text: str, number: dict[str, Any], **more: Any) -> dict[str, Any]:
+        fields = {"user_id": {"column": "user"}, "event_time": TIME, "categorical": [{"name": text, "column": text}]}
+        return {"source": {"path": str(landed / name), "max_bad_share": 1}, "fields": {**fields, "numeric": [number]}, **more}
+
+    amount = {"name": "amount", "column": "amount", "step": 0.01}
+    web = log("web", "page", amount)
+    profile = log("profile", "country", {"name": "age", "column": "age", "step": 0.25}, kind="attributes")
+
+    def make(**aggregates: Any) -> Any:
+        features = [
+            {"name": "visits", "operations": ["events"], "where": "source = 'web'", "windows": [30]},
+            {"field": "amount", "operations": ["sum"], "by": "mcc", "windows": [30]},
+        ]
+        return make_config(
+            {
+                "source": {"path": str(landed / "main"), "max_bad_share": 1},
+                "logs": {"web": web, "profile": profile},
+                "vocabulary": {"min_count": 1},
+                "aggregates": {"windows": [7, 30, 180], "features": features, **aggregates},
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def config(configure: Any) -> Any:
+    return configure()
+
+
+def new_run() -> Run:
+    return Run(id=uuid4().hex, job="test", parameters={})
+
+
+EVENTS = pa.schema(
+    [
+        *[("user_id", pa.int64()), ("event_time", pa.timestamp("us", "UTC")), ("landed_on", pa.date32())],
+        *[(name, pa.string()) for name in ("source", "mcc", "page", "country")],
+        *[(name, pa.int64()) for name in ("amount", "age")],
+    ]
+)
+STEPS = {"amount": 0.01, "age": 0.25}
+
+
+def write(tables: Tables, rows: Sequence[Row]) -> None:
+    """What ``ingest`` makes of these landings, in a commit for each log."""
+    for name, (text, number) in FIELDS.items():
+        mine = [row for row in rows if row.log == name]
+        events = [
+            {"user_id": r.user, "event_time": r.time, "landed_on": r.landed, "source": name, text: r.text or None}
+            | {number: round(float(r.number) / STEPS[number]) if r.number else None}
+            for r in mine
+        ]
+        days = ", ".join(f"'{day}'" for day in sorted({row.landed for row in mine}))
+        replaced = {"predicate": f"source = '{name}' AND landed_on IN ({days})"} if tables.exists("events") else {}
+        if mine:
+            table = pa.Table.from_pylist(events, EVENTS)
+            write_deltalake(tables.folder("events"), table, mode="overwrite", **replaced)
+
+
+def ingest_all(tables: Tables, config: Any) -> Run:
+    run = new_run()
+    for name in config.all_logs:
+        ingest(tables, config, run, name=name)
+    return run
+
+
+def snapshots(tables: Tables, config: Any, *dates: date, **options: Any) -> list[dict[int, dict[str, Any]]]:
+    made = aggregate_snapshots(tables, config, dates, new_run(), **options)
+    return [{row["user_id"]: row for row in pq.read_table(one.data).to_pylist()} for one in made]
+
+
+def test_each_landing_of_each_log_is_counted_and_replaced_on_its_own(tables: Tables, config: Any, landed: Path) -> None:
+    rows = rows_of(1, 40)
+    land(landed, rows)
+    (landed / "web" / "2024-05-01.csv").write_text("user,time,page,amount\n1,2024-05-01T00:00:00,a,x\n")
+    run = ingest_all(tables, config)
+    others = [row for row in rows if (row.log, row.landed) != ("web", date(2024, 5, 1))]
+    per_log = Counter(row.log for row in others)
+    assert {name: run.counts[f"{name} accepted"] for name in config.all_logs} == per_log
+    assert (run.counts["accepted"], run.counts["quarantined"], run.counts["web quarantined"]) == (len(others), 1, 1)
+    assert {row["source"]: row["n"] for row in _count(tables)} == per_log
+    # The same day of another log is another landing, in both tables.
+    ingest(tables, config, new_run(), [day := min(row.landed for row in rows if row.log == "main")], name="main")
+    assert {row["source"]: row["n"] for row in _count(tables)} == per_log
+    (landed / "main" / f"{day}.csv").write_text("user,time,mcc,amount\n1,x,a,1\n")
+    (landed / "main" / "2024-05-01.csv").write_text("user,time,mcc,amount\n1,x,a,1\n")
+    again = new_run()
+    ingest(tables, config, again, [day, date(2024, 5, 1)], name="main")
+    assert again.counts["main quarantined"] == again.counts["quarantined"] == 2
+    gone = Counter(row.log for row in others if row.log == "main" and row.landed in (day, date(2024, 5, 1)))
+    assert {row["source"]: row["n"] for row in _count(tables)} == per_log - gone
+    found = tables.read("quarantine").select("source", "reason", "field").collect()
+    assert sorted(map(tuple, found)) == [("main", "bad_time", "event_time")] * 2 + [("web", "not_a_number", "amount")]
+
+
+def _count(tables: Tables) -> list[Any]:
+    return tables.spark.sql(f"SELECT source, count(1) AS n FROM {tables.sql_name('events')} GROUP BY 1").collect()
+
+
+def test_fields_count_the_events_of_their_logs_and_attributes_hold_at_the_date(tables: Tables, config: Any) -> None:
+    rows = rows_of(2)
+    write(tables, rows)
+    fit_vocabulary(tables, config, new_run())
+    ids = {(row.field, row.value): row.id for row in read_vocabulary(tables).frame.collect()}
+    dates = [AS_OF - 40 * DAY, AS_OF, AS_OF + 2 * DAY]
+    found = snapshots(tables, config, *dates)
+    assert [_expected(rows, day, ids) for day in dates] == [
+        {user: {name: row[name] for name in _NAMES} for user, row in of_date.items()} for of_date in found
+    ]
+    # A date alone says the same of users as one of many.
+    assert snapshots(tables, config, dates[0], again=True) == found[:1]
+
+
+_NAMES = (
+    *("events_30d", "mcc_counts_30d", "page_counts_30d", "amount_count_30d", "visits_events_30d"),
+    *("amount_by_mcc_sum_30d", "country", "age"),
+)
+
+
+def _expected(rows: Sequence[Row], as_of: date, ids: Any) -> dict[int, dict[str, Any]]:
+    midnight = datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC)
+    known = [row for row in rows if row.landed < as_of and row.time < midnight]
+    events = [row for row in known if row.log != "profile" and row.time >= midnight - 180 * DAY]
+    expected = {}
+    for user in {row.user for row in events}:
+        mine = [row for row in events if row.user == user]
+        last = [row for row in mine if row.time >= midnight - 30 * DAY]
+        mcc, page = ([r for r in mine if r.log == log] for log in ("main", "web"))
+        counts = {
+            f"{name}_counts_30d": [
+                sum(r in last and ids[name, r.text or None] == id for r in of_log)
+                for id in sorted({ids[name, r.text or None] for r in of_log})
+            ]
+            for name, of_log in (("mcc", mcc), ("page", page))
+        }
+        sums = [
+            sum(float(r.number or 0) for r in mcc if r in last and ids["mcc", r.text or None] == id)
+            for id in sorted({ids["mcc", r.text or None] for r in mcc})
+        ]
+        held = [row for row in known if row.log == "profile" and row.user == user]
+        newest = max(held, key=lambda r: (r.time, r.landed, ids["country", r.text or None], r.number), default=None)
+        expected[user] = counts | {
+            "events_30d": len(last),
+            "amount_count_30d": sum(r.number != "" for r in last),
+            "visits_events_30d": sum(r.log == "web" for r in last),
+            "amount_by_mcc_sum_30d": sums,
+            "country": ids["country", newest.text or None] if newest else schema.MISSING_ID,
+            "age": float(newest.number) if newest and newest.number else None,
+        }
+    return expected
+
+
+def test_a_day_after_goes_on_with_what_was_known_of_users(tables: Tables, configure: Any) -> None:
+    config = configure(incremental_days=3)
+    rows = rows_of(3)
+    write(tables, [row for row in rows if row.landed < AS_OF])
+    fit_vocabulary(tables, config, new_run())
+    snapshots(tables, config, AS_OF)
+    write(tables, [row for row in rows if row.landed >= AS_OF])
+    route = new_run()
+    [made] = aggregate_snapshots(tables, config, [AS_OF + 3 * DAY], route)
+    assert route.inputs["route 2024-07-04"].startswith("incremental from")
+    [full] = aggregate_snapshots(tables, config, [AS_OF + 3 * DAY], new_run(), route="full", again=True)
+    assert made.checksum == full.checksum
+    # What a profile says may change every date after it landed, however old it is.
+    assert [s.as_of for s in stale_snapshots(tables, config, ["profile 2023-12-01"])] == [AS_OF, AS_OF + 3 * DAY]
+    assert stale_snapshots(tables, config, ["web 2023-12-01"]) == []
+
+
+def test_a_vocabulary_counts_the_rows_of_the_logs_that_have_the_field(tables: Tables, config: Any) -> None:
+    rows = rows_of(4)
+    write(tables, rows)
+    fit_vocabulary(tables, config, new_run())
+    found = {(r["field"], r["value"]): r["count"] for r in tables.read("vocabulary").collect()}
+    logs = {"main": "mcc", "web": "page", "profile": "country"}
+    assert found == Counter((logs[row.log], row.text or None) for row in rows)
+
+
+def test_attributes_are_no_events_to_churn_and_the_log_that_ends_first_bounds_it(tables: Tables, config: Any) -> None:
+    def row(log: str, user: int, days: int) -> Row:
+        time = datetime(2024, 7, 1, tzinfo=UTC) + days * DAY
+        return Row(log, user, time, time.date(), "a", "1")
+
+    write(tables, [row("main", 1, -3), row("web", 2, -3), row("main", 9, 6), row("web", 9, 4), row("profile", 1, 2)])
+    events = event_rows(tables.read("events"), config.manifest())
+    active = tables.spark.createDataFrame([(1,), (2,)], "user_id BIGINT")
+    assert sorted(map(tuple, labels.churn(active, events, AS_OF, 5).collect())) == [(1, "churned"), (2, "churned")]
+    labels.check_future(events, AS_OF, 5)
+    with pytest.raises(EvaluationError, match="the log ends on 2024-07-05"):
+        labels.check_future(events, AS_OF, 6)
+
+
+def test_a_table_of_fewer_logs_is_not_written_to(tables: Tables, config: Any, make_config: Any, landed: Path) -> None:
+    land(landed, rows_of(5, 20))
+    alone = make_config({"source": {"path": str(landed / "main")}})
+    ingest(tables, alone, new_run())
+    before = tables.version("events")
+    with pytest.raises(TableError, match="has no column source, country, page, age: it was made before"):
+        ingest(tables, config, new_run(), name="web")
+    assert tables.version("events") == before
