@@ -173,6 +173,11 @@ class Manifest(_Frozen):
             c for c in self.columns if c.dtype in ("long", "double") and c.statistic != "key" and c.unit != ID_UNIT
         )
 
+    @property
+    def ids(self) -> tuple[Column, ...]:
+        """The columns that hold one category's id, such as an attribute, in order."""
+        return tuple(c for c in self.columns if c.dtype == "long" and c.unit == ID_UNIT)
+
     def to_json(self) -> str:
         """The manifest with its hash, as it lies beside the data."""
         return json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=2) + "\n"

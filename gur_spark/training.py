@@ -237,7 +237,7 @@ def _row_counts(data: _Data) -> dict[str, float]:
 @torch.inference_mode()
 def _reconstruction_metrics(module: GUR, data: _Data) -> dict[str, float]:
     """R2 per block over the validation users."""
-    found = RSquared(module.target_blocks, data.layout.windows)
+    found = RSquared(module.target_blocks, data.layout.windows_of)
     for batch in data.validation_batches():
         found.update(module(batch), batch)
     return found.result()

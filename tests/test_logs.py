@@ -82,7 +82,11 @@ def landed(tmp_path: Path) -> Path:
 def configure(make_config: Any, landed: Path) -> Any:
     def log(name: str, text: str, number: dict[str, Any], **more: Any) -> dict[str, Any]:
         fields = {"user_id": {"column": "user"}, "event_time": TIME, "categorical": [{"name": text, "column": text}]}
-        return {"source": {"path": str(landed / name), "max_bad_share": 1}, "fields": {**fields, "numeric": [number]}, **more}
+        return {
+            "source": {"path": str(landed / name), "max_bad_share": 1},
+            "fields": {**fields, "numeric": [number]},
+            **more,
+        }
 
     amount = {"name": "amount", "column": "amount", "step": 0.01}
     web = log("web", "page", amount)

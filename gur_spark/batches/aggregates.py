@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ BUFFER_ROWS = 65_536
 READ_ROWS = 8_192
 """Rows that are decoded from Parquet at a time."""
 
+LIFETIME = 0
+"""The days of a window that has no end."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -32,15 +36,16 @@ class Layout:
 
     manifest: Manifest
     sizes: Mapping[str, int]
-    """Height V of each categorical field's table: greatest id + 1."""
+    """Height V of the table of each categorical input, a field's histograms or a column of ids: greatest id + 1."""
 
     @classmethod
     def of(cls, manifest: Manifest, sizes: Mapping[str, int]) -> "Layout":
         """Raises ModelError where a categorical field has no vocabulary size."""
-        for field in manifest.categorical:
+        field_of = {field: field for field in manifest.categorical} | {c.name: c.field or "" for c in manifest.ids}
+        for field in field_of.values():
             if sizes.get(field, 0) < 2:
                 raise ModelError(f"field '{field}' has no vocabulary; available: {dict(sizes)}")
-        return cls(manifest, {field: int(sizes[field]) for field in manifest.categorical})
+        return cls(manifest, {name: int(sizes[field]) for name, field in field_of.items()})
 
     @property
     def windows(self) -> tuple[int, ...]:
@@ -51,15 +56,23 @@ class Layout:
         return self.manifest.dense
 
     @property
+    def windows_of(self) -> Mapping[str, tuple[int, ...]]:
+        """The days of the windows of each categorical input, ``LIFETIME`` for one without an end."""
+        histograms = dict.fromkeys(self.manifest.categorical, self.windows)
+        return histograms | {c.name: (c.window_days or LIFETIME,) for c in self.manifest.ids}
+
+    @property
     def columns(self) -> list[str]:
-        """The columns a batch is made of: the numbers, and the histograms of the standard windows."""
-        histograms = [[f"{field}_ids", *(f"{field}_counts_{w}d" for w in self.windows)] for field in self.sizes]
-        return [*(column.name for column in self.dense), *chain.from_iterable(histograms)]
+        """The columns a batch is made of: the numbers, the histograms of the standard windows, the single ids."""
+        histograms = [
+            [f"{field}_ids", *(f"{field}_counts_{w}d" for w in self.windows)] for field in self.manifest.categorical
+        ]
+        return [*(c.name for c in (*self.dense, *self.manifest.ids)), *chain.from_iterable(histograms)]
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """One categorical field of a batch, all windows, in CSR form.
+    """One categorical input of a batch, all its windows, in CSR form; a column of ids is one window of one event.
 
     Bag ``w * B + b`` is window w of user b; it has the pairs ``offsets[bag]:offsets[bag + 1]``,
     one for each id with an event in it.
@@ -120,17 +133,14 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
     for position, column in enumerate(layout.dense):
         # Nulls become NaN; a column without nulls is not copied.
         dense_BD[:, position] = rows.column(column.name).to_numpy(zero_copy_only=False)
-    histograms = {field: _histogram(rows, field, layout) for field in layout.sizes}
+    histograms = {field: _histogram(rows, field, layout) for field in layout.manifest.categorical}
+    histograms |= {column.name: _single_ids(rows, column.name, layout) for column in layout.manifest.ids}
     return Batch(torch.from_numpy(dense_BD), histograms)
 
 
 def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
     ids_N, offsets_B = _flat(rows, f"{field}_ids")
-    size = layout.sizes[field]
-    if len(ids_N) and not (ids_N.min() > PADDING_ID and ids_N.max() < size):
-        raise ModelError(
-            f"field '{field}': ids from {ids_N.min()} to {ids_N.max()}, the model's vocabulary has 1 to {size - 1}"
-        )
+    _check_ids(ids_N, field, layout)
     counts_WN = np.stack([_counts(rows, f"{field}_counts_{w}d", offsets_B) for w in layout.windows])
     # Windows are cumulative, and most ids are in the longest one only: zeros are dropped.
     window_N, pair_N = np.nonzero(counts_WN)
@@ -143,6 +153,28 @@ def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
     shares_N = (counts_N / events_M[bags_N]).astype(np.float32)
     arrays = (ids_N[pair_N].astype(np.int64), bags_N, shares_N, offsets_M, events_M > 0)
     return Histogram(*map(torch.from_numpy, arrays))
+
+
+def _single_ids(rows: pa.RecordBatch, name: str, layout: Layout) -> Histogram:
+    there_B = rows.column(name).is_valid().to_numpy(zero_copy_only=False)
+    ids_N = rows.column(name).drop_null().to_numpy()
+    _check_ids(ids_N, name, layout)
+    arrays = (
+        ids_N.astype(np.int64),
+        np.flatnonzero(there_B),
+        np.ones(len(ids_N), dtype=np.float32),
+        np.concatenate(([0], np.cumsum(there_B))),
+        there_B,
+    )
+    return Histogram(*map(torch.from_numpy, arrays))
+
+
+def _check_ids(ids_N: npt.NDArray[Any], name: str, layout: Layout) -> None:
+    size = layout.sizes[name]
+    if len(ids_N) and not (ids_N.min() > PADDING_ID and ids_N.max() < size):
+        raise ModelError(
+            f"field '{name}': ids from {ids_N.min()} to {ids_N.max()}, the model's vocabulary has 1 to {size - 1}"
+        )
 
 
 def _counts(rows: pa.RecordBatch, name: str, offsets_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

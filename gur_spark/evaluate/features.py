@@ -73,7 +73,7 @@ def read_windows(snapshot: str, layout: Layout, users: pa.Array, encoder: GUR) -
     shares = [
         sparse.vstack([_shares(batch, field, w, size) for batch in batches], format="csr")[order]
         for field, size in layout.sizes.items()
-        for w in range(len(layout.windows))
+        for w in range(len(layout.windows_of[field]))
     ]
     return Windows(dense_ND, (dense_ND[:, counts] == 0).astype(np.float64), shares, np.concatenate(encoded)[order])
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gur_spark.batches.aggregates import Batch, Layout
+from gur_spark.batches.aggregates import LIFETIME, Batch, Layout
 from gur_spark.config import Model
-from gur_spark.models.reconstruction import LIFETIME, Block, Moments, Reconstruction
+from gur_spark.models.reconstruction import Block, Moments, Reconstruction
 from gur_spark.models.tables import Table, table_width
 from gur_spark.schema import PADDING_ID, Column
 
@@ -40,7 +40,7 @@ class GUR(nn.Module):
         self.target_head = _linear(width, targets)
         self.histogram_heads = nn.ModuleDict(
             {
-                field: MultinomialHead(width, len(layout.windows), size, table_width(size, config))
+                field: MultinomialHead(width, len(layout.windows_of[field]), size, table_width(size, config))
                 for field, size in by_likelihood.items()
             }
         )
@@ -86,7 +86,7 @@ class Inputs(nn.Module):
         super().__init__()
         self._log_scale = config.dense_scale == "signed_log1p"
         self._frozen = config.tables == "frozen"
-        self._windows = len(layout.windows)
+        self._windows = layout.windows_of
         self.tables = nn.ModuleDict(
             {
                 field: nn.EmbeddingBag(size, table_width(size, config), mode="sum", include_last_offset=True)
@@ -95,7 +95,10 @@ class Inputs(nn.Module):
         ).requires_grad_(not self._frozen)
         self._dense = len(layout.dense)
         pooled = [
-            Block(w, field) for field, table in self._bags() for w in layout.windows for _ in range(table.embedding_dim)
+            Block(days, field)
+            for field, table in self._bags()
+            for days in self._windows[field]
+            for _ in range(table.embedding_dim)
         ]
         # A window is empty when it has no event, a numeric field when it has no value in the window.
         empties = [(d, c) for d, c in enumerate(layout.dense) if c.statistic in ("events", "count")]
@@ -123,7 +126,7 @@ class Inputs(nn.Module):
             histogram = batch.histograms[field]
             pooled_ME = table(histogram.ids_N, histogram.offsets_M, per_sample_weights=histogram.shares_N)
             pooled_ME = pooled_ME.masked_fill(~histogram.filled_M[:, None], torch.nan)
-            parts += pooled_ME.view(self._windows, len(batch), table.embedding_dim).unbind()
+            parts += pooled_ME.view(len(self._windows[field]), len(batch), table.embedding_dim).unbind()
         return torch.cat(parts, dim=1)
 
     def set_tables(self, tables: Mapping[str, Table]) -> None:

@@ -19,10 +19,6 @@ ROUNDING = 1e-9
 """A sum of squares below this is a constant: targets are of the order of 1."""
 
 
-LIFETIME = 0
-"""The length of a block's window that has no end."""
-
-
 class Block(NamedTuple):
     """Where an input column belongs: what block dropout hides together and R2 is reported for."""
 
@@ -78,8 +74,8 @@ class RSquared:
     as the share of each id, over the users with an event in the window.
     """
 
-    def __init__(self, blocks: Sequence[Block], windows: Sequence[int]) -> None:
-        """``blocks`` are those of the target's columns."""
+    def __init__(self, blocks: Sequence[Block], windows: Mapping[str, Sequence[int]]) -> None:
+        """``blocks`` are those of the target's columns, ``windows`` those of each categorical input."""
         self._columns = {block: [t for t, b in enumerate(blocks) if b == block] for block in dict.fromkeys(blocks)}
         self._windows = windows
         self._targets: dict[Block, Moments] = {}
@@ -89,8 +85,9 @@ class RSquared:
         for block, columns in self._columns.items():
             self._add(block, made.target_BT[:, columns], made.prediction_BT[:, columns])
         for field, log_p_MV in made.log_p.items():
-            share_WBV = _shares(batch.histograms[field], log_p_MV).view(len(self._windows), len(batch), -1)
-            for days, share_BV, p_BV in zip(self._windows, share_WBV, log_p_MV.exp().view_as(share_WBV), strict=True):
+            windows = self._windows[field]
+            share_WBV = _shares(batch.histograms[field], log_p_MV).view(len(windows), len(batch), -1)
+            for days, share_BV, p_BV in zip(windows, share_WBV, log_p_MV.exp().view_as(share_WBV), strict=True):
                 self._add(Block(days, field), share_BV, p_BV)
 
     def result(self) -> dict[str, float]:

@@ -36,7 +36,7 @@ def frozen_tables(batches: Iterable[Batch], layout: Layout, config: Model) -> di
     together = {field: sparse.csr_array((size, size), dtype=np.int64) for field, size in layout.sizes.items()}
     for batch in batches:
         for field, size in layout.sizes.items():
-            has_UV = _presence(batch, field, len(layout.windows), size)
+            has_UV = _presence(batch, field, len(layout.windows_of[field]), size)
             together[field] = together[field] + has_UV.T @ has_UV
     return {
         field: np.eye(size, dtype=np.float32)

@@ -1,3 +1,4 @@
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gur_spark.models.autoencoder import GUR, BlockDropout, MultinomialHead
 from gur_spark.models.losses import reconstruction_loss
 from gur_spark.models.reconstruction import Block, Moments, RSquared
 from gur_spark.models.tables import frozen_tables
+from gur_spark.schema import AttributeField, NumericField
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)
@@ -79,25 +81,46 @@ def test_pipelines_without_numbers_or_without_categories_train_too(
         assert torch.isfinite(loss)
 
 
-def test_declared_numbers_are_inputs_and_lists_and_names_are_not(rows: pa.RecordBatch) -> None:
+@pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
+def test_declared_numbers_and_ids_and_attributes_are_inputs_and_lists_are_not(
+    config: Model, rows: pa.RecordBatch
+) -> None:
     features = [
         aggregation("mcc", "entropy", "mode", {"top_k": 2}, windows=[30, "lifetime"]),
         aggregation("amount", "skew", windows=[30]),
     ]
-    manifest = make_manifest("long", WINDOWS, tiny_manifest().numeric, tuple(SIZES), features)
-    layout = Layout.of(manifest, SIZES)
-    added = ["mcc_entropy_30d", "mcc_entropy_lifetime", "amount_skew_30d"]
-    assert set(added) == {c.name for c in layout.dense} - {c.name for c in LAYOUT.dense}
-    table = pa.Table.from_batches([rows])
-    for number, name in enumerate(added):
-        table = table.append_column(name, pa.array(np.random.default_rng(number).normal(size=len(table))))
+    age = NumericField(name="age", step=Decimal(1), transform="none")
+    attributes = [AttributeField(name="country", log="profile"), AttributeField(name="age", log="profile", numeric=age)]
+    manifest = make_manifest("long", WINDOWS, tiny_manifest().numeric, tuple(SIZES), features, [], attributes)
+    layout = Layout.of(manifest, SIZES | {"country": 4})
+    numbers = ["mcc_entropy_30d", "mcc_entropy_lifetime", "amount_skew_30d", "age"]
+    ids = {"mcc_mode_30d": 9, "mcc_mode_lifetime": 9, "country": 4}
+    assert set(numbers) == {c.name for c in layout.dense} - {c.name for c in LAYOUT.dense}
+    assert layout.sizes == SIZES | ids
+    table, random = pa.Table.from_batches([rows]), np.random.default_rng(0)
+    for name in numbers:
+        table = table.append_column(name, pa.array(random.normal(size=len(table))))
+    for name, size in ids.items():
+        unknown = np.arange(len(table)) % 5 == 0
+        table = table.append_column(name, pa.array(random.integers(1, size, len(table)), mask=unknown))
     batch = to_batch(table.combine_chunks().to_batches()[0], layout)
-    module = GUR(layout, CONFIG).eval()
+    module = made(config, batch, layout)
+    reconstruction_loss(module(batch), batch).mean().backward()
+    # A single id is embedded as itself, and its window is its column's.
+    raw_BT = module.inputs.raw(batch).detach()
+    country = [
+        t for t, block in enumerate(module.inputs.blocks[: module.inputs.targets]) if block == Block(0, "country")
+    ]
+    for user, row in enumerate(table.to_pylist()):
+        known = row["country"] is not None
+        expected = module.inputs.tables["country"].weight[row["country"]].detach() if known else torch.nan
+        assert torch.equal(raw_BT[user, country], torch.zeros(len(country)) + expected) or not known
+        assert bool(raw_BT[user, country].isnan().all()) != known
     # The entropy of a category's ids is not reported with the histogram of its ids.
-    found = RSquared(module.target_blocks, layout.windows)
+    found = RSquared(module.target_blocks, layout.windows_of)
     with torch.inference_mode():
-        found.update(module(batch), batch)
-    assert found.result()
+        found.update(module.eval()(batch), batch)
+    assert {"r2_country_0d", "r2_mcc_mode_30d_30d", "r2_mcc_30d"} <= found.result().keys()
 
 
 def test_a_pooled_block_is_the_mean_of_the_embedded_events(rows: pa.RecordBatch, batch: Batch) -> None:
