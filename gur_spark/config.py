@@ -166,6 +166,8 @@ class Config(Section):
         formats = [log.source.format for log in self.all_logs.values()]
         if self.engine == "sail" and (self.tables.catalog or "table" in formats):
             raise ValueError("engine 'sail' knows folders only: no tables.catalog, no source.format 'table'")
+        if MAIN in self.logs:
+            raise ValueError(f"logs.{MAIN}: is the name of the log that 'source' describes; choose another")
         check_logs(self.all_logs)
         judged = self.evaluation.as_of
         if judged is not None and self.scoring.as_of and judged not in self.scoring.as_of:

@@ -17,10 +17,10 @@ from pyspark.sql import functions as F
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, nearest
 from gur_spark.events.vocabulary import encode, read_vocabulary
-from gur_spark.features.narrowing import prepare, snapshot_events
+from gur_spark.features.narrowing import event_rows, prepare, snapshot_events
 from gur_spark.features.plan import plan_of
 from gur_spark.features.states import DAY_US
-from gur_spark.schema import NUMERIC_STATISTICS, Column, Manifest
+from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS, Column, Manifest, NumericField
 from gur_spark.snapshots import Snapshot, find_snapshot
 from gur_spark.tables import Tables
 
@@ -112,9 +112,10 @@ def explain(
         start_us=column.before_days * DAY_US,
         end_us=_end_us(column),
         ids_end_us=_end_us(_ids_column(manifest, column)),
-        categorical=column.field in manifest.categorical,
+        categorical=column.field in (*manifest.categorical, *manifest.attribute_categories),
     )
-    step = next((f.step for f in manifest.numeric if f.name == column.field), None)
+    number = _number(manifest, column)
+    step = number.step if number else None
     listed: list[Event] = []
     for row in _events(tables, snapshot, manifest, column, user_id).toLocalIterator():
         age_us = _micros(as_of) - row.time_us
@@ -136,7 +137,7 @@ def explain(
 
 
 STATISTICS = (
-    *("events", "active_days", "recency_days", "tenure_days", "distinct", "ids", "counts"),
+    *("events", "active_days", "recency_days", "tenure_days", "distinct", "ids", "counts", "attribute"),
     *NUMERIC_STATISTICS,
 )
 """What ``Recount`` knows."""
@@ -164,6 +165,8 @@ class Recount:
     squares: int = 0
     least: int | None = None
     greatest: int | None = None
+    newest: int | None = None
+    """Of the row that was taken last."""
 
     def add(self, age_us: int, value: int | None) -> bool:
         """Take an event; returns whether it is in the feature's window."""
@@ -175,6 +178,7 @@ class Recount:
         self.days.add((age_us - 1) // DAY_US)
         self.last_us = age_us if self.last_us is None else min(self.last_us, age_us)
         self.first_us = age_us if self.first_us is None else max(self.first_us, age_us)
+        self.newest = value
         if value is not None:
             if self.categorical:
                 self.histogram[value] += 1
@@ -202,6 +206,10 @@ class Recount:
                 return sorted(self.ids)
             case "counts":
                 return [self.histogram[i] for i in sorted(self.ids)]
+            case "attribute" if self.categorical:
+                return MISSING_ID if self.newest is None else self.newest
+            case "attribute":
+                return None if self.newest is None else float(self.newest * step)
         return self._number(statistic, step)
 
     def _number(self, statistic: str, step: Fraction) -> Any:
@@ -238,12 +246,19 @@ def _end_us(column: Column) -> float:
     return (column.before_days + column.window_days) * DAY_US
 
 
+def _number(manifest: Manifest, column: Column) -> NumericField | None:
+    """The number that a column is of; None for a category or the events themselves."""
+    numbers = (*manifest.numeric, *(f.numeric for f in manifest.attributes if f.numeric))
+    return next((number for number in numbers if number.name == column.field), None)
+
+
 def _check_step(manifest: Manifest, now: Manifest, column: Column) -> None:
     """Numbers lie in ``events`` as steps: of another step they would not be the snapshot's."""
-    made, configured = ([f for f in m.numeric if f.name == column.field] for m in (manifest, now))
+    made, configured = _number(manifest, column), _number(now, column)
     if made != configured:
         raise SnapshotError(
-            f"field '{column.field}' was declared as {made} for the snapshot and is {configured} now: aggregate again"
+            f"field '{column.field}' was declared as {made!r} for the snapshot, and is {configured!r} now: "
+            "aggregate again"
         )
 
 
@@ -255,19 +270,29 @@ def _stored(spark: SparkSession, snapshot: Snapshot, user_id: Any, feature: str)
 
 
 def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Column, user_id: Any) -> DataFrame:
-    """The user's events that satisfy the condition: time_us, landed_on, value (steps or id) and its text."""
-    events = tables.read("events").where(F.col("user_id") == F.lit(user_id))
-    events = snapshot_events(events, {snapshot.as_of: snapshot.known_at}, manifest.reach)
+    """The user's events that satisfy the condition: time_us, landed_on, value (steps or id) and its text.
+
+    Of an attribute, the rows of its log.
+    """
+    table, known = tables.read("events").where(F.col("user_id") == F.lit(user_id)), {snapshot.as_of: snapshot.known_at}
+    attribute = next((field for field in manifest.attributes if field.name == column.field), None)
+    if attribute:
+        events = snapshot_events(table.where(F.col("source") == attribute.log), known, None)
+    else:
+        events = snapshot_events(event_rows(table, manifest), known, manifest.reach)
     if column.where:
         events = prepare(events, manifest).where(F.col(plan_of(manifest).where_column(column.where)) == 1)
-    name = column.field
-    value = F.lit(None).cast("bigint") if name is None else F.col(name)
+    value = F.lit(None).cast("bigint") if column.field is None else F.col(column.field)
     events = events.withColumn("_text", value.cast("string"))
-    if name in manifest.categorical:
-        events = encode(events, read_vocabulary(tables, snapshot.vocabulary_version), [str(name)])
+    together = [field for field in manifest.attributes if attribute and field.log == attribute.log]
+    names = [field.name for field in together] or [column.field or ""]
+    categories = [n for n in names if n in (*manifest.categorical, *manifest.attribute_categories)]
+    if categories:
+        events = encode(events, read_vocabulary(tables, snapshot.vocabulary_version), categories)
+    # Of attributes that hold from the same moment, the last to land and then the greater values are the newest.
+    ordered = events.orderBy("event_time", "landed_on", *(names if attribute else [value]))
     time, text = F.unix_micros("event_time").alias("time_us"), F.col("_text").alias("text")
-    kept = events.select(time, "landed_on", value.alias("value"), text)
-    return kept.orderBy("time_us", "landed_on", "value")
+    return ordered.select(time, "landed_on", value.alias("value"), text)
 
 
 def _event(row: Any, step: Any) -> Event:

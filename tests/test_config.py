@@ -192,3 +192,71 @@ def test_a_pipeline_without_dates_is_refused_before_spark_starts(
     file.write_text(MINIMAL)
     assert pipeline.main(["--config", str(file), f"tables.root={tmp_path}", "scoring.as_of=[2024-01-31]"]) == 2
     assert "training.as_of: the pipeline needs at least one date" in capsys.readouterr().err
+
+
+WEB = {
+    "source": {"path": "web"},
+    "fields": {"user_id": {"column": "u"}, "event_time": {"column": "t", "format": "iso8601"}},
+}
+
+
+def of_logs(minimal, **logs):
+    minimal.write_text(MINIMAL + yaml.safe_dump({"logs": logs}))
+    return minimal
+
+
+def with_fields(**fields):
+    return {**WEB, "fields": {**WEB["fields"], **fields}}
+
+
+def test_a_further_log_begins_with_what_base_says_and_the_main_logs_type_of_users(minimal):
+    config = load_config(of_logs(minimal, web=WEB), ["logs.web.source.delimiter=;"])
+    web = config.all_logs["web"]
+    assert (web.source.delimiter, web.source.layout, web.kind) == (";", config.source.layout, "events")
+    assert web.fields.user_id.type == "long"
+    assert config.event_columns == ["user_id", "event_time", "landed_on", "source", "item", "amount"]
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ({**WEB, "sauce": 1}, "logs.web.sauce: unknown key; expected one of ['kind', 'source'"),
+        ({**WEB, "kind": "attribute"}, "logs.web.kind: Input should be 'events' or 'attributes'; got 'attribute'"),
+        ({"source": {"path": "web"}}, "logs.web.fields.user_id.column: required, and not given"),
+        (
+            with_fields(user_id={"column": "u", "type": "string"}),
+            "logs.web.fields.user_id.type: 'string', but the main",
+        ),
+        (
+            with_fields(numeric=[{"name": "amount", "column": "a", "step": 1}]),
+            "'amount' is another kind of field, or has another step",
+        ),
+        (
+            with_fields(categorical=[{"name": "amount", "column": "a"}]),
+            "'amount' is another kind of field, or has another step",
+        ),
+        (with_fields(categorical=[{"name": "source", "column": "a"}]), "'source' is a name of gur_spark's own"),
+        (
+            {**with_fields(categorical=[{"name": "item", "column": "a"}]), "kind": "attributes"},
+            "'item' is a field of main",
+        ),
+        ({**WEB, "dedupe": {"policy": "key", "key": ["item"]}}, "logs.web.dedupe.key: 'item' is not an event column"),
+    ],
+)
+def test_what_is_wrong_with_a_further_log_is_named(minimal, log, said):
+    assert said in message_of(of_logs(minimal, web=log))
+
+
+def test_a_further_log_is_not_called_like_the_first(minimal):
+    assert "logs.main: is the name of the log that 'source' describes" in message_of(of_logs(minimal, main=WEB))
+
+
+def test_a_condition_may_speak_of_the_log_and_features_of_its_fields_only(minimal):
+    file = of_logs(minimal, web=with_fields(categorical=[{"name": "page", "column": "p"}]))
+    features = "aggregates.features=[{field: page, by: item, operations: [last], windows: [7]}]"
+    assert "features.0: no log has events with both 'page' and 'item'" in message_of(file, features)
+    manifest = load_config(file).manifest()
+    columns = {column.name: column for column in manifest.columns}
+    assert columns["page_counts_7d"].where == "source IN ('web')"
+    assert columns["events_7d"].where is None
+    assert [(log.name, log.fields) for log in manifest.logs] == [("main", ("item", "amount")), ("web", ("page",))]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from gur_spark import schema
+from gur_spark import explain, schema
 from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.errors import EvaluationError, TableError
 from gur_spark.evaluate import labels
@@ -194,6 +194,9 @@ def test_fields_count_the_events_of_their_logs_and_attributes_hold_at_the_date(t
     assert [_expected(rows, day, ids) for day in dates] == [
         {user: {name: row[name] for name in _NAMES} for user, row in of_date.items()} for of_date in found
     ]
+    for user in (0, 4, 8):
+        for name in ("country", "age", "page_counts_30d", "visits_events_30d"):
+            assert explain(tables.spark, config, user, AS_OF, name).agrees
     # A date alone says the same of users as one of many.
     assert snapshots(tables, config, dates[0], again=True) == found[:1]
 

@@ -224,9 +224,12 @@ class _Fields:
 
     def condition(self, *names: str | None) -> str | None:
         """That an event is of a log with these fields; None where every log has them."""
-        having = [log.name for log in self.logs if {name for name in names if name} <= set(log.fields)]
+        wanted = [name for name in names if name]
+        having = [log.name for log in self.logs if set(wanted) <= set(log.fields)]
         if len(having) == len(self.logs):
             return None
+        if not having:
+            raise ValueError(f"no log has events with both {' and '.join(map(repr, wanted))}")
         return f"source IN ({', '.join(map(repr, having))})"
 
     def complete(self, aggregation: Aggregation) -> Aggregation:
