@@ -126,6 +126,7 @@ def _aggregate_pass(
         F.count(F.lit(1)).alias("events"),
         F.min(F.to_date("event_time")).alias("first"),
         F.max("landed_on").alias("landed"),
+        *([] if expected_users else [F.approx_count_distinct("user_id").alias("users")]),
     ).first()
     assert found is not None
     check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
@@ -133,7 +134,7 @@ def _aggregate_pass(
     # The bands of many dates are others; and of a users list, those of the days after would need the list.
     horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
     bands = windows.bands_of(manifest, list(moments), oldest, horizon)
-    users = expected_users or _count_users(inside)
+    users = expected_users or found["users"]
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     written = windows.write_aggregates(
         encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
@@ -164,9 +165,3 @@ def _users(tables: Tables, config: Config) -> DataFrame | None:
     if users.where(F.col("user_id").isNull()).count():
         raise TableError(f"aggregates.users: {config.aggregates.users} has rows without a user_id")
     return users
-
-
-def _count_users(events: DataFrame) -> int:
-    found = events.agg(F.approx_count_distinct("user_id")).first()
-    assert found is not None
-    return int(found[0])

@@ -137,8 +137,8 @@ def sail_session(spark: Spark) -> SparkSession:
     """
     host, port = _sail_server(spark.cores).listening_address
     session = SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
-    # How many partitions a shuffle makes, which Sail takes from its own setting.
-    session.conf.set("spark.sql.shuffle.partitions", str(spark.cores))
+    # Sail's own shuffles make as many partitions as there are cores; ours ask for a number.
+    session.conf.set("spark.sql.shuffle.partitions", str(spark.shuffle_partitions))
     _on_sail.add(session)
     return session
 

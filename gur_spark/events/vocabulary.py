@@ -152,9 +152,14 @@ def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) 
     else:
         counts = counts.withColumn("id", F.lit(None).cast("int"))
     frequent = F.col("count") >= config.vocabulary.min_count
-    ranked = counts.where(F.col("value").isNotNull() & (F.col("id").isNotNull() | frequent))
-    top = ranked.orderBy(F.col("id").asc_nulls_last(), F.col("count").desc(), "value").limit(kept).toArrow()
-    missing = events.where(F.col(name).isNull()).count()
+    null = F.col("value").isNull()
+    ranked = counts.where(null | F.col("id").isNotNull() | frequent).orderBy(
+        null.desc(), F.col("id").asc_nulls_last(), F.col("count").desc(), "value"
+    )
+    # The missing value comes first, where it is missing at all.
+    found = ranked.limit(kept + 1).toArrow()
+    without = found["value"].null_count
+    missing, top = (found["count"][0].as_py() if without else 0), found.slice(without, kept)
     new = top.num_rows - known_values
     ids = np.concatenate([top["id"].to_numpy()[:known_values], np.arange(first_new, first_new + new)])
     return pa.table(

@@ -336,9 +336,9 @@ class Histogram(State):
         if not len(ids_N):
             return
         # Key = group, id, band from high to low bits, so that sorting puts a group's ids together.
-        group_N, band_N = np.divmod(rows.slot_N, len(self.bands))
+        band_N = rows.slot_N - rows.group_N * len(self.bands)
         self._split = None
-        self._parts.append(_count_sorted(((group_N << ID_BITS) | ids_N) * len(self.bands) + band_N))
+        self._parts.append(_count_sorted(((rows.group_N << ID_BITS) | ids_N) * len(self.bands) + band_N))
         self._loose += len(self._parts[-1][0])
         if self._loose > max(len(self._parts[0][0]), MERGE_ROWS) and len(self._parts) > 1:
             self._merge()

@@ -26,6 +26,7 @@ from gur_spark.features.kernel import PartitionState
 from gur_spark.features.narrowing import narrow, narrow_attributes, packing_of
 from gur_spark.features.state_files import PARTS, StateFile, move_states, write_state
 from gur_spark.schema import Manifest
+from gur_spark.session import is_sail
 
 ROW_GROUP_ROWS = 1 << 16
 """What training shuffles and scoring embeds at a time."""
@@ -154,8 +155,10 @@ def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) ->
 
 def _by_user(rows: DataFrame, partitions: int) -> DataFrame:
     usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
+    if is_sail(rows.sparkSession):
+        return rows.repartition(max(partitions, int(usual)), "user_id")
     # Without a number Spark also joins partitions that turn out small. Databricks may say "auto".
-    enough = usual.isdigit() and partitions <= int(usual)
+    enough = not usual.isdigit() or partitions <= int(usual)
     return rows.repartition("user_id") if enough else rows.repartition(partitions, "user_id")
 
 
