@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from benchmarks.preprocessing import AS_OF, CORES, configuration, make_table
-from benchmarks.windows import measured, timed
+from benchmarks.preprocessing import configuration, make_table
+from benchmarks.windows import AS_OF, CORES, measured, timed
 from gur_spark import training_set
 from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.config import Config

@@ -21,9 +21,9 @@ from gur_spark.training import TrainedModel, train
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
 
 MODEL = Model(
-    latent_dim=6, dropout=0.1, block_dropout=0.1, loss="likelihood", tables="trained", dense_scale="signed_log1p"
+    latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="signed_log1p"
 )
-FROZEN_MSE = MODEL.model_copy(update={"loss": "mse", "tables": "frozen"})
+FROZEN_MSE = MODEL.model_copy(update={"loss": {"mse": 1.0}, "tables": "frozen"})
 # Seven epochs: the learning rate falls after the fifth.
 TRAINING = Training(
     epochs=7, batch_size=32, learning_rate=0.005, patience=3, validation_share=0.25, seed=1, device="cpu", threads=1
