@@ -5,9 +5,10 @@ events and the histograms of ``[as_of, as_of + horizon)``: the window of a date 
 kernel. Pairs are of one training and go with it; the snapshots stay as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -17,12 +18,13 @@ from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
 from gur_spark.features.narrowing import event_rows, known_at, prepare, snapshot_events
 from gur_spark.features.plan import make_manifest
-from gur_spark.features.windows import write_aggregates
+from gur_spark.features.windows import FILES, collect, keep, write_aggregates, write_rows
 from gur_spark.schema import Manifest
 from gur_spark.snapshots import Snapshot
 from gur_spark.tables import Tables
 
-ROWS_PER_FILE = 500_000
+ROWS_PER_FILE = 50_000
+"""Which a worker sorts at a time."""
 
 
 def write_pairs(
@@ -94,12 +96,23 @@ def _write(
     joined = rows.join(came, "user_id", "left")
     empty = F.array().cast("ARRAY<INT>")
     filled = {name: F.coalesce(name, F.lit(0) if name == schema.FUTURE_EVENTS else empty) for name in came.columns[1:]}
-    files = -(-snapshot.rows // ROWS_PER_FILE)
-    # In one order, so that training again gives the same weights.
-    ordered = joined.withColumns(filled).repartition(files, "user_id").sortWithinPartitions("user_id")
-    ordered.write.mode("overwrite").parquet(storage.join(path, "data"))
+    by_user = joined.withColumns(filled).repartition(-(-snapshot.rows // ROWS_PER_FILE), "user_id")
+    attempts = storage.join(path, "_attempts")
+    storage.create_folder(attempts)
+    keep(collect(by_user.mapInArrow(_kernel(attempts, snapshot.as_of), FILES)), path)
     storage.remove_folder(storage.join(path, "future"))
     storage.write_text(storage.join(path, "manifest.json"), snapshot.manifest().to_json())
+
+
+def _kernel(folder: str, as_of: date) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """What writes a partition's rows in the order of the users, so that training again gives the same weights."""
+
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        some = list(batches)
+        if sum(batch.num_rows for batch in some):
+            yield write_rows(pa.Table.from_batches(some).sort_by("user_id").combine_chunks(), folder, as_of)
+
+    return write
 
 
 def future_manifest(config: Config) -> Manifest:
