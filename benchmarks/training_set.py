@@ -3,8 +3,9 @@
     python -m benchmarks.training_set --labels 10000000 --snapshots 30 --json OUT
 
 Snapshots of ``benchmarks.preprocessing``'s events, one a week; labels of random users at random times. Both sides write
-Parquet with the label, the date that was found, and the same aggregates. DuckDB gets the rule in SQL: the newest date
-whose midnight is not after the label and not older than 30 days, then an equality join. The contents are compared.
+Parquet with the label, the date that was found, and the same aggregates. DuckDB gets the rule in SQL: its join ASOF for
+the newest date whose midnight is not after the label, none where that is older than 30 days, then an equality join. The
+contents are compared.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from gur_spark import training_set
 from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.config import Config
 from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.features.states import DAY_US
 from gur_spark.runs import Run
 from gur_spark.session import build_session
 from gur_spark.snapshots import Snapshot
@@ -100,15 +102,16 @@ def run_ours(spark: SparkSession, config: Config, labels: str, out: Path) -> Non
 
 def run_duckdb(snapshots: list[Snapshot], labels: str, out: Path) -> None:
     files = [f"{s.data}/*.parquet" for s in snapshots]
-    dates = ", ".join(f"DATE '{s.as_of}'" for s in snapshots)
+    dates = ", ".join(f"(DATE '{s.as_of}', epoch_us(DATE '{s.as_of}'))" for s in snapshots)
     with duckdb.connect(config={"threads": CORES, "memory_limit": "8GB"}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
         connection.execute(
             f"""
             COPY (
-                WITH dated AS (
-                    SELECT *, list_max(list_filter([{dates}], lambda day: day::TIMESTAMPTZ <= label_time
-                        AND label_time - day::TIMESTAMPTZ <= INTERVAL {MAX_AGE_DAYS} DAY)) AS as_of FROM '{labels}'
+                WITH known (as_of, at_us) AS (VALUES {dates}),
+                labels AS (SELECT *, epoch_us(label_time) AS label_us FROM '{labels}'),
+                dated AS (
+                    SELECT label, user_id, CASE WHEN label_us - at_us <= {MAX_AGE_DAYS * DAY_US} THEN as_of END AS as_of
+                    FROM labels ASOF LEFT JOIN known ON label_us >= at_us
                 )
                 SELECT label, d.as_of, f.user_id IS NOT NULL AS found, {", ".join(f"f.{c}" for c in COLUMNS)}
                 FROM dated d LEFT JOIN read_parquet({files}) f ON f.user_id = d.user_id AND f.as_of = d.as_of
