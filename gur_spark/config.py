@@ -137,6 +137,20 @@ class Scoring(Section):
     batch_rows: int = Field(ge=1)
 
 
+class Gates(Section):
+    """What a publish must pass, against what is published now; null switches one off. See ``gur_spark.gates``."""
+
+    min_rows_share: float | None = Field(ge=0)
+    max_norm_ratio: float | None = Field(ge=1)
+    max_psi: float | None = Field(ge=0)
+    max_domain_auc: float | None = Field(ge=0.5, le=1)
+    min_neighbours: Share | None
+    """Share of the canary users' ten nearest neighbours that stay."""
+    canaries: int = Field(ge=1)
+    sample: int = Field(ge=1)
+    """Users that are compared."""
+
+
 class Label(Section):
     """A table of labels: one row per user, a column with the class."""
 
@@ -177,6 +191,7 @@ class Config(Section):
     model: Model
     training: Training
     scoring: Scoring
+    gates: Gates
     evaluation: Evaluation
 
     @model_validator(mode="after")

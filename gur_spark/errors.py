@@ -55,6 +55,10 @@ class ModelError(GurError):
     """A model version is missing, damaged, or does not fit the snapshot it is asked to score."""
 
 
+class GateError(GurError):
+    """Embeddings did not pass a gate; consumers read what they read before."""
+
+
 class EvaluationError(GurError):
     """A report cannot be made (one class only, a future window that is not complete)."""
 

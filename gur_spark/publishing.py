@@ -1,16 +1,22 @@
-"""The one version that consumers read: switched by one atomic append, read through one function."""
+"""The one version that consumers read: switched by one atomic append, behind gates, read through one function."""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from getpass import getuser
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from gur_spark import schema
+from gur_spark import gates, schema
 from gur_spark.config import Config
-from gur_spark.errors import TableError
+from gur_spark.errors import GateError, TableError
 from gur_spark.tables import Tables
+
+log = logging.getLogger("gur_spark")
+
+_ROLLBACK = "rollback of"
+"""How the reason of a rollback begins."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -23,12 +29,26 @@ class Published:
     as_of: date
 
 
-def publish(tables: Tables, config: Config, model_version: str, as_of: date, reason: str) -> int:
+def publish(tables: Tables, config: Config, model_version: str, as_of: date, reason: str, force: bool = False) -> int:
     """Switch ``published`` to the embeddings of a version and date, and return their row count.
+
+    Where something is published, the new rows must pass the gates against it; ``force`` switches all the same, and
+    what was not passed is kept with the reason.
 
     Raises:
         TableError: there are no such embeddings, or one of them is not finite; nothing was switched.
+        GateError: a gate is not passed; nothing was switched.
     """
+    rows, frame = _check_rows(tables, model_version, as_of)
+    now = published(tables, config)
+    if now and (now.model_version, now.as_of) != (model_version, as_of):
+        reason = _past_the_gates(tables, config, gates.Embeddings(model_version, as_of, frame), now, reason, force)
+    _switch(tables, config, model_version, as_of, reason)
+    return rows
+
+
+def _check_rows(tables: Tables, model_version: str, as_of: date) -> tuple[int, DataFrame]:
+    """How many rows there are, and the rows; there must be some, all finite and of one width."""
     frame = _select(tables, model_version, as_of)
     found = frame.agg(
         F.count(F.lit(1)).alias("rows"),
@@ -43,19 +63,71 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
             f"embeddings of {model_version} at {as_of} were not published: {found['broken']} rows are not finite, "
             f"{found['widths']} different widths"
         )
+    return int(found["rows"]), frame
+
+
+def _switch(tables: Tables, config: Config, model_version: str, as_of: date, reason: str) -> None:
     tables.create("published", schema.PUBLISHED)
     row = (config.name, model_version, as_of, _after_the_last(tables, config), _who(), reason)
     tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
-    return int(found["rows"])
+
+
+def _past_the_gates(
+    tables: Tables, config: Config, candidate: gates.Embeddings, now: Published, reason: str, force: bool
+) -> str:
+    """The reason to keep: with what was not passed, where the publish is forced."""
+    before = gates.Embeddings(now.model_version, now.as_of, _select(tables, now.model_version, now.as_of))
+    if before.rows.isEmpty():
+        # Nobody can read them any more: there is nothing to compare with.
+        return reason
+    try:
+        for outcome in gates.check(candidate, before, config.gates):
+            log.info("publish: %s: passed", outcome)
+        return reason
+    except GateError as error:
+        if not force:
+            raise
+        log.warning("publish: forced, although %s", error)
+        return f"{reason} (forced, although {error})"
+
+
+def rollback(tables: Tables, config: Config, reason: str) -> Published:
+    """Publish again what was published before, and return it; the gates are not asked, its rows must be there.
+
+    A second rollback goes one further back.
+
+    Raises:
+        TableError: nothing else was published before, or its embeddings are gone; nothing was switched.
+    """
+    history: list[Published] = []
+    for row in _switches(tables, config):
+        switch = Published(model_version=row["model_version"], as_of=row["as_of"])
+        if row["reason"].startswith(_ROLLBACK) and switch in history[:-1]:
+            # What was rolled back is no way back.
+            history = history[: history.index(switch) + 1]
+        elif not history or history[-1] != switch:
+            history = [*(s for s in history if s != switch), switch]
+    if len(history) < 2:
+        raise TableError(f"nothing was published for pipeline '{config.name}' before what is published now")
+    *_, before, now = history
+    _check_rows(tables, before.model_version, before.as_of)
+    told = f"{_ROLLBACK} {now.model_version} at {now.as_of}: {reason}"
+    _switch(tables, config, before.model_version, before.as_of, told)
+    return before
 
 
 def published(tables: Tables, config: Config) -> Published | None:
     """The newest switch of this pipeline, or None before the first."""
+    switches = _switches(tables, config)
+    return Published(model_version=switches[-1]["model_version"], as_of=switches[-1]["as_of"]) if switches else None
+
+
+def _switches(tables: Tables, config: Config) -> list[Row]:
+    """Every switch of this pipeline, in the order in which they were made."""
     if not tables.exists("published"):
-        return None
+        return []
     switches = tables.read("published").where(F.col("name") == config.name)
-    row = switches.orderBy(F.desc("switched_at"), F.desc("model_version")).first()
-    return Published(model_version=row["model_version"], as_of=row["as_of"]) if row else None
+    return switches.orderBy("switched_at", "model_version").collect()
 
 
 def read_embeddings(

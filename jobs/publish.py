@@ -8,7 +8,7 @@ from gur_spark import cli
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError
 from gur_spark.model_versions import find_model
-from gur_spark.publishing import publish, published
+from gur_spark.publishing import publish, published, rollback
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
 
@@ -20,17 +20,27 @@ def options(parser: ArgumentParser) -> None:
         metavar="VERSION",
         help="a version, or newest; default: the published one, which moves on to the date",
     )
-    parser.add_argument("--reason", default="scheduled", help="kept in the published table")
+    parser.add_argument("--reason", help="kept in the published table (default: scheduled)")
+    parser.add_argument("--force", action="store_true", help="although a gate is not passed; needs a --reason")
+    parser.add_argument("--rollback", action="store_true", help="back to what was published before; needs a --reason")
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
+    if (args.force or args.rollback) and not args.reason:
+        raise ConfigError("--force and --rollback need a --reason, which is kept")
+    before = published(tables, config)
+    run.inputs["before"] = f"{before.model_version} at {before.as_of}" if before else "nothing"
+    if args.rollback:
+        if args.force or args.model or args.as_of:
+            raise ConfigError("--rollback goes back to what was published before: give no --model, --as-of or --force")
+        back = rollback(tables, config, args.reason)
+        run.outputs["published"] = f"{back.model_version} at {back.as_of}"
+        return
     as_of = args.as_of or max(config.scoring.as_of, default=None)
     if as_of is None:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     version = find_model(tables, config, args.model).model_version
-    before = published(tables, config)
-    run.counts["rows"] = publish(tables, config, version, as_of, args.reason)
-    run.inputs["before"] = f"{before.model_version} at {before.as_of}" if before else "nothing"
+    run.counts["rows"] = publish(tables, config, version, as_of, args.reason or "scheduled", args.force)
     run.outputs["published"] = f"{version} at {as_of}"
 
 

@@ -1,0 +1,162 @@
+"""Gates: what moved is named and refused, what only turned is not; a refused publish changes nothing; the way back."""
+
+import math
+from argparse import Namespace
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_auc_score
+
+from gur_spark import gates
+from gur_spark.errors import ConfigError, GateError, TableError
+from gur_spark.gates import Sample
+from gur_spark.publishing import Published, publish, published, rollback
+from gur_spark.runs import Run
+from gur_spark.splits import held_out
+from gur_spark.tables import Tables
+from jobs import publish as job
+
+USERS, WIDTH = 400, 6
+D1, D2, D3 = date(2024, 6, 1), date(2024, 6, 8), date(2024, 6, 15)
+
+
+def random(seed: int = 0) -> np.ndarray:
+    """Embeddings in a few clusters, so that neighbours mean something."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(8, WIDTH))[np.arange(USERS) % 8] * 3 + rng.normal(size=(USERS, WIDTH))
+
+
+X = random()
+MOVED = X + np.random.default_rng(1).normal(scale=0.1, size=X.shape)
+TURN = np.linalg.qr(np.random.default_rng(2).normal(size=(WIDTH, WIDTH)))[0]
+
+
+def sample(before: np.ndarray, after: np.ndarray) -> Sample:
+    return Sample(np.arange(len(before)), before, after, same_space=True)
+
+
+def test_the_population_stability_index_is_the_number_derived_by_hand() -> None:
+    before, after = np.array([0.0, 0.0, 1.0, 1.0] * 50), np.array([0.0, 1.0, 1.0, 1.0] * 50)
+    assert gates.psi(before, after, bins=2) == pytest.approx(math.log(3) / 4)
+    assert gates.psi(before, before) == 0
+
+
+def test_the_area_under_the_curve_is_scikit_learns() -> None:
+    rng = np.random.default_rng(3)
+    negative, positive = rng.integers(0, 9, 70).astype(float), rng.integers(2, 12, 90).astype(float)
+    expected = roc_auc_score([0] * 70 + [1] * 90, np.concatenate([negative, positive]))
+    assert gates.auc(negative, positive) == pytest.approx(expected)
+
+
+def test_neighbours_are_those_of_all_distances() -> None:
+    kept = []
+    for user in range(20):
+        near = [set(np.argsort(np.linalg.norm(x - x[user], axis=1))[1:11].tolist()) for x in (X, MOVED)]
+        kept.append(len(near[0] & near[1]) / 10)
+    assert gates.neighbours_kept(sample(X, MOVED), canaries=20) == pytest.approx(np.mean(kept))
+    assert gates.neighbours_kept(sample(X, X @ TURN), canaries=20) == 1
+
+
+def test_a_shift_is_told_apart_and_noise_is_not() -> None:
+    assert gates.norm_ratio(sample(X, X * 2)) == gates.norm_ratio(sample(X * 2, X)) == pytest.approx(2)
+    assert gates.domain_auc(sample(X, MOVED)) == pytest.approx(0.5, abs=0.06)
+    fitted = held_out(np.arange(USERS), 0.5, "domain classifier")
+    both, labels = np.concatenate([X, X + 2]), np.repeat([0, 1], USERS)
+    side = np.tile(fitted, 2)
+    trusted = LinearDiscriminantAnalysis().fit(both[side], labels[side]).decision_function(both[~side])
+    expected = roc_auc_score(labels[~side], trusted)
+    assert gates.domain_auc(sample(X, X + 2)) == pytest.approx(expected, abs=0.01)
+    assert expected > 0.8
+    assert gates.projections_psi(sample(X, MOVED)) < 0.1
+    assert gates.projections_psi(sample(X, X + 2)) > 0.25
+
+
+@pytest.fixture
+def config(make_config: Any) -> Any:
+    strict = {"max_norm_ratio": 1.2, "max_psi": 0.25, "max_domain_auc": 0.8, "min_neighbours": 0.4}
+    return make_config({"gates": {**strict, "min_rows_share": 0.9}})
+
+
+def score(tables: Tables, version: str, day: date, x: np.ndarray) -> None:
+    rows = {
+        "user_id": pa.array(range(len(x)), pa.int64()),
+        "as_of": pa.array([day] * len(x), pa.date32()),
+        "model_version": [version] * len(x),
+        "embedding": pa.array(list(x), pa.list_(pa.float32())),
+        "events": pa.array([1] * len(x), pa.int64()),
+    }
+    write_deltalake(tables.folder("embeddings"), pa.table(rows), mode="append")
+
+
+@pytest.fixture
+def first(tables: Tables, config: Any) -> None:
+    score(tables, "one", D1, X)
+    publish(tables, config, "one", D1, "first")
+
+
+@pytest.mark.parametrize(
+    ("version", "after", "failed"),
+    [
+        ("one", MOVED, []),
+        ("one", X[: USERS // 2], ["rows, as a share of those published, 0.500, expected at least 0.9"]),
+        ("one", X * 1.3, ["norm ratio 1.300, expected at most 1.2"]),
+        ("one", X + 2, ["PSI of projections", "domain classifier AUC"]),
+        ("one", X[np.random.default_rng(4).permutation(USERS)], ["share of neighbours kept"]),
+        # Another version has axes of its own: it may turn, but not forget who is near whom.
+        ("two", MOVED @ TURN + 5, []),
+        ("two", random(9), ["share of neighbours kept"]),
+    ],
+)
+def test_what_moved_is_named_and_changes_nothing(
+    tables: Tables, config: Any, first: None, version: str, after: np.ndarray, failed: list[str]
+) -> None:
+    score(tables, version, D2, after)
+    if not failed:
+        assert publish(tables, config, version, D2, "weekly") == len(after)
+        assert published(tables, config) == Published(model_version=version, as_of=D2)
+        return
+    with pytest.raises(GateError) as error:
+        publish(tables, config, version, D2, "weekly")
+    assert all(gate in str(error.value) for gate in failed), error.value
+    assert published(tables, config) == Published(model_version="one", as_of=D1)
+    publish(tables, config, version, D2, "the shop moved", force=True)
+    kept = tables.read("published").where(f"as_of = DATE'{D2}'").collect()[0]["reason"]
+    assert kept.startswith("the shop moved (forced, although")
+    assert failed[0] in kept
+
+
+def test_a_gate_that_is_switched_off_is_not_asked(tables: Tables, config: Any, first: None, make_config: Any) -> None:
+    score(tables, "one", D2, X[:300] * 9)
+    off = dict.fromkeys(("min_rows_share", "max_norm_ratio", "max_psi", "max_domain_auc", "min_neighbours"))
+    assert publish(tables, make_config({"gates": off}), "one", D2, "weekly") == 300
+
+
+def test_a_rollback_goes_one_further_back_each_time(tables: Tables, config: Any, first: None) -> None:
+    for version, day in (("one", D2), ("two", D3)):
+        score(tables, version, day, MOVED)
+        publish(tables, config, version, day, "weekly")
+    run = Run(id="run", job="publish", parameters={})
+    args = Namespace(reason="two is odd", rollback=True, force=False, model=None, as_of=None)
+    job.stage(tables, config, args, run)
+    assert published(tables, config) == Published(model_version="one", as_of=D2)
+    assert (run.inputs["before"], run.outputs["published"]) == (f"two at {D3}", f"one at {D2}")
+    assert rollback(tables, config, "so is this") == Published(model_version="one", as_of=D1)
+    reasons = [row["reason"] for row in tables.read("published").orderBy("switched_at").collect()]
+    assert reasons[-2:] == [f"rollback of two at {D3}: two is odd", f"rollback of one at {D2}: so is this"]
+    with pytest.raises(TableError, match="nothing was published for pipeline 'test' before what is published now"):
+        rollback(tables, config, "again")
+    # And forwards once more: what was rolled back can be published again, and rolled back.
+    publish(tables, config, "two", D3, "it was not odd")
+    assert rollback(tables, config, "it was") == Published(model_version="one", as_of=D1)
+
+
+def test_force_and_rollback_need_a_reason(tables: Tables, config: Any, first: None) -> None:
+    for force in (True, False):
+        args = Namespace(reason=None, rollback=not force, force=force, model=None, as_of=None)
+        with pytest.raises(ConfigError, match="need a --reason"):
+            job.stage(tables, config, args, Run(id="run", job="publish", parameters={}))
