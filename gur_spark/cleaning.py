@@ -17,8 +17,9 @@ def clean(tables: Tables, before: datetime, dry_run: bool = False) -> list[str]:
     """Remove the folders below the root that no table names and nobody has written to since ``before``.
 
     Staged rows and checkpoints of runs that ended, aggregates that are no snapshot's (any more) and that no model was
-    trained on, sequences without a manifest, and artefacts of no model. A job that runs now writes, so ``before`` must be longer ago than a job
-    takes. Pipelines that share a root must share its tables. Returns the folders, removed or (``dry_run``) only found.
+    trained on, sequences without a manifest, and artefacts of no model. A job that runs now writes, so ``before`` must
+    be longer ago than a job takes. Pipelines that share a root must share its tables. Returns the folders, removed or
+    (``dry_run``) only found.
 
     Raises:
         TableError: a table names a folder elsewhere, so that the root is not what it was; nothing was removed.
