@@ -1,22 +1,30 @@
 """Sequences on Spark: one row per user, sorted, nothing from the future, the same rows however the events lie."""
 
 import random
+from argparse import ArgumentParser
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from ptls.data_load.datasets import ParquetDataset, ParquetFiles
+from ptls.nn import TrxEncoder
 
 from gur_spark import schema, sequences, storage
+from gur_spark.aggregation import aggregate_snapshot
+from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.cleaning import clean
 from gur_spark.errors import ConfigError, SnapshotError, TableError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.spec import Window
+from gur_spark.lifestream import AutoEncoderSeqEncoder, GURIterableDataset
 from gur_spark.schema import SequenceManifest, sequence_columns
-from gur_spark.sequences import read_manifest, whole_users, write_sequences
+from gur_spark.sequences import Rows, read_manifest, whole_users, write_sequences
 from gur_spark.tables import Tables
 from jobs import sequences as job
 from tests.aggregate_data import tiny_manifest
@@ -155,6 +163,16 @@ def test_users_stay_whole_wherever_the_batches_are_cut(max_events: int | None) -
     assert not list(whole_users(iter([])))
 
 
+def test_a_file_ends_after_so_many_events_and_never_within_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences, "FILE_EVENTS", 4)
+    rows = Rows(manifest=tiny_manifest(numeric=(), categorical=()), as_of=AS_OF)
+    users = [1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 4]
+    tables = list(rows.files(whole_users(batches_of(users, [2, 4, 6, 8]))))
+    assert [table["user_id"].to_pylist() for table in tables] == [[1, 2], [3], [4]]
+    assert [len(times) for table in tables for times in table["event_time"].to_pylist()] == [3, 1, 6, 1]
+    assert not list(rows.files(iter([])))
+
+
 def test_what_is_missing_is_said(tables: Tables, config: Any, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="run the ingest job first"):
         write_sequences(tables, config, AS_OF, new_run())
@@ -177,6 +195,48 @@ def test_a_date_without_events_leaves_nothing(tables: Tables, make_config: Any, 
     with pytest.raises(SnapshotError, match="landing_gap_days allows 2"):
         write_sequences(tables, strict, AS_OF + timedelta(days=20), new_run())
     assert not Path(tables.folder("sequences")).exists()
+
+
+@pytest.mark.usefixtures("vocabulary")
+def test_the_job_records_what_it_wrote_and_clean_takes_only_what_a_killed_one_left(tables: Tables, config: Any) -> None:
+    write(tables, log())
+    parser = ArgumentParser()
+    job.options(parser)
+    run = new_run()
+    with pytest.raises(ConfigError, match="no as-of date: give --as-of DATE"):
+        job.stage(tables, config, parser.parse_args([]), run)
+    words = ["--as-of", "2024-06-01", "2024-07-01", "--window", "30d", "--max-events", "3"]
+    job.stage(tables, config, parser.parse_args(words), run)
+    folders = [run.outputs[f"sequences {day}"] for day in ("2024-06-01", "2024-07-01")]
+    manifests = [read_manifest(folder) for folder in folders]
+    assert [(str(m.as_of), m.days, m.max_events) for m in manifests] == [("2024-06-01", 30, 3), ("2024-07-01", 30, 3)]
+    assert run.inputs["events"].startswith("events ")
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert clean(tables, later) == []
+    Path(folders[0], "manifest.json").unlink()
+    assert clean(tables, later) == [folders[0]]
+
+
+@pytest.mark.usefixtures("vocabulary")
+def test_the_sequences_and_the_aggregates_of_a_date_give_one_embedding(tables: Tables, config: Any) -> None:
+    write(tables, log())
+    snapshot = aggregate_snapshot(tables, config, AS_OF, new_run())
+    folder, manifest = write_sequences(tables, config, AS_OF, new_run())
+    sizes = {column.name: column.ids for column in manifest.columns if column.ids}
+    layout = Layout.of(snapshot.manifest(), {"mcc": sizes["mcc"]})
+    torch.manual_seed(0)
+    trx_encoder = TrxEncoder(
+        embeddings={"mcc": {"in": sizes["mcc"], "out": 4}}, numeric_values={"amount": "identity"}, use_batch_norm=False
+    )
+    seq_encoder = AutoEncoderSeqEncoder(trx_encoder, latent_dim=6).eval()
+    data = GURIterableDataset(ParquetDataset(ParquetFiles(folder)))
+    padded, _ = data.collate_fn(list(data))
+    embeddings = dict(zip(padded.payload["user_id"].tolist(), seq_encoder(padded), strict=True))
+    rows = pq.read_table(snapshot.data).combine_chunks().to_batches()[0]
+    expected = seq_encoder.encode_aggregates(to_batch(rows, layout), layout)
+    found = torch.stack([embeddings[user] for user in rows["user_id"].to_pylist()])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert len(embeddings) == snapshot.rows == manifest.rows
 
 
 def test_names_that_pytorch_lifestream_reads_otherwise_are_refused() -> None:

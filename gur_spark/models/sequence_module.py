@@ -74,7 +74,7 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
         """What the decoder gives back, and what it should be."""
         pooled = self.seq_encoder.pool(x)
         last_BI = self.decoder(self.seq_encoder.encode(pooled))
-        values_BV = self.seq_encoder.moments.standardise(pooled.values_BV)
+        values_BV = self.seq_encoder.moments.standardise(pooled.values_BV.detach())
         made = Reconstruction(
             target_BT=values_BV[:, : self._targets],
             prediction_BT=self.target_head(last_BI),
