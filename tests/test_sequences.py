@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from deltalake import write_deltalake
 from ptls.data_load.datasets import ParquetDataset, ParquetFiles
 from ptls.nn import TrxEncoder
 
@@ -28,7 +29,7 @@ from gur_spark.sequences import Rows, read_manifest, whole_users, write_sequence
 from gur_spark.tables import Tables
 from jobs import sequences as job
 from tests.aggregate_data import tiny_manifest
-from tests.test_snapshots import AS_OF, MIDNIGHT, Event, event, log, new_run, write
+from tests.test_snapshots import AS_OF, EVENTS, MIDNIGHT, Event, event, log, new_run, write
 
 MIDNIGHT_S = int(MIDNIGHT.timestamp())
 
@@ -43,15 +44,15 @@ def made(tables: Tables, config: Any, events: Sequence[Event], files: int = 1, *
     return write_sequences(tables, config, AS_OF, new_run(), **options)[1]
 
 
-def rows_of(folder: str) -> dict[int, dict[str, Any]]:
+def rows_of(folder: str) -> dict[Any, dict[str, Any]]:
     """The rows by user, in the files as pytorch-lifestream looks for them."""
     files = sorted(Path(folder).glob("*.parquet"))
     return {row.pop("user_id"): row for file in files for row in pq.read_table(file).to_pylist()}
 
 
-def plain(events: Sequence[Event], ids: dict[str | None, int], max_events: int | None = None) -> dict[int, Any]:
+def plain(events: Sequence[Any], ids: dict[str | None, int], max_events: int | None = None) -> dict[Any, Any]:
     """The naive way: sort all rows, then append each to its user's lists."""
-    rows: dict[int, Any] = defaultdict(lambda: defaultdict(list))
+    rows: dict[Any, Any] = defaultdict(lambda: defaultdict(list))
     none_first = [(u, t, ids[mcc], (amount is not None, amount or 0)) for u, t, _, mcc, amount in events]
     for user, time, mcc, (there, amount) in sorted(none_first):
         if timedelta(0) < MIDNIGHT - time <= timedelta(days=180):
@@ -138,6 +139,20 @@ def test_of_a_user_of_many_events_the_newest_are_kept(tables: Tables, config: An
     folder, manifest = write_sequences(tables, config, AS_OF, new_run(), max_events=5)
     assert rows_of(folder) == plain(events, ids_of(tables), max_events=5)
     assert manifest.max_events == 5
+
+
+@pytest.mark.usefixtures("vocabulary")
+def test_user_ids_may_be_text(tables: Tables, make_config: Any) -> None:
+    config = make_config({"vocabulary": {"min_count": 1}, "fields": {"user_id": {"column": "user", "type": "string"}}})
+    events = [(f"ü{user}", *rest) for user, *rest in log(events=60)]
+    types = pa.schema([pa.field("user_id", pa.string()), *list(EVENTS)[1:]])
+    rows = pa.Table.from_pylist([dict(zip(types.names, one, strict=True)) for one in events], schema=types)
+    write_deltalake(tables.folder("events"), rows)
+    folder, manifest = write_sequences(tables, config, AS_OF, new_run(), max_events=3)
+    assert rows_of(folder) == plain(events, ids_of(tables), max_events=3)
+    assert manifest.columns[0].dtype == "string"
+    padded, _ = GURIterableDataset.collate_fn(list(GURIterableDataset(ParquetDataset(ParquetFiles(folder)))))
+    assert sorted(padded.payload["user_id"]) == sorted({user for user, *_ in events} & rows_of(folder).keys())
 
 
 def batches_of(users: Sequence[int], cuts: Sequence[int]) -> Iterator[pa.RecordBatch]:

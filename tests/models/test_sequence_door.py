@@ -26,6 +26,8 @@ from gur_spark.config import Model
 from gur_spark.errors import ModelError
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURDataset, GURIterableDataset, GURModule
 from gur_spark.models.autoencoder import GUR
+from gur_spark.models.reconstruction import Reconstruction
+from gur_spark.models.sequence_module import ReconstructionR2
 from gur_spark.sequences import Rows, write_file
 from tests.aggregate_data import SIZES, WINDOWS, Events, random_events, tiny_manifest, to_rows
 
@@ -301,6 +303,28 @@ def test_every_parameter_learns_but_those_that_would_shrink(loss: Any) -> None:
         histogram = batch.histograms["mcc"]
         sums = torch.zeros(len(histogram.filled_M)).index_add(0, histogram.bags_N, histogram.shares_N)
         close(sums, histogram.filled_M.float())
+
+
+def test_an_encoder_of_events_whose_columns_are_no_fields_trains_by_squared_error() -> None:
+    seq_encoder = encoder(trx_encoder(linear_projection_size=5), block_dropout=0.0)
+    assert [name for name in seq_encoder.inputs if name.startswith("event_7d")] == [f"event_7d_{e}" for e in range(5)]
+    module = GURModule(seq_encoder, loss="mse")
+    made, batch = module.shared_step(*collate(RECORDS))
+    module._loss(made, batch).backward()
+    assert made.prediction_BT.shape == (60, 2 + 2 * 5)
+    there = made.target_BT[~made.target_BT.isnan()]
+    # Standardised by these very users.
+    assert abs(float(there.mean())) < 0.01
+    assert {n for n, p in module.named_parameters() if p.grad is None} == {
+        n for n, _ in module.named_parameters() if n.startswith("_seq_encoder.trx_encoder.")
+    }
+
+
+def test_r2_is_one_minus_residual_over_total() -> None:
+    target, prediction = torch.tensor([[1.0, float("nan")], [3.0, 5.0]]), torch.tensor([[1.0, 9.0], [2.0, 5.0]])
+    found = ReconstructionR2()(Reconstruction(target, prediction, {}), None)
+    # Targets 1, 3, 5: total 8; residual 1.
+    assert float(found) == pytest.approx(1 - 1 / 8)
 
 
 @pytest.fixture(scope="module")
