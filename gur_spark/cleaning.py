@@ -16,10 +16,10 @@ log = logging.getLogger("gur_spark")
 def clean(tables: Tables, before: datetime, dry_run: bool = False) -> list[str]:
     """Remove the folders below the root that no table names and nobody has written to since ``before``.
 
-    Staged rows and checkpoints of runs that ended, aggregates that are no snapshot's (any more) and that no model was
-    trained on, sequences without a manifest, and artefacts of no model. A job that runs now writes, so ``before`` must
-    be longer ago than a job takes. Pipelines that share a root must share its tables. Returns the folders, removed or
-    (``dry_run``) only found.
+    Staged rows, checkpoints and training pairs of runs that ended, aggregates that are no snapshot's (any more) and
+    that no model was trained on, sequences without a manifest, and artefacts of no model. A job that runs now writes,
+    so ``before`` must be longer ago than a job takes. Pipelines that share a root must share its tables. Returns the
+    folders, removed or (``dry_run``) only found.
 
     Raises:
         TableError: a table names a folder elsewhere, so that the root is not what it was; nothing was removed.
@@ -41,7 +41,8 @@ def _unnamed(tables: Tables, before: datetime) -> Iterator[str]:
         raise TableError(
             f"tables name folders outside {root}, such as {elsewhere[0]}: was it moved? Nothing was removed"
         )
-    found = [f for parent in ("_staging", "checkpoints", "artefacts") for f in storage.folders(tables.folder(parent))]
+    parents = ("_staging", "checkpoints", "pairs", "artefacts")
+    found = [f for parent in parents for f in storage.folders(tables.folder(parent))]
     dates = [f for f in storage.folders(tables.folder("aggregates")) if f.rsplit("/", 1)[-1] not in replaced]
     found += [folder for of_date in dates for folder in storage.folders(of_date)]
     written = [f for of_date in storage.folders(tables.folder("sequences")) for f in storage.folders(of_date)]

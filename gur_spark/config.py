@@ -5,7 +5,7 @@ Nothing here starts Spark or torch.
 
 from collections.abc import Iterable
 from datetime import date
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -76,6 +76,9 @@ class Aggregates(Section):
         return value
 
 
+Loss = Literal["mse", "likelihood", "future"]
+
+
 class Model(Section):
     """The GUR autoencoder; the meaning of each value is in ``gur_spark.models.autoencoder``."""
 
@@ -83,7 +86,8 @@ class Model(Section):
     dropout: Share
     block_dropout: Share
     """Chance that a whole field or window is hidden from the encoder."""
-    loss: Literal["mse", "likelihood"]
+    loss: dict[Loss, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """What is learned, by weight; ``likelihood`` alone is ``{likelihood: 1}``. See ``gur_spark.models.losses``."""
     tables: Literal["trained", "frozen"]
     """Category embeddings learned with the model, or truncated SVD of co-occurrence (shifted PMI)."""
     embedding_dim: int | None = Field(default=None, ge=1, le=1024)
@@ -91,16 +95,32 @@ class Model(Section):
     dense_scale: Literal["none", "signed_log1p"]
     """Applied to the dense columns before they are standardised."""
 
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _targets(self) -> "Model":
-        if self.loss == "mse" and self.tables == "trained":
+        if "mse" in self.loss and self.tables == "trained":
             raise ValueError("loss 'mse' needs tables 'frozen': trained tables shrink to make it small")
+        if {"mse", "likelihood"} <= self.loss.keys():
+            raise ValueError("losses 'mse' and 'likelihood' reconstruct the same: give one of them")
         return self
+
+    @property
+    def reconstructs(self) -> Literal["mse", "likelihood"] | None:
+        """By which loss the input is reconstructed, if it is."""
+        return "mse" if "mse" in self.loss else "likelihood" if "likelihood" in self.loss else None
 
 
 class Training(Section):
     as_of: list[date] = Field(default_factory=list)
     """Snapshots to train on."""
+    horizon_days: Days = 28
+    """How far the loss ``future`` looks ahead of them."""
+    cutoff: date | None = None
+    """It sees no event on or after this date; default: the first date of scoring and evaluation, if there is one."""
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
@@ -179,6 +199,12 @@ class Config(Section):
         except ValueError as error:
             raise ValueError(f"aggregates.{error}" if str(error).startswith("features.") else str(error)) from error
         return self
+
+    @property
+    def training_cutoff(self) -> date | None:
+        """The first date whose events training must not see."""
+        judged = [day for day in (*self.scoring.as_of, self.evaluation.as_of) if day]
+        return self.training.cutoff or min(judged, default=None)
 
     @property
     def main(self) -> Log:

@@ -19,7 +19,7 @@ from gur_spark.batches.aggregates import Batch
 from gur_spark.config import Training
 from gur_spark.errors import TrainingError
 from gur_spark.models.autoencoder import GUR
-from gur_spark.models.losses import reconstruction_loss
+from gur_spark.models.losses import training_loss
 
 log = logging.getLogger("gur_spark")
 
@@ -104,7 +104,7 @@ class Fit(lightning.LightningModule):
         self.log("validation_loss", self._loss(batch, step, "validation"), prog_bar=True, batch_size=len(batch))
 
     def _loss(self, batch: Batch, step: int, side: str) -> Tensor:
-        loss = reconstruction_loss(self.model(batch), batch).mean()
+        loss = training_loss(self.model(batch), batch, self.model.loss_weights).mean()
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the {side} loss is {loss.item()} at epoch {self.current_epoch}, step {step}; nothing was saved. "

@@ -35,6 +35,9 @@ NUMERIC_STATISTICS = ("count", "sum", "mean", "std", "min", "max")
 MAX_STEPS = 2**43
 """Largest stored number, in steps: its square still fits the kernel's two limbs."""
 
+FUTURE_EVENTS = "future_events"
+"""Of a training pair: events in the days from the snapshot's date on."""
+
 SQL_USER_ID = {"long": "BIGINT", "string": "STRING"}
 
 VOCABULARY = "field STRING, value STRING, id INT, count BIGINT, version INT, hash STRING, created TIMESTAMP"
@@ -80,6 +83,11 @@ def embeddings_schema(user_id_type: str) -> str:
     return (
         f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, embedding ARRAY<FLOAT>, events BIGINT"
     )
+
+
+def future_columns(field: str) -> tuple[str, str]:
+    """Of a training pair: the ids and counts of a categorical field in the days from the snapshot's date on."""
+    return f"future_{field}_ids", f"future_{field}_counts"
 
 
 class _Frozen(BaseModel):

@@ -18,6 +18,7 @@ from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, stream
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.autoencoder import GUR
+from gur_spark.models.losses import loss_terms
 from gur_spark.models.reconstruction import Moments, RSquared
 from gur_spark.models.tables import frozen_tables
 from gur_spark.schema import Manifest
@@ -52,8 +53,11 @@ def train(
     out: str,
     code_commit: str | None = None,
     progress: bool = False,
+    made_of: Sequence[str] = (),
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
+
+    For the loss ``future`` they are folders of training pairs (``gur_spark.pairs``), ``made_of`` the snapshots' own.
 
     Checkpoints lie in a folder of ``work``, which the caller removes; a run that was killed is continued by the same
     call, and ends with the weights it would have had. The same data, seed and configuration give the same
@@ -68,14 +72,14 @@ def train(
 
     accelerator = _accelerator(training.device)
     layout = Layout.of(_common_manifest(snapshots), sizes)
-    data = _Data.of(snapshots, layout, training)
+    data = _Data.of(snapshots, layout, training, future="future" in model.loss)
     with _threads(training.threads):
         torch.manual_seed(training.seed)
         module = GUR(layout, model)
         _set_up(module, data, model)
         checkpoints = storage.join(work, _fingerprint(data, model, vocabulary_hash))
         fitted = fit(module, data.loader, training, checkpoints, accelerator, progress)
-        metrics = {**fitted, **_row_counts(data), **_reconstruction_metrics(module, data)}
+        metrics = {**fitted, **_row_counts(data), **_validation_metrics(module, data)}
     card = registry.save(
         out,
         module,
@@ -85,7 +89,7 @@ def train(
         vocabulary_version=vocabulary_version,
         vocabulary_hash=vocabulary_hash,
         metrics=metrics,
-        training_snapshots=tuple(snapshots),
+        training_snapshots=tuple(made_of or snapshots),
         code_commit=code_commit,
     )
     return TrainedModel(
@@ -104,11 +108,13 @@ class _Data:
     snapshots: Sequence[str]
     layout: Layout
     training: Training
+    future: bool
+    """Whether batches have what followed."""
     train_rows: int
     validation_rows: int
 
     @classmethod
-    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training) -> "_Data":
+    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, future: bool) -> "_Data":
         """Count both sides; raises where one of them is empty."""
         rows, validation_rows = 0, 0
         for snapshot in snapshots:
@@ -126,6 +132,7 @@ class _Data:
             snapshots=snapshots,
             layout=layout,
             training=training,
+            future=future,
             train_rows=rows - validation_rows,
             validation_rows=validation_rows,
         )
@@ -135,7 +142,9 @@ class _Data:
         return stream(self.snapshots, self.layout, self.training.batch_size, keep=self._keeps_training)
 
     def validation_batches(self) -> Iterator[Batch]:
-        return stream(self.snapshots, self.layout, self.training.batch_size, keep=self._keeps_validation)
+        return stream(
+            self.snapshots, self.layout, self.training.batch_size, keep=self._keeps_validation, future=self.future
+        )
 
     def loader(self, epoch: int | None) -> "DataLoader[Batch]":
         """Training batches as this epoch shuffles them; None: the validation batches, as they lie."""
@@ -146,6 +155,7 @@ class _Data:
             rows=self.validation_rows if epoch is None else self.train_rows,
             shuffle_seed=None if epoch is None else (self.training.seed, epoch),
             keep=self._keeps_validation if epoch is None else self._keeps_training,
+            future=self.future,
         )
         # Its own generator: an iterator that is made must not move the one that dropout draws from.
         return DataLoader(dataset, batch_size=None, generator=torch.Generator())
@@ -235,9 +245,13 @@ def _row_counts(data: _Data) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def _reconstruction_metrics(module: GUR, data: _Data) -> dict[str, float]:
-    """R2 per block over the validation users."""
+def _validation_metrics(module: GUR, data: _Data) -> dict[str, float]:
+    """Of the validation users: each loss before it is weighted, and R2 per block."""
     found = RSquared(module.target_blocks, data.layout.windows_of)
+    losses = dict.fromkeys(module.loss_weights, 0.0)
     for batch in data.validation_batches():
-        found.update(module(batch), batch)
-    return found.result()
+        made = module(batch)
+        found.update(made, batch)
+        for name, loss_B in loss_terms(made, batch, module.loss_weights).items():
+            losses[name] += float(loss_B.double().sum()) / data.validation_rows
+    return found.result() | {f"validation_{name}": loss for name, loss in losses.items()}

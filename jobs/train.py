@@ -12,6 +12,7 @@ from gur_spark import cli, schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.pairs import write_pairs
 from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot, find_snapshot
 from gur_spark.tables import Tables
@@ -47,8 +48,11 @@ def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run)
             f"vocabulary version {vocabulary.version} has hash {vocabulary.hash}, the snapshots were encoded with "
             f"{snapshots[0].vocabulary_hash}; aggregate them again"
         )
+    pairs = tables.folder("pairs")
+    ahead = "future" in config.model.loss and snapshots
+    folders = write_pairs(tables, config, snapshots, vocabulary, pairs) if ahead else [s.path for s in snapshots]
     made = train(
-        [s.path for s in snapshots],
+        folders,
         vocabulary.sizes,
         vocabulary.version,
         vocabulary.hash,
@@ -58,9 +62,12 @@ def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run)
         out=tables.folder("artefacts"),
         code_commit=code_commit(),
         progress=sys.stderr.isatty(),
+        made_of=[s.path for s in snapshots],
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)
+    for folder in folders if ahead else ():
+        storage.remove_folder(folder)
     run.counts |= {name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")}
     run.outputs |= {"model_version": made.version, "path": made.path}
     return made

@@ -83,3 +83,19 @@ def test_a_declaration_in_yaml_that_does_not_fit_names_its_place(make_config: An
         make_config({"aggregates": {"features": [{"field": "amount", "operations": ["sum"], "wher": "x"}]}})
     with pytest.raises(ConfigError, match="greater than or equal to 1"):
         make_config({"aggregates": {"features": [{"field": "amount", "operations": ["sum"], "windows": [0]}]}})
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["amount > rand()", "uuid() > 'a'", "event_time > current_date", "event_time < NOW( )", "unix_timestamp() > 5"],
+)
+def test_a_condition_that_is_another_each_time_is_refused(make_config: Any, where: str) -> None:
+    feature = {"name": "x", "field": "amount", "operations": ["sum"], "where": where}
+    with pytest.raises(ConfigError, match="is another value each time; a snapshot must come out the same"):
+        make_config({"aggregates": {"features": [feature]}})
+
+
+def test_a_condition_may_speak_of_such_words(make_config: Any) -> None:
+    where = "mcc IN ('rand()', 'now') AND unix_timestamp(event_time) > 5 AND brand > 1"
+    feature = {"name": "x", "field": "amount", "operations": ["sum"], "where": where}
+    assert make_config({"aggregates": {"features": [feature]}}).aggregates.features[0].where == where

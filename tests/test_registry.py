@@ -16,7 +16,9 @@ from gur_spark.errors import ModelError
 from gur_spark.models.autoencoder import GUR
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows
 
-MODEL = Model(latent_dim=6, dropout=0.1, block_dropout=0.1, loss="likelihood", tables="trained", dense_scale="none")
+MODEL = Model(
+    latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="none"
+)
 TRAINING = Training(
     epochs=1, batch_size=8, learning_rate=0.1, patience=1, validation_share=0.2, seed=1, device="cpu", threads=1
 )

@@ -21,9 +21,9 @@ from gur_spark.training import TrainedModel, train
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
 
 MODEL = Model(
-    latent_dim=6, dropout=0.1, block_dropout=0.1, loss="likelihood", tables="trained", dense_scale="signed_log1p"
+    latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="signed_log1p"
 )
-FROZEN_MSE = MODEL.model_copy(update={"loss": "mse", "tables": "frozen"})
+FROZEN_MSE = MODEL.model_copy(update={"loss": {"mse": 1.0}, "tables": "frozen"})
 # Seven epochs: the learning rate falls after the fifth.
 TRAINING = Training(
     epochs=7, batch_size=32, learning_rate=0.005, patience=3, validation_share=0.25, seed=1, device="cpu", threads=1
@@ -61,7 +61,15 @@ def test_the_loss_falls_and_structure_is_reconstructed(
     assert min(losses) < 0.8 * losses[0]
     assert made.metrics["r2"] > 0.3
     blocks = {f"r2_{name}_{w}d" for name in ("activity", "amount", *SIZES) for w in (7, 30)}
-    assert set(made.metrics) == {"validation_loss", "epochs", "train_rows", "validation_rows", "r2", *blocks}
+    assert set(made.metrics) == {
+        "validation_loss",
+        "epochs",
+        "train_rows",
+        "validation_rows",
+        "r2",
+        *(f"validation_{name}" for name in model.loss),
+        *blocks,
+    }
     assert made.metrics["train_rows"] + made.metrics["validation_rows"] == 300
     assert load_model(made.path).metrics == made.metrics
     assert Path(made.checkpoints).parent == tmp_path / "work"
@@ -172,12 +180,12 @@ def test_a_killed_process_is_continued_to_the_same_weights(
 
 def test_a_checkpoint_of_other_settings_is_not_continued(snapshot: str, tmp_path: Path) -> None:
     layout = training.Layout.of(tiny_manifest(), SIZES)
-    data = training._Data.of([snapshot], layout, TRAINING)
+    data = training._Data.of([snapshot], layout, TRAINING, future=False)
     first = training._fingerprint(data, MODEL, "hash")
     assert training._fingerprint(data, MODEL, "hash") == first
     assert training._fingerprint(data, FROZEN_MSE, "hash") != first
     assert training._fingerprint(data, MODEL, "other") != first
-    other = training._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}))
+    other = training._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}), future=False)
     assert training._fingerprint(other, MODEL, "hash") != first
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from gur_spark.errors import ModelError, nearest
-from gur_spark.schema import PADDING_ID, Column, Manifest
+from gur_spark.schema import FUTURE_EVENTS, PADDING_ID, Column, Manifest, future_columns
 from gur_spark.snapshot_files import row_groups
 
 Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]
@@ -100,24 +100,40 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Future:
+    """What B users did in the days from the snapshot's date on."""
+
+    events_B: Tensor
+    """float32."""
+    histograms: Mapping[str, Histogram]
+    """By categorical field, one window."""
+
+    def to(self, device: torch.device | str) -> "Future":
+        return Future(self.events_B.to(device), {name: h.to(device) for name, h in self.histograms.items()})
+
+
+@dataclass(frozen=True)
 class Batch:
     """The aggregates of B users."""
 
     dense_BD: Tensor
     """float32, NaN where the column is null."""
     histograms: Mapping[str, Histogram]
-    """By categorical field."""
+    """By categorical input."""
+    future: Future | None = None
+    """Where the rows have one."""
 
     def __len__(self) -> int:
         return len(self.dense_BD)
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(self.dense_BD.to(device), {name: h.to(device) for name, h in self.histograms.items()})
+        histograms = {name: h.to(device) for name, h in self.histograms.items()}
+        return Batch(self.dense_BD.to(device), histograms, self.future.to(device) if self.future else None)
 
     def double(self) -> "Batch":
         """The same numbers as float64."""
         histograms = {name: replace(h, shares_N=h.shares_N.double()) for name, h in self.histograms.items()}
-        return Batch(self.dense_BD.double(), histograms)
+        return Batch(self.dense_BD.double(), histograms, self.future)
 
 
 def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
@@ -135,19 +151,33 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
         dense_BD[:, position] = rows.column(column.name).to_numpy(zero_copy_only=False)
     histograms = {field: _histogram(rows, field, layout) for field in layout.manifest.categorical}
     histograms |= {column.name: _single_ids(rows, column.name, layout) for column in layout.manifest.ids}
-    return Batch(torch.from_numpy(dense_BD), histograms)
+    return Batch(torch.from_numpy(dense_BD), histograms, _future(rows, layout) if FUTURE_EVENTS in present else None)
+
+
+def _future(rows: pa.RecordBatch, layout: Layout) -> Future:
+    events_B = torch.from_numpy(rows.column(FUTURE_EVENTS).to_numpy().astype(np.float32))
+    histograms = {}
+    for field in layout.manifest.categorical:
+        ids, counts = future_columns(field)
+        histograms[field] = _counted(rows, field, ids, [counts], layout)
+    return Future(events_B, histograms)
 
 
 def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
-    ids_N, offsets_B = _flat(rows, f"{field}_ids")
+    return _counted(rows, field, f"{field}_ids", [f"{field}_counts_{w}d" for w in layout.windows], layout)
+
+
+def _counted(rows: pa.RecordBatch, field: str, ids: str, counts: Sequence[str], layout: Layout) -> Histogram:
+    """The histogram of a column of ids and the columns of their counts, one per window."""
+    ids_N, offsets_B = _flat(rows, ids)
     _check_ids(ids_N, field, layout)
-    counts_WN = np.stack([_counts(rows, f"{field}_counts_{w}d", offsets_B) for w in layout.windows])
+    counts_WN = np.stack([_counts(rows, name, offsets_B) for name in counts])
     # Windows are cumulative, and most ids are in the longest one only: zeros are dropped.
     window_N, pair_N = np.nonzero(counts_WN)
     rows_N = np.repeat(np.arange(rows.num_rows), np.diff(offsets_B))
     bags_N = window_N * rows.num_rows + rows_N[pair_N]
     counts_N = counts_WN[window_N, pair_N]
-    bags = len(layout.windows) * rows.num_rows
+    bags = len(counts) * rows.num_rows
     events_M = np.bincount(bags_N, counts_N, minlength=bags)
     offsets_M = np.concatenate(([0], np.cumsum(np.bincount(bags_N, minlength=bags))))
     shares_N = (counts_N / events_M[bags_N]).astype(np.float32)
@@ -200,15 +230,20 @@ def stream(
     *,
     shuffle_seed: int | Sequence[int] | None = None,
     keep: Keep | None = None,
+    future: bool = False,
 ) -> Iterator[Batch]:
     """Batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
 
     With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS``
-    are shuffled by it; without, rows come as they lie. ``keep`` selects users by their ids.
+    are shuffled by it; without, rows come as they lie. ``keep`` selects users by their ids. With ``future``, the
+    folders are of ``pairs``, and batches have what followed.
     """
     generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
     rest: list[pa.RecordBatch] = []
-    for buffered in _buffers(_read(snapshots, ["user_id", *layout.columns], keep, generator), BUFFER_ROWS):
+    columns = ["user_id", *layout.columns]
+    if future:
+        columns += [FUTURE_EVENTS, *chain.from_iterable(future_columns(f) for f in layout.manifest.categorical)]
+    for buffered in _buffers(_read(snapshots, columns, keep, generator), BUFFER_ROWS):
         rows = _concat([*rest, *buffered])
         if generator is not None:
             rows = rows.take(pa.array(generator.permutation(rows.num_rows)))
@@ -265,14 +300,15 @@ class AggregateDataset(IterableDataset[Batch]):
         rows: int,
         shuffle_seed: Sequence[int] | None,
         keep: Keep,
+        future: bool = False,
     ) -> None:
         """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches."""
         self._rows, self._batch_size = rows, batch_size
         self._arguments = (snapshots, layout, batch_size)
-        self._shuffle_seed, self._keep = shuffle_seed, keep
+        self._shuffle_seed, self._keep, self._future = shuffle_seed, keep, future
 
     def __len__(self) -> int:
         return -(-self._rows // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return stream(*self._arguments, shuffle_seed=self._shuffle_seed, keep=self._keep)
+        return stream(*self._arguments, shuffle_seed=self._shuffle_seed, keep=self._keep, future=self._future)

@@ -4,12 +4,21 @@
 is one entry of ``aggregates.features``. Which operations there are is in ``features.operations``.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 T = TypeVar("T")
+
+_NOW_OR_CHANCE = re.compile(
+    r"\b(rand|randn|random|randstr|uniform|uuid|shuffle|now|curdate|current_\w+|localtimestamp|monotonically_increasing_id|"
+    r"spark_partition_id|input_file_\w+)\b\s*\(|\b(current_date|current_timestamp|current_time|localtimestamp)\b"
+    r"|\b(unix_timestamp)\s*\(\s*\)",
+    re.IGNORECASE,
+)
+_LITERAL = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 
 Days = Annotated[int, Field(ge=1, le=3650)]
 
@@ -101,6 +110,12 @@ class Aggregation(_Declared):
     def _consistent(self) -> "Aggregation":
         if self.where and not self.name:
             raise ValueError("'where' needs a name, which begins the names of its columns")
+        called = _NOW_OR_CHANCE.search(_LITERAL.sub("''", self.where or ""))
+        if called:
+            raise ValueError(
+                f"where: {called[0].rstrip('( )')} is another value each time; a snapshot must come out the same "
+                "when it is made again"
+            )
         given = [window.days for window in self.windows if not window.before]
         for pair in (*self.ratios, *self.trends):
             for days in pair if given else ():

@@ -116,9 +116,21 @@ def write_all(state: PartitionState, attempts: Mapping[str, str], keep_state: bo
         yield _record({"as_of": as_of, **write_state(state, attempts[as_of])})
     for day, table in state.tables():
         if table.num_rows:
-            file = _write(table, attempts[day.isoformat()])
-            written = {"file": file, "rows": table.num_rows, "hash": str(content_hash(table)), "parts": None}
-            yield _record({"as_of": day.isoformat(), **written})
+            yield write_rows(table, attempts[day.isoformat()], day)
+
+
+def write_rows(table: pa.Table, folder: str, as_of: date) -> pa.RecordBatch:
+    """Write a date's rows to a file that no other attempt writes; what the driver must know of it."""
+    file = _write(table, folder)
+    return _record(
+        {
+            "as_of": as_of.isoformat(),
+            "file": file,
+            "rows": table.num_rows,
+            "hash": str(content_hash(table)),
+            "parts": None,
+        }
+    )
 
 
 def _record(written: dict[str, Any]) -> pa.RecordBatch:

@@ -1,6 +1,6 @@
 """The GUR autoencoder (Fazelnia et al. 2024, arXiv 2403.00584) on aggregates.
 
-``inputs -> block dropout -> encoder -> latent -> decoder -> heads``. The mean of a user's embedded categories
+``inputs -> block dropout -> encoder -> latent -> decoder and heads``. The mean of a user's embedded categories
 over a window is an ``EmbeddingBag`` over the window's histogram, so that events are never needed.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from gur_spark.batches.aggregates import LIFETIME, Batch, Layout
 from gur_spark.config import Model
-from gur_spark.models.reconstruction import Block, Moments, Reconstruction
+from gur_spark.models.reconstruction import Block, Moments, Prediction, Reconstruction
 from gur_spark.models.tables import Table, table_width
 from gur_spark.schema import PADDING_ID, Column
 
@@ -28,27 +28,19 @@ class GUR(nn.Module):
 
     def __init__(self, layout: Layout, config: Model) -> None:
         super().__init__()
+        self.loss_weights = {str(name): weight for name, weight in config.loss.items()}
         self.inputs = Inputs(layout, config)
         width = len(self.inputs.blocks)
         half = max(1, width // 2)
         self.block_dropout = BlockDropout(self.inputs.blocks, config.block_dropout)
         self.encoder = mlp([width, width, half, config.latent_dim], config.dropout)
-        self.decoder = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), nn.SELU())
-        # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
-        by_likelihood = layout.sizes if config.loss == "likelihood" else {}
-        targets = len(layout.dense) if by_likelihood else self.inputs.targets
-        self.target_head = linear(width, targets)
-        self.histogram_heads = nn.ModuleDict(
-            {
-                field: MultinomialHead(width, len(layout.windows_of[field]), size, table_width(size, config))
-                for field, size in by_likelihood.items()
-            }
-        )
+        self.decoder = Decoder(layout, config, width, half, self.inputs.targets) if config.reconstructs else None
+        self.future_head = FutureHead(layout, config) if "future" in config.loss else None
 
     @property
     def target_blocks(self) -> list[Block]:
         """The block that the R2 of each reconstructed value is reported in."""
-        return self.inputs.report_blocks[: self.target_head.out_features]
+        return self.inputs.report_blocks[: self.decoder.target_head.out_features if self.decoder else 0]
 
     def encode(self, batch: Batch) -> Tensor:
         """Embeddings, (B, L); in eval mode each depends on its own user alone."""
@@ -56,19 +48,62 @@ class GUR(nn.Module):
 
     def forward(self, batch: Batch) -> Reconstruction:
         target_BT, flags_BF = self.inputs(batch)
-        last_BH = self.decoder(self._encode(target_BT, flags_BF))
-        prediction_BT = self.target_head(last_BH)
-        return Reconstruction(
-            target_BT=target_BT[:, : prediction_BT.shape[1]],
-            prediction_BT=prediction_BT,
-            log_p={field: head(last_BH) for field, head in self.histogram_heads.items()},
-        )
+        latent_BL = self._encode(target_BT, flags_BF)
+        future = self.future_head(latent_BL) if self.future_head else None
+        if self.decoder is None:
+            return Reconstruction(target_BT[:, :0], target_BT[:, :0], {}, future)
+        prediction_BT, log_p = self.decoder(latent_BL)
+        return Reconstruction(target_BT[:, : prediction_BT.shape[1]], prediction_BT, log_p, future)
 
     def _encode(self, target_BT: Tensor, flags_BF: Tensor) -> Tensor:
         # What is not there is the mean (0 once standardised), and a flag says so.
         there_BT = target_BT.masked_fill(target_BT.isnan(), 0.0)
         latent_BL: Tensor = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
         return latent_BL
+
+
+class Decoder(nn.Module):
+    """Latent -> the standardised values and, by likelihood, the histograms."""
+
+    def __init__(self, layout: Layout, config: Model, width: int, half: int, targets: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), nn.SELU())
+        # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
+        by_likelihood = layout.sizes if config.reconstructs == "likelihood" else {}
+        self.target_head = linear(width, len(layout.dense) if by_likelihood else targets)
+        self.histogram_heads = nn.ModuleDict(
+            {
+                field: MultinomialHead(width, len(layout.windows_of[field]), size, table_width(size, config))
+                for field, size in by_likelihood.items()
+            }
+        )
+
+    def forward(self, latent_BL: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Values (B, T), and log p of each input's ids (M, V)."""
+        last_BH = self.layers(latent_BL)
+        return self.target_head(last_BH), {field: head(last_BH) for field, head in self.histogram_heads.items()}
+
+
+class FutureHead(nn.Module):
+    """Latent -> what comes; linear, so that what a simple model reads from an embedding is what was asked for."""
+
+    def __init__(self, layout: Layout, config: Model) -> None:
+        super().__init__()
+        self.numbers = linear(config.latent_dim, 2)
+        self.histogram_heads = nn.ModuleDict(
+            {
+                field: MultinomialHead(
+                    config.latent_dim, 1, layout.sizes[field], table_width(layout.sizes[field], config)
+                )
+                for field in layout.manifest.categorical
+            }
+        )
+
+    def forward(self, latent_BL: Tensor) -> Prediction:
+        active_B, log_events_B = self.numbers(latent_BL).unbind(dim=1)
+        return Prediction(
+            active_B, log_events_B, {field: head(latent_BL) for field, head in self.histogram_heads.items()}
+        )
 
 
 class Inputs(nn.Module):

@@ -1,12 +1,54 @@
-"""Reconstruction losses, one value per user so that users of all sizes weigh alike."""
+"""Losses, one value per user so that users of all sizes weigh alike."""
 
 # B = users, T = target values, M = W * B bags (a user's window), N = (bag, id) pairs of a field, V = its ids
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from gur_spark.batches.aggregates import Batch, Histogram
-from gur_spark.models.reconstruction import Reconstruction
+from gur_spark.batches.aggregates import Batch, Future, Histogram
+from gur_spark.models.reconstruction import Prediction, Reconstruction
+
+
+def loss_terms(made: Reconstruction, batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Each loss of ``model.loss`` before it is weighted, (B,) by name; ``mse`` and ``likelihood`` reconstruct.
+
+    Raises:
+        ValueError: ``future`` is asked for, and the batch or the model has none.
+    """
+    terms = {name: reconstruction_loss(made, batch) for name in weights if name != "future"}
+    if "future" in weights:
+        if made.future is None or batch.future is None:
+            raise ValueError("loss 'future' needs batches of training pairs and a model with a future head")
+        terms["future"] = future_loss(made.future, batch.future)
+    return terms
+
+
+def training_loss(made: Reconstruction, batch: Batch, weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum of the losses of each user, (B,).
+
+    By hand: likelihood 4.0 and future 1.5 with weights {likelihood: 1, future: 2} -> 4.0 + 2 * 1.5 = 7.0.
+    """
+    terms = loss_terms(made, batch, weights)
+    return torch.stack([weights[name] * term_B for name, term_B in terms.items()]).sum(0)
+
+
+def future_loss(expected: Prediction, future: Future) -> Tensor:
+    """How far off what was expected of each user is from what came, (B,).
+
+    The cross-entropy of having an event at all, the squared error of ln(1 + events), and the mean over the fields of
+    ``multinomial_nll`` (0 for who has no event): days to come have few events, which a count says least noisily on a
+    log scale.
+
+    By hand: of a user without events p(active) = 1/2 and ln(1 + events) = 1 were expected: ln 2 + (1 - 0)^2 = 1.693.
+    """
+    active_B = (future.events_B > 0).to(expected.active_B.dtype)
+    cross_entropy_B = F.binary_cross_entropy_with_logits(expected.active_B, active_B, reduction="none")
+    loss_B = cross_entropy_B + (expected.log_events_B - future.events_B.log1p()).square()
+    terms = [multinomial_nll(log_p_BV, future.histograms[field]) for field, log_p_BV in expected.log_p.items()]
+    return loss_B + torch.stack(terms).mean(0) if terms else loss_B
 
 
 def reconstruction_loss(made: Reconstruction, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the autoencoder reconstructs, and how well: R2 per block."""
+"""What the model says of its input and of the future, and how well it reconstructs: R2 per block."""
 
 # B = users, T = target values, M = W * B bags (a user's window), V = ids of one field
 
@@ -28,14 +28,28 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What is expected of the days from the snapshot's date on."""
+
+    active_B: Tensor
+    """Logit of having an event."""
+    log_events_B: Tensor
+    """ln(1 + events)."""
+    log_p: Mapping[str, Tensor]
+    """Per categorical field, log p of each id, (B, V)."""
+
+
+@dataclass(frozen=True)
 class Reconstruction:
-    """One batch, as the decoder gives it back."""
+    """One batch, as the decoder gives it back; without a reconstruction, its targets have no column."""
 
     target_BT: Tensor
     """Standardised inputs, NaN where not there."""
     prediction_BT: Tensor
     log_p: Mapping[str, Tensor]
-    """Per categorical field, log p of each id in each bag, (M, V); empty for the loss ``mse``."""
+    """Per categorical input, log p of each id in each bag, (M, V); only of the loss ``likelihood``."""
+    future: Prediction | None = None
+    """Of the loss ``future``."""
 
 
 class Moments:

@@ -146,7 +146,7 @@ def test_components_are_as_many_as_the_train_users_allow(windows):
 
 
 def test_an_untrained_encoder_shares_the_inputs_and_not_the_weights():
-    trained = make_model(loss="mse", tables="frozen")
+    trained = make_model(loss={"mse": 1.0}, tables="frozen")
     state = torch.random.get_rng_state()
     first, again, other = (untrained(trained, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)

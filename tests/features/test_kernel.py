@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features import kernel, states
 from gur_spark.features.bands import Bands
+from gur_spark.features.counts import Histogram
 from gur_spark.features.exact import SquareSum, exact_sums, std_steps
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
 from gur_spark.features.plan import make_manifest
-from gur_spark.features.states import DAY_US, Histogram
+from gur_spark.features.states import DAY_US
 from gur_spark.schema import MAX_STEPS, Manifest, NumericField
 from tests.oracles import aggregate_rows, same_rows
 

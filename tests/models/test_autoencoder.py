@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.aggregates import Batch, Future, Histogram, Layout, to_batch
 from gur_spark.config import Model
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.spec import aggregation
 from gur_spark.models.autoencoder import GUR, BlockDropout, MultinomialHead
-from gur_spark.models.losses import reconstruction_loss
+from gur_spark.models.losses import reconstruction_loss, training_loss
 from gur_spark.models.reconstruction import Block, Moments, RSquared
 from gur_spark.models.tables import frozen_tables
 from gur_spark.schema import AttributeField, NumericField
@@ -19,9 +19,9 @@ from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, t
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)
 CONFIG = Model(
-    latent_dim=6, dropout=0.1, block_dropout=0.1, loss="likelihood", tables="trained", dense_scale="signed_log1p"
+    latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="signed_log1p"
 )
-FROZEN_MSE = CONFIG.model_copy(update={"loss": "mse", "tables": "frozen"})
+FROZEN_MSE = CONFIG.model_copy(update={"loss": {"mse": 1.0}, "tables": "frozen"})
 FROZEN_LIKELIHOOD = CONFIG.model_copy(update={"tables": "frozen"})
 
 
@@ -53,7 +53,7 @@ def test_shapes_are_those_of_the_layout(config: Model, batch: Batch) -> None:
     reconstruction = module(batch)
     assert module.encode(batch).shape == (60, 6)
     assert reconstruction.prediction_BT.shape == reconstruction.target_BT.shape == (60, len(module.target_blocks))
-    expected = {} if config.loss == "mse" else {f: (2 * 60, size) for f, size in SIZES.items()}
+    expected = {} if "mse" in config.loss else {f: (2 * 60, size) for f, size in SIZES.items()}
     assert {f: tuple(p.shape) for f, p in reconstruction.log_p.items()} == expected
     assert reconstruction_loss(reconstruction, batch).shape == (60,)
 
@@ -65,6 +65,32 @@ def test_every_parameter_learns_and_frozen_tables_do_not(config: Model, batch: B
     without = {name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()}
     frozen = {f"inputs.tables.{field}.weight" for field in SIZES}
     assert without == (frozen if config.tables == "frozen" else set())
+
+
+@pytest.mark.parametrize("loss", [{"future": 1.0}, {"likelihood": 1.0, "future": 0.5}])
+def test_with_the_future_every_parameter_learns_and_without_a_reconstruction_there_is_no_decoder(
+    loss: dict[str, float], batch: Batch
+) -> None:
+    module = made(CONFIG.model_copy(update={"loss": loss}), batch)
+    assert (module.decoder is None) == ("likelihood" not in loss)
+    came = {field: one_window(histogram, len(batch)) for field, histogram in batch.histograms.items()}
+    events_B = torch.arange(len(batch), dtype=torch.float32) % 4
+    paired = Batch(batch.dense_BD, batch.histograms, Future(events_B, came))
+    found = module(paired)
+    assert found.future is not None
+    assert {f: tuple(p.shape) for f, p in found.future.log_p.items()} == {f: (60, size) for f, size in SIZES.items()}
+    training_loss(found, paired, module.loss_weights).mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in module.parameters())
+    # The embedding is of the past alone.
+    module.eval()
+    assert torch.equal(module.encode(paired), module.encode(batch))
+
+
+def one_window(histogram: Histogram, users: int) -> Histogram:
+    """The last window of a histogram."""
+    ids, shares, offsets = histogram.window(len(WINDOWS) - 1, users)
+    bags = torch.repeat_interleave(torch.arange(users), offsets.diff())
+    return Histogram(ids, bags, shares, offsets, offsets.diff() > 0)
 
 
 @pytest.mark.parametrize("windows", [(5,), (7, 30, 90)])

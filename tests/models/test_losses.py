@@ -5,9 +5,15 @@ import pytest
 import torch
 from torch.distributions import Multinomial
 
-from gur_spark.batches.aggregates import Batch, Histogram
-from gur_spark.models.losses import masked_squared_error, multinomial_nll, reconstruction_loss
-from gur_spark.models.reconstruction import Block, Moments, Reconstruction, RSquared
+from gur_spark.batches.aggregates import Batch, Future, Histogram
+from gur_spark.models.losses import (
+    future_loss,
+    masked_squared_error,
+    multinomial_nll,
+    reconstruction_loss,
+    training_loss,
+)
+from gur_spark.models.reconstruction import Block, Moments, Prediction, Reconstruction, RSquared
 
 
 def histogram_of(counts_MV: list[list[int]]) -> Histogram:
@@ -117,3 +123,25 @@ def test_a_block_that_does_not_vary_has_no_r2() -> None:
     target = torch.tensor([[1.0, 0.1], [2.0, 0.1], [3.0, 0.1]])
     found.update(Reconstruction(target_BT=target, prediction_BT=target, log_p={}), batch)
     assert found.result() == {"r2": 1.0, "r2_activity_7d": 1.0}
+
+
+def test_the_future_of_a_user_is_the_number_derived_by_hand() -> None:
+    log_p = {"mcc": torch.tensor([[0.5, 0.5]]).log(), "channel": torch.tensor([[0.25, 0.75]]).log()}
+    expected = Prediction(active_B=torch.zeros(1), log_events_B=torch.ones(1), log_p=log_p)
+    silent = Future(torch.zeros(1), dict.fromkeys(log_p, histogram_of([[0, 0]])))
+    assert future_loss(expected, silent).item() == pytest.approx(math.log(2) + 1)
+    # Three events: ln 2 of being active, (1 - ln 4)^2, and the mean of ln 2 and of ln 4 for two of three.
+    came = Future(torch.tensor([3.0]), {"mcc": histogram_of([[1, 2]]), "channel": histogram_of([[2, 1]])})
+    channel = (2 * math.log(4) + math.log(4 / 3)) / 3
+    by_hand = math.log(2) + (1 - math.log(4)) ** 2 + (math.log(2) + channel) / 2
+    assert future_loss(expected, came).item() == pytest.approx(by_hand)
+
+
+def test_losses_are_added_by_their_weights() -> None:
+    batch = Batch(torch.zeros(1, 1), {}, Future(torch.zeros(1), {}))
+    future = Prediction(active_B=torch.zeros(1), log_events_B=torch.ones(1), log_p={})
+    made = Reconstruction(torch.zeros(1, 1), torch.full((1, 1), 2.0), {}, future)
+    by_hand = 0.5 * 4.0 + 3 * (math.log(2) + 1)
+    assert training_loss(made, batch, {"mse": 0.5, "future": 3.0}).item() == pytest.approx(by_hand)
+    with pytest.raises(ValueError, match="needs batches of training pairs"):
+        training_loss(made, Batch(torch.zeros(1, 1), {}), {"future": 1.0})

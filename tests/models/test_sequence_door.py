@@ -102,7 +102,7 @@ def test_the_autoencoder_of_the_aggregates_with_the_same_weights_gives_the_same_
     gur, layout = means_only(
         Model(
             **{"latent_dim": 6, "dropout": 0.1, "block_dropout": 0.1, "embedding_dim": 4},
-            **{"loss": "likelihood", "tables": "trained", "dense_scale": "signed_log1p"},
+            **{"loss": {"likelihood": 1.0}, "tables": "trained", "dense_scale": "signed_log1p"},
         )
     )
     assert all(isinstance(bag, nn.EmbeddingBag) for bag in gur.inputs.tables.values())

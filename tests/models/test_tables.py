@@ -9,8 +9,8 @@ from gur_spark.config import Model
 from gur_spark.models.tables import factorise, frozen_tables, shifted_pmi, table_width
 from tests.aggregate_data import random_events, tiny_manifest, to_rows
 
-FROZEN = Model(latent_dim=4, dropout=0, block_dropout=0, loss="mse", tables="frozen", dense_scale="none")
-TRAINED = FROZEN.model_copy(update={"loss": "likelihood", "tables": "trained"})
+FROZEN = Model(latent_dim=4, dropout=0, block_dropout=0, loss={"mse": 1.0}, tables="frozen", dense_scale="none")
+TRAINED = FROZEN.model_copy(update={"loss": {"likelihood": 1.0}, "tables": "trained"})
 
 
 def test_a_table_is_as_wide_as_the_rule_says() -> None:

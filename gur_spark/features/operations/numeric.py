@@ -7,10 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from gur_spark.features.bands import Slice
+from gur_spark.features.counts import Counts
+from gur_spark.features.daily import DailyTotals, DaySums
+from gur_spark.features.numbers import Numbers, NumericState
 from gur_spark.features.operations.base import Operation, Output, lists, operation
+from gur_spark.features.sketches import Buckets
 from gur_spark.features.spec import Parameter
-from gur_spark.features.states import Counts, Numbers, NumericState, Source
-from gur_spark.features.tallies import Bins, Buckets, DailyTotals, DaySums, Powers, PowerSums, Signs
+from gur_spark.features.states import Source
+from gur_spark.features.tallies import Bins, Powers, PowerSums, Signs
 
 Columns = list[tuple[pa.Array, ...]]
 
