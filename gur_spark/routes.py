@@ -153,7 +153,7 @@ def finish(
             storage.remove_folder(folder)
         raise SnapshotError(
             f"no event in the {manifest.windows[-1]} days before {empty[0]} that had landed before "
-            f"{moments[empty[0]]:%Y-%m-%d %H:%M}; {_range(tables)}"
+            f"{moments[empty[0]]:%Y-%m-%d %H:%M}; {events_range(tables)}"
         )
     for folder in folders.values():
         storage.write_text(storage.join(folder, "manifest.json"), manifest.to_json())
@@ -182,7 +182,8 @@ def check_landings(as_of: date, landed: date | None, gap_days: int) -> None:
         )
 
 
-def _range(tables: Tables) -> str:
+def events_range(tables: Tables) -> str:
+    """From when to when there are events, for a message."""
     found = (
         tables.read("events")
         .agg(F.min("event_time"), F.max("event_time"), F.min("landed_on"), F.max("landed_on"))

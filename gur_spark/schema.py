@@ -5,22 +5,30 @@ it imports neither.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from gur_spark.errors import ConfigError
 from gur_spark.features.spec import Aggregation, Window
 
 PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
 """Category ids: padding, unknown or rare, missing, then the vocabulary's values."""
 
+VALUE_ID = 1
+"""In a sequence's ``<number>_missing``: the event has the number; ``MISSING_ID`` where it has not."""
+
 MANIFEST_FORMAT = 2
 
 ID_UNIT = "vocabulary id"
 """The unit of a column whose numbers are names."""
+
+SECONDS = "seconds since 1970, UTC"
+"""The unit of the times of sequences, as pytorch-lifestream has them."""
 
 NUMERIC_STATISTICS = ("count", "sum", "mean", "std", "min", "max")
 
@@ -207,3 +215,91 @@ class Manifest(_Frozen):
         if stored != manifest.hash:
             raise ValueError(f"manifest says hash {stored}, its contents have {manifest.hash}: it was altered")
         return manifest
+
+
+class SequenceColumn(_Frozen):
+    """One column of the sequences."""
+
+    name: str
+    dtype: Literal["long", "string", "array<long>", "array<int>", "array<double>"]
+    unit: str
+    meaning: str
+    ids: int | None = None
+    """Of a category: greatest id + 1, which is the height of an embedding table."""
+
+
+class SequenceManifest(_Frozen):
+    """What a folder of sequences holds."""
+
+    format: int = 1
+    as_of: date
+    known_at: datetime
+    days: int | None
+    """Of the window; None: from the first event on."""
+    before_days: int
+    """Days from the window's end to as_of."""
+    max_events: int | None
+    """Of a user with more, only the newest are here."""
+    user_id_type: Literal["long", "string"]
+    vocabulary_version: int
+    vocabulary_hash: str
+    lineage: str
+    """The ``events`` table and its commit."""
+    rows: int
+    """Users with an event in the window."""
+    events: int
+    checksum: str
+    """Over the rows, whatever their order and files."""
+    columns: tuple[SequenceColumn, ...]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def missing_column(numeric: str) -> str:
+    """The sequences' category that says whether a number is there."""
+    return f"{numeric}_missing"
+
+
+def sequence_columns(manifest: Manifest, sizes: Mapping[str, int]) -> tuple[SequenceColumn, ...]:
+    """The columns of the sequences, in order; ``sizes`` is greatest id + 1 of each categorical field.
+
+    Raises:
+        ConfigError: a field has a name that pytorch-lifestream takes for something else, or that is ours.
+    """
+    columns = [
+        SequenceColumn(name="user_id", dtype=manifest.user_id_type, unit="", meaning="the user"),
+        SequenceColumn(name="as_of", dtype="long", unit=SECONDS, meaning="midnight before which the events are"),
+        SequenceColumn(name="event_time", dtype="array<long>", unit=SECONDS, meaning="when it was, ascending"),
+    ]
+    if manifest.logs:
+        names = [entry.name for entry in manifest.logs]
+        meaning = "the event's log: " + ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
+        columns.append(
+            SequenceColumn(name="source", dtype="array<int>", unit="id", meaning=meaning, ids=len(names) + 1)
+        )
+    for name in manifest.categorical:
+        without = f"; {PADDING_ID}: its log has no such field" if manifest.logs else ""
+        meaning = f"{name}; {UNKNOWN_ID}: unknown or rare, {MISSING_ID}: missing{without}"
+        columns.append(
+            SequenceColumn(name=name, dtype="array<int>", unit=ID_UNIT, meaning=meaning, ids=sizes.get(name))
+        )
+    for field in manifest.numeric:
+        value = field.name if field.transform == "none" else f"{field.transform}({field.name})"
+        there = f"{VALUE_ID}: {field.name} is there, {MISSING_ID}: it is missing"
+        name = missing_column(field.name)
+        columns.append(
+            SequenceColumn(name=field.name, dtype="array<double>", unit=value, meaning=f"{value}; 0 where missing")
+        )
+        columns.append(SequenceColumn(name=name, dtype="array<int>", unit="id", meaning=there, ids=MISSING_ID + 1))
+    _check_sequence_names([column.name for column in columns])
+    return tuple(columns)
+
+
+def _check_sequence_names(names: Sequence[str]) -> None:
+    for name in names:
+        if name.startswith("target") or name == "trans_time":
+            kind = "a time of its own" if name == "trans_time" else "no sequence but a label"
+            raise ConfigError(f"field '{name}': pytorch-lifestream takes it for {kind}; rename the field for sequences")
+        if names.count(name) > 1:
+            raise ConfigError(f"two columns of the sequences would be named '{name}'; rename the field")

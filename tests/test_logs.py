@@ -22,6 +22,7 @@ from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.narrowing import event_rows
 from gur_spark.runs import Run
+from gur_spark.sequences import write_sequences
 from gur_spark.snapshots import stale_snapshots
 from gur_spark.tables import Tables
 
@@ -182,6 +183,40 @@ def test_each_landing_of_each_log_is_counted_and_replaced_on_its_own(tables: Tab
 
 def _count(tables: Tables) -> list[Any]:
     return tables.spark.sql(f"SELECT source, count(1) AS n FROM {tables.sql_name('events')} GROUP BY 1").collect()
+
+
+def test_sequences_have_the_events_of_all_logs_and_a_log_without_a_field_has_padding(
+    tables: Tables, config: Any
+) -> None:
+    rows = rows_of(2)
+    write(tables, rows)
+    fit_vocabulary(tables, config, new_run())
+    ids = {(row.field, row.value): row.id for row in read_vocabulary(tables).frame.collect()}
+    folder, manifest = write_sequences(tables, config, AS_OF, new_run())
+    known = (AS_OF - DAY, datetime(2024, 7, 1, tzinfo=UTC))
+    inside = [
+        r for r in rows if r.log != "profile" and r.landed <= known[0] and DAY * 0 < known[1] - r.time <= DAY * 180
+    ]
+
+    def value(row: Row, log: str, field: str) -> int:
+        return ids.get((field, row.text or None), schema.MISSING_ID) if row.log == log else schema.PADDING_ID
+
+    expected = Counter(
+        (
+            *(r.user, int(r.time.timestamp()), 1 if r.log == "main" else 2),
+            *(value(r, "main", "mcc"), value(r, "web", "page"), float(r.number or 0), 1 if r.number else 2),
+        )
+        for r in inside
+    )
+    names = ("event_time", "source", "mcc", "page", "amount", "amount_missing")
+    assert manifest.events == len(inside)
+    assert [c.name for c in manifest.columns] == ["user_id", "as_of", *names]
+    assert expected == Counter(
+        (row["user_id"], *event)
+        for file in Path(folder).glob("*.parquet")
+        for row in pq.read_table(file).to_pylist()
+        for event in zip(*(row[name] for name in names), strict=True)
+    )
 
 
 def test_fields_count_the_events_of_their_logs_and_attributes_hold_at_the_date(tables: Tables, config: Any) -> None:

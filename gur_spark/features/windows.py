@@ -99,8 +99,8 @@ def write_aggregates(
         state.take(map(packing.unpack, batches))
         yield from write_all(state, attempts, keep_state=horizon > 0)
 
-    by_user = _by_part(rows, partitions) if horizon else _by_user(rows, partitions)
-    parts = collect(by_user.mapInArrow(kernel, FILES))
+    divided = _by_part(rows, partitions) if horizon else by_user(rows, partitions)
+    parts = collect(divided.mapInArrow(kernel, FILES))
     return {day: keep([p for p in parts if p["as_of"] == day.isoformat()], folders[day]) for day in known}
 
 
@@ -137,7 +137,7 @@ def _record(written: dict[str, Any]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([written], _FILES_ARROW)
 
 
-def collect(written: DataFrame) -> list[Row]:
+def collect(written: DataFrame, what: str = "aggregates") -> list[Row]:
     """What the workers say; an overflow or a full disk that one of them found is raised as what it is."""
     try:
         return written.collect()
@@ -150,7 +150,7 @@ def collect(written: DataFrame) -> list[Row]:
         if storage_error is None:
             raise
         raise SnapshotError(
-            f"a worker cannot write the aggregates: {storage_error[1]}; nothing of them is visible"
+            f"a worker cannot write the {what}: {storage_error[1]}; nothing of them is visible"
         ) from error
 
 
@@ -165,7 +165,8 @@ def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) ->
     return -(-(users * per_user + events * per_event) // PARTITION_BYTES)
 
 
-def _by_user(rows: DataFrame, partitions: int) -> DataFrame:
+def by_user(rows: DataFrame, partitions: int = 1) -> DataFrame:
+    """All rows of a user in one partition, of which there are at least so many."""
     usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
     if is_sail(rows.sparkSession):
         return rows.repartition(max(partitions, int(usual)), "user_id")

@@ -33,7 +33,7 @@ class GUR(nn.Module):
         width = len(self.inputs.blocks)
         half = max(1, width // 2)
         self.block_dropout = BlockDropout(self.inputs.blocks, config.block_dropout)
-        self.encoder = _mlp([width, width, half, config.latent_dim], config.dropout)
+        self.encoder = mlp([width, width, half, config.latent_dim], config.dropout)
         self.decoder = Decoder(layout, config, width, half, self.inputs.targets) if config.reconstructs else None
         self.future_head = FutureHead(layout, config) if "future" in config.loss else None
 
@@ -67,10 +67,10 @@ class Decoder(nn.Module):
 
     def __init__(self, layout: Layout, config: Model, width: int, half: int, targets: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(_mlp([config.latent_dim, half, width], config.dropout), nn.SELU())
+        self.layers = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), nn.SELU())
         # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
         by_likelihood = layout.sizes if config.reconstructs == "likelihood" else {}
-        self.target_head = _linear(width, len(layout.dense) if by_likelihood else targets)
+        self.target_head = linear(width, len(layout.dense) if by_likelihood else targets)
         self.histogram_heads = nn.ModuleDict(
             {
                 field: MultinomialHead(width, len(layout.windows_of[field]), size, table_width(size, config))
@@ -89,7 +89,7 @@ class FutureHead(nn.Module):
 
     def __init__(self, layout: Layout, config: Model) -> None:
         super().__init__()
-        self.numbers = _linear(config.latent_dim, 2)
+        self.numbers = linear(config.latent_dim, 2)
         self.histogram_heads = nn.ModuleDict(
             {
                 field: MultinomialHead(
@@ -218,7 +218,7 @@ class MultinomialHead(nn.Module):
 
     def __init__(self, width: int, windows: int, size: int, table: int) -> None:
         super().__init__()
-        self.query = _linear(width, windows * table)
+        self.query = linear(width, windows * table)
         self.table_VE = nn.Parameter(torch.randn(size, table) / table**0.5)
         self.bias_WV = nn.Parameter(torch.zeros(windows, size))
         padding_V = torch.zeros(size).index_fill(0, torch.tensor([PADDING_ID]), -torch.inf)
@@ -238,7 +238,7 @@ def _block(column: Column) -> Block:
     return Block(column.window_days or LIFETIME, column.field)
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
+def linear(inputs: int, outputs: int) -> nn.Linear:
     """With lecun-normal weights, which SELU needs to keep activations normalised (Klambauer et al. 2017)."""
     layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=inputs**-0.5)
@@ -246,9 +246,9 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def _mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
+def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
     """Linear layers with SELU and AlphaDropout between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [_linear(inputs, outputs), nn.SELU(), nn.AlphaDropout(dropout)]
+        layers += [linear(inputs, outputs), nn.SELU(), nn.AlphaDropout(dropout)]
     return nn.Sequential(*layers[:-2])
