@@ -1,7 +1,8 @@
 """What embeddings must pass before consumers read them: how they differ from those that are published now.
 
-A version that moves on to another date keeps its space, so its numbers can be compared; another version has a space of
-its own, and only what does not depend on the axes can: how many users there are, and who is near whom.
+A version that moves on to another date keeps its space, and so does one that was aligned to it: their numbers can be
+compared. Any other version has a space of its own, of which only what does not depend on the axes can: how many users
+there are, and who is near whom.
 
 Legend of array shapes: N = users of a sample, C = canary users, L = width of an embedding, P = projections.
 """
@@ -36,6 +37,8 @@ class Embeddings:
     model_version: str
     as_of: date
     rows: DataFrame
+    space: str
+    """The version whose axes these are."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,7 @@ def _sample(candidate: Embeddings, published: Embeddings, size: int) -> Sample:
     both = published.rows.select("user_id", F.col("embedding").alias("before")).join(after, "user_id")
     rows = both.orderBy(F.xxhash64("user_id"), "user_id").limit(size).toArrow()
     before, after_NL = (_matrix(rows[name]) for name in ("before", "after"))
-    same_space = candidate.model_version == published.model_version
-    return Sample(rows["user_id"].to_numpy(), before, after_NL, same_space)
+    return Sample(rows["user_id"].to_numpy(), before, after_NL, candidate.space == published.space)
 
 
 def _matrix(lists: Any) -> Array:

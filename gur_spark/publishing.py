@@ -39,16 +39,16 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
         TableError: there are no such embeddings, or one of them is not finite; nothing was switched.
         GateError: a gate is not passed; nothing was switched.
     """
-    rows, frame = _check_rows(tables, model_version, as_of)
-    now = published(tables, config)
-    if now and (now.model_version, now.as_of) != (model_version, as_of):
-        reason = _past_the_gates(tables, config, gates.Embeddings(model_version, as_of, frame), now, reason, force)
+    rows = _check_rows(tables, model_version, as_of)
+    now, new = published(tables, config), Published(model_version=model_version, as_of=as_of)
+    if now and now != new:
+        reason = _past_the_gates(tables, config, new, now, reason, force)
     _switch(tables, config, model_version, as_of, reason)
     return rows
 
 
-def _check_rows(tables: Tables, model_version: str, as_of: date) -> tuple[int, DataFrame]:
-    """How many rows there are, and the rows; there must be some, all finite and of one width."""
+def _check_rows(tables: Tables, model_version: str, as_of: date) -> int:
+    """How many rows there are; there must be some, all finite and of one width."""
     frame = _select(tables, model_version, as_of)
     found = frame.agg(
         F.count(F.lit(1)).alias("rows"),
@@ -63,7 +63,7 @@ def _check_rows(tables: Tables, model_version: str, as_of: date) -> tuple[int, D
             f"embeddings of {model_version} at {as_of} were not published: {found['broken']} rows are not finite, "
             f"{found['widths']} different widths"
         )
-    return int(found["rows"]), frame
+    return int(found["rows"])
 
 
 def _switch(tables: Tables, config: Config, model_version: str, as_of: date, reason: str) -> None:
@@ -72,11 +72,14 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
     tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
 
 
-def _past_the_gates(
-    tables: Tables, config: Config, candidate: gates.Embeddings, now: Published, reason: str, force: bool
-) -> str:
+def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
-    before = gates.Embeddings(now.model_version, now.as_of, _select(tables, now.model_version, now.as_of))
+    candidate, before = (
+        gates.Embeddings(
+            s.model_version, s.as_of, _select(tables, s.model_version, s.as_of), _space(tables, s.model_version)
+        )
+        for s in (new, now)
+    )
     if before.rows.isEmpty():
         # Nobody can read them any more: there is nothing to compare with.
         return reason
@@ -89,6 +92,15 @@ def _past_the_gates(
             raise
         log.warning("publish: forced, although %s", error)
         return f"{reason} (forced, although {error})"
+
+
+def _space(tables: Tables, version: str) -> str:
+    """The version whose axes a version's embeddings have: the one that it was aligned to, if it was, and so on."""
+    rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
+    aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
+    while aligned_to.get(version):
+        version = aligned_to[version]
+    return version
 
 
 def rollback(tables: Tables, config: Config, reason: str) -> Published:

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from gur_spark import storage
+from gur_spark.alignment import Alignment
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.config import Model, Training
 from gur_spark.errors import ModelError
@@ -32,6 +33,8 @@ WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"
 CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS)
 KIND = "gur"
+ROTATION, SHIFT = "alignment.rotation", "alignment.shift"
+"""Names among the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class Card:
     created: datetime
     """UTC."""
     kind: str = KIND
+    aligned_to: str | None = None
+    """The version whose space its embeddings are in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,8 @@ class LoadedModel:
     vocabulary_version: int
     vocabulary_hash: str
     metrics: Mapping[str, float]
+    motion: tuple[Tensor, Tensor] | None = None
+    """Rotation (L, L) and shift (L,) into the space of ``card.aligned_to``, float64."""
 
     @property
     def version(self) -> str:
@@ -88,7 +95,11 @@ class LoadedModel:
         Raises:
             ModelError: the rows are not aggregates of the model's manifest and vocabulary.
         """
-        latent: npt.NDArray[np.float32] = self.module.encode(to_batch(rows, self.layout).double()).float().numpy()
+        latent_BL = self.module.encode(to_batch(rows, self.layout).double())
+        if self.motion is not None:
+            rotation_LL, shift_L = self.motion
+            latent_BL = latent_BL @ rotation_LL + shift_L
+        latent: npt.NDArray[np.float32] = latent_BL.float().numpy()
         return latent
 
 
@@ -104,9 +115,13 @@ def save(
     metrics: Mapping[str, float],
     training_snapshots: tuple[str, ...],
     code_commit: str | None,
+    alignment: Alignment | None = None,
 ) -> Card:
     """Write a new model version under ``parent``; the card comes last, so a killed write cannot be loaded."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    if alignment:
+        weights |= {ROTATION: torch.from_numpy(alignment.rotation_LL), SHIFT: torch.from_numpy(alignment.shift_L)}
+        metrics = {**metrics, "alignment_residual": alignment.residual, "alignment_users": float(alignment.users)}
     vocabulary = {"version": vocabulary_version, "hash": vocabulary_hash, "sizes": dict(layout.sizes)}
     files = {
         WEIGHTS: save_tensors(weights),
@@ -121,6 +136,7 @@ def save(
         training_snapshots=training_snapshots,
         code_commit=code_commit,
         created=created,
+        aligned_to=alignment.to if alignment else None,
     )
     for name, content in {**files, CARD: _card_json(card, files)}.items():
         storage.write_bytes(storage.join(parent, card.model_version, name), content)
@@ -160,6 +176,7 @@ def unpack(files: Mapping[str, bytes]) -> LoadedModel:
         model, training = Model(**config["model"]), Training(**config["training"])
         metrics = json.loads(files[METRICS])
         weights = load_tensors(files[WEIGHTS])
+        motion = (weights.pop(ROTATION), weights.pop(SHIFT)) if ROTATION in weights else None
     except (ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
         raise ModelError(f"model {card.model_version} cannot be read: {error}") from error
     return LoadedModel(
@@ -171,6 +188,7 @@ def unpack(files: Mapping[str, bytes]) -> LoadedModel:
         vocabulary_version=vocabulary["version"],
         vocabulary_hash=vocabulary["hash"],
         metrics=metrics,
+        motion=motion,
     )
 
 

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from gur_spark import registry, storage
-from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, stream, user_ids
+from gur_spark.alignment import Alignment, align, check_alignable
+from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, stream, to_batch, user_ids
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.autoencoder import GUR
@@ -54,10 +55,13 @@ def train(
     code_commit: str | None = None,
     progress: bool = False,
     made_of: Sequence[str] = (),
+    align_to: str | None = None,
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
 
     For the loss ``future`` they are folders of training pairs (``gur_spark.pairs``), ``made_of`` the snapshots' own.
+
+    With ``align_to``, the folder of an older version, the new embeddings are moved into its space (``alignment``).
 
     Checkpoints lie in a folder of ``work``, which the caller removes; a run that was killed is continued by the same
     call, and ends with the weights it would have had. The same data, seed and configuration give the same
@@ -66,12 +70,16 @@ def train(
     Raises:
         SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.
         TrainingError: a side of the split is empty, no GPU where one is asked for, or the loss is not finite.
+        ModelError: the older version takes other aggregates, has another width, or there are too few stable users.
     """
     # Lightning takes ten seconds to import: other jobs, and errors, need not wait for it.
     from gur_spark.fitting import fit
 
     accelerator = _accelerator(training.device)
     layout = Layout.of(_common_manifest(snapshots), sizes)
+    older = registry.load_model(align_to) if align_to else None
+    if older:
+        check_alignable(older, layout.manifest.hash, vocabulary_hash, model.latent_dim)
     data = _Data.of(snapshots, layout, training, future="future" in model.loss)
     with _threads(training.threads):
         torch.manual_seed(training.seed)
@@ -80,6 +88,7 @@ def train(
         checkpoints = storage.join(work, _fingerprint(data, model, vocabulary_hash))
         fitted = fit(module, data.loader, training, checkpoints, accelerator, progress)
         metrics = {**fitted, **_row_counts(data), **_validation_metrics(module, data)}
+        alignment = _align(module, older, data) if older else None
     card = registry.save(
         out,
         module,
@@ -91,7 +100,10 @@ def train(
         metrics=metrics,
         training_snapshots=tuple(made_of or snapshots),
         code_commit=code_commit,
+        alignment=alignment,
     )
+    if alignment:
+        metrics |= {"alignment_residual": alignment.residual, "alignment_users": float(alignment.users)}
     return TrainedModel(
         card=card,
         path=storage.join(out, card.model_version),
@@ -238,6 +250,14 @@ def _fingerprint(data: _Data, model: Model, vocabulary_hash: str) -> str:
         "versions": [torch.__version__, version("lightning")],
     }
     return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _align(module: GUR, older: registry.LoadedModel, data: _Data) -> Alignment:
+    def embed(rows: pa.RecordBatch) -> Any:
+        with torch.inference_mode():
+            return module.encode(to_batch(rows, data.layout)).numpy()
+
+    return align(embed, older, data.snapshots, data.layout.columns)
 
 
 def _row_counts(data: _Data) -> dict[str, float]:

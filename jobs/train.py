@@ -12,6 +12,7 @@ from gur_spark import cli, schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.model_versions import find_model
 from gur_spark.pairs import write_pairs
 from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot, find_snapshot
@@ -24,23 +25,34 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--as-of", type=cli.day, nargs="+", metavar="DATE", help="snapshots to train on (default: training.as_of)"
     )
 
+    parser.add_argument(
+        "--align-to", metavar="VERSION", help="move the embeddings into the space of this version, or of `published`"
+    )
+
 
 def stage(tables: Tables, config: Config, args: argparse.Namespace, run: Run) -> None:
-    train_model(tables, config, args.as_of or config.training.as_of, run)
+    train_model(tables, config, args.as_of or config.training.as_of, run, args.align_to)
 
 
-def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run) -> TrainedModel:
+def train_model(
+    tables: Tables, config: Config, as_of: Sequence[date], run: Run, align_to: str | None = None
+) -> TrainedModel:
     """Train on the snapshots of these dates and append the version's row to ``models``.
 
     The row comes last: a killed run leaves checkpoints, from which the next one continues, and no version.
 
+    Args:
+        align_to: a version, or ``published``, into whose space the embeddings are moved.
+
     Raises:
+        ModelError: there is no such version, or it cannot be aligned to.
         SnapshotError: a snapshot is missing or damaged, or they do not share a manifest and a vocabulary.
         TrainingError: there is nothing to train on, or training went wrong.
     """
     snapshots = [find_snapshot(tables, config, day) for day in as_of]
     run.inputs |= {f"snapshot {s.as_of}": s.path for s in snapshots}
     _same_vocabulary(snapshots)
+    older = find_model(tables, config, None if align_to == "published" else align_to) if align_to else None
     # train() itself says what is missing when there is no date at all.
     vocabulary = read_vocabulary(tables, snapshots[0].vocabulary_version if snapshots else None)
     if snapshots and vocabulary.hash != snapshots[0].vocabulary_hash:
@@ -63,6 +75,7 @@ def train_model(tables: Tables, config: Config, as_of: Sequence[date], run: Run)
         code_commit=code_commit(),
         progress=sys.stderr.isatty(),
         made_of=[s.path for s in snapshots],
+        align_to=older.path if older else None,
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)
@@ -101,7 +114,7 @@ def _register(tables: Tables, made: TrainedModel, vocabulary_version: int, vocab
         vocabulary_hash,
         list(card.training_snapshots),
         dict(made.metrics),
-        None,
+        card.aligned_to,
         card.code_commit,
         card.created,
     )

@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from gur_spark import gates
+from gur_spark import gates, schema
 from gur_spark.errors import ConfigError, GateError, TableError
 from gur_spark.gates import Sample
 from gur_spark.publishing import Published, publish, published, rollback
@@ -128,6 +128,19 @@ def test_what_moved_is_named_and_changes_nothing(
     kept = tables.read("published").where(f"as_of = DATE'{D2}'").collect()[0]["reason"]
     assert kept.startswith("the shop moved (forced, although")
     assert failed[0] in kept
+
+
+def test_a_version_that_was_aligned_is_compared_in_the_space_it_shares(
+    tables: Tables, config: Any, first: None
+) -> None:
+    tables.create("models", schema.MODELS)
+    columns = [part.split()[0] for part in schema.MODELS.replace("<STRING, DOUBLE>", "").split(", ")]
+    for version, to in (("two", "one"), ("three", "two")):
+        row = tuple({"model_version": version, "aligned_to": to}.get(name) for name in columns)
+        tables.append(tables.spark.createDataFrame([row], schema.MODELS), "models")
+    score(tables, "three", D2, X + 2)
+    with pytest.raises(GateError, match="PSI of projections"):
+        publish(tables, config, "three", D2, "monthly")
 
 
 def test_a_gate_that_is_switched_off_is_not_asked(tables: Tables, config: Any, first: None, make_config: Any) -> None:

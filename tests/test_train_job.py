@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gur_spark.aggregation import aggregate_snapshot
-from gur_spark.errors import SnapshotError, TrainingError
+from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.registry import load_model
 from gur_spark.runs import Run
@@ -66,6 +66,24 @@ def test_the_version_is_registered_with_where_it_comes_from(
     assert run.inputs == {f"snapshot {s.as_of}": s.path for s in snapshots}
     assert run.counts["train_rows"] + run.counts["validation_rows"] == sum(s.rows for s in snapshots)
     assert not Path(made.checkpoints).exists()
+
+
+def test_a_version_is_aligned_to_one_by_name_and_the_table_says_so(tables: Tables, make_config: Any) -> None:
+    training = {"epochs": 1, "device": "cpu", "validation_share": 0.3}
+    fitted = {"vocabulary": {"min_count": 1}, "model": {"latent_dim": 4}, "training": training}
+    config = make_config({**fitted, "aggregates": {"windows": [30, 60]}})
+    end = datetime(2024, 6, 1, tzinfo=UTC)
+    days = [(user, end - timedelta(days=day, hours=user)) for user in range(30) for day in (2, 20)]
+    write(tables, [(user, time, time.date(), "ab"[user % 2], 100 * user) for user, time in days])
+    fit_vocabulary(tables, config, new_run())
+    aggregate_snapshot(tables, config, DAYS[0], new_run())
+    first = train.train_model(tables, config, DAYS[:1], new_run())
+    other = config.model_copy(update={"training": config.training.model_copy(update={"seed": 2})})
+    second = train.train_model(tables, other, DAYS[:1], new_run(), align_to=first.version)
+    aligned_to = {row.model_version: row.aligned_to for row in tables.read("models").collect()}
+    assert aligned_to == {first.version: None, second.version: first.version}
+    with pytest.raises(ModelError, match="no model version 'nobody'"):
+        train.train_model(tables, other, DAYS[:1], new_run(), align_to="nobody")
 
 
 LITERAL = Snapshot(

@@ -1,0 +1,124 @@
+"""A new version's space laid over an older one's, so that who learned on the old embeddings can read the new ones.
+
+Orthogonal Procrustes (Schönemann 1966) with a shift, fitted on stable users: a rigid motion, so that distances between
+users are those the new version gave. What it cannot undo is the residual.
+
+Legend of array shapes: N = users, L = width of an embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gur_spark.errors import ModelError
+from gur_spark.snapshot_files import row_groups
+
+if TYPE_CHECKING:
+    from gur_spark.registry import LoadedModel
+
+Array = npt.NDArray[np.float64]
+
+USERS_PER_DIMENSION = 5
+"""A motion of L dimensions that is fitted on fewer users follows their noise."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """``aligned = new @ rotation + shift``."""
+
+    to: str
+    """The version whose space it leads to."""
+    rotation_LL: Array
+    shift_L: Array
+    residual: float
+    """Squared distance between the two sides over the old side's variance; 0 is the same space, 1 nothing in common."""
+    users: int
+
+
+class Procrustes:
+    """The motion that brings pairs of embeddings nearest to each other, from sums: pairs may come in any number."""
+
+    def __init__(self, width: int) -> None:
+        self.users = 0
+        self._new_L, self._old_L = np.zeros(width), np.zeros(width)
+        self._cross_LL = np.zeros((width, width))
+        self._squares = np.zeros(2)
+
+    def update(self, new_NL: Array, old_NL: Array) -> None:
+        self.users += len(new_NL)
+        self._new_L += new_NL.sum(0)
+        self._old_L += old_NL.sum(0)
+        self._cross_LL += new_NL.T @ old_NL
+        self._squares += (new_NL**2).sum(), (old_NL**2).sum()
+
+    def fit(self, to: str) -> Alignment:
+        """With ``U S V'`` of the centred cross-product, the rotation is ``U V'``.
+
+        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / |old|^2`` of the centred sides.
+        """
+        n = max(self.users, 1)
+        new_L, old_L = self._new_L / n, self._old_L / n
+        left_LL, values_L, right_LL = np.linalg.svd(self._cross_LL - n * np.outer(new_L, old_L))
+        rotation_LL = left_LL @ right_LL
+        new, old = self._squares - n * np.array([new_L @ new_L, old_L @ old_L])
+        residual = float((new + old - 2 * values_L.sum()) / old) if old > 0 else 1.0
+        return Alignment(to, rotation_LL, old_L - new_L @ rotation_LL, max(residual, 0.0), self.users)
+
+
+def align(new: Any, old: "LoadedModel", snapshots: Sequence[str], columns: Sequence[str]) -> Alignment:
+    """Fit the motion from a version to an older one on the stable users of the last of the snapshots.
+
+    Stable: an event in the longest window, the first of them at least a quarter of the window ago.
+
+    Args:
+        new: what embeds rows of the snapshot, (N, L).
+        columns: that the versions take.
+
+    Raises:
+        ModelError: another width, or too few stable users.
+    """
+    windows = old.manifest.windows
+    active, least_tenure = f"events_{windows[-1]}d", windows[-1] / 4
+    fitted = Procrustes(old.latent_dim)
+    for group in row_groups(snapshots[-1]):
+        for rows in group.read(["user_id", *columns], 8192):
+            stable = (rows[active].to_numpy() > 0) & (tenures(rows) >= least_tenure)
+            kept = rows.filter(pa.array(stable))
+            if kept.num_rows:
+                fitted.update(new(kept).astype(np.float64), old.embed(kept).astype(np.float64))
+    needed = USERS_PER_DIMENSION * old.latent_dim
+    if fitted.users < needed:
+        raise ModelError(
+            f"alignment to {old.version} needs {needed} stable users ({USERS_PER_DIMENSION} per dimension), with an "
+            f"event in the last {windows[-1]} days and one {least_tenure:g} days ago or before; "
+            f"{snapshots[-1]} has {fitted.users}"
+        )
+    return fitted.fit(old.version)
+
+
+def tenures(rows: pa.RecordBatch) -> Array:
+    """Days since the first event, -1 where there is none."""
+    days: Array = np.nan_to_num(rows["tenure_days"].to_numpy(zero_copy_only=False), nan=-1.0)
+    return days
+
+
+def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str, width: int) -> None:
+    """Whether an older version can embed what the new one is trained on.
+
+    Raises:
+        ModelError: naming what differs.
+    """
+    for what, there, wanted in (
+        ("manifest", old.manifest.hash, manifest_hash),
+        ("vocabulary", old.vocabulary_hash, vocabulary_hash),
+        ("latent_dim", old.latent_dim, width),
+    ):
+        if there != wanted:
+            raise ModelError(
+                f"cannot align to {old.version}: its {what} is {there}, that of this training is {wanted}; train on "
+                "snapshots of its manifest and vocabulary with its latent_dim, or without --align-to"
+            )

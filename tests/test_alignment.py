@@ -1,0 +1,110 @@
+"""Alignment: the motion is the best rigid one, is part of the version, and is refused where it would mean nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy.linalg import orthogonal_procrustes
+
+from gur_spark.alignment import Procrustes
+from gur_spark.config import Model, Training
+from gur_spark.errors import ModelError
+from gur_spark.registry import load_model
+from gur_spark.training import TrainedModel, train
+from tests.aggregate_data import SIZES, make_snapshot
+
+WIDTH = 6
+MODEL = Model(
+    latent_dim=WIDTH,
+    dropout=0,
+    block_dropout=0.1,
+    loss={"likelihood": 1.0},
+    tables="trained",
+    dense_scale="signed_log1p",
+)
+TRAINING = Training(
+    epochs=2, batch_size=32, learning_rate=3e-3, patience=5, validation_share=0.2, seed=1, device="cpu", threads=1
+)
+
+
+def fitted(new: np.ndarray, old: np.ndarray) -> Any:
+    made = Procrustes(new.shape[1])
+    for part in np.array_split(np.arange(len(new)), 3):
+        made.update(new[part], old[part])
+    return made.fit("old")
+
+
+def test_the_rotation_is_scipys_and_the_residual_that_of_all_rows() -> None:
+    rng = np.random.default_rng(0)
+    new, old = rng.normal(size=(50, 4)) + 3, rng.normal(size=(50, 4)) - 1
+    found = fitted(new, old)
+    centred = new - new.mean(0), old - old.mean(0)
+    expected, _ = orthogonal_procrustes(*centred)
+    np.testing.assert_allclose(found.rotation_LL, expected, atol=1e-10)
+    aligned = new @ found.rotation_LL + found.shift_L
+    np.testing.assert_allclose(aligned.mean(0), old.mean(0))
+    assert found.residual == pytest.approx(((aligned - old) ** 2).sum() / (centred[1] ** 2).sum())
+    assert found.users == 50
+
+
+def test_a_space_that_only_turned_and_moved_comes_back_whole() -> None:
+    rng = np.random.default_rng(1)
+    old = rng.normal(size=(40, 5))
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    found = fitted((old + 2) @ turn, old)
+    assert found.residual == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose((old + 2) @ turn @ found.rotation_LL + found.shift_L, old, atol=1e-9)
+
+
+def test_users_in_common_without_anything_in_common_leave_everything_over() -> None:
+    assert fitted(np.zeros((9, 2)), np.random.default_rng(2).normal(size=(9, 2))).residual == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: Any) -> str:
+    return make_snapshot(tmp_path_factory.mktemp("alignment") / "snapshot")
+
+
+def trained(snapshot: str, out: Path, seed: int = 1, model: Model = MODEL, **more: Any) -> TrainedModel:
+    training = TRAINING.model_copy(update={"seed": seed})
+    return train([snapshot], SIZES, 1, "hash", model, training, work=str(out / "work"), out=str(out / "out"), **more)
+
+
+@pytest.fixture(scope="module")
+def older(snapshot: str, tmp_path_factory: Any) -> TrainedModel:
+    return trained(snapshot, tmp_path_factory.mktemp("older"))
+
+
+def test_an_aligned_version_is_nearer_to_the_older_one_and_keeps_its_own_distances(
+    snapshot: str, older: TrainedModel, tmp_path: Path
+) -> None:
+    alone = load_model(trained(snapshot, tmp_path / "alone", seed=2).path)
+    made = trained(snapshot, tmp_path / "aligned", seed=2, align_to=older.path)
+    aligned, old = load_model(made.path), load_model(older.path)
+    assert (aligned.card.aligned_to, alone.card.aligned_to) == (older.version, None)
+    rows = pq.read_table(Path(snapshot) / "data").combine_chunks().to_batches()[0]
+    found, own, before = (model.embed(rows).astype(np.float64) for model in (aligned, alone, old))
+    assert np.linalg.norm(found - before) < 0.8 * np.linalg.norm(own - before)
+    distances = [np.linalg.norm(x[:50, None] - x[None, :50], axis=2) for x in (found, own)]
+    np.testing.assert_allclose(*distances, atol=1e-4)
+    assert 0 < aligned.metrics["alignment_residual"] < 1
+    assert made.metrics == aligned.metrics
+
+
+def test_another_width_vocabulary_or_too_few_stable_users_are_refused(
+    snapshot: str, older: TrainedModel, tmp_path: Path
+) -> None:
+    wide = MODEL.model_copy(update={"latent_dim": 7})
+    with pytest.raises(ModelError, match="its latent_dim is 6, that of this training is 7"):
+        trained(snapshot, tmp_path, model=wide, align_to=older.path)
+    few = make_snapshot(tmp_path / "few", users=30)
+    with pytest.raises(ModelError, match=r"needs 30 stable users .* has \d+"):
+        trained(few, tmp_path, align_to=older.path)
+    with pytest.raises(ModelError, match="its vocabulary is hash, that of this training is another"):
+        train(
+            [snapshot], SIZES, 1, "another", MODEL, TRAINING, work=str(tmp_path / "w"), out=str(tmp_path / "o"),
+            align_to=older.path,
+        )  # fmt: skip
+    assert not list(tmp_path.glob("**/card.json"))
