@@ -136,6 +136,8 @@ def _aggregate_pass(
     bands = windows.bands_of(manifest, list(moments), oldest, horizon)
     users = expected_users or found["users"]
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
+    known = narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), moments, None)
+    attributes = wanted.encoded_attributes(known)
     written = windows.write_aggregates(
         encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
         manifest,
@@ -143,10 +145,12 @@ def _aggregate_pass(
         moments,
         folders,
         _users(tables, config),
-        windows.partitions_for(manifest, bands, users, found["events"]),
+        windows.partitions_for(
+            manifest, bands, users, found["events"] + (0 if attributes is None else attributes.count())
+        ),
         oldest,
         horizon,
-        wanted.encoded_attributes(narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), moments, None)),
+        attributes,
     )
     made = finish(tables, wanted, moments, folders, written)
     run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}

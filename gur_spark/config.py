@@ -147,7 +147,7 @@ class Gates(Section):
     min_neighbours: Share | None
     """Share of the canary users' ten nearest neighbours that stay."""
     canaries: int = Field(ge=1)
-    sample: int = Field(ge=1)
+    sample: int = Field(ge=200)
     """Users that are compared."""
 
 

@@ -7,6 +7,7 @@ there are, and who is near whom.
 Legend of array shapes: N = users of a sample, C = canary users, L = width of an embedding, P = projections.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -20,6 +21,8 @@ from pyspark.sql import functions as F
 from gur_spark.config import Gates
 from gur_spark.errors import GateError
 from gur_spark.splits import held_out
+
+log = logging.getLogger("gur_spark")
 
 Array = npt.NDArray[np.float64]
 
@@ -56,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sample:
-    """The same number of users of both sides at most, and those that both have, by a hash of their ids."""
+    """Some of the users that both have, by a hash of their ids, and their embeddings on both sides."""
 
     users_N: npt.NDArray[Any]
     before_NL: Array
@@ -70,7 +73,8 @@ def check(candidate: Embeddings, published: Embeddings, gates: Gates) -> list[Ou
     Raises:
         GateError: one of them is not passed; the message names each with its value and bound.
     """
-    outcomes = [*_rows(candidate, published, gates), *_spaces(candidate, published, gates)]
+    rows = candidate.rows.count(), published.rows.count()
+    outcomes = [*_rows(*rows, gates), *_spaces(candidate, published, min(rows), gates)]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if failed:
         raise GateError(
@@ -82,16 +86,18 @@ def check(candidate: Embeddings, published: Embeddings, gates: Gates) -> list[Ou
     return outcomes
 
 
-def _rows(candidate: Embeddings, published: Embeddings, gates: Gates) -> Iterator[Outcome]:
+def _rows(after: int, before: int, gates: Gates) -> Iterator[Outcome]:
     if gates.min_rows_share is not None:
-        before = published.rows.count()
-        share = candidate.rows.count() / before if before else 1.0
-        yield _at_least("rows, as a share of those published,", share, gates.min_rows_share)
+        yield _at_least("rows, as a share of those published,", after / before if before else 1.0, gates.min_rows_share)
 
 
-def _spaces(candidate: Embeddings, published: Embeddings, gates: Gates) -> Iterator[Outcome]:
+def _spaces(candidate: Embeddings, published: Embeddings, rows: int, gates: Gates) -> Iterator[Outcome]:
+    if rows < FEWEST:
+        log.info("publish: %d users are too few to compare embeddings by", rows)
+        return
     sample = _sample(candidate, published, gates.sample)
     if len(sample.users_N) < FEWEST:
+        yield _at_least("users in common", len(sample.users_N), FEWEST)
         return
     measures: list[tuple[str, Callable[[Sample], float], float | None]] = []
     if sample.same_space:
@@ -112,13 +118,13 @@ def _sample(candidate: Embeddings, published: Embeddings, size: int) -> Sample:
     after = candidate.rows.select("user_id", F.col("embedding").alias("after"))
     both = published.rows.select("user_id", F.col("embedding").alias("before")).join(after, "user_id")
     rows = both.orderBy(F.xxhash64("user_id"), "user_id").limit(size).toArrow()
-    before, after_NL = (_matrix(rows[name]) for name in ("before", "after"))
-    return Sample(rows["user_id"].to_numpy(), before, after_NL, candidate.space == published.space)
+    before_NL, after_NL = (_matrix(rows[name]) for name in ("before", "after"))
+    return Sample(rows["user_id"].to_numpy(), before_NL, after_NL, candidate.space == published.space)
 
 
 def _matrix(lists: Any) -> Array:
     flat: Array = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    return flat.reshape(len(lists), -1)
+    return flat.reshape(len(lists), -1 if len(lists) else 0)
 
 
 def norm_ratio(sample: Sample) -> float:

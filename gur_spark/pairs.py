@@ -2,11 +2,14 @@
 
 What the loss ``future`` learns from. A pair is a row of a snapshot and, in columns that begin with ``future_``, the
 events and the histograms of ``[as_of, as_of + horizon)``: the window of a date ``horizon`` days later, made by the same
-kernel. Pairs are of one training and go with it; the snapshots stay as they are.
+kernel. They are named after all that they are made of, trainings share them, and ``clean`` removes them; the snapshots
+stay as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
+from hashlib import sha256
+from uuid import uuid4
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -37,18 +40,28 @@ def write_pairs(
     Raises:
         TrainingError: a snapshot's future reaches past the cutoff of training, or is not all there yet.
     """
-    horizon, manifest = config.training.horizon_days, config.manifest()
-    events = event_rows(tables.read("events", made_by="ingest"), manifest)
-    check_horizon(events, config, [s.as_of for s in snapshots])
+    lineage = tables.identity("events"), tables.version("events")
+    table = tables.read("events", version=lineage[1])
     made = []
     for snapshot in snapshots:
-        until = (config.training_cutoff or snapshot.as_of + timedelta(horizon)).isoformat()
-        path = storage.join(folder, f"{snapshot.as_of}-{horizon}d-{until}-{snapshot.checksum}")
+        events = event_rows(table, snapshot.manifest())
+        check_horizon(events, config, [snapshot.as_of])
+        of = [*lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
+        name = f"{snapshot.as_of}-{config.training.horizon_days}d-{_digest(*of)}"
+        path = storage.join(folder, name)
         if not storage.exists(storage.join(path, "manifest.json")):
-            storage.remove_folder(path)
-            _write(tables, config, snapshot, vocabulary, events, path)
+            _write(tables, config, snapshot, vocabulary, events, path, storage.join(folder, f"{name}-{uuid4().hex}"))
         made.append(path)
     return made
+
+
+def seen_until(config: Config, dates: Sequence[date]) -> date:
+    """The first date whose events the pairs of these dates hold nothing of."""
+    return max(dates) + timedelta(config.training.horizon_days)
+
+
+def _digest(*of: object) -> str:
+    return sha256(repr([str(part) for part in of]).encode()).hexdigest()[:16]
 
 
 def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> None:
@@ -68,40 +81,47 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
                 f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff - horizon}, or a shorter "
                 "training.horizon_days"
             )
-        if landed is None or day + horizon > landed + timedelta(1):
+        # What a day tells may land later by the declared delay.
+        last = day + horizon + timedelta(config.aggregates.delay_days - 1)
+        if landed is None or last > landed:
             raise TrainingError(
                 f"the {horizon.days} days from {day} on are not all there: the log ends on {landed}; they are from the "
-                f"landing of {day + horizon - timedelta(1)} on"
+                f"landing of {last} on"
             )
 
 
 def _write(
-    tables: Tables, config: Config, snapshot: Snapshot, vocabulary: Vocabulary, events: DataFrame, path: str
+    tables: Tables, config: Config, snapshot: Snapshot, vocabulary: Vocabulary, events: DataFrame, path: str, work: str
 ) -> None:
-    future = future_manifest(config)
+    """Write a snapshot's pairs to ``work``, and put them at ``path``, if another training has not done so meanwhile."""
+    future = future_manifest(snapshot.manifest(), config.training.horizon_days)
     ends = snapshot.as_of + timedelta(config.training.horizon_days)
     # What lands late counts, but nothing that lands after the cutoff: it was not known when training could begin.
     known = {ends: known_at(config.training_cutoff or ends, config.aggregates.delay_days)}
     inside = snapshot_events(events, known, future.reach)
-    storage.create_folder(path)
+    storage.create_folder(work)
     written = write_aggregates(
         encode(prepare(inside, future), vocabulary, future.categorical),
         future,
         vocabulary.sizes,
         known,
-        {ends: storage.join(path, "future")},
+        {ends: storage.join(work, "future")},
     )
     rows = tables.spark.read.parquet(snapshot.data)
-    came = _future(tables, storage.join(path, "future", "data"), future, anybody=written[ends].rows > 0)
+    came = _future(tables, storage.join(work, "future", "data"), future, anybody=written[ends].rows > 0)
     joined = rows.join(came, "user_id", "left")
     empty = F.array().cast("ARRAY<INT>")
     filled = {name: F.coalesce(name, F.lit(0) if name == schema.FUTURE_EVENTS else empty) for name in came.columns[1:]}
     by_user = joined.withColumns(filled).repartition(-(-snapshot.rows // ROWS_PER_FILE), "user_id")
-    attempts = storage.join(path, "_attempts")
+    attempts = storage.join(work, "_attempts")
     storage.create_folder(attempts)
-    keep(collect(by_user.mapInArrow(_kernel(attempts, snapshot.as_of), FILES)), path)
-    storage.remove_folder(storage.join(path, "future"))
-    storage.write_text(storage.join(path, "manifest.json"), snapshot.manifest().to_json())
+    keep(collect(by_user.mapInArrow(_kernel(attempts, snapshot.as_of), FILES)), work)
+    storage.remove_folder(storage.join(work, "future"))
+    storage.write_text(storage.join(work, "manifest.json"), snapshot.manifest().to_json())
+    if storage.exists(storage.join(path, "manifest.json")):
+        storage.remove_folder(work)
+    else:
+        storage.move(work, path)
 
 
 def _kernel(folder: str, as_of: date) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -115,10 +135,9 @@ def _kernel(folder: str, as_of: date) -> Callable[[Iterator[pa.RecordBatch]], It
     return write
 
 
-def future_manifest(config: Config) -> Manifest:
+def future_manifest(own: Manifest, horizon_days: int) -> Manifest:
     """The aggregates that the future is taken from: one window, the categories of the events."""
-    own = config.manifest()
-    return make_manifest(own.user_id_type, [config.training.horizon_days], [], own.categorical, [], own.logs)
+    return make_manifest(own.user_id_type, [horizon_days], [], own.categorical, [], own.logs)
 
 
 def _future(tables: Tables, data: str, future: Manifest, anybody: bool) -> DataFrame:

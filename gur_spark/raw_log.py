@@ -239,6 +239,8 @@ def check_logs(logs: Mapping[str, Log]) -> None:
                 raise ValueError(
                     f"{where}dedupe.key: '{column}' is not an event column; available: {log.columns}{hint}"
                 )
+        if log.kind == "attributes" and not log.fields.values:
+            raise ValueError(f"{where}fields: attributes of no field; expected a categorical or numeric one")
         if log.fields.user_id.type != main.fields.user_id.type:
             raise ValueError(
                 f"{where}fields.user_id.type: '{log.fields.user_id.type}', but the main log's users are "

@@ -7,7 +7,7 @@ vocabulary the model is bound to, its metrics, and a card, written last, with a 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -49,6 +49,8 @@ class Card:
     kind: str = KIND
     aligned_to: str | None = None
     """The version whose space its embeddings are in."""
+    seen_until: str | None = None
+    """Of the loss ``future``: the first ISO date whose events it was not trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,7 @@ def save(
     training_snapshots: tuple[str, ...],
     code_commit: str | None,
     alignment: Alignment | None = None,
+    seen_until: date | None = None,
 ) -> Card:
     """Write a new model version under ``parent``; the card comes last, so a killed write cannot be loaded."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
@@ -137,6 +140,7 @@ def save(
         code_commit=code_commit,
         created=created,
         aligned_to=alignment.to if alignment else None,
+        seen_until=seen_until.isoformat() if seen_until else None,
     )
     for name, content in {**files, CARD: _card_json(card, files)}.items():
         storage.write_bytes(storage.join(parent, card.model_version, name), content)

@@ -13,6 +13,7 @@ from gur_spark import storage
 from gur_spark.bases import Base, Needed, find_base
 from gur_spark.config import Config
 from gur_spark.errors import BaseSnapshotError, SnapshotError
+from gur_spark.events.columns import check_columns_of_events
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features import incremental
 from gur_spark.features.narrowing import attribute_rows, event_rows, prepare
@@ -64,7 +65,7 @@ class Wanted:
 
     @classmethod
     def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "Wanted":
-        tables.read("events", made_by="ingest")
+        check_columns_of_events(tables, config)
         return cls(
             manifest=config.manifest(),
             vocabulary=read_vocabulary(tables, vocabulary_version),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
@@ -56,10 +57,12 @@ def train(
     progress: bool = False,
     made_of: Sequence[str] = (),
     align_to: str | None = None,
+    seen_until: date | None = None,
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
 
-    For the loss ``future`` they are folders of training pairs (``gur_spark.pairs``), ``made_of`` the snapshots' own.
+    For the loss ``future`` they are folders of training pairs (``gur_spark.pairs``), ``made_of`` the snapshots' own,
+    and ``seen_until`` the end of what followed.
 
     With ``align_to``, the folder of an older version, the new embeddings are moved into its space (``alignment``).
 
@@ -101,6 +104,7 @@ def train(
         training_snapshots=tuple(made_of or snapshots),
         code_commit=code_commit,
         alignment=alignment,
+        seen_until=seen_until,
     )
     if alignment:
         metrics |= {"alignment_residual": alignment.residual, "alignment_users": float(alignment.users)}

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from gur_spark import cli, storage
 from gur_spark.config import Config
-from gur_spark.errors import ConfigError
+from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report, draw
@@ -53,6 +53,12 @@ def evaluate_embeddings(tables: Tables, config: Config, as_of: date, version: st
     model = load_model(find_model(tables, config, model_version).path)
     snapshot = find_snapshot(tables, config, as_of)
     check_fit(model, snapshot)
+    seen = model.card.seen_until
+    if seen and as_of < date.fromisoformat(seen):
+        raise EvaluationError(
+            f"{model_version} was trained on what followed until {seen}: at {as_of} it would be judged by what it has "
+            f"seen; evaluate it from {seen} on, or train with training.cutoff {as_of}"
+        )
     tables_of_labels, notes = _labels(tables, config, embeddings, as_of)
     settings = config.evaluation
     answers = labels.answers(embeddings, tables_of_labels, settings.max_users, settings.seed).toArrow()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gur_spark import cli
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError, nearest
+from gur_spark.raw_log import MAIN
 
 if TYPE_CHECKING:
     from gur_spark.runs import Run
@@ -20,14 +21,14 @@ log = logging.getLogger("gur_spark")
 
 def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
     read_landings(tables, config, args, run)
-    # A table is read whole each time, changed or not.
-    if all(log.source.format not in ("delta", "table") for log in config.all_logs.values()):
-        report_stale(tables, config, run)
+    report_stale(tables, config, run)
 
 
 def read_landings(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
     from gur_spark.events.ingest import ingest
 
+    if args.landing and config.logs and len(args.log) != 1:
+        raise ConfigError(f"--landing needs --log NAME where there are several logs: {list(config.all_logs)}")
     for name in _chosen(config, args.log):
         ingest(tables, config, run, landings=args.landing, everything=args.all, name=name)
 
@@ -46,7 +47,10 @@ def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     from gur_spark.publishing import published
     from gur_spark.snapshots import stale_snapshots
 
-    stale = stale_snapshots(tables, config, run.inputs)
+    # A table is read whole each time, changed or not.
+    tables_read = [name for name, log in config.all_logs.items() if log.source.format in ("delta", "table")]
+    landings = [key for key in run.inputs if (key.rpartition(" ")[0] or MAIN) not in tables_read]
+    stale = stale_snapshots(tables, config, landings)
     if not stale:
         return
     usual: list[Snapshot] = []

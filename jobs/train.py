@@ -13,7 +13,7 @@ from gur_spark.config import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.model_versions import find_model
-from gur_spark.pairs import write_pairs
+from gur_spark.pairs import seen_until, write_pairs
 from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot, find_snapshot
 from gur_spark.tables import Tables
@@ -76,11 +76,10 @@ def train_model(
         progress=sys.stderr.isatty(),
         made_of=[s.path for s in snapshots],
         align_to=older.path if older else None,
+        seen_until=seen_until(config, as_of) if ahead else None,
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)
-    for folder in folders if ahead else ():
-        storage.remove_folder(folder)
     run.counts |= {name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")}
     run.outputs |= {"model_version": made.version, "path": made.path}
     return made

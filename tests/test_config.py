@@ -240,6 +240,7 @@ def test_a_further_log_begins_with_what_base_says_and_the_main_logs_type_of_user
             {**with_fields(categorical=[{"name": "item", "column": "a"}]), "kind": "attributes"},
             "'item' is a field of main",
         ),
+        ({**WEB, "kind": "attributes"}, "logs.web.fields: attributes of no field"),
         ({**WEB, "dedupe": {"policy": "key", "key": ["item"]}}, "logs.web.dedupe.key: 'item' is not an event column"),
     ],
 )

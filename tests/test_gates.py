@@ -82,9 +82,9 @@ def config(make_config: Any) -> Any:
     return make_config({"gates": {**strict, "min_rows_share": 0.9}})
 
 
-def score(tables: Tables, version: str, day: date, x: np.ndarray) -> None:
+def score(tables: Tables, version: str, day: date, x: np.ndarray, first_user: int = 0) -> None:
     rows = {
-        "user_id": pa.array(range(len(x)), pa.int64()),
+        "user_id": pa.array(range(first_user, first_user + len(x)), pa.int64()),
         "as_of": pa.array([day] * len(x), pa.date32()),
         "model_version": [version] * len(x),
         "embedding": pa.array(list(x), pa.list_(pa.float32())),
@@ -141,6 +141,12 @@ def test_a_version_that_was_aligned_is_compared_in_the_space_it_shares(
     score(tables, "three", D2, X + 2)
     with pytest.raises(GateError, match="PSI of projections"):
         publish(tables, config, "three", D2, "monthly")
+
+
+def test_without_users_in_common_nothing_can_be_compared(tables: Tables, config: Any, first: None) -> None:
+    score(tables, "one", D2, X, first_user=10_000)
+    with pytest.raises(GateError, match=r"users in common 0\.000, expected at least 200"):
+        publish(tables, config, "one", D2, "weekly")
 
 
 def test_a_gate_that_is_switched_off_is_not_asked(tables: Tables, config: Any, first: None, make_config: Any) -> None:

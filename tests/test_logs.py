@@ -1,6 +1,7 @@
 """Several logs of the same users: one table of events, each log on its own; what is known of a user at a date."""
 
 import random
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from deltalake import write_deltalake
 
 from gur_spark import explain, schema
 from gur_spark.aggregation import aggregate_snapshots
-from gur_spark.errors import EvaluationError, TableError
+from gur_spark.errors import ConfigError, EvaluationError, TableError
 from gur_spark.evaluate import labels
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
@@ -25,6 +26,7 @@ from gur_spark.runs import Run
 from gur_spark.sequences import write_sequences
 from gur_spark.snapshots import stale_snapshots
 from gur_spark.tables import Tables
+from jobs import ingest as job
 
 AS_OF = date(2024, 7, 1)
 DAY = timedelta(days=1)
@@ -313,6 +315,55 @@ def test_attributes_are_no_events_to_churn_and_the_log_that_ends_first_bounds_it
     labels.check_future(events, AS_OF, 5)
     with pytest.raises(EvaluationError, match="the log ends on 2024-07-05"):
         labels.check_future(events, AS_OF, 6)
+
+
+def test_a_table_of_several_logs_is_not_taken_for_one_of_one(
+    tables: Tables, config: Any, make_config: Any, landed: Path
+) -> None:
+    land(landed, rows_of(5, 20))
+    ingest(tables, config, new_run(), name="web")
+    before, alone = tables.version("events"), make_config({"source": {"path": str(landed / "main")}})
+    with pytest.raises(TableError, match="has the events of several logs, and the configuration declares one"):
+        ingest(tables, alone, new_run())
+    with pytest.raises(TableError, match="has the events of several logs"):
+        aggregate_snapshots(tables, alone, [AS_OF], new_run())
+    assert tables.version("events") == before
+
+
+def test_rows_of_a_log_that_is_no_longer_declared_are_no_events(tables: Tables, config: Any) -> None:
+    write(tables, rows_of(6, 60))
+    fewer = config.model_copy(update={"logs": {"web": config.logs["web"]}})
+    found = event_rows(tables.read("events"), fewer.manifest())
+    assert {row["source"] for row in found.select("source").distinct().collect()} == {"main", "web"}
+
+
+def test_a_condition_cannot_ask_for_an_attribute(tables: Tables, configure: Any) -> None:
+    config = configure(features=[{"name": "german", "operations": ["events"], "where": "country = 'a'"}])
+    write(tables, rows_of(7, 60))
+    fit_vocabulary(tables, config, new_run())
+    with pytest.raises(ConfigError, match=r"condition .*country.* cannot be used"):
+        aggregate_snapshots(tables, config, [AS_OF], new_run())
+
+
+def test_of_rows_of_one_moment_a_known_number_comes_before_a_missing_one(tables: Tables, config: Any) -> None:
+    time = datetime(2024, 6, 1, tzinfo=UTC)
+    profiles = [Row("profile", 1, time, date(2024, 6, 2), "a", number) for number in ("", "5", "")]
+    write(
+        tables,
+        [*profiles, Row("main", 1, time, date(2024, 6, 2), "a", "1"), Row("web", 1, time, date(2024, 6, 28), "a", "")],
+    )
+    fit_vocabulary(tables, config, new_run())
+    [of_date] = snapshots(tables, config, AS_OF)
+    assert of_date[1]["age"] == 5
+    assert explain(tables.spark, config, 1, AS_OF, "age").agrees
+
+
+def test_a_landing_is_one_of_a_log(tables: Tables, config: Any) -> None:
+    args = Namespace(landing=[AS_OF], all=False, log=[])
+    with pytest.raises(ConfigError, match="--landing needs --log NAME where there are several logs"):
+        job.stage(tables, config, args, new_run())
+    with pytest.raises(ConfigError, match=r"no such log; available: .* did you mean 'web'"):
+        job.stage(tables, config, Namespace(landing=[], all=False, log=["wb"]), new_run())
 
 
 def test_a_table_of_fewer_logs_is_not_written_to(tables: Tables, config: Any, make_config: Any, landed: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,18 @@ import pytest
 from gur_spark import schema
 from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.batches.aggregates import Layout, to_batch
-from gur_spark.errors import TrainingError
+from gur_spark.cleaning import clean
+from gur_spark.config import Config
+from gur_spark.errors import EvaluationError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
-from gur_spark.pairs import write_pairs
+from gur_spark.model_versions import find_model
+from gur_spark.pairs import check_horizon, write_pairs
 from gur_spark.registry import load_model
+from gur_spark.scoring import score_snapshot
 from gur_spark.snapshots import Snapshot
 from gur_spark.tables import Tables
 from jobs import train
+from jobs.evaluate import evaluate_embeddings
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 
 HORIZON = 10
@@ -127,7 +132,27 @@ def test_a_model_of_both_losses_is_registered_with_its_snapshots(
     assert {"validation_likelihood", "validation_future"} <= loaded.metrics.keys()
     rows = pq.read_table(snapshot.data).combine_chunks().to_batches()[0]
     assert loaded.embed(rows).shape == (snapshot.rows, 4)
-    assert not list(Path(tables.folder("pairs")).iterdir())
+    assert loaded.card.seen_until == str(AS_OF + timedelta(HORIZON))
+    # Another training may read the pairs: they go with ``clean``.
+    [left] = Path(tables.folder("pairs")).iterdir()
+    assert clean(tables, datetime.now(UTC) + timedelta(1)) == [str(left)]
+    with pytest.raises(EvaluationError, match="was trained on what followed until 2024-07-11: at 2024-07-10"):
+        judged_on(tables, config, date(2024, 7, 10), made.version)
+
+
+def judged_on(tables: Tables, config: Config, day: date, version: str) -> None:
+    made = aggregate_snapshot(tables, config, day, new_run())
+    score_snapshot(tables, config, made, find_model(tables, config, version).path, new_run())
+    evaluate_embeddings(tables, config, day, version, new_run())
+
+
+def test_landings_that_come_a_day_late_are_waited_for(tables: Tables, config: Any, snapshot: Snapshot) -> None:
+    free = config.model_copy(update={"scoring": config.scoring.model_copy(update={"as_of": []})})
+    days = free.model_copy(update={"training": free.training.model_copy(update={"horizon_days": 15})})
+    check_horizon(tables.read("events"), days, [AS_OF])
+    late = days.model_copy(update={"aggregates": days.aggregates.model_copy(update={"delay_days": 1})})
+    with pytest.raises(TrainingError, match="they are from the landing of 2024-07-16 on"):
+        check_horizon(tables.read("events"), late, [AS_OF])
 
 
 def test_events_after_the_cutoff_change_no_weight(tables: Tables, config: Any, snapshot: Snapshot) -> None:

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from gur_spark import schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SourceError, TableError
+from gur_spark.events.columns import check_columns_of_events
 from gur_spark.events.files import BrokenFile, File, fingerprint, list_files
 from gur_spark.events.parse import check_pattern, parse_rows
 from gur_spark.events.quality import Tally, refuse_bad_rows, tally
@@ -239,7 +240,7 @@ def _publish(
     refuse_bad_rows(found, batch.log)
     tables.create("quarantine", schema.quarantine_schema(batch.several))
     tables.create("events", config.events_schema())
-    check_fields(tables, config)
+    check_columns_of_events(tables, config)
     _replace_quarantine(tables, batch, broken, staged if found.bad else None)
     for one in broken:
         log.warning("ingest: %s was not read: %s %s", one.file.path, one.reason, one.field or "")
@@ -322,21 +323,6 @@ def deduplicate(accepted: DataFrame, others: DataFrame, log: Log, found: Tally) 
     seen = others.select([F.col(name).alias(f"seen {name}") for name in key])
     same = reduce(and_, [F.col(name).eqNullSafe(F.col(f"`seen {name}`")) for name in key])
     return unique.join(seen, same, "left_anti")
-
-
-def check_fields(tables: Tables, config: Config) -> None:
-    """Whether the table has what the configuration declares.
-
-    Raises:
-        TableError: it was made by another configuration.
-    """
-    there = tables.read("events").columns
-    lacking = [name for name in config.event_columns if name not in there]
-    if lacking:
-        raise TableError(
-            f"{tables.sql_name('events')} has no column {', '.join(lacking)}: it was made before the configuration "
-            "declared them; ingest into another tables.root (or schema), or add them with ALTER TABLE"
-        )
 
 
 def _check_counts(counts: Mapping[str, int], of: Log) -> None:

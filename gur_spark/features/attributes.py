@@ -16,18 +16,20 @@ import pyarrow.compute as pc
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.groups import Ints, Rows, Users, as_numpy
 from gur_spark.features.shift import Kept, age, unmoved
-from gur_spark.features.states import DAY_US, Source, State, begins
+from gur_spark.features.states import DAY_US, MERGE_ROWS, Source, State, begins
 from gur_spark.schema import MISSING_ID, AttributeField
 
 HELD, HELD_LOG, HELD_LANDED, HELD_KNOWN = "_held_us", "_held_log", "_held_landed", "_held_known_from"
 """Of a row of attributes: the microseconds from when on it holds to the newest date, the number of its log, the day it
 landed, and how many dates may not know it. Null in rows that are events."""
 
-_NULL = np.iinfo(np.int64).min
+_NULL = np.iinfo(np.int64).min + 1
+"""Less than any number of steps; its negative is a number, too."""
 
 
 class Attributes(State):
-    """Every row of attributes: they are few, and which of them holds depends on the date."""
+    """The rows of attributes: every one where there are several dates, or later ones, as it depends on the date which
+    of them holds."""
 
     kept: ClassVar[Kept] = {"keys": unmoved, "ages": age, "landed": unmoved, "values": unmoved}
 
@@ -57,6 +59,8 @@ class Attributes(State):
         log_N, landed_N = (as_numpy(rows.table[name]) for name in (HELD_LOG, HELD_LANDED))
         values = [as_numpy(pc.fill_null(rows.table[field.name], _NULL)) for field in self.fields]
         self._parts.append((rows.group_N * len(self._logs) + log_N, rows.age_N, landed_N, np.stack(values, axis=1)))
+        if sum(len(part[0]) for part in self._parts[1:]) > max(len(self._parts[0][0]), MERGE_ROWS):
+            self._merge()
 
     def _view(self, of: Slice) -> tuple[Ints, Ints]:
         """The number of the row that holds for each user and log, (U, L), -1 where none does; values, (N, F)."""
@@ -80,5 +84,8 @@ class Attributes(State):
         if len(self._parts) > 1:
             key_N, age_N, landed_N, values_NF = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
             order = np.lexsort((*-values_NF.T[::-1], -landed_N, age_N, key_N))
+            if len(self.bands.dates) == 1 and not self.bands.horizon:
+                # Of one date, for none that goes on from it, the row that holds is enough.
+                order = order[begins(key_N[order])]
             self._parts = [(key_N[order], age_N[order], landed_N[order], values_NF[order])]
         return self._parts[0]

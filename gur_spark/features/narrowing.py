@@ -25,9 +25,11 @@ def known_at(as_of: date, delay_days: int) -> datetime:
 
 
 def event_rows(events: DataFrame, manifest: Manifest) -> DataFrame:
-    """The rows that are events: of several logs, some say what is known of a user."""
+    """The rows that are events of the declared logs, without the columns that say what is known of a user."""
+    if not manifest.logs:
+        return events
     names = [log.name for log in manifest.logs]
-    return events.where(F.col("source").isin(names)) if manifest.attributes else events
+    return events.where(F.col("source").isin(names)).drop(*[field.name for field in manifest.attributes])
 
 
 def attribute_rows(events: DataFrame, manifest: Manifest) -> DataFrame:

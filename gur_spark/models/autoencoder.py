@@ -10,6 +10,7 @@ over a window is an ``EmbeddingBag`` over the window's histogram, so that events
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,21 @@ class GUR(nn.Module):
         return latent_BL
 
 
+class ByField(nn.ModuleDict):
+    """Modules by the name of a field, which may be that of a method, such as ``type``."""
+
+    _PREFIX = "of_"
+
+    def __getitem__(self, field: str) -> nn.Module:
+        return super().__getitem__(self._PREFIX + field)
+
+    def __setitem__(self, field: str, module: nn.Module) -> None:
+        super().__setitem__(self._PREFIX + field, module)
+
+    def items(self) -> Any:
+        return [(name.removeprefix(self._PREFIX), module) for name, module in super().items()]
+
+
 class Decoder(nn.Module):
     """Latent -> the standardised values and, by likelihood, the histograms."""
 
@@ -71,7 +87,7 @@ class Decoder(nn.Module):
         # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
         by_likelihood = layout.sizes if config.reconstructs == "likelihood" else {}
         self.target_head = linear(width, len(layout.dense) if by_likelihood else targets)
-        self.histogram_heads = nn.ModuleDict(
+        self.histogram_heads = ByField(
             {
                 field: MultinomialHead(width, len(layout.windows_of[field]), size, table_width(size, config))
                 for field, size in by_likelihood.items()
@@ -90,7 +106,7 @@ class FutureHead(nn.Module):
     def __init__(self, layout: Layout, config: Model) -> None:
         super().__init__()
         self.numbers = linear(config.latent_dim, 2)
-        self.histogram_heads = nn.ModuleDict(
+        self.histogram_heads = ByField(
             {
                 field: MultinomialHead(
                     config.latent_dim, 1, layout.sizes[field], table_width(layout.sizes[field], config)
@@ -122,7 +138,7 @@ class Inputs(nn.Module):
         self._log_scale = config.dense_scale == "signed_log1p"
         self._frozen = config.tables == "frozen"
         self._windows = layout.windows_of
-        self.tables = nn.ModuleDict(
+        self.tables = ByField(
             {
                 field: nn.EmbeddingBag(size, table_width(size, config), mode="sum", include_last_offset=True)
                 for field, size in layout.sizes.items()

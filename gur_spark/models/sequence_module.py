@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from gur_spark.batches.aggregates import Batch
 from gur_spark.errors import ModelError
-from gur_spark.models.autoencoder import MultinomialHead, linear, mlp
+from gur_spark.models.autoencoder import ByField, MultinomialHead, linear, mlp
 from gur_spark.models.losses import reconstruction_loss
 from gur_spark.models.reconstruction import Reconstruction
 from gur_spark.models.sequence_door import AutoEncoderSeqEncoder
@@ -53,7 +53,7 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
         self.decoder = nn.Sequential(mlp(hidden, dropout), nn.SELU())
         self.target_head = linear(width, self._targets)
         widths = {part.name: part.width for part in seq_encoder.parts}
-        self.histogram_heads = nn.ModuleDict(
+        self.histogram_heads = ByField(
             {name: MultinomialHead(width, windows, size, widths[name]) for name, size in sizes.items()}
         )
 

@@ -63,8 +63,17 @@ def test_every_parameter_learns_and_frozen_tables_do_not(config: Model, batch: B
     module = made(config, batch)
     reconstruction_loss(module(batch), batch).mean().backward()
     without = {name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()}
-    frozen = {f"inputs.tables.{field}.weight" for field in SIZES}
+    frozen = {f"inputs.tables.of_{field}.weight" for field in SIZES}
     assert without == (frozen if config.tables == "frozen" else set())
+
+
+def test_a_field_may_be_named_like_a_method_of_a_module() -> None:
+    names = dict.fromkeys(("type", "keys", "forward", "training"), 5)
+    manifest = tiny_manifest(numeric=(), categorical=tuple(names))
+    layout = Layout.of(manifest, names)
+    rows = to_rows(random_events(20, names, (), seed=0, longest=WINDOWS[-1]), manifest)
+    module = GUR(layout, CONFIG)
+    assert set(module(to_batch(rows, layout)).log_p) == set(names)
 
 
 @pytest.mark.parametrize("loss", [{"future": 1.0}, {"likelihood": 1.0, "future": 0.5}])

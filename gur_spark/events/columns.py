@@ -1,0 +1,27 @@
+"""Whether ``events`` is the table that the configuration declares."""
+
+from gur_spark.config import Config
+from gur_spark.errors import TableError
+from gur_spark.tables import Tables
+
+
+def check_columns_of_events(tables: Tables, config: Config) -> None:
+    """Refuse a table of other fields, or of several logs where one is declared, and the reverse.
+
+    Rows of logs that are not declared would be replaced with those of the same landing, and counted as events.
+
+    Raises:
+        TableError: it was made by another configuration.
+    """
+    there, name = tables.read("events", made_by="ingest").columns, tables.sql_name("events")
+    lacking = [column for column in config.event_columns if column not in there]
+    if lacking:
+        raise TableError(
+            f"{name} has no column {', '.join(lacking)}: it was made before the configuration declared them; ingest "
+            "into another tables.root (or schema), or add them with ALTER TABLE"
+        )
+    if "source" in there and not config.logs:
+        raise TableError(
+            f"{name} has the events of several logs, and the configuration declares one: give its logs, or use another "
+            "tables.root (or schema)"
+        )
