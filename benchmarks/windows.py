@@ -154,7 +154,7 @@ def run_ours(spark: SparkSession, events: Path, manifest: Manifest, out: Path) -
     inside = snapshot_events(frame, {AS_OF: known_at}, WINDOWS[-1])
     sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
     shutil.rmtree(out, ignore_errors=True)
-    write_aggregates(inside, manifest, sizes, {AS_OF: known_at}, {AS_OF: str(out)})
+    write_aggregates(inside, manifest, sizes, {AS_OF: known_at}, {AS_OF: str(out)}, partitions=2 * CORES)
 
 
 def run_duckdb(events: Path, out: Path) -> None:

@@ -37,7 +37,7 @@ def test_the_jobs_write_and_read_tables_by_name(spark: Any, make_config: Any, sc
     options(parser)
     for _ in range(2):
         for job, args in (
-            (ingest, Namespace(landing=[], all=False)),
+            (ingest, Namespace(landing=[], all=False, log=[])),
             (vocabulary, Namespace(before=None)),
             (aggregate, parser.parse_args(["--as-of", "2024-06-03"])),
         ):

@@ -34,6 +34,10 @@ ROW_GROUP_ROWS = 1 << 16
 PARTITION_BYTES = 256 << 20
 """State that one worker may hold, about; a partition is cut so that it does not need more."""
 
+TASKS, TASK_EVENTS = 4, 500_000
+"""So many tasks at least, where each has so many events: two for each core of a small machine. Spark has a number of its
+own, and joins small partitions; on Sail this is the number."""
+
 FILES = "as_of STRING, file STRING, rows BIGINT, hash STRING, parts ARRAY<INT>"
 """One file: of a date's rows or, where there are ``parts``, of a state."""
 _FILES_ARROW = pa.schema(
@@ -160,16 +164,18 @@ def bands_of(manifest: Manifest, dates: Sequence[date], oldest: date | None = No
 
 
 def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) -> int:
-    """Into how many partitions so many users with so many events in the windows must be cut, for memory's sake."""
+    """Into how many partitions so many users with so many events in the windows are cut: as many as memory needs, and
+    some more where there is enough to do at once."""
     per_user, per_event = PartitionState(manifest, bands).bytes_per_user_and_event()
-    return -(-(users * per_user + events * per_event) // PARTITION_BYTES)
+    needed = -(-(users * per_user + events * per_event) // PARTITION_BYTES)
+    return max(needed, min(TASKS, events // TASK_EVENTS))
 
 
 def by_user(rows: DataFrame, partitions: int = 1) -> DataFrame:
     """All rows of a user in one partition, of which there are at least so many."""
     usual = rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or ""
     if is_sail(rows.sparkSession):
-        return rows.repartition(max(partitions, int(usual)), "user_id")
+        return rows.repartition(max(partitions, 1), "user_id")
     # Without a number Spark also joins partitions that turn out small. Databricks may say "auto".
     enough = not usual.isdigit() or partitions <= int(usual)
     return rows.repartition("user_id") if enough else rows.repartition(partitions, "user_id")
