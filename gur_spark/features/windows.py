@@ -35,8 +35,8 @@ PARTITION_BYTES = 256 << 20
 """State that one worker may hold, about; a partition is cut so that it does not need more."""
 
 TASKS, TASK_EVENTS = 4, 500_000
-"""So many tasks at least, where each has so many events: two for each core of a small machine. Spark has a number of its
-own, and joins small partitions; on Sail this is the number."""
+"""So many tasks at least, where each has so many events: two for each core of a small machine. Spark has a number of
+its own, and joins small partitions; on Sail this is the number."""
 
 FILES = "as_of STRING, file STRING, rows BIGINT, hash STRING, parts ARRAY<INT>"
 """One file: of a date's rows or, where there are ``parts``, of a state."""
