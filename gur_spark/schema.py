@@ -22,7 +22,7 @@ PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
 VALUE_ID = 1
 """In a sequence's ``<number>_missing``: the event has the number; ``MISSING_ID`` where it has not."""
 
-MANIFEST_FORMAT = 2
+MANIFEST_FORMAT = 3
 
 ID_UNIT = "vocabulary id"
 """The unit of a column whose numbers are names."""

@@ -19,7 +19,7 @@ from gur_spark.features.shift import Shift
 from gur_spark.features.states import State
 from gur_spark.schema import Manifest
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; to be raised with every change of what an array means."""
 
 
