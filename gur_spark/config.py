@@ -204,7 +204,12 @@ class Config(Section):
         if MAIN in self.logs:
             raise ValueError(f"logs.{MAIN}: is the name of the log that 'source' describes; choose another")
         check_logs(self.all_logs)
-        judged = self.evaluation.as_of
+        judged, cutoff = self.evaluation.as_of, self.training.cutoff
+        if "future" in self.model.loss and judged and cutoff and cutoff > judged:
+            raise ValueError(
+                f"training.cutoff {cutoff} is after evaluation.as_of {judged}: the model would be judged by "
+                "what it has seen"
+            )
         if judged is not None and self.scoring.as_of and judged not in self.scoring.as_of:
             raise ValueError(
                 f"evaluation.as_of {judged} is not among scoring.as_of: {list(map(str, self.scoring.as_of))}"

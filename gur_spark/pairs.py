@@ -42,10 +42,11 @@ def write_pairs(
     """
     lineage = tables.identity("events"), tables.version("events")
     table = tables.read("events", version=lineage[1])
+    # Those of one training have one manifest, as it checks.
+    events = event_rows(table, snapshots[0].manifest())
+    check_horizon(events, config, [s.as_of for s in snapshots])
     made = []
     for snapshot in snapshots:
-        events = event_rows(table, snapshot.manifest())
-        check_horizon(events, config, [snapshot.as_of])
         of = [*lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
         name = f"{snapshot.as_of}-{config.training.horizon_days}d-{_digest(*of)}"
         path = storage.join(folder, name)
@@ -71,9 +72,13 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
         TrainingError: naming the last date that could be trained on, or the first landing that is missing.
     """
     horizon, cutoff = timedelta(config.training.horizon_days), config.training_cutoff
-    log = F.col("source") if "source" in events.columns else F.lit(0)
-    ends = events.groupBy(log.alias("log")).agg(F.max("landed_on").alias("last")).agg(F.min("last")).first()
-    landed = ends[0] if ends else None
+    source = F.col("source") if "source" in events.columns else F.lit("")
+    by_log = events.groupBy(source.alias("log")).agg(F.max("landed_on").alias("last"))
+    ends = {row["log"]: row["last"] for row in by_log.collect()}
+    silent = [log.name for log in config.manifest().logs if log.name not in ends]
+    if silent:
+        raise TrainingError(f"log {', '.join(silent)} has no events yet: its silence would pass for that of the users")
+    landed = min(ends.values(), default=None)
     for day in dates:
         if cutoff and day + horizon > cutoff:
             raise TrainingError(

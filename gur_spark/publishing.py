@@ -81,7 +81,7 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
         for s in (new, now)
     )
     if before.rows.isEmpty():
-        # Nobody can read them any more: there is nothing to compare with.
+        log.warning("publish: the rows of %s at %s are gone: no gate can be asked", now.model_version, now.as_of)
         return reason
     try:
         for outcome in gates.check(candidate, before, config.gates):

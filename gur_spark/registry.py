@@ -124,7 +124,6 @@ def save(
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     if alignment:
         weights |= {ROTATION: torch.from_numpy(alignment.rotation_LL), SHIFT: torch.from_numpy(alignment.shift_L)}
-        metrics = {**metrics, "alignment_residual": alignment.residual, "alignment_users": float(alignment.users)}
     vocabulary = {"version": vocabulary_version, "hash": vocabulary_hash, "sizes": dict(layout.sizes)}
     files = {
         WEIGHTS: save_tensors(weights),

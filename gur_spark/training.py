@@ -92,6 +92,8 @@ def train(
         fitted = fit(module, data.loader, training, checkpoints, accelerator, progress)
         metrics = {**fitted, **_row_counts(data), **_validation_metrics(module, data)}
         alignment = _align(module, older, data) if older else None
+        if alignment:
+            metrics |= {"alignment_residual": alignment.residual, "alignment_users": float(alignment.users)}
     card = registry.save(
         out,
         module,
@@ -106,8 +108,6 @@ def train(
         alignment=alignment,
         seen_until=seen_until,
     )
-    if alignment:
-        metrics |= {"alignment_residual": alignment.residual, "alignment_users": float(alignment.users)}
     return TrainedModel(
         card=card,
         path=storage.join(out, card.model_version),

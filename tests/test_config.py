@@ -248,6 +248,12 @@ def test_what_is_wrong_with_a_further_log_is_named(minimal, log, said):
     assert said in message_of(of_logs(minimal, web=log))
 
 
+def test_a_cutoff_after_the_date_that_a_model_is_judged_at_is_refused(minimal):
+    dates = ("evaluation.as_of=2024-06-01", "training.cutoff=2024-06-02")
+    assert "training.cutoff 2024-06-02 is after evaluation.as_of" in message_of(minimal, "model.loss=future", *dates)
+    assert load_config(minimal, dates).training_cutoff is not None
+
+
 def test_a_further_log_is_not_called_like_the_first(minimal):
     assert "logs.main: is the name of the log that 'source' describes" in message_of(of_logs(minimal, main=WEB))
 

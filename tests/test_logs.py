@@ -17,11 +17,12 @@ from deltalake import write_deltalake
 
 from gur_spark import explain, schema
 from gur_spark.aggregation import aggregate_snapshots
-from gur_spark.errors import ConfigError, EvaluationError, TableError
+from gur_spark.errors import ConfigError, EvaluationError, TableError, TrainingError
 from gur_spark.evaluate import labels
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.narrowing import event_rows
+from gur_spark.pairs import check_horizon
 from gur_spark.runs import Run
 from gur_spark.sequences import write_sequences
 from gur_spark.snapshots import stale_snapshots
@@ -335,6 +336,13 @@ def test_rows_of_a_log_that_is_no_longer_declared_are_no_events(tables: Tables, 
     fewer = config.model_copy(update={"logs": {"web": config.logs["web"]}})
     found = event_rows(tables.read("events"), fewer.manifest())
     assert {row["source"] for row in found.select("source").distinct().collect()} == {"main", "web"}
+
+
+def test_a_log_without_events_yet_is_not_taken_for_silence(tables: Tables, config: Any) -> None:
+    write(tables, [row for row in rows_of(8, 60) if row.log != "web"])
+    events = event_rows(tables.read("events"), config.manifest())
+    with pytest.raises(TrainingError, match="log web has no events yet"):
+        check_horizon(events, config, [AS_OF - timedelta(60)])
 
 
 def test_a_condition_cannot_ask_for_an_attribute(tables: Tables, configure: Any) -> None:
