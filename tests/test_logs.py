@@ -22,7 +22,7 @@ from gur_spark.evaluate import labels
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.narrowing import event_rows
-from gur_spark.pairs import check_horizon
+from gur_spark.pairs import check_horizon, write_pairs
 from gur_spark.runs import Run
 from gur_spark.sequences import write_sequences
 from gur_spark.snapshots import stale_snapshots
@@ -336,6 +336,21 @@ def test_rows_of_a_log_that_is_no_longer_declared_are_no_events(tables: Tables, 
     fewer = config.model_copy(update={"logs": {"web": config.logs["web"]}})
     found = event_rows(tables.read("events"), fewer.manifest())
     assert {row["source"] for row in found.select("source").distinct().collect()} == {"main", "web"}
+
+
+def test_what_follows_is_counted_for_the_fields_of_each_log(tables: Tables, config: Any) -> None:
+    rows = rows_of(9)
+    write(tables, rows)
+    fit_vocabulary(tables, config, new_run())
+    day, horizon = AS_OF - timedelta(40), timedelta(config.training.horizon_days)
+    [made] = aggregate_snapshots(tables, config, [day], new_run())
+    [folder] = write_pairs(tables, config, [made], read_vocabulary(tables), tables.folder("pairs"))
+    ends = datetime(day.year, day.month, day.day, tzinfo=UTC) + horizon
+    came = [r for r in rows if ends - horizon <= r.time < ends and r.landed < (day + horizon) and r.log != "profile"]
+    for row in pq.read_table(Path(folder) / "data").to_pylist():
+        mine = Counter(r.log for r in came if r.user == row["user_id"])
+        found = {"main": sum(row["future_mcc_counts"]), "web": sum(row["future_page_counts"])}
+        assert (row["future_events"], found) == (mine.total(), {"main": mine["main"], "web": mine["web"]})
 
 
 def test_a_log_without_events_yet_is_not_taken_for_silence(tables: Tables, config: Any) -> None:

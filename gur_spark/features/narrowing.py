@@ -56,10 +56,12 @@ def prepare(events: DataFrame, manifest: Manifest) -> DataFrame:
         return events
     steps = {f"_steps_{field.name}": F.col(field.name) for field in manifest.numeric}
     units = {f.name: F.col(f.name).cast("decimal(19,0)") * F.lit(f.step) for f in manifest.numeric}
-    in_units = events.withColumns(steps).withColumns(units)
+    # Spark Connect does not take no columns.
+    in_units = events.withColumns(steps).withColumns(units) if steps else events
     for name, column in derived.items():
         in_units = _derive(in_units, name, column)
-    return in_units.withColumns({f.name: F.col(f"_steps_{f.name}") for f in manifest.numeric}).drop(*steps)
+    in_steps = {field.name: F.col(f"_steps_{field.name}") for field in manifest.numeric}
+    return in_units.withColumns(in_steps).drop(*steps) if steps else in_units
 
 
 def _derive(events: DataFrame, name: str, column: Derived) -> DataFrame:
