@@ -16,6 +16,7 @@ from gur_spark.config import Model
 WIDEST = 24
 
 Table = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
 
 
 def table_width(size: int, config: Model) -> int:
@@ -41,7 +42,7 @@ def frozen_tables(batches: Iterable[Batch], layout: Layout, config: Model) -> di
     return {
         field: np.eye(size, dtype=np.float32)
         if table_width(size, config) == size
-        else factorise(shifted_pmi(together[field]), table_width(size, config))
+        else factorise(shifted_pmi(together[field]), shares(together[field]), table_width(size, config))
         for field, size in layout.sizes.items()
     }
 
@@ -70,8 +71,22 @@ def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr
     return sparse.csr_array((pmi[kept], (pairs.row[kept], pairs.col[kept])), shape=together_VV.shape)
 
 
-def factorise(pmi_VV: sparse.csr_array, width: int) -> Table:
-    """``U sqrt(S)`` of the truncated SVD, (V, width); columns above the rank are 0.
+def shares(together_VV: sparse.csr_array) -> Array:
+    """The share of each id among the pairs, (V,); 0 for one that nobody has."""
+    of_id: Array = together_VV.sum(axis=1).astype(np.float64)
+    return of_id / max(of_id.sum(), 1.0)
+
+
+def factorise(pmi_VV: sparse.csr_array, share_V: Array, width: int) -> Table:
+    """The table whose products ``t_a . t_b`` come nearest to ``pmi``, (V, width); columns above the rank are 0.
+
+    An error counts as often as the two ids do, ``sum P(a) P(b) (pmi - t_a . t_b)^2`` (weights of rank one: Srebro &
+    Jaakkola 2003), which ``D^-1/2 U sqrt(S)`` makes least, ``U S V'`` being the truncated SVD of
+    ``D^1/2 pmi D^1/2`` and D the shares. Unweighted, the rarest ids would take all columns where a user has one id:
+    pmi is then diagonal, ln(1 / P(a)).
+
+    By hand: one id per user with shares 1/2, 1/4, 1/4, one column: P ln(1/P) is equal, 0.347, for all three; with
+    shares 0.6, 0.3, 0.1 it is 0.306, 0.361, 0.230: the column is the second id's, sqrt(ln(1 / 0.3)) = 1.097.
 
     Deterministic: ARPACK starts from a fixed vector, and in each column the greatest component is positive.
     """
@@ -81,9 +96,11 @@ def factorise(pmi_VV: sparse.csr_array, width: int) -> Table:
     if pmi_VV.nnz == 0:
         return table
     start = np.random.default_rng(0).standard_normal(size)
-    left, values, _ = svds(pmi_VV, k=rank, v0=start)
+    root_V = np.sqrt(share_V)
+    left, values, _ = svds(sparse.diags_array(root_V) @ pmi_VV @ sparse.diags_array(root_V), k=rank, v0=start)
     order = np.argsort(-values)
     left = left[:, order] * np.sqrt(np.maximum(values[order], 0))
+    left = np.divide(left, root_V[:, None], out=np.zeros_like(left), where=root_V[:, None] > 0)
     signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(rank)])
     table[:, :rank] = left * np.where(signs == 0, 1, signs)
     return table

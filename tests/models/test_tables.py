@@ -6,7 +6,7 @@ from scipy import sparse
 
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.config import Model
-from gur_spark.models.tables import factorise, frozen_tables, shifted_pmi, table_width
+from gur_spark.models.tables import factorise, frozen_tables, shares, shifted_pmi, table_width
 from tests.aggregate_data import random_events, tiny_manifest, to_rows
 
 FROZEN = Model(latent_dim=4, dropout=0, block_dropout=0, loss={"mse": 1.0}, tables="frozen", dense_scale="none")
@@ -33,16 +33,41 @@ def test_a_shift_is_taken_off_every_value() -> None:
 def test_the_table_times_itself_is_the_best_approximation_of_low_rank() -> None:
     generator = np.random.default_rng(0)
     half = generator.normal(size=(12, 3))
-    table = factorise(sparse.csr_array(half @ half.T), 3)
+    table = factorise(sparse.csr_array(half @ half.T), generator.dirichlet(np.ones(12)), 3)
     np.testing.assert_allclose(table @ table.T, half @ half.T, atol=1e-4)
     assert (table[np.abs(table).argmax(axis=0), range(3)] > 0).all()
 
 
 def test_columns_above_the_rank_are_zero_and_nothing_in_common_gives_zeros() -> None:
-    table = factorise(sparse.csr_array(np.eye(3)), 5)
+    table = factorise(sparse.csr_array(np.eye(3)), np.full(3, 1 / 3), 5)
     assert table.shape == (3, 5)
     assert not table[:, 2:].any()
-    assert not factorise(sparse.csr_array((4, 4)), 2).any()
+    assert not factorise(sparse.csr_array((4, 4)), np.full(4, 1 / 4), 2).any()
+
+
+def test_no_other_table_of_the_width_has_a_smaller_weighted_error() -> None:
+    generator = np.random.default_rng(1)
+    half, share = generator.normal(size=(8, 8)), generator.dirichlet(np.ones(8))
+    pmi = half @ half.T
+    table = factorise(sparse.csr_array(pmi), share, 2).astype(np.float64)
+
+    def error(of: np.ndarray) -> float:
+        return float((np.outer(share, share) * (pmi - of @ of.T) ** 2).sum())
+
+    nearby = [table + generator.normal(scale=scale, size=table.shape) for scale in (0.01, 0.1, 1) for _ in range(50)]
+    assert error(table) < min(map(error, nearby))
+
+
+def test_of_a_column_with_one_id_per_user_the_common_ids_are_told_apart_not_the_rarest() -> None:
+    # By hand: P ln(1/P) of 0.6, 0.3 and 0.1 is greatest for the second.
+    together = sparse.csr_array(np.diag([6, 3, 1]))
+    by_hand = factorise(shifted_pmi(together), shares(together), 1)
+    np.testing.assert_allclose(by_hand[:, 0], [0, math.sqrt(math.log(1 / 0.3)), 0], atol=1e-6)
+    users_V = np.array([0, *range(60, 0, -1)])
+    together = sparse.csr_array(np.diag(users_V))
+    table = factorise(shifted_pmi(together), shares(together), 24)
+    assert np.flatnonzero(np.abs(table).max(axis=1) > 1e-6).tolist() == list(range(1, 25))
+    np.testing.assert_allclose(table @ table.T, np.diag(np.diag(table @ table.T)), atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_rows", [13, 200])
@@ -56,6 +81,7 @@ def test_frozen_tables_come_from_who_has_what_whatever_the_batches(batch_rows: i
     for user, ids in enumerate(rows.column("mcc_ids").to_pylist()):
         has[user, ids] = 1
     found = frozen_tables(batches, layout, FROZEN)
-    expected = factorise(shifted_pmi(sparse.csr_array(has.T @ has)), table_width(40, FROZEN))
+    together = sparse.csr_array(has.T @ has)
+    expected = factorise(shifted_pmi(together), shares(together), table_width(40, FROZEN))
     np.testing.assert_allclose(found["mcc"], expected, atol=1e-6)
     np.testing.assert_array_equal(found["channel"], np.eye(5))
