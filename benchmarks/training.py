@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 
-from gur_spark.batches.aggregates import Batch, Layout, stream
+from gur_spark.batches.aggregates import Batch, Layout
+from gur_spark.batches.streams import stream
 from gur_spark.config import Model, Training
 from gur_spark.config_file import base_file
 from gur_spark.features.plan import make_manifest

@@ -76,7 +76,12 @@ class Aggregates(Section):
         return value
 
 
-Loss = Literal["mse", "likelihood", "future"]
+def views_of(model: "Model", training: "Training") -> int:
+    """How many other looks at its user a training row has, for the loss ``contrastive``."""
+    return 0 if "contrastive" not in model.loss else 1 if training.views == "dates" else 2
+
+
+Loss = Literal["mse", "likelihood", "future", "contrastive"]
 
 
 class Model(Section):
@@ -86,8 +91,20 @@ class Model(Section):
     dropout: Share
     block_dropout: Share
     """Chance that a whole field or window is hidden from the encoder."""
+    cold_dropout: Share = 0.1
+    """Chance that all of a user's events are, so that attributes alone must do; without attributes there is none."""
     loss: dict[Loss, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     """What is learned, by weight; ``likelihood`` alone is ``{likelihood: 1}``. See ``gur_spark.models.losses``."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Of the loss ``contrastive``, which divides cosines by it: the smaller, the more the nearest others count."""
+    latent: Literal["plain", "variational"] = "plain"
+    """``variational``: the encoder gives a normal distribution, drawn from in training; an embedding is its mean."""
+    kl_weight: float = Field(default=0.001, ge=0)
+    """Weight of its divergence from the standard normal, in nats per user."""
+    kl_warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs in which that weight rises from 0."""
+    unit_norm: bool = False
+    """Embeddings have length 1: their dot product is their cosine."""
     tables: Literal["trained", "frozen"]
     """Category embeddings learned with the model, or truncated SVD of co-occurrence (shifted PMI)."""
     embedding_dim: int | None = Field(default=None, ge=1, le=1024)
@@ -121,6 +138,8 @@ class Training(Section):
     """How far the loss ``future`` looks ahead of them."""
     cutoff: date | None = None
     """It sees no event on or after this date; default: the first date of scoring and evaluation, if there is one."""
+    views: Literal["dates", "halves"] = "dates"
+    """What the loss ``contrastive`` pairs: a user at two dates of ``as_of``, or two disjoint halves of the events."""
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
@@ -205,7 +224,7 @@ class Config(Section):
             raise ValueError(f"logs.{MAIN}: is the name of the log that 'source' describes; choose another")
         check_logs(self.all_logs)
         judged, cutoff = self.evaluation.as_of, self.training.cutoff
-        if "future" in self.model.loss and judged and cutoff and cutoff > judged:
+        if {"future", "contrastive"} & self.model.loss.keys() and judged and cutoff and cutoff > judged:
             raise ValueError(
                 f"training.cutoff {cutoff} is after evaluation.as_of {judged}: the model would be judged by "
                 "what it has seen"
@@ -275,7 +294,7 @@ class Config(Section):
                 field
                 for name, fields in known.items()
                 for field in (
-                    *(AttributeField(name=f.name, log=name) for f in fields.categorical),
+                    *(AttributeField(name=f.name, log=name, separator=f.separator) for f in fields.categorical),
                     *(AttributeField(name=f.name, log=name, numeric=_numeric(f)) for f in fields.numeric),
                 )
             ],

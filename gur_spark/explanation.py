@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, nearest
+from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import encode, read_vocabulary
 from gur_spark.features.narrowing import event_rows, prepare, snapshot_events
 from gur_spark.features.plan import plan_of
@@ -113,13 +114,14 @@ def explain(
         end_us=_end_us(column),
         ids_end_us=_end_us(_ids_column(manifest, column)),
         categorical=column.field in (*manifest.categorical, *manifest.attribute_categories),
+        several=column.field in manifest.separators,
     )
     number = _number(manifest, column)
     step = number.step if number else None
     listed: list[Event] = []
     for row in _events(tables, snapshot, manifest, column, user_id).toLocalIterator():
         age_us = _micros(as_of) - row.time_us
-        if recount.add(age_us, row.value) and len(listed) < limit:
+        if recount.add(age_us, row.value, row.landed_on) and len(listed) < limit:
             listed.append(_event(row, step))
     known = column.statistic in STATISTICS and not column.by
     recomputed = recount.value(column.statistic, Fraction(step or 1)) if known else None
@@ -153,6 +155,8 @@ class Recount:
     ids_end_us: float
     """The same of the window whose ids a histogram counts."""
     categorical: bool
+    several: bool = False
+    """A set of categories, of which there is a row each."""
     events: int = 0
     days: set[int] = field(default_factory=set)
     first_us: int | None = None
@@ -167,8 +171,11 @@ class Recount:
     greatest: int | None = None
     newest: int | None = None
     """Of the row that was taken last."""
+    moment: tuple[int, date | None] | None = None
+    members: set[int] = field(default_factory=set)
+    """Of the rows of that moment and landing."""
 
-    def add(self, age_us: int, value: int | None) -> bool:
+    def add(self, age_us: int, value: int | None, landed_on: date | None = None) -> bool:
         """Take an event; returns whether it is in the feature's window."""
         if self.categorical and value is not None and age_us <= self.ids_end_us:
             self.ids.add(value)
@@ -178,7 +185,10 @@ class Recount:
         self.days.add((age_us - 1) // DAY_US)
         self.last_us = age_us if self.last_us is None else min(self.last_us, age_us)
         self.first_us = age_us if self.first_us is None else max(self.first_us, age_us)
+        if self.moment != (age_us, landed_on):
+            self.moment, self.members = (age_us, landed_on), set()
         self.newest = value
+        self.members |= set() if value in (None, MISSING_ID) else {value}
         if value is not None:
             if self.categorical:
                 self.histogram[value] += 1
@@ -206,6 +216,8 @@ class Recount:
                 return sorted(self.ids)
             case "counts":
                 return [self.histogram[i] for i in sorted(self.ids)]
+            case "attribute" if self.several:
+                return sorted(self.members)
             case "attribute" if self.categorical:
                 return MISSING_ID if self.newest is None else self.newest
             case "attribute":
@@ -283,6 +295,9 @@ def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Colu
     if column.where:
         events = prepare(events, manifest).where(F.col(plan_of(manifest).where_column(column.where)) == 1)
     value = F.lit(None).cast("bigint") if column.field is None else F.col(column.field)
+    if attribute:
+        mine = {f.name: f.separator for f in manifest.attributes if f.log == attribute.log and f.separator}
+        events = each_member(events, mine)
     events = events.withColumn("_text", value.cast("string"))
     together = [field for field in manifest.attributes if attribute and field.log == attribute.log]
     names = [field.name for field in together] or [column.field or ""]

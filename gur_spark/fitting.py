@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,9 @@ def fit(
     fitted = Fit(module, loader, training)
     best = ModelCheckpoint(checkpoints, filename="best", monitor="validation_loss", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
-    stopping = EarlyStopping("validation_loss", patience=training.patience, check_finite=False)
+    # While the weight of the divergence rises, the loss by its full weight may, too.
+    patience = training.patience + module.warmup
+    stopping = EarlyStopping("validation_loss", patience=patience, check_finite=False)
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,
@@ -96,15 +98,17 @@ class Fit(lightning.LightningModule):
         torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
-        loss = self._loss(batch, step, "training")
+        loss = self._loss(batch, step, "training", self.model.weights(self.current_epoch))
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: Batch, step: int) -> None:
-        self.log("validation_loss", self._loss(batch, step, "validation"), prog_bar=True, batch_size=len(batch))
+        # By the same weights in every epoch: the best of them is looked for.
+        loss = self._loss(batch, step, "validation", self.model.loss_weights)
+        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch))
 
-    def _loss(self, batch: Batch, step: int, side: str) -> Tensor:
-        loss = training_loss(self.model(batch), batch, self.model.loss_weights).mean()
+    def _loss(self, batch: Batch, step: int, side: str, weights: Mapping[str, float]) -> Tensor:
+        loss = training_loss(self.model(batch), batch, weights).mean()
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the {side} loss is {loss.item()} at epoch {self.current_epoch}, step {step}; nothing was saved. "

@@ -102,11 +102,15 @@ class Categorical(Section):
     prefixes: dict[str, str] | None = None
     """Take the label of the first prefix the text starts with; ``otherwise`` for the rest."""
     otherwise: str = "other"
+    separator: str | None = Field(default=None, min_length=1)
+    """Of attributes: the text is a set of values with this between them, ``rock|jazz``."""
 
     @model_validator(mode="after")
     def _one_derivation(self) -> "Categorical":
         if self.sign and self.prefixes is not None:
             raise ValueError("give sign or prefixes, not both")
+        if self.separator and (self.sign or self.prefixes is not None):
+            raise ValueError("a set of values (separator) is taken as it is, without sign or prefixes")
         if self.prefixes is not None and (not self.prefixes or "" in self.prefixes):
             raise ValueError("expected at least one prefix, none of them empty")
         return self
@@ -246,6 +250,12 @@ def check_logs(logs: Mapping[str, Log]) -> None:
                 f"{where}fields.user_id.type: '{log.fields.user_id.type}', but the main log's users are "
                 f"'{main.fields.user_id.type}'; logs of the same users have ids of one type"
             )
+        for category in log.fields.categorical:
+            if category.separator and log.kind != "attributes":
+                raise ValueError(
+                    f"{where}fields: '{category.name}' has a separator; only what is known of users (kind: attributes) "
+                    "may be a set of values"
+                )
         for field in log.fields.values:
             other, same = met.setdefault(field.name, (name, field))
             if other != name and "attributes" in (log.kind, logs[other].kind):

@@ -14,6 +14,7 @@ from gur_spark.bases import Base, Needed, find_base
 from gur_spark.config import Config
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.columns import check_columns_of_events
+from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features import incremental
 from gur_spark.features.narrowing import attribute_rows, event_rows, prepare
@@ -60,8 +61,11 @@ class Wanted:
         return tables.read("events", version=self.events_version)
 
     def encoded_attributes(self, rows: DataFrame) -> DataFrame | None:
-        """Rows of attributes with ids of their categories; None where there are no attributes."""
-        return encode(rows, self.vocabulary, self.manifest.attribute_categories) if self.manifest.attributes else None
+        """Rows of attributes with ids of their categories, one for each of a set; None without attributes."""
+        if not self.manifest.attributes:
+            return None
+        rows = each_member(rows, self.manifest.separators)
+        return encode(rows, self.vocabulary, self.manifest.attribute_categories)
 
     @classmethod
     def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "Wanted":

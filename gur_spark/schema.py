@@ -22,7 +22,7 @@ PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
 VALUE_ID = 1
 """In a sequence's ``<number>_missing``: the event has the number; ``MISSING_ID`` where it has not."""
 
-MANIFEST_FORMAT = 3
+MANIFEST_FORMAT = 4
 
 ID_UNIT = "vocabulary id"
 """The unit of a column whose numbers are names."""
@@ -37,6 +37,9 @@ MAX_STEPS = 2**43
 
 FUTURE_EVENTS = "future_events"
 """Of a training pair: events in the days from the snapshot's date on."""
+
+VIEWS = (1, 2)
+"""Of a training pair: the numbers of the other looks at its user."""
 
 SQL_USER_ID = {"long": "BIGINT", "string": "STRING"}
 
@@ -90,6 +93,11 @@ def future_columns(field: str) -> tuple[str, str]:
     return f"future_{field}_ids", f"future_{field}_counts"
 
 
+def view_column(number: int, name: str) -> str:
+    """Of a training pair: a column of the aggregates in another look at the user."""
+    return f"view{number}_{name}"
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -114,6 +122,8 @@ class AttributeField(_Frozen):
     log: str
     numeric: NumericField | None = None
     """None: a category."""
+    separator: str | None = None
+    """Of a set of categories, such as the genres picked at sign-up: what stands between them in the text."""
 
 
 class Column(_Frozen):
@@ -164,6 +174,11 @@ class Manifest(_Frozen):
         return tuple(field.name for field in self.attributes if field.numeric is None)
 
     @property
+    def separators(self) -> dict[str, str]:
+        """Of the attributes that are sets of categories, what stands between two of them."""
+        return {field.name: field.separator for field in self.attributes if field.separator}
+
+    @property
     def attribute_logs(self) -> tuple[str, ...]:
         """The logs of attributes, in the order of the attributes."""
         return tuple(dict.fromkeys(field.log for field in self.attributes))
@@ -193,6 +208,11 @@ class Manifest(_Frozen):
     def ids(self) -> tuple[Column, ...]:
         """The columns that hold one category's id, such as an attribute, in order."""
         return tuple(c for c in self.columns if c.dtype == "long" and c.unit == ID_UNIT)
+
+    @property
+    def sets(self) -> tuple[Column, ...]:
+        """The columns that hold a set of a category's ids, such as an attribute of several values, in order."""
+        return tuple(c for c in self.columns if c.dtype == "array<int>" and c.statistic == "attribute")
 
     def to_json(self) -> str:
         """The manifest with its hash, as it lies beside the data."""

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from gur_spark import registry, storage
 from gur_spark.alignment import Alignment, align, check_alignable
-from gur_spark.batches.aggregates import AggregateDataset, Batch, Layout, stream, to_batch, user_ids
-from gur_spark.config import Model, Training
+from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.streams import AggregateDataset, stream, user_ids
+from gur_spark.config import Model, Training, views_of
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.losses import loss_terms
@@ -61,8 +62,8 @@ def train(
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
 
-    For the loss ``future`` they are folders of training pairs (``gur_spark.pairs``), ``made_of`` the snapshots' own,
-    and ``seen_until`` the end of what followed.
+    For the losses ``future`` and ``contrastive`` they are folders of training pairs (``gur_spark.pairs``), ``made_of``
+    the snapshots' own, and ``seen_until`` the end of what the pairs hold.
 
     With ``align_to``, the folder of an older version, the new embeddings are moved into its space (``alignment``).
 
@@ -83,7 +84,7 @@ def train(
     older = registry.load_model(align_to) if align_to else None
     if older:
         check_alignable(older, layout.manifest.hash, vocabulary_hash, model.latent_dim)
-    data = _Data.of(snapshots, layout, training, future="future" in model.loss)
+    data = _Data.of(snapshots, layout, training, model)
     with _threads(training.threads):
         torch.manual_seed(training.seed)
         module = GUR(layout, model)
@@ -126,11 +127,13 @@ class _Data:
     training: Training
     future: bool
     """Whether batches have what followed."""
+    views: int
+    """Other looks at a user that batches have."""
     train_rows: int
     validation_rows: int
 
     @classmethod
-    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, future: bool) -> "_Data":
+    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, model: Model) -> "_Data":
         """Count both sides; raises where one of them is empty."""
         rows, validation_rows = 0, 0
         for snapshot in snapshots:
@@ -148,7 +151,8 @@ class _Data:
             snapshots=snapshots,
             layout=layout,
             training=training,
-            future=future,
+            future="future" in model.loss,
+            views=views_of(model, training),
             train_rows=rows - validation_rows,
             validation_rows=validation_rows,
         )
@@ -159,7 +163,12 @@ class _Data:
 
     def validation_batches(self) -> Iterator[Batch]:
         return stream(
-            self.snapshots, self.layout, self.training.batch_size, keep=self._keeps_validation, future=self.future
+            self.snapshots,
+            self.layout,
+            self.training.batch_size,
+            keep=self._keeps_validation,
+            future=self.future,
+            views=self.views,
         )
 
     def loader(self, epoch: int | None) -> "DataLoader[Batch]":
@@ -172,6 +181,7 @@ class _Data:
             shuffle_seed=None if epoch is None else (self.training.seed, epoch),
             keep=self._keeps_validation if epoch is None else self._keeps_training,
             future=self.future,
+            views=self.views,
         )
         # Its own generator: an iterator that is made must not move the one that dropout draws from.
         return DataLoader(dataset, batch_size=None, generator=torch.Generator())

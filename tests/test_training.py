@@ -180,12 +180,12 @@ def test_a_killed_process_is_continued_to_the_same_weights(
 
 def test_a_checkpoint_of_other_settings_is_not_continued(snapshot: str, tmp_path: Path) -> None:
     layout = training.Layout.of(tiny_manifest(), SIZES)
-    data = training._Data.of([snapshot], layout, TRAINING, future=False)
+    data = training._Data.of([snapshot], layout, TRAINING, MODEL)
     first = training._fingerprint(data, MODEL, "hash")
     assert training._fingerprint(data, MODEL, "hash") == first
     assert training._fingerprint(data, FROZEN_MSE, "hash") != first
     assert training._fingerprint(data, MODEL, "other") != first
-    other = training._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}), future=False)
+    other = training._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}), MODEL)
     assert training._fingerprint(other, MODEL, "hash") != first
 
 

@@ -1,8 +1,8 @@
-"""Aggregate snapshots (Parquet) -> batches for torch: streamed, shuffled, decoded without a Python loop over rows."""
+"""Rows of aggregates -> batches for torch, decoded without a Python loop over rows; ``streams`` reads them."""
 
 # B = users of a batch, D = dense columns, W = windows, M = W * B bags, N = (bag, id) pairs of one field, V = its ids
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -10,21 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from gur_spark.errors import ModelError, nearest
-from gur_spark.schema import FUTURE_EVENTS, PADDING_ID, Column, Manifest, future_columns
-from gur_spark.snapshot_files import row_groups
-
-Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]
-
-BUFFER_ROWS = 65_536
-"""Rows that are held and shuffled together; what bounds the memory of a stream."""
-
-READ_ROWS = 8_192
-"""Rows that are decoded from Parquet at a time."""
+from gur_spark.schema import FUTURE_EVENTS, PADDING_ID, VIEWS, Column, Manifest, future_columns, view_column
 
 LIFETIME = 0
 """The days of a window that has no end."""
@@ -41,7 +32,8 @@ class Layout:
     @classmethod
     def of(cls, manifest: Manifest, sizes: Mapping[str, int]) -> "Layout":
         """Raises ModelError where a categorical field has no vocabulary size."""
-        field_of = {field: field for field in manifest.categorical} | {c.name: c.field or "" for c in manifest.ids}
+        field_of = {field: field for field in manifest.categorical}
+        field_of |= {c.name: c.field or "" for c in (*manifest.ids, *manifest.sets)}
         for field in field_of.values():
             if sizes.get(field, 0) < 2:
                 raise ModelError(f"field '{field}' has no vocabulary; available: {dict(sizes)}")
@@ -59,20 +51,23 @@ class Layout:
     def windows_of(self) -> Mapping[str, tuple[int, ...]]:
         """The days of the windows of each categorical input, ``LIFETIME`` for one without an end."""
         histograms = dict.fromkeys(self.manifest.categorical, self.windows)
-        return histograms | {c.name: (c.window_days or LIFETIME,) for c in self.manifest.ids}
+        return histograms | {c.name: (c.window_days or LIFETIME,) for c in (*self.manifest.ids, *self.manifest.sets)}
 
     @property
     def columns(self) -> list[str]:
-        """The columns a batch is made of: the numbers, the histograms of the standard windows, the single ids."""
+        """The columns a batch is made of: the numbers, the single ids and sets of ids, the standard histograms."""
         histograms = [
             [f"{field}_ids", *(f"{field}_counts_{w}d" for w in self.windows)] for field in self.manifest.categorical
         ]
-        return [*(c.name for c in (*self.dense, *self.manifest.ids)), *chain.from_iterable(histograms)]
+        named = (*self.dense, *self.manifest.ids, *self.manifest.sets)
+        return [*(c.name for c in named), *chain.from_iterable(histograms)]
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """One categorical input of a batch, all its windows, in CSR form; a column of ids is one window of one event.
+    """One categorical input of a batch, all its windows, in CSR form.
+
+    A column of ids is one window of one event, a set of ids one window with an event of each.
 
     Bag ``w * B + b`` is window w of user b; it has the pairs ``offsets[bag]:offsets[bag + 1]``,
     one for each id with an event in it.
@@ -113,6 +108,21 @@ class Future:
 
 
 @dataclass(frozen=True)
+class Views:
+    """Other looks at the same B users; the last two of a row and its views are a positive pair."""
+
+    batches: tuple["Batch", ...]
+    """One, or two."""
+    users_B: Tensor
+    """int64; rows of one number are of one user."""
+    there_B: Tensor
+    """bool; whether the user had an event in all of them."""
+
+    def to(self, device: torch.device | str) -> "Views":
+        return Views(tuple(b.to(device) for b in self.batches), self.users_B.to(device), self.there_B.to(device))
+
+
+@dataclass(frozen=True)
 class Batch:
     """The aggregates of B users."""
 
@@ -122,18 +132,25 @@ class Batch:
     """By categorical input."""
     future: Future | None = None
     """Where the rows have one."""
+    views: Views | None = None
+    """Where the rows have some."""
 
     def __len__(self) -> int:
         return len(self.dense_BD)
 
     def to(self, device: torch.device | str) -> "Batch":
         histograms = {name: h.to(device) for name, h in self.histograms.items()}
-        return Batch(self.dense_BD.to(device), histograms, self.future.to(device) if self.future else None)
+        return Batch(
+            self.dense_BD.to(device),
+            histograms,
+            self.future.to(device) if self.future else None,
+            self.views.to(device) if self.views else None,
+        )
 
     def double(self) -> "Batch":
         """The same numbers as float64."""
         histograms = {name: replace(h, shares_N=h.shares_N.double()) for name, h in self.histograms.items()}
-        return Batch(self.dense_BD.double(), histograms, self.future)
+        return Batch(self.dense_BD.double(), histograms, self.future, self.views)
 
 
 def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
@@ -151,7 +168,30 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
         dense_BD[:, position] = rows.column(column.name).to_numpy(zero_copy_only=False)
     histograms = {field: _histogram(rows, field, layout) for field in layout.manifest.categorical}
     histograms |= {column.name: _single_ids(rows, column.name, layout) for column in layout.manifest.ids}
-    return Batch(torch.from_numpy(dense_BD), histograms, _future(rows, layout) if FUTURE_EVENTS in present else None)
+    histograms |= {column.name: _sets(rows, column.name, layout) for column in layout.manifest.sets}
+    return Batch(
+        torch.from_numpy(dense_BD),
+        histograms,
+        _future(rows, layout) if FUTURE_EVENTS in present else None,
+        _views(rows, layout),
+    )
+
+
+def _views(rows: pa.RecordBatch, layout: Layout) -> Views | None:
+    """The other looks at the rows' users, where they have any."""
+    active = f"events_{layout.windows[-1]}d"
+    numbers = [number for number in VIEWS if view_column(number, active) in rows.schema.names]
+    if not numbers:
+        return None
+    there_B = np.ones(rows.num_rows, dtype=np.bool_)
+    for name in [active, *(view_column(number, active) for number in numbers)]:
+        there_B &= pc.greater(rows.column(name).fill_null(0), 0).to_numpy(zero_copy_only=False)
+    batches = []
+    for number in numbers:
+        columns = {name: rows.column(view_column(number, name)) for name in layout.columns}
+        batches.append(to_batch(pa.RecordBatch.from_pydict(columns), layout))
+    users_B = rows.column("user_id").dictionary_encode().indices.to_numpy().astype(np.int64)
+    return Views(tuple(batches), torch.from_numpy(users_B), torch.from_numpy(there_B))
 
 
 def _future(rows: pa.RecordBatch, layout: Layout) -> Future:
@@ -199,6 +239,15 @@ def _single_ids(rows: pa.RecordBatch, name: str, layout: Layout) -> Histogram:
     return Histogram(*map(torch.from_numpy, arrays))
 
 
+def _sets(rows: pa.RecordBatch, name: str, layout: Layout) -> Histogram:
+    ids_N, offsets_B = _flat(rows, name)
+    _check_ids(ids_N, name, layout)
+    size_B = np.diff(offsets_B)
+    bags_N = np.repeat(np.arange(rows.num_rows), size_B)
+    shares_N = (1 / size_B[bags_N]).astype(np.float32)
+    return Histogram(*map(torch.from_numpy, (ids_N.astype(np.int64), bags_N, shares_N, offsets_B, size_B > 0)))
+
+
 def _check_ids(ids_N: npt.NDArray[Any], name: str, layout: Layout) -> None:
     size = layout.sizes[name]
     if len(ids_N) and not (ids_N.min() > PADDING_ID and ids_N.max() < size):
@@ -221,94 +270,3 @@ def _flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.N
         raise ModelError(f"column '{name}' has {lists.null_count} nulls; expected lists, empty where there is no event")
     offsets = lists.offsets.to_numpy().astype(np.int64)
     return lists.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]
-
-
-def stream(
-    snapshots: Sequence[str],
-    layout: Layout,
-    batch_size: int,
-    *,
-    shuffle_seed: int | Sequence[int] | None = None,
-    keep: Keep | None = None,
-    future: bool = False,
-) -> Iterator[Batch]:
-    """Batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
-
-    With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS``
-    are shuffled by it; without, rows come as they lie. ``keep`` selects users by their ids. With ``future``, the
-    folders are of ``pairs``, and batches have what followed.
-    """
-    generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
-    rest: list[pa.RecordBatch] = []
-    columns = ["user_id", *layout.columns]
-    if future:
-        columns += [FUTURE_EVENTS, *chain.from_iterable(future_columns(f) for f in layout.manifest.categorical)]
-    for buffered in _buffers(_read(snapshots, columns, keep, generator), BUFFER_ROWS):
-        rows = _concat([*rest, *buffered])
-        if generator is not None:
-            rows = rows.take(pa.array(generator.permutation(rows.num_rows)))
-        whole = rows.num_rows - rows.num_rows % batch_size
-        for start in range(0, whole, batch_size):
-            yield to_batch(rows.slice(start, batch_size), layout)
-        rest = [rows.slice(whole)] if whole < rows.num_rows else []
-    for rows in rest:
-        yield to_batch(rows, layout)
-
-
-def user_ids(snapshot: str) -> Iterator[pa.Array]:
-    """The user ids of a snapshot, without the rest."""
-    for rows in _read([snapshot], ["user_id"], keep=None, generator=None):
-        yield rows.column("user_id")
-
-
-def _read(
-    snapshots: Sequence[str], columns: list[str], keep: Keep | None, generator: np.random.Generator | None
-) -> Iterator[pa.RecordBatch]:
-    groups = [group for snapshot in snapshots for group in row_groups(snapshot)]
-    order = range(len(groups)) if generator is None else generator.permutation(len(groups))
-    for position in order:
-        for rows in groups[position].read(columns, READ_ROWS):
-            kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
-            if kept.num_rows:
-                yield kept
-
-
-def _buffers(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:
-    buffered: list[pa.RecordBatch] = []
-    for rows in batches:
-        buffered.append(rows)
-        if sum(b.num_rows for b in buffered) >= size:
-            yield buffered
-            buffered = []
-    if buffered:
-        yield buffered
-
-
-def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-
-
-class AggregateDataset(IterableDataset[Batch]):
-    """The stream as a data set of ready batches, for ``DataLoader(batch_size=None)``."""
-
-    def __init__(
-        self,
-        snapshots: Sequence[str],
-        layout: Layout,
-        batch_size: int,
-        *,
-        rows: int,
-        shuffle_seed: Sequence[int] | None,
-        keep: Keep,
-        future: bool = False,
-    ) -> None:
-        """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches."""
-        self._rows, self._batch_size = rows, batch_size
-        self._arguments = (snapshots, layout, batch_size)
-        self._shuffle_seed, self._keep, self._future = shuffle_seed, keep, future
-
-    def __len__(self) -> int:
-        return -(-self._rows // self._batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return stream(*self._arguments, shuffle_seed=self._shuffle_seed, keep=self._keep, future=self._future)

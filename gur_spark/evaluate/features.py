@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import torch
 from scipy import sparse
 
-from gur_spark.batches.aggregates import READ_ROWS, Batch, Layout, to_batch
+from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.streams import READ_ROWS
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
 from gur_spark.models.autoencoder import GUR

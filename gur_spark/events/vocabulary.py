@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from gur_spark import schema
 from gur_spark.config import Config
 from gur_spark.errors import TableError
+from gur_spark.events.sets import each_member
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
 
@@ -55,11 +56,16 @@ def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None
         events = events.where(F.col("event_time") < F.lit(before).cast("timestamp"))
     tables.create("vocabulary", schema.VOCABULARY)
     known = read_vocabulary(tables)
-    fields = config.categorical
+    fields, separators = config.categorical, config.manifest().separators
+
+    def having(name: str) -> DataFrame:
+        rows = _having(events, name, config)
+        return each_member(rows.select(name), {name: separators[name]}) if name in separators else rows
+
     mapping = pa.concat_tables(
         [
             _table_schema().empty_table(),
-            *(_fit_field(_having(events, name, config), name, known, config) for name in fields),
+            *(_fit_field(having(name), name, known, config) for name in fields),
             # A field that left the configuration keeps its ids: it may come back.
             *(_kept(known, name) for name in sorted(known.sizes.keys() - set(fields))),
         ]

@@ -1,9 +1,10 @@
 """What is known of a user at a date: of each log of attributes, the newest row that holds before the date.
 
 Of rows that hold from the same moment the one that landed last counts, of those the one with the greater values, so
-that the order of rows does not matter.
+that the order of rows does not matter. Of a set of categories, all rows of that moment and landing count: one for each
+member.
 
-Legend of array shapes: N = rows of attributes, U = users, L = logs of attributes, F = attributes.
+Legend of array shapes: N = rows of attributes, U = users, L = logs of attributes, F = attributes, P = members of sets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gur_spark.features.bands import Bands, Slice
-from gur_spark.features.groups import Ints, Rows, Users, as_numpy
+from gur_spark.features.groups import ID_BITS, Ints, Rows, Users, as_numpy
 from gur_spark.features.shift import Kept, age, unmoved
 from gur_spark.features.states import DAY_US, MERGE_ROWS, Source, State, begins
 from gur_spark.schema import MISSING_ID, AttributeField
@@ -44,9 +45,13 @@ class Attributes(State):
         """Name and values of each attribute at the slice's date, one per user."""
         if not self.fields:
             return
-        row_UL, values_NF = self.at(of)
+        row_UL, end_UL, values_NF = self.at(of)
         for number, field in enumerate(self.fields):
-            row_U = row_UL[:, self._logs.index(field.log)]
+            log = self._logs.index(field.log)
+            row_U = row_UL[:, log]
+            if field.separator:
+                yield field.name, _sets(values_NF[:, number], row_U, end_UL[:, log])
+                continue
             held_U = np.append(values_NF[:, number], _NULL)[row_U]
             null_U = held_U == _NULL
             if field.numeric is None:
@@ -62,15 +67,17 @@ class Attributes(State):
         if sum(len(part[0]) for part in self._parts[1:]) > max(len(self._parts[0][0]), MERGE_ROWS):
             self._merge()
 
-    def _view(self, of: Slice) -> tuple[Ints, Ints]:
-        """The number of the row that holds for each user and log, (U, L), -1 where none does; values, (N, F)."""
-        key_N, age_N, _, values_NF = self._merge()
+    def _view(self, of: Slice) -> tuple[Ints, Ints, Ints]:
+        """The row that holds for each user and log, (U, L), -1 where none does; the end of those that hold with it,
+        (U, L); values, (N, F)."""
+        key_N, age_N, landed_N, values_NF = self._merge()
         # An event at midnight is after the date, and so is what holds from midnight on.
         holds_N = np.flatnonzero(age_N > of.lag * DAY_US)
         newest = holds_N[begins(key_N[holds_N])]
         row_UL = np.full((len(self.groups), len(self._logs)), -1)
         row_UL.reshape(-1)[key_N[newest]] = newest
-        return row_UL, values_NF
+        starts = np.append(np.flatnonzero(_together(key_N, age_N, landed_N)), len(key_N))
+        return row_UL, starts[np.searchsorted(starts[:-1], row_UL, side="right")], values_NF
 
     def _arrays(self) -> Sequence[Any]:
         return self._merge()
@@ -85,7 +92,28 @@ class Attributes(State):
             key_N, age_N, landed_N, values_NF = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
             order = np.lexsort((*-values_NF.T[::-1], -landed_N, age_N, key_N))
             if len(self.bands.dates) == 1 and not self.bands.horizon:
-                # Of one date, for none that goes on from it, the row that holds is enough.
-                order = order[begins(key_N[order])]
+                # Of one date, for none that goes on from it, what holds is enough.
+                key_N, age_N, landed_N, values_NF = (a[order] for a in (key_N, age_N, landed_N, values_NF))
+                run_N = np.cumsum(_together(key_N, age_N, landed_N))
+                first_N = begins(key_N)
+                order = np.flatnonzero(run_N == run_N[first_N][np.cumsum(first_N) - 1])
             self._parts = [(key_N[order], age_N[order], landed_N[order], values_NF[order])]
         return self._parts[0]
+
+
+def _together(key_N: Ints, age_N: Ints, landed_N: Ints) -> Any:
+    """Whether each row begins those of a user, log, moment and landing."""
+    return begins(key_N) | begins(age_N) | begins(landed_N)
+
+
+def _sets(id_N: Ints, row_U: Ints, end_U: Ints) -> pa.Array:
+    """The different ids in each user's rows, ascending; those without a row, or of a missing value, have none."""
+    size_U = np.where(row_U < 0, 0, end_U - row_U)
+    first_U = np.cumsum(size_U) - size_U
+    user_P = np.repeat(np.arange(len(row_U)), size_U)
+    id_P = id_N[np.arange(len(user_P)) + np.repeat(row_U - first_U, size_U)]
+    there_P = (id_P != _NULL) & (id_P != MISSING_ID)
+    pair_P = np.unique((user_P[there_P] << ID_BITS) | id_P[there_P])
+    offsets = np.append(0, np.cumsum(np.bincount(pair_P >> ID_BITS, minlength=len(row_U))))
+    ids = pa.array((pair_P & ((1 << ID_BITS) - 1)).astype(np.int32))
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), ids)

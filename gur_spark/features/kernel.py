@@ -9,7 +9,7 @@ user's events, but for late ones: a row that a date may not know yet waits until
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,17 @@ def aggregate_partition(
     state = PartitionState(manifest, bands)
     state.take(batches)
     yield from state.tables()
+
+
+def row_without_events(manifest: Manifest) -> pa.RecordBatch:
+    """What a snapshot says of a user of whom nothing is known."""
+    day = date(2000, 1, 1)
+    bands = Bands.of([day], manifest.windows, manifest.declared_windows, day - timedelta(days=1))
+    names = [field.name for field in manifest.numeric] + [*manifest.categorical, *plan_of(manifest).derived()]
+    user = pa.array([0]).cast(_ARROW_TYPES[manifest.user_id_type])
+    rows = pa.RecordBatch.from_pydict({"user_id": user, **{name: pa.nulls(1, pa.int64()) for name in (AGE, *names)}})
+    [(_, table)] = aggregate_partition([rows], manifest, bands)
+    return table.combine_chunks().to_batches()[0]
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -196,6 +196,15 @@ def make_manifest(
 
 
 def _attribute(field: AttributeField) -> Column:
+    if field.separator:
+        return Column(
+            name=field.name,
+            dtype="array<int>",
+            unit=ID_UNIT,
+            meaning=f"each {field.name} of the newest row of {field.log} before as_of, ascending; empty: not known",
+            statistic="attribute",
+            field=field.name,
+        )
     transformed = field.numeric is not None and field.numeric.transform != "none"
     value = f"{field.numeric.transform}({field.name})" if field.numeric and transformed else field.name
     return Column(

@@ -1,6 +1,6 @@
 """The GUR autoencoder (Fazelnia et al. 2024, arXiv 2403.00584) on aggregates.
 
-``inputs -> block dropout -> encoder -> latent -> decoder and heads``. The mean of a user's embedded categories
+``inputs -> cold and block dropout -> encoder -> latent -> decoder and heads``. The mean of a user's embedded categories
 over a window is an ``EmbeddingBag`` over the window's histogram, so that events are never needed.
 """
 
@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gur_spark.batches.aggregates import LIFETIME, Batch, Layout
+from gur_spark.batches.aggregates import LIFETIME, Batch, Layout, to_batch
 from gur_spark.config import Model
-from gur_spark.models.reconstruction import Block, Moments, Prediction, Reconstruction
+from gur_spark.features.kernel import row_without_events
+from gur_spark.models.dropout import BlockDropout, ColdDropout
+from gur_spark.models.latent import Latent, Posterior
+from gur_spark.models.reconstruction import Block, Moments, Pair, Prediction, Reconstruction
 from gur_spark.models.tables import Table, table_width
 from gur_spark.schema import PADDING_ID, Column
 
@@ -30,11 +33,18 @@ class GUR(nn.Module):
     def __init__(self, layout: Layout, config: Model) -> None:
         super().__init__()
         self.loss_weights = {str(name): weight for name, weight in config.loss.items()}
+        if config.latent == "variational":
+            self.loss_weights["kl"] = config.kl_weight
+        self.warmup = config.kl_warmup_epochs if config.latent == "variational" else 0
+        """Epochs in which the weight of the divergence rises."""
+        self._temperature = config.temperature
         self.inputs = Inputs(layout, config)
         width = len(self.inputs.blocks)
         half = max(1, width // 2)
+        self.cold_dropout = cold_dropout(self.inputs, layout, config.cold_dropout)
         self.block_dropout = BlockDropout(self.inputs.blocks, config.block_dropout)
-        self.encoder = mlp([width, width, half, config.latent_dim], config.dropout)
+        self.latent = Latent(config)
+        self.encoder = mlp([width, width, half, self.latent.inputs], config.dropout)
         self.decoder = Decoder(layout, config, width, half, self.inputs.targets) if config.reconstructs else None
         self.future_head = FutureHead(layout, config) if "future" in config.loss else None
 
@@ -43,24 +53,42 @@ class GUR(nn.Module):
         """The block that the R2 of each reconstructed value is reported in."""
         return self.inputs.report_blocks[: self.decoder.target_head.out_features if self.decoder else 0]
 
+    def weights(self, epoch: int) -> dict[str, float]:
+        """The weight of each loss in this epoch of training; ``loss_weights`` once the warm-up is over."""
+        rise = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        return {name: weight * rise if name == "kl" else weight for name, weight in self.loss_weights.items()}
+
     def encode(self, batch: Batch) -> Tensor:
         """Embeddings, (B, L); in eval mode each depends on its own user alone."""
-        return self._encode(*self.inputs(batch))
+        return self._encode(*self.inputs(batch))[0]
 
     def forward(self, batch: Batch) -> Reconstruction:
         target_BT, flags_BF = self.inputs(batch)
-        latent_BL = self._encode(target_BT, flags_BF)
-        future = self.future_head(latent_BL) if self.future_head else None
-        if self.decoder is None:
-            return Reconstruction(target_BT[:, :0], target_BT[:, :0], {}, future)
-        prediction_BT, log_p = self.decoder(latent_BL)
-        return Reconstruction(target_BT[:, : prediction_BT.shape[1]], prediction_BT, log_p, future)
+        latent_BL, posterior = self._encode(target_BT, flags_BF)
+        read_BL = self.latent.for_heads(latent_BL)
+        pair = None
+        if batch.views:
+            looks = [latent_BL, *map(self.encode, batch.views.batches)]
+            pair = Pair(looks[-2], looks[-1], self._temperature)
+        prediction_BT, log_p = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
+        return Reconstruction(
+            target_BT[:, : prediction_BT.shape[1]],
+            prediction_BT,
+            log_p,
+            future=self.future_head(read_BL) if self.future_head else None,
+            posterior=posterior,
+            pair=pair,
+        )
 
-    def _encode(self, target_BT: Tensor, flags_BF: Tensor) -> Tensor:
+    def _encode(self, target_BT: Tensor, flags_BF: Tensor) -> tuple[Tensor, Posterior | None]:
+        if self.cold_dropout:
+            empty_T = self.inputs.standardised(self.cold_dropout.empty_T)
+            target_BT, flags_BF = self.cold_dropout(target_BT, flags_BF, empty_T)
         # What is not there is the mean (0 once standardised), and a flag says so.
         there_BT = target_BT.masked_fill(target_BT.isnan(), 0.0)
-        latent_BL: Tensor = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
-        return latent_BL
+        encoded_BX = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
+        latent: tuple[Tensor, Posterior | None] = self.latent(encoded_BX)
+        return latent
 
 
 class ByField(nn.ModuleDict):
@@ -167,7 +195,10 @@ class Inputs(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Standardised values (B, T), NaN where not there, and flags (B, F), 1 where empty."""
         flags_BF = (batch.dense_BD[:, self._counts] == 0).to(batch.dense_BD.dtype)
-        return (self.raw(batch) - self.mean_T) / self.std_T, flags_BF
+        return self.standardised(self.raw(batch)), flags_BF
+
+    def standardised(self, raw_BT: Tensor) -> Tensor:
+        return (raw_BT - self.mean_T) / self.std_T
 
     def raw(self, batch: Batch) -> Tensor:
         """Values before they are standardised, (B, T), NaN where not there."""
@@ -197,36 +228,6 @@ class Inputs(nn.Module):
             yield field, table
 
 
-class BlockDropout(nn.Module):
-    """Hides, per user and in training only, whole windows and whole fields, each with probability ``p``.
-
-    A hidden block is all zeros, flags included: the mean without the flag, so it does not pass for an empty one.
-    """
-
-    _window_I: Tensor
-    _field_I: Tensor
-
-    def __init__(self, blocks: Sequence[Block], p: float) -> None:
-        super().__init__()
-        self.p = p
-        windows = sorted({b.window_days for b in blocks})
-        fields = sorted({b.field for b in blocks if b.field is not None})
-        self._shape = (len(windows), len(fields))
-        # Activity is no field: its index is that of the column that is always kept.
-        field_I = [fields.index(b.field) if b.field is not None else len(fields) for b in blocks]
-        window_I = [windows.index(b.window_days) for b in blocks]
-        self.register_buffer("_window_I", torch.tensor(window_I), persistent=False)
-        self.register_buffer("_field_I", torch.tensor(field_I), persistent=False)
-
-    def forward(self, x_BI: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x_BI
-        windows, fields = self._shape
-        kept_B = torch.rand(len(x_BI), windows + fields + 1, device=x_BI.device) >= self.p
-        kept_B[:, -1] = True
-        return x_BI * (kept_B[:, self._window_I] & kept_B[:, windows + self._field_I])
-
-
 class MultinomialHead(nn.Module):
     """Logits of a field's ids per window: a query per window against one output table, plus a bias per window."""
 
@@ -248,6 +249,17 @@ class MultinomialHead(nn.Module):
             for query_BE, bias_V in zip(queries, self.bias_WV, strict=True)
         ]
         return torch.cat(logits).log_softmax(dim=1)
+
+
+def cold_dropout(inputs: Inputs, layout: Layout, p: float) -> ColdDropout | None:
+    """None where there is nothing but events to be known of a user."""
+    known = {field.name for field in layout.manifest.attributes}
+    if not known or not p:
+        return None
+    with torch.no_grad():
+        empty_T = inputs.raw(to_batch(row_without_events(layout.manifest), layout))[0]
+    blocks = inputs.blocks[: inputs.targets]
+    return ColdDropout(empty_T, torch.tensor([block.field not in known for block in blocks]), p)
 
 
 def _block(column: Column) -> Block:

@@ -1,29 +1,26 @@
 """Losses, one value per user so that users of all sizes weigh alike."""
 
 # B = users, T = target values, M = W * B bags (a user's window), N = (bag, id) pairs of a field, V = its ids
+# L = latent width, P = users with a positive pair, Q = 2 P latents of theirs
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gur_spark.batches.aggregates import Batch, Future, Histogram
-from gur_spark.models.reconstruction import Prediction, Reconstruction
+from gur_spark.batches.aggregates import Batch, Future, Histogram, Views
+from gur_spark.models.latent import Posterior
+from gur_spark.models.reconstruction import Pair, Prediction, Reconstruction
 
 
 def loss_terms(made: Reconstruction, batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Each loss of ``model.loss`` before it is weighted, (B,) by name; ``mse`` and ``likelihood`` reconstruct.
+    """Each loss of ``GUR.loss_weights`` before it is weighted, (B,) by name; ``mse`` and ``likelihood`` reconstruct.
 
     Raises:
-        ValueError: ``future`` is asked for, and the batch or the model has none.
+        ValueError: the batch or the model has not what a loss is of.
     """
-    terms = {name: reconstruction_loss(made, batch) for name in weights if name != "future"}
-    if "future" in weights:
-        if made.future is None or batch.future is None:
-            raise ValueError("loss 'future' needs batches of training pairs and a model with a future head")
-        terms["future"] = future_loss(made.future, batch.future)
-    return terms
+    return {name: _TERMS[name](made, batch) for name in weights}
 
 
 def training_loss(made: Reconstruction, batch: Batch, weights: Mapping[str, float]) -> Tensor:
@@ -89,3 +86,62 @@ def multinomial_nll(log_p_MV: Tensor, histogram: Histogram) -> Tensor:
     size = log_p_MV.shape[1]
     log_p_N = log_p_MV.view(-1).index_select(0, histogram.bags_N * size + histogram.ids_N)
     return log_p_MV.new_zeros(len(log_p_MV)).index_add(0, histogram.bags_N, -histogram.shares_N * log_p_N)
+
+
+def contrastive_loss(pair: Pair, views: Views) -> Tensor:
+    """How hard it is to find each user's other look among those of all users of the batch, (B,).
+
+    NT-Xent (Chen et al. 2020, arXiv 2002.05709, equation 1), cosines over the temperature: of both looks, the mean of
+    ``-ln(e^pos / (e^pos + sum e^neg))``, over both looks of all other users. Other rows of the same user are no
+    negatives, and who was without events in one of the looks is left out, with a loss of 0.
+
+    By hand: two users, both looks of each the same, the users orthogonal, temperature 1: the positive is 1, the two
+    negatives are 0: -ln(e / (e + 2)) = 0.5514.
+    """
+    kept_P = views.there_B.nonzero().squeeze(1)
+    latent_QL = F.normalize(torch.cat([pair.first_BL[kept_P], pair.second_BL[kept_P]]), dim=1)
+    users_Q = views.users_B[kept_P].repeat(2)
+    positive_Q = torch.arange(len(users_Q), device=users_Q.device).roll(len(kept_P))
+    others_QQ = users_Q[:, None] != users_Q[None, :]
+    compared_QQ = others_QQ.scatter(1, positive_Q[:, None], True)
+    logits_QQ = (latent_QL @ latent_QL.T / pair.temperature).masked_fill(~compared_QQ, -torch.inf)
+    nll_Q = F.cross_entropy(logits_QQ, positive_Q, reduction="none")
+    return nll_Q.new_zeros(len(views.there_B)).index_add(0, kept_P, nll_Q.view(2, -1).mean(0))
+
+
+def kl_divergence(posterior: Posterior) -> Tensor:
+    """Of each user's distribution from the standard normal, (B,), nats.
+
+    ``1/2 sum(m^2 + s^2 - 1 - ln s^2)`` (Kingma & Welling 2014, arXiv 1312.6114, appendix B).
+
+    By hand: means (1, 0), variances (1, e): (1 + 1 - 1 - 0) / 2 + (0 + e - 1 - 1) / 2 = 0.5 + 0.3591 = 0.8591.
+    """
+    log_variance_BL = posterior.log_variance_BL
+    return 0.5 * (posterior.mean_BL.square() + log_variance_BL.exp() - 1 - log_variance_BL).sum(1)
+
+
+def _future(made: Reconstruction, batch: Batch) -> Tensor:
+    if made.future is None or batch.future is None:
+        raise ValueError("loss 'future' needs batches of training pairs and a model with a future head")
+    return future_loss(made.future, batch.future)
+
+
+def _contrastive(made: Reconstruction, batch: Batch) -> Tensor:
+    if made.pair is None or batch.views is None:
+        raise ValueError("loss 'contrastive' needs batches of training pairs, with other looks at their users")
+    return contrastive_loss(made.pair, batch.views)
+
+
+def _kl(made: Reconstruction, batch: Batch) -> Tensor:
+    if made.posterior is None:
+        raise ValueError("loss 'kl' needs a model with a variational latent")
+    return kl_divergence(made.posterior)
+
+
+_TERMS: Mapping[str, Callable[[Reconstruction, Batch], Tensor]] = {
+    "mse": reconstruction_loss,
+    "likelihood": reconstruction_loss,
+    "future": _future,
+    "contrastive": _contrastive,
+    "kl": _kl,
+}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gur_spark.batches.aggregates import Batch, Histogram
+from gur_spark.models.latent import Posterior
 
 Array = npt.NDArray[np.float64]
 
@@ -40,6 +41,15 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two looks at each user."""
+
+    first_BL: Tensor
+    second_BL: Tensor
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """One batch, as the decoder gives it back; without a reconstruction, its targets have no column."""
 
@@ -50,6 +60,10 @@ class Reconstruction:
     """Per categorical input, log p of each id in each bag, (M, V); only of the loss ``likelihood``."""
     future: Prediction | None = None
     """Of the loss ``future``."""
+    posterior: Posterior | None = None
+    """Of a variational latent."""
+    pair: Pair | None = None
+    """Of the loss ``contrastive``."""
 
 
 class Moments:

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from gur_spark.batches.aggregates import Batch, Histogram, Layout
 from gur_spark.batches.sequences import AS_OF, EVENT_TIME, Unit, midnight, per_day
 from gur_spark.errors import ModelError
-from gur_spark.models.autoencoder import BlockDropout, mlp
+from gur_spark.models.autoencoder import mlp
+from gur_spark.models.dropout import BlockDropout
 from gur_spark.models.reconstruction import Block
 from gur_spark.models.sequence_inputs import Kind, Part, RunningMoments, parts_of
 from gur_spark.schema import MISSING_ID, PADDING_ID, missing_column

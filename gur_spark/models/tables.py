@@ -74,7 +74,8 @@ def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr
 def shares(together_VV: sparse.csr_array) -> Array:
     """The share of each id among the pairs, (V,); 0 for one that nobody has."""
     of_id: Array = together_VV.sum(axis=1).astype(np.float64)
-    return of_id / max(of_id.sum(), 1.0)
+    share_V: Array = of_id / max(of_id.sum(), 1.0)
+    return share_V
 
 
 def factorise(pmi_VV: sparse.csr_array, share_V: Array, width: int) -> Table:

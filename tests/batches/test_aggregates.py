@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import sparse
 
-from gur_spark.batches import aggregates
-from gur_spark.batches.aggregates import Layout, stream, to_batch
+from gur_spark.batches import streams
+from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.streams import stream
 from gur_spark.errors import ModelError, SnapshotError
 from tests.aggregate_data import SIZES, WINDOWS, make_snapshot, random_events, tiny_manifest, to_rows
 
@@ -117,16 +118,16 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another(tmp_path: P
 
 def test_the_stream_never_holds_more_than_its_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [make_snapshot(tmp_path / str(i), users=300, seed=i) for i in range(2)]
-    monkeypatch.setattr(aggregates, "BUFFER_ROWS", 64)
-    monkeypatch.setattr(aggregates, "READ_ROWS", 16)
+    monkeypatch.setattr(streams, "BUFFER_ROWS", 64)
+    monkeypatch.setattr(streams, "READ_ROWS", 16)
     held: list[int] = []
-    concat = aggregates._concat
+    concat = streams._concat
 
     def counting(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
         held.append(sum(b.num_rows for b in batches))
         return concat(batches)
 
-    monkeypatch.setattr(aggregates, "_concat", counting)
+    monkeypatch.setattr(streams, "_concat", counting)
     assert sum(len(batch) for batch in stream(paths, LAYOUT, 32, shuffle_seed=0)) == 600
     assert max(held) <= 64 + 16 + 32  # a full buffer, the read that filled it, the rest of the one before
     assert len(held) >= 600 // (64 + 16)

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark.batches.aggregates import Layout, stream
+from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.streams import stream
 from gur_spark.config import Model, Training
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features

@@ -1,0 +1,118 @@
+"""Aggregate snapshots (Parquet) -> a stream of batches, shuffled within a buffer."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch.utils.data import IterableDataset
+
+from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
+from gur_spark.snapshot_files import row_groups
+
+Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]
+
+BUFFER_ROWS = 65_536
+"""Rows that are held and shuffled together; what bounds the memory of a stream."""
+
+READ_ROWS = 8_192
+"""Rows that are decoded from Parquet at a time."""
+
+
+def stream(
+    snapshots: Sequence[str],
+    layout: Layout,
+    batch_size: int,
+    *,
+    shuffle_seed: int | Sequence[int] | None = None,
+    keep: Keep | None = None,
+    future: bool = False,
+    views: int = 0,
+) -> Iterator[Batch]:
+    """Batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
+
+    With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS``
+    are shuffled by it; without, rows come as they lie. ``keep`` selects users by their ids. With ``future`` or
+    ``views``, the folders are of ``pairs``, and batches have what followed, and so many views.
+    """
+    generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
+    rest: list[pa.RecordBatch] = []
+    columns = ["user_id", *layout.columns]
+    if future:
+        columns += [FUTURE_EVENTS, *chain.from_iterable(future_columns(f) for f in layout.manifest.categorical)]
+    columns += [view_column(number, name) for number in VIEWS[:views] for name in layout.columns]
+    for buffered in _buffers(_read(snapshots, columns, keep, generator), BUFFER_ROWS):
+        rows = _concat([*rest, *buffered])
+        if generator is not None:
+            rows = rows.take(pa.array(generator.permutation(rows.num_rows)))
+        whole = rows.num_rows - rows.num_rows % batch_size
+        for start in range(0, whole, batch_size):
+            yield to_batch(rows.slice(start, batch_size), layout)
+        rest = [rows.slice(whole)] if whole < rows.num_rows else []
+    for rows in rest:
+        yield to_batch(rows, layout)
+
+
+def user_ids(snapshot: str) -> Iterator[pa.Array]:
+    """The user ids of a snapshot, without the rest."""
+    for rows in _read([snapshot], ["user_id"], keep=None, generator=None):
+        yield rows.column("user_id")
+
+
+def _read(
+    snapshots: Sequence[str], columns: list[str], keep: Keep | None, generator: np.random.Generator | None
+) -> Iterator[pa.RecordBatch]:
+    groups = [group for snapshot in snapshots for group in row_groups(snapshot)]
+    order = range(len(groups)) if generator is None else generator.permutation(len(groups))
+    for position in order:
+        for rows in groups[position].read(columns, READ_ROWS):
+            kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
+            if kept.num_rows:
+                yield kept
+
+
+def _buffers(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:
+    buffered: list[pa.RecordBatch] = []
+    for rows in batches:
+        buffered.append(rows)
+        if sum(b.num_rows for b in buffered) >= size:
+            yield buffered
+            buffered = []
+    if buffered:
+        yield buffered
+
+
+def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+class AggregateDataset(IterableDataset[Batch]):
+    """The stream as a data set of ready batches, for ``DataLoader(batch_size=None)``."""
+
+    def __init__(
+        self,
+        snapshots: Sequence[str],
+        layout: Layout,
+        batch_size: int,
+        *,
+        rows: int,
+        shuffle_seed: Sequence[int] | None,
+        keep: Keep,
+        future: bool = False,
+        views: int = 0,
+    ) -> None:
+        """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches."""
+        self._rows, self._batch_size = rows, batch_size
+        self._arguments = (snapshots, layout, batch_size)
+        self._options: dict[str, Any] = {
+            "shuffle_seed": shuffle_seed, "keep": keep, "future": future, "views": views,
+        }  # fmt: skip
+
+    def __len__(self) -> int:
+        return -(-self._rows // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return stream(*self._arguments, **self._options)
