@@ -1,7 +1,8 @@
 """A new version's space laid over an older one's, so that who learned on the old embeddings can read the new ones.
 
 Orthogonal Procrustes (Schönemann 1966) with a shift, fitted on stable users: a rigid motion, so that distances between
-users are those the new version gave. What it cannot undo is the residual.
+users are those the new version gave. What it cannot undo is the residual. Embeddings of length 1 are turned only, as a
+shift would change their lengths.
 
 Legend of array shapes: N = users, L = width of an embedding.
 """
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gur_spark.config import Model
 from gur_spark.errors import ModelError
 from gur_spark.snapshot_files import row_groups
 
@@ -35,15 +37,16 @@ class Alignment:
     rotation_LL: Array
     shift_L: Array
     residual: float
-    """Squared distance between the two sides over the old side's variance; 0 is the same space, 1 nothing in common."""
+    """Squared distance between the two sides over the old side's variance; 0 is the same space, 1 nothing in common
+    (without a shift it may be more)."""
     users: int
 
 
 class Procrustes:
     """The motion that brings pairs of embeddings nearest to each other, from sums: pairs may come in any number."""
 
-    def __init__(self, width: int) -> None:
-        self.users = 0
+    def __init__(self, width: int, shift: bool = True) -> None:
+        self.users, self._shift = 0, shift
         self._new_L, self._old_L = np.zeros(width), np.zeros(width)
         self._cross_LL = np.zeros((width, width))
         self._squares = np.zeros(2)
@@ -56,16 +59,19 @@ class Procrustes:
         self._squares += (new_NL**2).sum(), (old_NL**2).sum()
 
     def fit(self, to: str) -> Alignment:
-        """With ``U S V'`` of the centred cross-product, the rotation is ``U V'``.
+        """With ``U S V'`` of the cross-product, centred where there is a shift, the rotation is ``U V'``.
 
-        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / |old|^2`` of the centred sides.
+        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / v`` with the same sides and v the centred old side's
+        ``|old|^2``.
         """
         n = max(self.users, 1)
-        new_L, old_L = self._new_L / n, self._old_L / n
+        means = self._new_L / n, self._old_L / n
+        new_L, old_L = means if self._shift else np.zeros((2, len(self._new_L)))
         left_LL, values_L, right_LL = np.linalg.svd(self._cross_LL - n * np.outer(new_L, old_L))
         rotation_LL = left_LL @ right_LL
         new, old = self._squares - n * np.array([new_L @ new_L, old_L @ old_L])
-        residual = float((new + old - 2 * values_L.sum()) / old) if old > 0 else 1.0
+        variance = self._squares[1] - n * means[1] @ means[1]
+        residual = float((new + old - 2 * values_L.sum()) / variance) if variance > 0 else 1.0
         return Alignment(to, rotation_LL, old_L - new_L @ rotation_LL, max(residual, 0.0), self.users)
 
 
@@ -83,7 +89,7 @@ def align(new: Any, old: "LoadedModel", snapshots: Sequence[str], columns: Seque
     """
     windows = old.manifest.windows
     active, least_tenure = f"events_{windows[-1]}d", windows[-1] / 4
-    fitted = Procrustes(old.latent_dim)
+    fitted = Procrustes(old.latent_dim, shift=not old.model.unit_norm)
     for group in row_groups(snapshots[-1]):
         for rows in group.read(["user_id", *columns], 8192):
             stable = (rows[active].to_numpy() > 0) & (tenures(rows) >= least_tenure)
@@ -106,7 +112,7 @@ def tenures(rows: pa.RecordBatch) -> Array:
     return days
 
 
-def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str, width: int) -> None:
+def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str, model: Model) -> None:
     """Whether an older version can embed what the new one is trained on.
 
     Raises:
@@ -115,10 +121,11 @@ def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str
     for what, there, wanted in (
         ("manifest", old.manifest.hash, manifest_hash),
         ("vocabulary", old.vocabulary_hash, vocabulary_hash),
-        ("latent_dim", old.latent_dim, width),
+        ("latent_dim", old.latent_dim, model.latent_dim),
+        ("unit_norm", old.model.unit_norm, model.unit_norm),
     ):
         if there != wanted:
             raise ModelError(
                 f"cannot align to {old.version}: its {what} is {there}, that of this training is {wanted}; train on "
-                "snapshots of its manifest and vocabulary with its latent_dim, or without --align-to"
+                "snapshots of its manifest and vocabulary with its latent_dim and unit_norm, or without --align-to"
             )

@@ -214,6 +214,13 @@ class Manifest(_Frozen):
         """The columns that hold a set of a category's ids, such as an attribute of several values, in order."""
         return tuple(c for c in self.columns if c.dtype == "array<int>" and c.statistic == "attribute")
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that a model takes: numbers, single ids and sets of ids, the standard windows' histograms."""
+        histograms = [[f"{name}_ids", *(f"{name}_counts_{w}d" for w in self.windows)] for name in self.categorical]
+        named = [column.name for column in (*self.dense, *self.ids, *self.sets)]
+        return tuple(named + [name for names in histograms for name in names])
+
     def to_json(self) -> str:
         """The manifest with its hash, as it lies beside the data."""
         return json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=2) + "\n"

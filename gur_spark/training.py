@@ -83,7 +83,7 @@ def train(
     layout = Layout.of(_common_manifest(snapshots), sizes)
     older = registry.load_model(align_to) if align_to else None
     if older:
-        check_alignable(older, layout.manifest.hash, vocabulary_hash, model.latent_dim)
+        check_alignable(older, layout.manifest.hash, vocabulary_hash, model)
     data = _Data.of(snapshots, layout, training, model)
     with _threads(training.threads):
         torch.manual_seed(training.seed)

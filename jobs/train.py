@@ -61,8 +61,8 @@ def train_model(
             f"{snapshots[0].vocabulary_hash}; aggregate them again"
         )
     pairs = tables.folder("pairs")
-    ahead = "future" in config.model.loss and snapshots
-    folders = write_pairs(tables, config, snapshots, vocabulary, pairs) if ahead else [s.path for s in snapshots]
+    paired = {"future", "contrastive"} & config.model.loss.keys() and snapshots
+    folders = write_pairs(tables, config, snapshots, vocabulary, pairs) if paired else [s.path for s in snapshots]
     made = train(
         folders,
         vocabulary.sizes,
@@ -76,7 +76,7 @@ def train_model(
         progress=sys.stderr.isatty(),
         made_of=[s.path for s in snapshots],
         align_to=older.path if older else None,
-        seen_until=seen_until(config, as_of) if ahead else None,
+        seen_until=seen_until(config, as_of) if paired else None,
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)

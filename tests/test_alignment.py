@@ -62,6 +62,19 @@ def test_users_in_common_without_anything_in_common_leave_everything_over() -> N
     assert fitted(np.zeros((9, 2)), np.random.default_rng(2).normal(size=(9, 2))).residual == pytest.approx(1)
 
 
+def test_directions_are_turned_and_nothing_else() -> None:
+    rng = np.random.default_rng(3)
+    new, old = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 50, 4)) + 0.5)
+    made = Procrustes(4, shift=False)
+    made.update(new, old)
+    found = made.fit("old")
+    expected, _ = orthogonal_procrustes(new, old)
+    np.testing.assert_allclose(found.rotation_LL, expected, atol=1e-10)
+    assert not found.shift_L.any()
+    left = ((new @ found.rotation_LL - old) ** 2).sum() / ((old - old.mean(0)) ** 2).sum()
+    assert found.residual == pytest.approx(left)
+
+
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: Any) -> str:
     return make_snapshot(tmp_path_factory.mktemp("alignment") / "snapshot")
@@ -91,6 +104,21 @@ def test_an_aligned_version_is_nearer_to_the_older_one_and_keeps_its_own_distanc
     np.testing.assert_allclose(*distances, atol=1e-4)
     assert 0 < aligned.metrics["alignment_residual"] < 1
     assert made.metrics == aligned.metrics
+
+
+def test_embeddings_of_length_one_keep_it_when_they_are_aligned(
+    snapshot: str, older: TrainedModel, tmp_path: Path
+) -> None:
+    model = MODEL.model_copy(update={"unit_norm": True})
+    with pytest.raises(ModelError, match="its unit_norm is False, that of this training is True"):
+        trained(snapshot, tmp_path, model=model, align_to=older.path)
+    first = trained(snapshot, tmp_path / "first", model=model)
+    aligned = load_model(trained(snapshot, tmp_path / "second", seed=2, model=model, align_to=first.path).path)
+    rows = pq.read_table(Path(snapshot) / "data").combine_chunks().to_batches()[0]
+    for version in (load_model(first.path), aligned):
+        np.testing.assert_allclose(np.linalg.norm(version.embed(rows), axis=1), 1, atol=1e-6)
+    assert aligned.motion is not None
+    assert not aligned.motion[1].any()
 
 
 def test_another_width_vocabulary_or_too_few_stable_users_are_refused(

@@ -344,7 +344,8 @@ def test_what_follows_is_counted_for_the_fields_of_each_log(tables: Tables, conf
     fit_vocabulary(tables, config, new_run())
     day, horizon = AS_OF - timedelta(40), timedelta(config.training.horizon_days)
     [made] = aggregate_snapshots(tables, config, [day], new_run())
-    [folder] = write_pairs(tables, config, [made], read_vocabulary(tables), tables.folder("pairs"))
+    ahead = config.model_copy(update={"model": config.model.model_copy(update={"loss": {"future": 1.0}})})
+    [folder] = write_pairs(tables, ahead, [made], read_vocabulary(tables), tables.folder("pairs"))
     ends = datetime(day.year, day.month, day.day, tzinfo=UTC) + horizon
     came = [r for r in rows if ends - horizon <= r.time < ends and r.landed < (day + horizon) and r.log != "profile"]
     for row in pq.read_table(Path(folder) / "data").to_pylist():

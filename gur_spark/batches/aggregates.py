@@ -4,7 +4,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -55,12 +54,8 @@ class Layout:
 
     @property
     def columns(self) -> list[str]:
-        """The columns a batch is made of: the numbers, the single ids and sets of ids, the standard histograms."""
-        histograms = [
-            [f"{field}_ids", *(f"{field}_counts_{w}d" for w in self.windows)] for field in self.manifest.categorical
-        ]
-        named = (*self.dense, *self.manifest.ids, *self.manifest.sets)
-        return [*(c.name for c in named), *chain.from_iterable(histograms)]
+        """The columns a batch is made of."""
+        return list(self.manifest.inputs)
 
 
 @dataclass(frozen=True)
