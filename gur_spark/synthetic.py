@@ -1,8 +1,8 @@
 """A card log to try gur_spark on: personas, seasons, people who fade out, and rows that are broken on purpose.
 
 ``python -m gur_spark.synthetic --out FOLDER`` writes ``FOLDER/landings/YYYY-MM-DD.csv.gz`` (client, booked_at,
-merchant_category, channel, amount) and ``FOLDER/labels.csv`` (client, persona). The same arguments give the
-same bytes. How a log comes about:
+merchant_category, channel, amount), ``FOLDER/labels.csv`` (client, persona) and ``FOLDER/profiles.csv`` (what users
+declare when they sign up, ``synthetic_profiles``). The same arguments give the same bytes. How a log comes about:
 
 * **Who.** A user has one of five personas, a rate (log-normal around one event in two days; three users in a
   thousand are *hot*, with sixty times their rate) and a start: most are there from the first day, 30 % join later.
@@ -33,8 +33,9 @@ import numpy as np
 import pandas as pd
 
 from gur_spark.errors import GurError
+from gur_spark.synthetic_profiles import draw_profiles
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when the same arguments give another log, so that an old one is not taken for it."""
 
 FIRST_DAY = date(2025, 1, 1)
@@ -132,6 +133,8 @@ class Log:
     """CSV lines by the day they land, without the header."""
     labels: pd.DataFrame
     """One row per client, with its persona."""
+    profiles: pd.DataFrame
+    """At most one row per client: what it declared."""
     counts: dict[str, int]
     """``events`` different sound rows; ``duplicates`` of them; ``broken`` rows; ``late`` ones among the events."""
 
@@ -159,7 +162,8 @@ def generate(users: int, seed: int, days: int = DAYS) -> Log:
     names = np.array(list(PERSONAS))
     labels = pd.DataFrame({"client": drawn.client, "persona": names[drawn.persona]}).sort_values("client")
     landings, counts = _land(events, days, rng)
-    return Log(landings, labels, counts)
+    profiles = draw_profiles(drawn.client, drawn.persona, drawn.mix, list(THEMES), seed, FIRST_DAY)
+    return Log(landings, labels, profiles, counts)
 
 
 def _draw_users(users: int, days: int, rng: np.random.Generator) -> _Users:
@@ -308,6 +312,7 @@ def write(out: Path, users: int, seed: int, days: int = DAYS) -> bool:
         # No time of writing in the header: the same log is the same bytes.
         (partial / "landings" / f"{day}.csv.gz").write_bytes(gzip.compress(content, compresslevel=6, mtime=0))
     log.labels.to_csv(partial / "labels.csv", index=False)
+    log.profiles.to_csv(partial / "profiles.csv", index=False)
     (partial / marker.name).write_text(json.dumps({"arguments": arguments, "counts": log.counts}, indent=2) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
