@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from gur_spark import synthetic
-from gur_spark.synthetic import FIRST_DAY, PERSONAS, generate, write
+from gur_spark.synthetic import FIRST_DAY, PERSONAS, THEMES, generate, write
 
 USERS, DAYS = 400, 120
 
@@ -89,6 +89,19 @@ def test_every_client_has_one_persona(log, events):
     assert {int(row[0]) for row in events} <= set(log.labels["client"])
 
 
+def test_what_users_declare_leans_to_their_persona_and_some_declare_nothing(log):
+    profiles = log.profiles.merge(log.labels, on="client", validate="one_to_one")
+    assert 0.85 * USERS < len(profiles) < 0.95 * USERS
+    assert 0.1 < (profiles["interests"] == "").mean() < 0.3
+    picks = profiles["interests"].str.split("|")
+    assert picks.map(lambda row: len(set(row)) == len(row) <= 4).all()
+    assert {pick for row in picks for pick in row} == {"", *THEMES}
+    students = profiles["persona"] == "student"
+    for column, value in (("country", "fr"), ("plan", "basic")):
+        assert (profiles[column] == value)[students].mean() > 1.5 * (profiles[column] == value)[~students].mean()
+    assert picks[students].map(lambda row: "digital" in row).mean() > picks.map(lambda row: "digital" in row).mean()
+
+
 def test_a_persona_spends_on_what_it_likes_more_often_than_the_others(log, events):
     persona = dict(zip(log.labels["client"], log.labels["persona"], strict=True))
     theme_of = {category: name for name, theme in synthetic.THEMES.items() for category in theme.categories}
@@ -122,7 +135,8 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_gives_others(tm
     a, b, c = (contents(tmp_path / folder) for folder in "abc")
     assert a == b
     assert a["landings/2025-01-01.csv.gz"] != c["landings/2025-01-01.csv.gz"]
-    assert sorted(a) == ["complete.json", "labels.csv", *(f"landings/2025-01-{day:02d}.csv.gz" for day in range(1, 11))]
+    landings = [f"landings/2025-01-{day:02d}.csv.gz" for day in range(1, 11)]
+    assert sorted(a) == ["complete.json", "labels.csv", *landings, "profiles.csv"]
 
 
 def test_files_hold_the_header_and_the_log_they_were_made_of(tmp_path):
@@ -151,7 +165,7 @@ def test_what_a_killed_run_left_is_made_again(tmp_path):
     (leftover / "1999-01-01.csv.gz").write_bytes(b"half")
     assert write(tmp_path / "log", users=20, seed=1, days=3)
     assert not leftover.exists()
-    assert len(contents(tmp_path / "log")) == 5
+    assert len(contents(tmp_path / "log")) == 6
 
 
 def test_a_folder_of_something_else_is_not_touched(tmp_path, capsys):
