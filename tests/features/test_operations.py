@@ -242,8 +242,8 @@ def test_the_manifest_says_what_each_declared_column_is() -> None:
     assert columns["n_amount_sum_3d_before_2d"].meaning == "sum of amount in the 3 days before 2 days before as_of"
     assert columns["amount_by_mcc_mean_lifetime"].dtype == "array<double>"
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
-    with pytest.raises(ValueError, match="manifest has format 1, this version reads 3"):
-        Manifest.from_json(MANIFEST.to_json().replace('"format": 3', '"format": 1'))
+    with pytest.raises(ValueError, match="manifest has format 1, this version reads 4"):
+        Manifest.from_json(MANIFEST.to_json().replace('"format": 4', '"format": 1'))
     assert {"c_mcc_mode_1d", "c_mcc_last_1d"}.isdisjoint(c.name for c in MANIFEST.dense)
 
 
