@@ -23,6 +23,7 @@ NEUTRAL = {
     "splits",
     "storage",
     "synthetic",
+    "synthetic_profiles",
     "features.bands",
     "features.content",
     "features.continued",
