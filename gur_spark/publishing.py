@@ -74,12 +74,7 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
 
 def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
-    candidate, before = (
-        gates.Embeddings(
-            s.model_version, s.as_of, _select(tables, s.model_version, s.as_of), _space(tables, s.model_version)
-        )
-        for s in (new, now)
-    )
+    candidate, before = (embeddings_of(tables, s.model_version, s.as_of) for s in (new, now))
     if before.rows.isEmpty():
         log.warning("publish: the rows of %s at %s are gone: no gate can be asked", now.model_version, now.as_of)
         return reason
@@ -92,6 +87,12 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
             raise
         log.warning("publish: forced, although %s", error)
         return f"{reason} (forced, although {error})"
+
+
+def embeddings_of(tables: Tables, model_version: str, as_of: date) -> gates.Embeddings:
+    """The rows of a version and date, as they are compared; there may be none."""
+    rows = _select(tables, model_version, as_of)
+    return gates.Embeddings(model_version, as_of, rows, _space(tables, model_version))
 
 
 def _space(tables: Tables, version: str) -> str:
@@ -112,7 +113,7 @@ def rollback(tables: Tables, config: Config, reason: str) -> Published:
         TableError: nothing else was published before, or its embeddings are gone; nothing was switched.
     """
     history: list[Published] = []
-    for row in _switches(tables, config):
+    for row in switches(tables, config):
         switch = Published(model_version=row["model_version"], as_of=row["as_of"])
         if row["reason"].startswith(_ROLLBACK) and switch in history[:-1]:
             # What was rolled back is no way back.
@@ -130,16 +131,16 @@ def rollback(tables: Tables, config: Config, reason: str) -> Published:
 
 def published(tables: Tables, config: Config) -> Published | None:
     """The newest switch of this pipeline, or None before the first."""
-    switches = _switches(tables, config)
-    return Published(model_version=switches[-1]["model_version"], as_of=switches[-1]["as_of"]) if switches else None
+    rows = switches(tables, config)
+    return Published(model_version=rows[-1]["model_version"], as_of=rows[-1]["as_of"]) if rows else None
 
 
-def _switches(tables: Tables, config: Config) -> list[Row]:
+def switches(tables: Tables, config: Config) -> list[Row]:
     """Every switch of this pipeline, in the order in which they were made."""
     if not tables.exists("published"):
         return []
-    switches = tables.read("published").where(F.col("name") == config.name)
-    return switches.orderBy("switched_at", "model_version").collect()
+    rows = tables.read("published").where(F.col("name") == config.name)
+    return rows.orderBy("switched_at", "model_version").collect()
 
 
 def read_embeddings(
@@ -171,8 +172,8 @@ def read_embeddings(
 
 def _after_the_last(tables: Tables, config: Config) -> datetime:
     """Now; on a clock that was set back, just after the last switch, so that the newest row is the last one."""
-    switches = tables.read("published").where(F.col("name") == config.name)
-    found = switches.agg(F.max(F.unix_micros("switched_at"))).first()
+    rows = tables.read("published").where(F.col("name") == config.name)
+    found = rows.agg(F.max(F.unix_micros("switched_at"))).first()
     assert found is not None
     last = _EPOCH + timedelta(microseconds=found[0] or 0)
     return max(datetime.now(UTC), last + timedelta(microseconds=1))
