@@ -49,7 +49,7 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
 
 def _check_rows(tables: Tables, model_version: str, as_of: date) -> int:
     """How many rows there are; there must be some, all finite and of one width."""
-    frame = _select(tables, model_version, as_of)
+    frame = select_embeddings(tables, model_version, as_of)
     found = frame.agg(
         F.count(F.lit(1)).alias("rows"),
         F.count_if(F.exists("embedding", _not_finite)).alias("broken"),
@@ -74,7 +74,15 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
 
 def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
-    candidate, before = (embeddings_of(tables, s.model_version, s.as_of) for s in (new, now))
+    candidate, before = (
+        gates.Embeddings(
+            s.model_version,
+            s.as_of,
+            select_embeddings(tables, s.model_version, s.as_of),
+            space_of(tables, s.model_version),
+        )
+        for s in (new, now)
+    )
     if before.rows.isEmpty():
         log.warning("publish: the rows of %s at %s are gone: no gate can be asked", now.model_version, now.as_of)
         return reason
@@ -89,13 +97,7 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
         return f"{reason} (forced, although {error})"
 
 
-def embeddings_of(tables: Tables, model_version: str, as_of: date) -> gates.Embeddings:
-    """The rows of a version and date, as they are compared; there may be none."""
-    rows = _select(tables, model_version, as_of)
-    return gates.Embeddings(model_version, as_of, rows, _space(tables, model_version))
-
-
-def _space(tables: Tables, version: str) -> str:
+def space_of(tables: Tables, version: str) -> str:
     """The version whose axes a version's embeddings have: the one that it was aligned to, if it was, and so on."""
     rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
     aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
@@ -164,7 +166,7 @@ def read_embeddings(
             )
         version, as_of = switch.model_version, as_of or switch.as_of
     as_of = as_of or _newest(tables, version)
-    frame = _select(tables, version, as_of)
+    frame = select_embeddings(tables, version, as_of)
     if frame.isEmpty():
         raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}")
     return frame
@@ -187,7 +189,8 @@ def _who() -> str:
         return "unknown"
 
 
-def _select(tables: Tables, version: str, as_of: date | None) -> DataFrame:
+def select_embeddings(tables: Tables, version: str, as_of: date | None) -> DataFrame:
+    """The rows of a version and date; there may be none."""
     frame = tables.read("embeddings", made_by="score")
     return frame.where((F.col("model_version") == version) & (F.col("as_of") == F.lit(as_of)))
 

@@ -12,7 +12,7 @@ from gur_spark.config import Config
 from gur_spark.errors import ConfigError, nearest
 from gur_spark.evaluate import extra
 from gur_spark.monitoring.drift import Drift
-from gur_spark.monitoring.findings import summary, to_text, worst
+from gur_spark.monitoring.findings import Status, summary, to_text, worst
 from gur_spark.monitoring.monitor import history, monitor, names_of_ids
 from gur_spark.monitoring.page import shown_distributions, to_html
 from gur_spark.runs import Run
@@ -59,17 +59,21 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     # Said before anything is measured.
     extra("matplotlib")
-    failing = ("alert", "warn") if args.warn_is_failure else ("alert",)
     for as_of in dates:
         drift = monitor(
             tables, config, as_of, run, version=args.model, against=args.against, inputs_only=args.inputs_only
         )
         print(f"{config.name}, {as_of}: {summary(drift.findings)}\n{to_text(drift.findings)}")
         _write_page(tables, config, drift, run)
-        if worst(drift.findings) in failing:
-            run.exit_code = ABOVE_ITS_LEVEL
+        run.exit_code = max(run.exit_code, exit_code(worst(drift.findings), args.warn_is_failure))
         for status in ("alert", "warn", "ok"):
             run.counts[f"{status} {as_of}"] = sum(finding.status == status for finding in drift.findings)
+
+
+def exit_code(status: Status, warn_is_failure: bool) -> int:
+    """What a scheduler is told."""
+    above = status == "alert" or (status == "warn" and warn_is_failure)
+    return ABOVE_ITS_LEVEL if above else 0
 
 
 def _write_page(tables: Tables, config: Config, drift: Drift, run: Run) -> None:

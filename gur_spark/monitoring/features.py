@@ -72,7 +72,7 @@ class _Ids:
         """The weight of each id, (V,)."""
         return np.bincount(self.ids_P, self.weights_P, minlength=size).astype(np.float64)
 
-    def unknown(self, size: int) -> float:
+    def unknown(self, size: float) -> float:
         """Share of ids that a vocabulary of this size does not have."""
         unknown_P = (self.ids_P == UNKNOWN_ID) | (self.ids_P >= size)
         return float(self.weights_P[unknown_P].sum()) / max(self.filled, 1)
@@ -83,7 +83,7 @@ def compare(before: pa.Table, after: pa.Table, manifest: Manifest, sizes: Mappin
 
     Args:
         before, after: rows of the reference and of the snapshot, with the columns of ``measured_columns``.
-        sizes: greatest id + 1 of each categorical field in the reference's vocabulary.
+        sizes: greatest id + 1 of each categorical field in the reference's vocabulary, where it is another one.
     """
     for column in manifest.dense:
         yield _of_numbers(column.name, *(_numbers(side, column.name) for side in (before, after)))
@@ -127,7 +127,7 @@ def _ranges(edges: Array) -> tuple[str, ...]:
             return f"{high:.3g}"
         if high == np.inf:
             return f"> {low:.3g}"
-        after = np.nextafter(high, np.inf)
+        after = np.nextafter(high, np.inf) + 0.0  # never -0
         return f"< {after:.3g}" if after in edges else f"≤ {high:.3g}"
 
     return tuple(called(low, high) for low, high in zip([-np.inf, *edges], [*edges, np.inf], strict=True))
@@ -135,7 +135,7 @@ def _ranges(edges: Array) -> tuple[str, ...]:
 
 def _of_ids(column: Column, sizes: Mapping[str, int], before: _Ids, after: _Ids) -> Distribution:
     field = column.field or column.name
-    size = sizes.get(field, 0)
+    size = sizes.get(field, np.inf)
     height = 1 + max((int(side.ids_P.max()) for side in (before, after) if len(side.ids_P)), default=0)
     before_V, after_V = (side.by_id(max(height, MISSING_ID + 1)) for side in (before, after))
     kept = _own_bins(before_V, min(before.filled, after.filled))

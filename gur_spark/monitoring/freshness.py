@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from gur_spark.config import Config
 from gur_spark.features.narrowing import known_at, last_landing, midnight
-from gur_spark.monitoring.embeddings import scored_dates
+from gur_spark.monitoring.embeddings import Scored
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.raw_log import MAIN
 from gur_spark.snapshots import visible_snapshots
@@ -16,7 +16,7 @@ from gur_spark.tables import Tables
 NEVER = float("inf")
 
 
-def freshness(tables: Tables, config: Config, as_of: date, model_version: str | None) -> Iterator[Measurement]:
+def freshness(tables: Tables, config: Config, as_of: date, scored: Scored | None) -> Iterator[Measurement]:
     """Days from the newest event and landing of each log, snapshot and embeddings to ``as_of``; of none, infinite.
 
     What came after a snapshot of the date would not count is not looked at, so that a date is measured alike later on.
@@ -33,9 +33,9 @@ def freshness(tables: Tables, config: Config, as_of: date, model_version: str | 
         yield _days(f"log {name}", "landing_days", landing, as_of)
     snapshots = [s.as_of for s in visible_snapshots(tables) if s.as_of <= as_of] if tables.exists("snapshots") else []
     yield _days("snapshots", "snapshot_days", max(snapshots, default=None), as_of)
-    if model_version is not None:
-        scored = [day for day in scored_dates(tables, model_version) if day <= as_of]
-        yield _days("embeddings", "embeddings_days", max(scored, default=None), as_of)
+    if scored:
+        dates = [day for day in scored.dates if day <= as_of]
+        yield _days("embeddings", "embeddings_days", max(dates, default=None), as_of)
 
 
 def _newest_days(tables: Tables, config: Config, as_of: date) -> dict[str, tuple[date, date]]:

@@ -6,7 +6,7 @@ Numbers of users, and days, are those of everything.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -19,7 +19,7 @@ from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.model_versions import ModelVersion, find_model
 from gur_spark.monitoring.drift import Drift
-from gur_spark.monitoring.embeddings import embedding_drift
+from gur_spark.monitoring.embeddings import Scored, embedding_drift
 from gur_spark.monitoring.features import Distribution, compare, measured_columns
 from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
@@ -75,12 +75,11 @@ def monitor(
 
     Raises:
         ModelError: there is no such version.
-        SnapshotError: there is no snapshot of the date (then its freshness is kept all the same) or of the reference,
-            or they have other columns.
+        SnapshotError: none of the date (its freshness is kept all the same) or the reference, or one of other columns.
         TableError: there are no events, or no embeddings of the version at the date.
     """
     model = None if inputs_only and against else find_model(tables, config, version)
-    scored = model.model_version if model and not inputs_only else None
+    scored = Scored.of(tables, model.model_version) if model and not inputs_only else None
     measured = list(freshness(tables, config, as_of, scored))
     try:
         snapshot = find_snapshot(tables, config, as_of)
@@ -88,19 +87,18 @@ def monitor(
         keep(tables, as_of, judge(measured, config.monitor), run)
         raise
     reference = _reference(tables, config, model, against)
+    run.inputs |= {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
     distributions = _distributions(tables, config, snapshot, reference)
-    measured += _rows(snapshot, reference)
-    measured += [one for d in distributions for one in d.measured(reference.name)]
+    measured += [_rows(snapshot, reference), *(one for d in distributions for one in d.measured(reference.name))]
     if scored:
         measured += embedding_drift(tables, config, scored, as_of)
     findings = judge(measured, config.monitor)
     keep(tables, as_of, findings, run)
-    run.inputs |= {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
     return Drift(
         as_of=as_of,
         users=snapshot.rows,
         reference=reference.name,
-        model_version=scored,
+        model_version=scored.model_version if scored else None,
         findings=findings,
         distributions=distributions,
         vocabulary_version=snapshot.vocabulary_version,
@@ -129,9 +127,9 @@ def names_of_ids(tables: Tables, version: int, distributions: Sequence[Distribut
     ids = {bin for d in distributions for bin in d.bins if isinstance(bin, int)}
     if not fields:
         return {}
-    frame = read_vocabulary(tables, version).frame
-    rows = frame.where(F.col("field").isin(*fields) & F.col("id").isin(*ids) & F.col("value").isNotNull()).collect()
-    return {(row["field"], row["id"]): row["value"] for row in rows}
+    rows = tables.read("vocabulary").where((F.col("version") == version) & F.col("value").isNotNull())
+    found = rows.where(F.col("field").isin(*fields) & F.col("id").isin(*ids)).collect()
+    return {(row["field"], row["id"]): row["value"] for row in found}
 
 
 def _reference(tables: Tables, config: Config, model: ModelVersion | None, against: date | None) -> Reference:
@@ -149,8 +147,9 @@ def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference
     share = -(-config.monitor.sample // len(reference.paths))
     before = pa.concat_tables([_sample(tables, path, columns, share) for path in reference.paths])
     after = _sample(tables, snapshot.path, columns, config.monitor.sample)
-    # Of the snapshot's own vocabulary it knows all ids.
-    sizes = read_vocabulary(tables, reference.vocabulary_version).sizes
+    # The snapshot's own vocabulary knows all of its ids.
+    other = reference.vocabulary_version != snapshot.vocabulary_version
+    sizes = read_vocabulary(tables, reference.vocabulary_version).sizes if other else {}
     return list(compare(before, after, manifest, sizes))
 
 
@@ -173,17 +172,11 @@ def _sample(tables: Tables, path: str, columns: Sequence[str], size: int) -> pa.
     return some_users(rows, _rows_of(path), size).select(*columns).toArrow()
 
 
-def _rows(snapshot: Snapshot, reference: Reference) -> Iterator[Measurement]:
-    """Of the reference's snapshots the mean."""
+def _rows(snapshot: Snapshot, reference: Reference) -> Measurement:
+    """Against the mean of the reference's snapshots."""
     before = sum(map(_rows_of, reference.paths)) / len(reference.paths)
-    value = ratio(before, snapshot.rows)
-    yield Measurement(
-        kind="snapshot",
-        subject="users",
-        measure="rows_ratio",
-        value=value,
-        reference=f"{before:,.0f} users in {reference.name}",
-    )
+    value, name = ratio(before, snapshot.rows), f"{before:,.0f} users in {reference.name}"
+    return Measurement(kind="snapshot", subject="users", measure="rows_ratio", value=value, reference=name)
 
 
 def _rows_of(path: str) -> int:

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def _dates(axis: Any, dates: Sequence[date]) -> None:
     shown = dates[:: -(-len(dates) // 6)] if dates else []
     axis.set_xticks(shown, [f"{day:%m-%d}" for day in shown])
     if dates:
-        around = max((dates[-1] - dates[0]) * 0.06, timedelta(days=_gap(dates) * 0.6))
+        around = max((dates[-1] - dates[0]) * 0.06, timedelta(days=ceil(_gap(dates) * 0.6)))
         axis.set_xlim(dates[0] - around, dates[-1] + around)
 
 
