@@ -1,5 +1,6 @@
 """A date measured from its tables: no drift is no alert, injected drift is named, a re-run replaces its own rows."""
 
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +14,9 @@ from deltalake import DeltaTable, Schema, write_deltalake
 
 from gur_spark import cli, schema
 from gur_spark.errors import ConfigError, ModelError, SnapshotError, TableError
+from gur_spark.monitoring.embeddings import Scored, embedding_drift
 from gur_spark.monitoring.findings import WORST_FIRST, to_text, worst
+from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.monitor import monitor
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest
@@ -48,9 +51,10 @@ def put_snapshot(tables: Tables, day: date, events: Any, manifest: Manifest) -> 
     return path
 
 
-def put_embeddings(tables: Tables, day: date, x: np.ndarray) -> None:
+def put_embeddings(tables: Tables, day: date, x: np.ndarray, version: str = "one") -> None:
     rows = [
-        {"user_id": n, "as_of": day, "model_version": "one", "embedding": list(v), "events": 1} for n, v in enumerate(x)
+        {"user_id": n, "as_of": day, "model_version": version, "embedding": list(v), "events": 1}
+        for n, v in enumerate(x)
     ]
     put(tables, "embeddings", schema.embeddings_schema("long"), rows)
 
@@ -182,6 +186,59 @@ def test_without_a_snapshot_its_freshness_is_kept_and_those_there_are_are_named(
         ("log main", "landing_days"): (13, "alert"),
         ("snapshots", "snapshot_days"): (5, "warn"),
         ("embeddings", "embeddings_days"): (5, "warn"),
+    }
+
+
+def test_a_version_without_an_earlier_date_is_compared_with_what_was_published_by_what_needs_no_axes(
+    tables: Tables, config: Any
+) -> None:
+    put_embeddings(tables, CALM, np.random.default_rng(1).normal(size=(USERS, 2 * WIDTH)), version="two")
+    switch = {
+        "name": config.name,
+        "model_version": "one",
+        "as_of": TRAINED,
+        "switched_at": datetime(2024, 6, 2, tzinfo=UTC),
+    }
+    put(tables, "published", schema.PUBLISHED, [switch])
+    found = {m.measure: m for m in embedding_drift(tables, config, Scored.of(tables, "two"), CALM)}
+    assert set(found) == {"rows_ratio", "users_lost", "neighbours_lost"}
+    assert {m.reference for m in found.values()} == {f"one at {TRAINED}"}
+    assert found["neighbours_lost"].value > 0.9
+    # The first of all has nothing to be compared with.
+    assert list(embedding_drift(tables, config, Scored("one", [TRAINED]), TRAINED)) == []
+
+
+def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_count(
+    spark: Any, make_config: Any
+) -> None:
+    log = {
+        "source": {"path": "unused"},
+        "fields": {"user_id": {"column": "u"}, "event_time": {"column": "t", "format": "iso8601"}},
+    }
+    known = {**log, "kind": "attributes", "fields": {**log["fields"], "categorical": [{"name": "c", "column": "c"}]}}
+    config = make_config({"logs": {"web": log, "customers": known, "shops": log}})
+    tables = Tables.of(spark, config)
+    landed = {"main": (CALM, 1), "web": (CALM, 4), "customers": (CALM, 2)}
+    events = [
+        {
+            "user_id": 1,
+            "source": name,
+            "event_time": datetime(2024, 5, 1, tzinfo=UTC),
+            "landed_on": day - timedelta(ago),
+        }
+        for name, (day, ago) in landed.items()
+    ]
+    put(tables, "events", config.events_schema(), events)
+    age = float((CALM - date(2024, 5, 1)).days)
+    assert {(m.subject, m.measure): m.value for m in freshness(tables, config, CALM, None)} == {
+        ("log main", "event_days"): age,
+        ("log main", "landing_days"): 1,
+        ("log web", "event_days"): age,
+        ("log web", "landing_days"): 4,
+        ("log customers", "landing_days"): 2,
+        ("log shops", "event_days"): math.inf,
+        ("log shops", "landing_days"): math.inf,
+        ("snapshots", "snapshot_days"): math.inf,
     }
 
 
