@@ -1,6 +1,7 @@
 """What every job's command line shares: parse, load the config, build the session, call, record.
 
-Exit codes: 0 done, 1 the job failed, 2 the configuration or the command line is wrong.
+Exit codes: 0 done, 1 the job failed, 2 the configuration or the command line is wrong; 3 from ``monitor``, which is
+done and found something above its level.
 """
 
 import argparse
@@ -81,14 +82,13 @@ def main(
             return 0
         if check:
             check(config)
-        _run(job, config, args, stage, recorded)
+        return _run(job, config, args, stage, recorded)
     except GurError as error:
         print(f"{job}: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
 
 
-def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recorded: bool) -> None:
+def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recorded: bool) -> int:
     # Spark is imported only now: a wrong configuration is answered at once.
     from gur_spark.runs import Run, record
     from gur_spark.session import build_session
@@ -96,10 +96,12 @@ def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recor
 
     tables = Tables.of(build_session(config), config)
     if not recorded:
-        stage(tables, config, args, Run(id="", job=job, parameters={}))
-        return
+        unrecorded = Run(id="", job=job, parameters={})
+        stage(tables, config, args, unrecorded)
+        return unrecorded.exit_code
     with record(tables, job, parameters(config, args)) as run:
         stage(tables, config, args, run)
+    return run.exit_code
 
 
 def parameters(config: Config, args: argparse.Namespace) -> dict[str, str]:

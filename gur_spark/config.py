@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.spec import Aggregation, Days
+from gur_spark.monitoring.settings import Monitor
 from gur_spark.raw_log import MAIN, Dedupe, Fields, Filter, Log, Name, Numeric, Section, Share, Source, check_logs
 from gur_spark.schema import AttributeField, LogFields, Manifest, NumericField, events_schema
 
@@ -211,6 +212,7 @@ class Config(Section):
     training: Training
     scoring: Scoring
     gates: Gates
+    monitor: Monitor
     evaluation: Evaluation
 
     @model_validator(mode="after")

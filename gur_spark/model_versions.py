@@ -1,5 +1,6 @@
 """The ``models`` table: which versions there are and where their artefacts lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import functions as F
@@ -18,6 +19,8 @@ class ModelVersion:
     path: str
     vocabulary_version: int
     vocabulary_hash: str
+    training_snapshots: Sequence[str]
+    """Their folders."""
 
 
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:

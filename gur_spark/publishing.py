@@ -49,7 +49,7 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
 
 def _check_rows(tables: Tables, model_version: str, as_of: date) -> int:
     """How many rows there are; there must be some, all finite and of one width."""
-    frame = _select(tables, model_version, as_of)
+    frame = select_embeddings(tables, model_version, as_of)
     found = frame.agg(
         F.count(F.lit(1)).alias("rows"),
         F.count_if(F.exists("embedding", _not_finite)).alias("broken"),
@@ -76,7 +76,10 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
     """The reason to keep: with what was not passed, where the publish is forced."""
     candidate, before = (
         gates.Embeddings(
-            s.model_version, s.as_of, _select(tables, s.model_version, s.as_of), _space(tables, s.model_version)
+            s.model_version,
+            s.as_of,
+            select_embeddings(tables, s.model_version, s.as_of),
+            space_of(tables, s.model_version),
         )
         for s in (new, now)
     )
@@ -94,7 +97,7 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
         return f"{reason} (forced, although {error})"
 
 
-def _space(tables: Tables, version: str) -> str:
+def space_of(tables: Tables, version: str) -> str:
     """The version whose axes a version's embeddings have: the one that it was aligned to, if it was, and so on."""
     rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
     aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
@@ -112,7 +115,7 @@ def rollback(tables: Tables, config: Config, reason: str) -> Published:
         TableError: nothing else was published before, or its embeddings are gone; nothing was switched.
     """
     history: list[Published] = []
-    for row in _switches(tables, config):
+    for row in switches(tables, config):
         switch = Published(model_version=row["model_version"], as_of=row["as_of"])
         if row["reason"].startswith(_ROLLBACK) and switch in history[:-1]:
             # What was rolled back is no way back.
@@ -130,16 +133,16 @@ def rollback(tables: Tables, config: Config, reason: str) -> Published:
 
 def published(tables: Tables, config: Config) -> Published | None:
     """The newest switch of this pipeline, or None before the first."""
-    switches = _switches(tables, config)
-    return Published(model_version=switches[-1]["model_version"], as_of=switches[-1]["as_of"]) if switches else None
+    rows = switches(tables, config)
+    return Published(model_version=rows[-1]["model_version"], as_of=rows[-1]["as_of"]) if rows else None
 
 
-def _switches(tables: Tables, config: Config) -> list[Row]:
+def switches(tables: Tables, config: Config) -> list[Row]:
     """Every switch of this pipeline, in the order in which they were made."""
     if not tables.exists("published"):
         return []
-    switches = tables.read("published").where(F.col("name") == config.name)
-    return switches.orderBy("switched_at", "model_version").collect()
+    rows = tables.read("published").where(F.col("name") == config.name)
+    return rows.orderBy("switched_at", "model_version").collect()
 
 
 def read_embeddings(
@@ -163,7 +166,7 @@ def read_embeddings(
             )
         version, as_of = switch.model_version, as_of or switch.as_of
     as_of = as_of or _newest(tables, version)
-    frame = _select(tables, version, as_of)
+    frame = select_embeddings(tables, version, as_of)
     if frame.isEmpty():
         raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}")
     return frame
@@ -171,8 +174,8 @@ def read_embeddings(
 
 def _after_the_last(tables: Tables, config: Config) -> datetime:
     """Now; on a clock that was set back, just after the last switch, so that the newest row is the last one."""
-    switches = tables.read("published").where(F.col("name") == config.name)
-    found = switches.agg(F.max(F.unix_micros("switched_at"))).first()
+    rows = tables.read("published").where(F.col("name") == config.name)
+    found = rows.agg(F.max(F.unix_micros("switched_at"))).first()
     assert found is not None
     last = _EPOCH + timedelta(microseconds=found[0] or 0)
     return max(datetime.now(UTC), last + timedelta(microseconds=1))
@@ -186,7 +189,8 @@ def _who() -> str:
         return "unknown"
 
 
-def _select(tables: Tables, version: str, as_of: date | None) -> DataFrame:
+def select_embeddings(tables: Tables, version: str, as_of: date | None) -> DataFrame:
+    """The rows of a version and date; there may be none."""
     frame = tables.read("embeddings", made_by="score")
     return frame.where((F.col("model_version") == version) & (F.col("as_of") == F.lit(as_of)))
 

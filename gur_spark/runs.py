@@ -26,6 +26,8 @@ class Run:
     """Name of an input -> its version (a landing's fingerprint, a snapshot's folder, ...)."""
     counts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+    exit_code: int = 0
+    """Of its process, once it has succeeded: what a scheduler is to know beside that."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
 

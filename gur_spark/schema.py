@@ -54,6 +54,10 @@ MODELS = (
     "aligned_to STRING, code_commit STRING, created TIMESTAMP"
 )
 PUBLISHED = "name STRING, model_version STRING, as_of DATE, switched_at TIMESTAMP, switched_by STRING, reason STRING"
+DRIFT = (
+    "as_of DATE, kind STRING, subject STRING, measure STRING, value DOUBLE, warn_above DOUBLE, alert_above DOUBLE, "
+    "status STRING, reference STRING, run_id STRING"
+)
 RUNS = (
     "run_id STRING, job STRING, parameters MAP<STRING, STRING>, inputs MAP<STRING, STRING>, "
     "counts MAP<STRING, BIGINT>, outputs MAP<STRING, STRING>, started TIMESTAMP, seconds DOUBLE, "

@@ -21,7 +21,7 @@ from gur_spark.errors import ModelError, TableError
 from gur_spark.registry import LoadedModel
 from gur_spark.runs import Run
 from gur_spark.snapshot_files import RowGroup, row_groups
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots import Snapshot, differing_columns
 from gur_spark.tables import Tables, check_keys
 
 log = logging.getLogger("gur_spark")
@@ -70,9 +70,7 @@ def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
         ModelError: another manifest or vocabulary; the message names the columns or the versions.
     """
     if snapshot.manifest_hash != model.manifest.hash:
-        there = {c.name for c in snapshot.manifest().columns}
-        wanted = {c.name for c in model.manifest.columns}
-        differ = sorted(there ^ wanted) or "steps, units or order of the same columns"
+        differ = differing_columns(snapshot.manifest(), model.manifest)
         raise ModelError(
             f"model {model.version} was trained on manifest {model.manifest.hash}, the snapshot of {snapshot.as_of} "
             f"has {snapshot.manifest_hash}; they differ in {differ}"

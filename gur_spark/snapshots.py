@@ -92,6 +92,13 @@ def visible_snapshots(tables: Tables) -> list[Snapshot]:
     return sorted(snapshots, key=lambda s: (s.as_of, s.known_at))
 
 
+def differing_columns(one: Manifest, other: Manifest) -> str:
+    """Which columns only one of two manifests has, or mean another thing in the other."""
+    columns = {c.name: c for c in one.columns}, {c.name: c for c in other.columns}
+    names = sorted(n for n in columns[0].keys() | columns[1].keys() if columns[0].get(n) != columns[1].get(n))
+    return ", ".join(names) or "steps or order of the same columns"
+
+
 def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -> list[Snapshot]:
     """The visible snapshots that these landings, just ingested, may change.
 

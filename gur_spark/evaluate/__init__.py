@@ -11,7 +11,7 @@ from gur_spark.errors import EvaluationError
 
 
 def extra(module: str) -> Any:
-    """A module of the extra ``evaluate``, imported on use: scoring and training do without it.
+    """A module of the extra ``evaluate``, imported on use: only reports need it.
 
     Raises:
         EvaluationError: it is not installed.
@@ -19,5 +19,5 @@ def extra(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        hint = "evaluation needs: pip install 'gur-spark[evaluate]'"
+        hint = "reports need: pip install 'gur-spark[evaluate]'"
         raise EvaluationError(f"{module} cannot be imported ({error}); {hint}") from error

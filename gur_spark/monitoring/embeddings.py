@@ -1,0 +1,90 @@
+"""How the embeddings of a date differ from those before: of the same version, or of what was published before it."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark.config import Config
+from gur_spark.errors import TableError
+from gur_spark.monitoring import measures
+from gur_spark.monitoring.findings import Measurement
+from gur_spark.monitoring.samples import users_in_common
+from gur_spark.monitoring.settings import Monitor
+from gur_spark.publishing import select_embeddings, space_of, switches
+from gur_spark.tables import Tables
+
+log = logging.getLogger("gur_spark")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model version, and the dates that it has embeddings of, ascending."""
+
+    model_version: str
+    dates: Sequence[date]
+
+    @classmethod
+    def of(cls, tables: Tables, model_version: str) -> "Scored":
+        if not tables.exists("embeddings"):
+            return cls(model_version, [])
+        rows = tables.read("embeddings").where(F.col("model_version") == model_version)
+        return cls(model_version, sorted(row[0] for row in rows.select("as_of").distinct().collect()))
+
+
+def embedding_drift(tables: Tables, config: Config, scored: Scored, as_of: date) -> Iterator[Measurement]:
+    """What is measured of a version between a date and the one before; nothing where there is none before.
+
+    Raises:
+        TableError: the version has no embeddings at the date.
+    """
+    if as_of not in scored.dates:
+        raise TableError(
+            f"no embeddings of {scored.model_version} at {as_of}; available: {[str(day) for day in scored.dates]}; run "
+            "the score job first, or monitor with --inputs-only"
+        )
+    before = _before(tables, config, scored, as_of)
+    if before is None:
+        log.info("monitor: there are no embeddings before %s to compare those of %s with", as_of, scored.model_version)
+        return
+    version, day = before
+    # Axes of another space mean something else.
+    same_space = version == scored.model_version or space_of(tables, version) == space_of(tables, scored.model_version)
+    sides = select_embeddings(tables, version, day), select_embeddings(tables, scored.model_version, as_of)
+    for measure, value in _measured(*sides, same_space, config.monitor):
+        reference = f"{version} at {day}"
+        yield Measurement(kind="embedding", subject="embedding", measure=measure, value=value, reference=reference)
+
+
+def _before(tables: Tables, config: Config, scored: Scored, as_of: date) -> tuple[str, date] | None:
+    """The version's newest earlier date, else the version and date that were published last with an earlier one."""
+    earlier = [(scored.model_version, day) for day in scored.dates if day < as_of]
+    earlier = earlier or [(s["model_version"], s["as_of"]) for s in switches(tables, config) if s["as_of"] < as_of]
+    return earlier[-1] if earlier else None
+
+
+def _measured(before: DataFrame, now: DataFrame, same_space: bool, settings: Monitor) -> Iterator[tuple[str, float]]:
+    users_before, users_now, common = _users(before, now)
+    yield "rows_ratio", measures.ratio(users_before, users_now)
+    yield "users_lost", 1 - common / max(users_before, 1)
+    if common < measures.FEWEST:
+        log.info("monitor: %d users in common are too few to compare embeddings by", common)
+        return
+    sample = users_in_common(before, now, settings.sample)
+    if same_space:
+        yield "norm_ratio", measures.norm_ratio(sample)
+        yield "projections_psi", measures.projections_psi(sample)
+        yield "domain_auc", measures.domain_auc(sample)
+    yield "neighbours_lost", 1 - measures.neighbours_kept(sample, settings.canaries)
+
+
+def _users(before: DataFrame, now: DataFrame) -> tuple[int, int, int]:
+    """How many users are before, now, and both."""
+    sides = before.select("user_id", F.lit(True).alias("before")), now.select("user_id", F.lit(True).alias("now"))
+    both = F.col("before") & F.col("now")
+    found = sides[0].join(sides[1], "user_id", "full").agg(F.count("before"), F.count("now"), F.count_if(both)).first()
+    assert found is not None
+    return found[0], found[1], found[2]

@@ -1,0 +1,175 @@
+"""How the inputs of a snapshot differ from those of a reference, feature by feature.
+
+Of every column that the model takes: the distribution of its values, in quantile bins of the reference or over ids, and
+its share of nulls. A histogram counts as a user's shares of ids, so that a user weighs as much as another one; lists
+other than histograms are not measured. Both sides are samples, a few thousand rows in memory.
+
+Legend of array shapes: N = users of a sample, P = (user, id) pairs, V = ids, B = bins.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gur_spark.monitoring.findings import Measurement
+from gur_spark.monitoring.measures import FEWEST, Array, bin_edges, in_bins, number_of_bins, psi
+from gur_spark.schema import MISSING_ID, UNKNOWN_ID, Column, Manifest
+
+MOST_IDS = 50
+"""Ids of the reference that have a bin of their own, beside unknown and missing ones."""
+
+OTHERS = "others"
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How the users of both sides fall into the bins of a column."""
+
+    column: str
+    field: str | None
+    """The categorical field whose ids the bins are; None: they are ranges of numbers."""
+    bins: tuple[str | int, ...]
+    """A range as text, an id, or ``OTHERS``."""
+    before_B: Array
+    """Users, or their shares of ids summed."""
+    after_B: Array
+    before_null: float
+    """Share of users without a value."""
+    after_null: float
+    before_unknown: float = 0.0
+    """Share of the values that the reference's vocabulary does not know."""
+    after_unknown: float = 0.0
+
+    def measured(self, reference: str) -> Iterator[Measurement]:
+        """PSI where both sides have enough users, and what moved of nulls and of unknown categories."""
+        values = {"null_share": abs(self.after_null - self.before_null)}
+        if min(self.before_B.sum(), self.after_B.sum()) >= FEWEST:
+            values["psi"] = psi(self.before_B, self.after_B)
+        if self.field is not None:
+            values["new_share"] = max(self.after_unknown - self.before_unknown, 0.0)
+        for measure, value in values.items():
+            yield Measurement(kind="feature", subject=self.column, measure=measure, value=value, reference=reference)
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """The ids of a column on one side, and what each counts: a user's add up to 1."""
+
+    ids_P: npt.NDArray[np.int64]
+    weights_P: Array
+    users: int
+    filled: int
+    """Users with an id."""
+
+    @property
+    def null(self) -> float:
+        return 1 - self.filled / max(self.users, 1)
+
+    def by_id(self, size: int) -> Array:
+        """The weight of each id, (V,)."""
+        return np.bincount(self.ids_P, self.weights_P, minlength=size).astype(np.float64)
+
+    def unknown(self, size: float) -> float:
+        """Share of ids that a vocabulary of this size does not have."""
+        unknown_P = (self.ids_P == UNKNOWN_ID) | (self.ids_P >= size)
+        return float(self.weights_P[unknown_P].sum()) / max(self.filled, 1)
+
+
+def compare(before: pa.Table, after: pa.Table, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[Distribution]:
+    """The distribution of every column that is measured.
+
+    Args:
+        before, after: rows of the reference and of the snapshot, with the columns of ``measured_columns``.
+        sizes: greatest id + 1 of each categorical field in the reference's vocabulary, where it is another one.
+    """
+    for column in manifest.dense:
+        yield _of_numbers(column.name, *(_numbers(side, column.name) for side in (before, after)))
+    for column in manifest.ids:
+        yield _of_ids(column, sizes, *(_single(side, column.name) for side in (before, after)))
+    for column in _histograms(manifest):
+        yield _of_ids(column, sizes, *(_counted(side, column.name) for side in (before, after)))
+
+
+def measured_columns(manifest: Manifest) -> list[str]:
+    """The columns that ``compare`` reads."""
+    histograms = [column.name for column in _histograms(manifest)]
+    ids = dict.fromkeys(map(_ids_of, histograms))
+    return [*(c.name for c in (*manifest.dense, *manifest.ids)), *ids, *histograms]
+
+
+def _histograms(manifest: Manifest) -> list[Column]:
+    return [column for column in manifest.columns if column.statistic == "counts"]
+
+
+def _ids_of(histogram: str) -> str:
+    """The column with the ids that a histogram counts: ``mcc_ids`` of ``mcc_counts_30d``."""
+    return histogram.rpartition("_counts_")[0] + "_ids"
+
+
+def _of_numbers(name: str, before_N: Array, after_N: Array) -> Distribution:
+    values = [side[~np.isnan(side)] for side in (before_N, after_N)]
+    null = [1 - len(kept) / max(len(side), 1) for kept, side in zip(values, (before_N, after_N), strict=True)]
+    if not len(values[0]):
+        return Distribution(name, None, ("no value before",), np.zeros(1), np.array([float(len(values[1]))]), *null)
+    edges = bin_edges(values[0], len(values[1]))
+    counts = [in_bins(side, edges) for side in values]
+    return Distribution(name, None, _ranges(edges), counts[0], counts[1], *null)
+
+
+def _ranges(edges: Array) -> tuple[str, ...]:
+    """How bins are called: by the number that they end with, or the one number that they hold."""
+
+    def called(low: float, high: float) -> str:
+        if np.nextafter(low, np.inf) == high:
+            return f"{high:.3g}"
+        if high == np.inf:
+            return f"> {low:.3g}"
+        after = np.nextafter(high, np.inf) + 0.0  # never -0
+        return f"< {after:.3g}" if after in edges else f"≤ {high:.3g}"
+
+    return tuple(called(low, high) for low, high in zip([-np.inf, *edges], [*edges, np.inf], strict=True))
+
+
+def _of_ids(column: Column, sizes: Mapping[str, int], before: _Ids, after: _Ids) -> Distribution:
+    field = column.field or column.name
+    size = sizes.get(field, np.inf)
+    height = 1 + max((int(side.ids_P.max()) for side in (before, after) if len(side.ids_P)), default=0)
+    before_V, after_V = (side.by_id(max(height, MISSING_ID + 1)) for side in (before, after))
+    kept = _own_bins(before_V, min(before.filled, after.filled))
+    bins = [np.append(side[kept], side.sum() - side[kept].sum()) for side in (before_V, after_V)]
+    unknown = (before.unknown(size), after.unknown(size))
+    names = (*kept.tolist(), OTHERS)
+    return Distribution(column.name, field, names, bins[0], bins[1], before.null, after.null, *unknown)
+
+
+def _own_bins(before_V: Array, users: int) -> npt.NDArray[np.int64]:
+    """Unknown, missing, and the ids with the greatest weight; of equal ones the smaller."""
+    special = [UNKNOWN_ID, MISSING_ID]
+    order = np.argsort(-before_V, kind="stable")
+    frequent = order[(before_V[order] > 0) & ~np.isin(order, special)]
+    return np.concatenate([special, frequent[: number_of_bins(users, MOST_IDS)]]).astype(np.int64)
+
+
+def _numbers(rows: pa.Table, name: str) -> Array:
+    """The values, NaN where they are null."""
+    return np.asarray(rows[name].to_numpy(), dtype=np.float64)
+
+
+def _single(rows: pa.Table, name: str) -> _Ids:
+    ids_P = rows[name].drop_null().to_numpy().astype(np.int64)
+    return _Ids(ids_P, np.ones(len(ids_P)), len(rows), len(ids_P))
+
+
+def _counted(rows: pa.Table, name: str) -> _Ids:
+    """The ids of a histogram with an event in it, each by its share of the user's events."""
+    ids, counts = (rows[n].combine_chunks() for n in (_ids_of(name), name))
+    count_P = counts.flatten().to_numpy().astype(np.float64)
+    user_P = np.repeat(np.arange(len(rows)), counts.value_lengths().to_numpy())
+    total_N = np.bincount(user_P, count_P, minlength=len(rows))
+    there_P = count_P > 0
+    weights_P = count_P[there_P] / total_N[user_P[there_P]]
+    ids_P = ids.flatten().to_numpy()[there_P].astype(np.int64)
+    return _Ids(ids_P, weights_P, len(rows), int((total_N > 0).sum()))

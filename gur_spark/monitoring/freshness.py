@@ -1,0 +1,56 @@
+"""How old the newest of everything was at a date, in days: a feed that stopped looks like users who fell silent."""
+
+from collections.abc import Iterator
+from datetime import date
+
+from pyspark.sql import functions as F
+
+from gur_spark.config import Config
+from gur_spark.features.narrowing import known_at, last_landing, midnight
+from gur_spark.monitoring.embeddings import Scored
+from gur_spark.monitoring.findings import Measurement
+from gur_spark.raw_log import MAIN
+from gur_spark.snapshots import visible_snapshots
+from gur_spark.tables import Tables
+
+NEVER = float("inf")
+
+
+def freshness(tables: Tables, config: Config, as_of: date, scored: Scored | None) -> Iterator[Measurement]:
+    """Days from the newest event and landing of each log, snapshot and embeddings to ``as_of``; of none, infinite.
+
+    What came after a snapshot of the date would not count is not looked at, so that a date is measured alike later on.
+    A log that reaches to the day before has events 1 day old. Attributes hold for long: only their landings are asked.
+
+    Raises:
+        TableError: there are no events yet.
+    """
+    found = _newest_days(tables, config, as_of)
+    for name, log in config.all_logs.items():
+        event, landing = found.get(name, (None, None))
+        if log.kind == "events":
+            yield _days(f"log {name}", "event_days", event, as_of)
+        yield _days(f"log {name}", "landing_days", landing, as_of)
+    snapshots = [s.as_of for s in visible_snapshots(tables) if s.as_of <= as_of] if tables.exists("snapshots") else []
+    yield _days("snapshots", "snapshot_days", max(snapshots, default=None), as_of)
+    if scored:
+        dates = [day for day in scored.dates if day <= as_of]
+        yield _days("embeddings", "embeddings_days", max(dates, default=None), as_of)
+
+
+def _newest_days(tables: Tables, config: Config, as_of: date) -> dict[str, tuple[date, date]]:
+    """Of each log with events before ``as_of``: the day of the newest one, and the newest landing."""
+    events = tables.read("events", made_by="ingest")
+    log = F.col("source") if "source" in events.columns else F.lit(MAIN)
+    landed = F.col("landed_on") <= F.lit(last_landing(known_at(as_of, config.aggregates.delay_days)))
+    known = events.where((F.col("event_time") < midnight(as_of)) & landed).select(
+        log.alias("log"), F.to_date("event_time").alias("day"), "landed_on"
+    )
+    rows = known.groupBy("log").agg(F.max("day").alias("day"), F.max("landed_on").alias("landed_on")).collect()
+    return {row["log"]: (row["day"], row["landed_on"]) for row in rows}
+
+
+def _days(subject: str, measure: str, newest: date | None, as_of: date) -> Measurement:
+    value = float((as_of - newest).days) if newest else NEVER
+    reference = f"newest {newest}" if newest else "there is none"
+    return Measurement(kind="freshness", subject=subject, measure=measure, value=value, reference=reference)

@@ -1,0 +1,184 @@
+"""The drift of a date: measured, judged, and kept in the table ``drift``.
+
+Of a snapshot and of its reference, Spark reads the columns that the model takes once and hands over a sample of users,
+chosen by a hash of their ids (``monitor.sample`` of each side); what is measured of inputs is measured on those.
+Numbers of users, and days, are those of everything.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from gur_spark import schema, storage
+from gur_spark.config import Config
+from gur_spark.errors import SnapshotError
+from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.model_versions import ModelVersion, find_model
+from gur_spark.monitoring.drift import Drift
+from gur_spark.monitoring.embeddings import Scored, embedding_drift
+from gur_spark.monitoring.features import Distribution, compare, measured_columns
+from gur_spark.monitoring.findings import Finding, Measurement, judge
+from gur_spark.monitoring.freshness import freshness
+from gur_spark.monitoring.measures import ratio
+from gur_spark.monitoring.samples import some_users
+from gur_spark.runs import Run
+from gur_spark.schema import Manifest
+from gur_spark.snapshot_files import row_groups
+from gur_spark.snapshots import Snapshot, differing_columns, find_snapshot
+from gur_spark.tables import Tables
+
+log = logging.getLogger("gur_spark")
+
+HISTORY = timedelta(days=90)
+"""How far back the trends of a page go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The snapshots that a snapshot's inputs are compared with."""
+
+    name: str
+    paths: Sequence[str]
+    vocabulary_version: int
+
+    @classmethod
+    def of_training(cls, model: ModelVersion) -> "Reference":
+        name = f"training of {model.model_version}"
+        return cls(name=name, paths=model.training_snapshots, vocabulary_version=model.vocabulary_version)
+
+    @classmethod
+    def of_snapshot(cls, snapshot: Snapshot) -> "Reference":
+        version = snapshot.vocabulary_version
+        return cls(name=f"snapshot {snapshot.as_of}", paths=[snapshot.path], vocabulary_version=version)
+
+
+def monitor(
+    tables: Tables,
+    config: Config,
+    as_of: date,
+    run: Run,
+    *,
+    version: str | None = None,
+    against: date | None = None,
+    inputs_only: bool = False,
+) -> Drift:
+    """Measure a date, and replace exactly its rows in ``drift``.
+
+    Args:
+        version: a model version, or ``newest``; default: the published one.
+        against: the date whose snapshot is the reference; default: the snapshots that the version was trained on.
+        inputs_only: without the embeddings, which need not be there yet.
+
+    Raises:
+        ModelError: there is no such version.
+        SnapshotError: none of the date (its freshness is kept all the same) or the reference, or one of other columns.
+        TableError: there are no events, or no embeddings of the version at the date.
+    """
+    model = None if inputs_only and against else find_model(tables, config, version)
+    scored = Scored.of(tables, model.model_version) if model and not inputs_only else None
+    measured = list(freshness(tables, config, as_of, scored))
+    try:
+        snapshot = find_snapshot(tables, config, as_of)
+    except SnapshotError:
+        keep(tables, as_of, judge(measured, config.monitor), run)
+        raise
+    reference = _reference(tables, config, model, against)
+    run.inputs |= {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
+    distributions = _distributions(tables, config, snapshot, reference)
+    measured += [_rows(snapshot, reference), *(one for d in distributions for one in d.measured(reference.name))]
+    if scored:
+        measured += embedding_drift(tables, config, scored, as_of)
+    findings = judge(measured, config.monitor)
+    keep(tables, as_of, findings, run)
+    return Drift(
+        as_of=as_of,
+        users=snapshot.rows,
+        reference=reference.name,
+        model_version=scored.model_version if scored else None,
+        findings=findings,
+        distributions=distributions,
+        vocabulary_version=snapshot.vocabulary_version,
+    )
+
+
+def keep(tables: Tables, as_of: date, findings: Sequence[Finding], run: Run) -> None:
+    """Replace the rows of a date in ``drift``."""
+    names = [column.split()[0] for column in schema.DRIFT.split(", ")]
+    rows = [tuple((vars(f) | {"as_of": as_of, "run_id": run.id})[name] for name in names) for f in findings]
+    tables.create("drift", schema.DRIFT)
+    frame = tables.spark.createDataFrame(rows, schema.DRIFT).coalesce(1)
+    tables.replace(frame, "drift", f"as_of = DATE '{as_of}'")
+
+
+def history(tables: Tables, as_of: date) -> pa.Table:
+    """The rows of ``drift`` of the ``HISTORY`` until a date, in its order."""
+    rows = tables.read("drift", made_by="monitor")
+    recent = rows.where(F.col("as_of").between(as_of - HISTORY, as_of))
+    return recent.orderBy("as_of", "kind", "subject", "measure").toArrow()
+
+
+def names_of_ids(tables: Tables, version: int, distributions: Sequence[Distribution]) -> Mapping[tuple[str, int], str]:
+    """The values behind the ids that are bins of these distributions, by field and id."""
+    fields = {d.field for d in distributions if d.field is not None}
+    ids = {bin for d in distributions for bin in d.bins if isinstance(bin, int)}
+    if not fields:
+        return {}
+    rows = tables.read("vocabulary").where((F.col("version") == version) & F.col("value").isNotNull())
+    found = rows.where(F.col("field").isin(*fields) & F.col("id").isin(*ids)).collect()
+    return {(row["field"], row["id"]): row["value"] for row in found}
+
+
+def _reference(tables: Tables, config: Config, model: ModelVersion | None, against: date | None) -> Reference:
+    if against is not None:
+        return Reference.of_snapshot(find_snapshot(tables, config, against))
+    assert model is not None  # it is found unless there is a date
+    return Reference.of_training(model)
+
+
+def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference: Reference) -> list[Distribution]:
+    manifest = snapshot.manifest()
+    for path in reference.paths:
+        _check_manifest(manifest, snapshot, path, reference)
+    columns = measured_columns(manifest)
+    share = -(-config.monitor.sample // len(reference.paths))
+    before = pa.concat_tables([_sample(tables, path, columns, share) for path in reference.paths])
+    after = _sample(tables, snapshot.path, columns, config.monitor.sample)
+    # The snapshot's own vocabulary knows all of its ids.
+    other = reference.vocabulary_version != snapshot.vocabulary_version
+    sizes = read_vocabulary(tables, reference.vocabulary_version).sizes if other else {}
+    return list(compare(before, after, manifest, sizes))
+
+
+def _check_manifest(manifest: Manifest, snapshot: Snapshot, path: str, reference: Reference) -> None:
+    try:
+        other = Manifest.from_json(storage.read_text(storage.join(path, "manifest.json")))
+    except (FileNotFoundError, ValueError) as error:
+        raise SnapshotError(
+            f"reference ({reference.name}): {path} cannot be read: {error}; choose another with --against DATE"
+        ) from error
+    if other.hash != manifest.hash:
+        raise SnapshotError(
+            f"the snapshot of {snapshot.as_of} has manifest {manifest.hash}, its reference ({reference.name}) has "
+            f"{other.hash}; they differ in {differing_columns(manifest, other)}; choose another with --against DATE"
+        )
+
+
+def _sample(tables: Tables, path: str, columns: Sequence[str], size: int) -> pa.Table:
+    rows = tables.spark.read.parquet(storage.join(path, "data"))
+    return some_users(rows, _rows_of(path), size).select(*columns).toArrow()
+
+
+def _rows(snapshot: Snapshot, reference: Reference) -> Measurement:
+    """Against the mean of the reference's snapshots."""
+    before = sum(map(_rows_of, reference.paths)) / len(reference.paths)
+    value, name = ratio(before, snapshot.rows), f"{before:,.0f} users in {reference.name}"
+    return Measurement(kind="snapshot", subject="users", measure="rows_ratio", value=value, reference=name)
+
+
+def _rows_of(path: str) -> int:
+    """As the files' footers say."""
+    return sum(group.rows for group in row_groups(path))

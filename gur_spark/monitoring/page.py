@@ -1,0 +1,112 @@
+"""The drift of a date as one HTML file that needs no network: what needs a look, pictures, and every number."""
+
+import io
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import pyarrow as pa
+
+from gur_spark.evaluate import extra
+from gur_spark.monitoring.drift import Drift
+from gur_spark.monitoring.features import Distribution
+from gur_spark.monitoring.findings import Finding, number, summary, worst
+from gur_spark.monitoring.plots import COLUMNS, Names, draw_distributions, draw_trends
+
+MOST_PANELS = 12
+
+_WINDOW = re.compile(r"_(\d+d|lifetime)$")
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #1c2733; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.5em; margin-bottom: .2em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; }
+p { margin: .3em 0; } .said { color: #5b6875; }
+table { border-collapse: collapse; font-size: 13px; width: 100%; }
+th { text-align: left; border-bottom: 2px solid #c9d1d9; } td { border-bottom: 1px solid #e6eaee; }
+th, td { padding: .25em .6em .25em 0; vertical-align: top; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+.s { border-radius: 4px; padding: .05em .5em; color: #fff; font-size: 12px; font-weight: 600; }
+.alert { background: #c2410c; } .warn { background: #b7791f; } .ok { background: #2f7d5b; }
+img { width: 100%; } summary { cursor: pointer; color: #0b5c94; }
+"""
+
+
+def to_html(pipeline: str, drift: Drift, history: pa.Table, names: Names) -> str:
+    """The page of a date; ``history`` is rows of ``drift`` until then."""
+    loud = [finding for finding in drift.findings if finding.status != "ok"]
+    of_embeddings = f", embeddings of {drift.model_version}" if drift.model_version else ""
+    moved = _most_moved(drift)
+    of = {distribution.column: distribution for distribution in drift.distributions}
+    panels = [(of[name], _said(findings)) for name, findings in moved.items()]
+    trends = draw_trends(history, [(name, findings[0].measure) for name, findings in moved.items()])
+    parts = [
+        f"<h1>{escape(pipeline)}, {drift.as_of} {_badge(worst(drift.findings))}</h1>",
+        f"<p>{summary(drift.findings)}</p>",
+        f'<p class="said">{drift.users:,} users{escape(of_embeddings)}; inputs against {escape(drift.reference)}</p>',
+        "<h2>What needs a look</h2>",
+        _table(loud) if loud else "<p>Nothing is above its level.</p>",
+        "<h2>Trends</h2>",
+        _picture(trends, "trends over dates"),
+        "<h2>Inputs that moved most</h2>",
+        '<p class="said">Shares of users, or of their events; of one feature the window that moved most.</p>',
+        _picture(draw_distributions(panels, names), "distributions of inputs"),
+        "<h2>Everything</h2>",
+        f"<details><summary>all measurements</summary>{_table(drift.findings)}</details>",
+    ]
+    head = f'<meta charset="utf-8"><title>{escape(pipeline)}, {drift.as_of}: drift</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
+def shown_distributions(drift: Drift) -> list[Distribution]:
+    """Those that a page shows."""
+    moved = _most_moved(drift)
+    return [distribution for distribution in drift.distributions if distribution.column in moved]
+
+
+def _most_moved(drift: Drift) -> dict[str, list[Finding]]:
+    """The findings of the features that a page shows, by column, worst first; of several windows the worst one.
+
+    All that have a finding, up to ``MOST_PANELS``, and at least a row of panels.
+    """
+    found: dict[str, list[Finding]] = {}
+    for finding in drift.findings:
+        if finding.kind == "feature":
+            found.setdefault(finding.subject, []).append(finding)
+    worst_of: dict[str, str] = {}
+    for name in found:
+        worst_of.setdefault(_WINDOW.sub("", name), name)
+    names = list(worst_of.values())
+    loud = sum(found[name][0].status != "ok" for name in names)
+    return {name: found[name] for name in names[: min(max(loud, COLUMNS), MOST_PANELS)]}
+
+
+def _said(findings: Iterable[Finding]) -> str:
+    told = sorted(findings, key=lambda f: f.measure != "psi")
+    return ", ".join(f"{f.measure} {number(f.value)}" for f in told if f.value)
+
+
+def _table(findings: Sequence[Finding]) -> str:
+    heads = ("", "subject", "measure", "value", "warn", "alert", "against")
+    head = "".join(f'<th class="n">{h}</th>' if h in ("value", "warn", "alert") else f"<th>{h}</th>" for h in heads)
+    return f"<table><tr>{head}</tr>" + "".join(map(_row, findings)) + "</table>"
+
+
+def _row(finding: Finding) -> str:
+    numbers = (finding.value, finding.warn_above, finding.alert_above)
+    cells = "".join(f'<td class="n">{number(value)}</td>' for value in numbers)
+    names = f"<td>{escape(finding.subject)}</td><td>{finding.measure}</td>"
+    return f"<tr><td>{_badge(finding.status)}</td>{names}{cells}<td>{escape(finding.reference)}</td></tr>"
+
+
+def _badge(status: str) -> str:
+    return f'<span class="s {status}">{status}</span>'
+
+
+def _picture(figure: Any, alt: str) -> str:
+    """As SVG inside the page; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    with extra("matplotlib").rc_context({"svg.hashsalt": "gur_spark"}):
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{b64encode(content.getvalue()).decode()}">'
