@@ -15,6 +15,8 @@ from gur_spark.registry import load_model
 from gur_spark.training import TrainedModel, train
 from tests.aggregate_data import SIZES, make_snapshot
 
+pytestmark = pytest.mark.any_engine
+
 WIDTH = 6
 MODEL = Model(
     latent_dim=WIDTH,

@@ -19,6 +19,8 @@ from gur_spark.tables import Tables
 from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture(scope="module")
 def made(spark: Any, tmp_path_factory: Any) -> Tables:

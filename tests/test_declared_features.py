@@ -11,7 +11,7 @@ from gur_spark.errors import ConfigError
 from gur_spark.tables import Tables
 from tests.test_snapshots import MIDNIGHT, event, log, snapshot
 
-pytestmark = pytest.mark.usefixtures("vocabulary")
+pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("vocabulary")]
 
 FEATURES = [
     {"name": "large", "field": "amount", "operations": ["sum", "count"], "where": "amount >= 12.34 AND mcc = 'a'"},

@@ -12,7 +12,7 @@ from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.tables import Tables
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
 
-pytestmark = pytest.mark.usefixtures("vocabulary")
+pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from gur_spark.runs import Run
 from gur_spark.tables import Tables
 from jobs import publish as job
 
+pytestmark = pytest.mark.any_engine
+
 USERS, WIDTH = 400, 6
 D1, D2, D3 = date(2024, 6, 1), date(2024, 6, 8), date(2024, 6, 15)
 

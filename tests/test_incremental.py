@@ -27,6 +27,8 @@ from gur_spark.tables import Commit, Tables
 from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, EVENTS, Event, event, log, new_run, write
 
+pytestmark = pytest.mark.both_engines
+
 DAY = timedelta(days=1)
 
 
@@ -111,6 +113,7 @@ def test_days_after_have_the_content_that_they_have_in_full(tables: Tables, conf
     assert (again.lineage, route) == (made[0][0].lineage, "")
 
 
+@pytest.mark.any_engine
 def test_a_state_is_neither_read_nor_cleaned_as_data(tables: Tables, config: Any, base: Snapshot) -> None:
     from datetime import UTC, datetime
 
@@ -142,6 +145,7 @@ def test_a_commit_that_may_have_changed_any_row_needs_all_events(tables: Tables,
     assert r"(DELETE) may have changed any row" in make(tables, config, 2)[1]
 
 
+@pytest.mark.any_engine
 def test_another_vocabulary_manifest_or_table_needs_all_events(
     tables: Tables, config: Any, make_config: Any, base: Snapshot
 ) -> None:
@@ -160,6 +164,7 @@ def test_another_vocabulary_manifest_or_table_needs_all_events(
         make(tables, config, 1, "incremental")
 
 
+@pytest.mark.any_engine
 def test_without_a_base_the_incremental_route_says_what_there_is_not(tables: Tables, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}})
     write(tables, log())
@@ -171,6 +176,7 @@ def test_without_a_base_the_incremental_route_says_what_there_is_not(tables: Tab
         make(tables, config, 1, "incremental")
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("damage", ["altered", "shorter", "missing", "data"])
 def test_a_damaged_base_is_not_used(tables: Tables, config: Any, base: Snapshot, damage: str) -> None:
     file = sorted((Path(base.path) / "state").glob("*.arrow"))[0]
@@ -199,6 +205,7 @@ def test_a_damaged_base_is_not_used(tables: Tables, config: Any, base: Snapshot,
     assert json.loads((Path(made.path) / "state" / "state.json").read_text())["as_of"] == "2024-07-02"
 
 
+@pytest.mark.any_engine
 def test_a_list_of_users_needs_all_events(tables: Tables, make_config: Any, config: Any, base: Snapshot) -> None:
     folder = str(Path(tables.root) / "users")
     tables.spark.createDataFrame([(1,), (500,)], "user_id BIGINT").write.parquet(folder)

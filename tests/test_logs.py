@@ -29,6 +29,8 @@ from gur_spark.snapshots import stale_snapshots
 from gur_spark.tables import Tables
 from jobs import ingest as job
 
+pytestmark = pytest.mark.both_engines
+
 AS_OF = date(2024, 7, 1)
 DAY = timedelta(days=1)
 TIME = {"column": "time", "format": "iso8601"}
@@ -188,6 +190,7 @@ def _count(tables: Tables) -> list[Any]:
     return tables.spark.sql(f"SELECT source, count(1) AS n FROM {tables.sql_name('events')} GROUP BY 1").collect()
 
 
+@pytest.mark.any_engine
 def test_sequences_have_the_events_of_all_logs_and_a_log_without_a_field_has_padding(
     tables: Tables, config: Any
 ) -> None:
@@ -295,6 +298,7 @@ def test_a_day_after_goes_on_with_what_was_known_of_users(tables: Tables, config
     assert stale_snapshots(tables, config, ["web 2023-12-01"]) == []
 
 
+@pytest.mark.any_engine
 def test_a_vocabulary_counts_the_rows_of_the_logs_that_have_the_field(tables: Tables, config: Any) -> None:
     rows = rows_of(4)
     write(tables, rows)
@@ -304,6 +308,7 @@ def test_a_vocabulary_counts_the_rows_of_the_logs_that_have_the_field(tables: Ta
     assert found == Counter((logs[row.log], row.text or None) for row in rows)
 
 
+@pytest.mark.any_engine
 def test_attributes_are_no_events_to_churn_and_the_log_that_ends_first_bounds_it(tables: Tables, config: Any) -> None:
     def row(log: str, user: int, days: int) -> Row:
         time = datetime(2024, 7, 1, tzinfo=UTC) + days * DAY
@@ -318,6 +323,7 @@ def test_attributes_are_no_events_to_churn_and_the_log_that_ends_first_bounds_it
         labels.check_future(events, AS_OF, 6)
 
 
+@pytest.mark.any_engine
 def test_a_table_of_several_logs_is_not_taken_for_one_of_one(
     tables: Tables, config: Any, make_config: Any, landed: Path
 ) -> None:
@@ -331,6 +337,7 @@ def test_a_table_of_several_logs_is_not_taken_for_one_of_one(
     assert tables.version("events") == before
 
 
+@pytest.mark.any_engine
 def test_rows_of_a_log_that_is_no_longer_declared_are_no_events(tables: Tables, config: Any) -> None:
     write(tables, rows_of(6, 60))
     fewer = config.model_copy(update={"logs": {"web": config.logs["web"]}})
@@ -338,6 +345,7 @@ def test_rows_of_a_log_that_is_no_longer_declared_are_no_events(tables: Tables, 
     assert {row["source"] for row in found.select("source").distinct().collect()} == {"main", "web"}
 
 
+@pytest.mark.any_engine
 def test_what_follows_is_counted_for_the_fields_of_each_log(tables: Tables, config: Any) -> None:
     rows = rows_of(9)
     write(tables, rows)
@@ -354,6 +362,7 @@ def test_what_follows_is_counted_for_the_fields_of_each_log(tables: Tables, conf
         assert (row["future_events"], found) == (mine.total(), {"main": mine["main"], "web": mine["web"]})
 
 
+@pytest.mark.any_engine
 def test_a_log_without_events_yet_is_not_taken_for_silence(tables: Tables, config: Any) -> None:
     write(tables, [row for row in rows_of(8, 60) if row.log != "web"])
     events = event_rows(tables.read("events"), config.manifest())
@@ -369,6 +378,7 @@ def test_a_condition_cannot_ask_for_an_attribute(tables: Tables, configure: Any)
         aggregate_snapshots(tables, config, [AS_OF], new_run())
 
 
+@pytest.mark.any_engine
 def test_of_rows_of_one_moment_a_known_number_comes_before_a_missing_one(tables: Tables, config: Any) -> None:
     time = datetime(2024, 6, 1, tzinfo=UTC)
     profiles = [Row("profile", 1, time, date(2024, 6, 2), "a", number) for number in ("", "5", "")]
@@ -390,6 +400,7 @@ def test_a_landing_is_one_of_a_log(tables: Tables, config: Any) -> None:
         job.stage(tables, config, Namespace(landing=[], all=False, log=["wb"]), new_run())
 
 
+@pytest.mark.any_engine
 def test_a_table_of_fewer_logs_is_not_written_to(tables: Tables, config: Any, make_config: Any, landed: Path) -> None:
     land(landed, rows_of(5, 20))
     alone = make_config({"source": {"path": str(landed / "main")}})

@@ -26,6 +26,8 @@ from jobs import train
 from jobs.evaluate import evaluate_embeddings
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 
+pytestmark = pytest.mark.any_engine
+
 HORIZON = 10
 CUTOFF = AS_OF + timedelta(12)
 

@@ -17,6 +17,8 @@ from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.tables import Tables
 from tests.test_snapshots import new_run
 
+pytestmark = pytest.mark.any_engine
+
 AS_OF = date(2024, 7, 1)
 MIDNIGHT = datetime(2024, 7, 1, tzinfo=UTC)
 SCHEMA = pa.schema(

@@ -16,6 +16,8 @@ from gur_spark.tables import Tables
 from tests.conftest import config_over
 from tests.test_snapshots import MIDNIGHT, Event, event, log, new_run, write
 
+pytestmark = pytest.mark.both_engines
+
 DATES = [date(2024, 6, 1), date(2024, 6, 15), date(2024, 7, 1)]
 Label = tuple[int, int, datetime]
 Rows = dict[int, dict[str, Any]]

@@ -16,7 +16,7 @@ from tests.beside import Ended
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("GUR_SPARK_TEST_ENGINE") == "sail", reason="these are the tests on Sail")
-def test_tables_ingest_vocabulary_and_snapshots_pass_the_same_tests_on_sail_without_java(
+def test_what_both_engines_do_and_what_any_engine_does_passes_on_sail_without_java(
     tests_on_sail: "Future[Ended]",
 ) -> None:
     done = tests_on_sail.result()

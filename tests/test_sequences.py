@@ -31,6 +31,8 @@ from jobs import sequences as job
 from tests.aggregate_data import tiny_manifest
 from tests.test_snapshots import AS_OF, EVENTS, MIDNIGHT, Event, event, log, new_run, write
 
+pytestmark = pytest.mark.both_engines
+
 MIDNIGHT_S = int(MIDNIGHT.timestamp())
 
 
@@ -112,6 +114,7 @@ def test_partitions_row_order_and_files_change_no_row(
             spark.conf.set("spark.sql.adaptive.enabled", "true")
 
 
+@pytest.mark.any_engine
 @pytest.mark.usefixtures("vocabulary")
 def test_future_late_and_too_old_events_change_nothing(tables: Tables, config: Any) -> None:
     events = log()
@@ -132,6 +135,7 @@ def test_future_late_and_too_old_events_change_nothing(tables: Tables, config: A
     assert week.events == len([e for e in events if timedelta(0) < MIDNIGHT - e[1] <= timedelta(days=7)])
 
 
+@pytest.mark.any_engine
 @pytest.mark.usefixtures("vocabulary")
 def test_of_a_user_of_many_events_the_newest_are_kept(tables: Tables, config: Any) -> None:
     events = log()
@@ -141,6 +145,7 @@ def test_of_a_user_of_many_events_the_newest_are_kept(tables: Tables, config: An
     assert manifest.max_events == 5
 
 
+@pytest.mark.any_engine
 @pytest.mark.usefixtures("vocabulary")
 def test_user_ids_may_be_text(tables: Tables, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}, "fields": {"user_id": {"column": "user", "type": "string"}}})
@@ -161,6 +166,7 @@ def batches_of(users: Sequence[int], cuts: Sequence[int]) -> Iterator[pa.RecordB
         yield rows.slice(start, end - start)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("max_events", [None, 1, 2, 3])
 def test_users_stay_whole_wherever_the_batches_are_cut(max_events: int | None) -> None:
     users = [1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4]
@@ -178,6 +184,7 @@ def test_users_stay_whole_wherever_the_batches_are_cut(max_events: int | None) -
     assert not list(whole_users(iter([])))
 
 
+@pytest.mark.any_engine
 def test_a_file_ends_after_so_many_events_and_never_within_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequences, "FILE_EVENTS", 4)
     rows = Rows(manifest=tiny_manifest(numeric=(), categorical=()), as_of=AS_OF)
@@ -201,6 +208,7 @@ def test_what_is_missing_is_said(tables: Tables, config: Any, tmp_path: Path) ->
         read_manifest(str(tmp_path))
 
 
+@pytest.mark.any_engine
 @pytest.mark.usefixtures("vocabulary")
 def test_a_date_without_events_leaves_nothing(tables: Tables, make_config: Any, config: Any) -> None:
     write(tables, log())
@@ -212,6 +220,7 @@ def test_a_date_without_events_leaves_nothing(tables: Tables, make_config: Any, 
     assert not Path(tables.folder("sequences")).exists()
 
 
+@pytest.mark.any_engine
 @pytest.mark.usefixtures("vocabulary")
 def test_the_job_records_what_it_wrote_and_clean_takes_only_what_a_killed_one_left(tables: Tables, config: Any) -> None:
     write(tables, log())
@@ -232,6 +241,7 @@ def test_the_job_records_what_it_wrote_and_clean_takes_only_what_a_killed_one_le
     assert clean(tables, later) == [folders[0]]
 
 
+@pytest.mark.any_engine
 @pytest.mark.usefixtures("vocabulary")
 def test_the_sequences_and_the_aggregates_of_a_date_give_one_embedding(tables: Tables, config: Any) -> None:
     write(tables, log())

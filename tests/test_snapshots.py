@@ -24,7 +24,7 @@ from gur_spark.snapshots import Snapshot, find_snapshot, make_visible, stale_sna
 from gur_spark.tables import Tables
 from tests.oracles import DAY_US, aggregate_rows, same_rows
 
-pytestmark = pytest.mark.usefixtures("vocabulary")
+pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("vocabulary")]
 
 AS_OF = date(2024, 7, 1)
 MIDNIGHT = datetime(2024, 7, 1, tzinfo=UTC)
@@ -126,6 +126,7 @@ def test_future_late_and_too_old_events_change_nothing(tables: Tables, config: A
     assert again.path == expected.path
 
 
+@pytest.mark.any_engine
 def test_a_delay_lets_late_landings_in(tables: Tables, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"delay_days": 1}})
     late = event(4, timedelta(days=2), "c", 5, landed=AS_OF)
@@ -133,6 +134,7 @@ def test_a_delay_lets_late_landings_in(tables: Tables, make_config: Any) -> None
     assert (made.rows, made.known_at) == (1, MIDNIGHT + timedelta(days=1))
 
 
+@pytest.mark.any_engine
 def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, config: Any) -> None:
     as_it_was = log()
     first = snapshot(tables, config, as_it_was)
@@ -148,6 +150,7 @@ def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, c
     assert tables.read("snapshots").count() == 2
 
 
+@pytest.mark.any_engine
 def test_landings_that_come_later_make_the_snapshots_they_reach_stale(tables: Tables, config: Any) -> None:
     assert stale_snapshots(tables, config, ["2024-06-20"]) == []
     write(tables, log())
@@ -165,6 +168,7 @@ def test_landings_that_come_later_make_the_snapshots_they_reach_stale(tables: Ta
     assert stale("bulk") == ["2024-02-01", "2024-06-01", "2024-07-01"]
 
 
+@pytest.mark.any_engine
 def test_both_edges_of_a_window_are_half_open(tables: Tables, config: Any) -> None:
     edges = [event(1, timedelta(days=w), "a", 1) for w in (7, 30, 180)]
     made = pq.read_table(snapshot(tables, config, edges).data).to_pylist()[0]
@@ -182,6 +186,7 @@ def test_a_users_list_gives_rows_to_users_without_events(tables: Tables, make_co
         aggregate_snapshot(tables, config, AS_OF, new_run())
 
 
+@pytest.mark.any_engine
 def test_the_same_content_again_keeps_the_visible_snapshot(tables: Tables, config: Any) -> None:
     first = snapshot(tables, config, log())
     # Another commit of events, the same content: the folder stays, and the row says what it can be made from.
@@ -194,6 +199,7 @@ def test_the_same_content_again_keeps_the_visible_snapshot(tables: Tables, confi
     assert [Path(folder).name for folder in storage.folders(str(Path(first.path).parent))] == [Path(first.path).name]
 
 
+@pytest.mark.any_engine
 def test_only_what_may_have_changed_is_made_again(tables: Tables, config: Any) -> None:
     first = snapshot(tables, config, log())
     runs = [new_run(), new_run()]
@@ -205,6 +211,7 @@ def test_only_what_may_have_changed_is_made_again(tables: Tables, config: Any) -
     assert aggregate_snapshots(tables, config, [AS_OF], runs[1])[0].checksum != first.checksum
 
 
+@pytest.mark.any_engine
 def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config: Any) -> None:
     write(tables, log())
     older = aggregate_snapshot(tables, config, date(2024, 6, 1), new_run())
@@ -216,6 +223,7 @@ def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config:
     assert storage.exists(first.data), "a snapshot a model was trained on stays readable"
 
 
+@pytest.mark.any_engine
 def test_a_snapshot_nobody_is_in_is_refused_with_the_range_of_the_events(tables: Tables, config: Any) -> None:
     snapshot(tables, config, log())
     with pytest.raises(SnapshotError, match=r"no event in the 180 days before 2030-01-01.*events run from 2023"):
@@ -231,6 +239,7 @@ def test_a_worker_that_cannot_write_is_said_and_nothing_is_visible(tables: Table
     assert not tables.exists("snapshots")
 
 
+@pytest.mark.any_engine
 def test_a_date_that_the_landings_have_not_come_to_is_refused(tables: Tables, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"landing_gap_days": 7}})
     write(tables, [event(1, timedelta(days=8), "a", 5)])
@@ -240,6 +249,7 @@ def test_a_date_that_the_landings_have_not_come_to_is_refused(tables: Tables, ma
     assert aggregate_snapshot(tables, config, AS_OF - timedelta(days=1), new_run()).rows == 1
 
 
+@pytest.mark.any_engine
 def test_a_missing_snapshot_names_those_there_are(tables: Tables, config: Any) -> None:
     with pytest.raises(TableError, match="run the aggregate job first"):
         find_snapshot(tables, config, AS_OF)
@@ -248,6 +258,7 @@ def test_a_missing_snapshot_names_those_there_are(tables: Tables, config: Any) -
         find_snapshot(tables, config, date(2024, 7, 2))
 
 
+@pytest.mark.any_engine
 def test_an_altered_manifest_is_refused(tables: Tables, config: Any) -> None:
     made = snapshot(tables, config, log())
     file = storage.join(made.path, "manifest.json")
@@ -276,6 +287,7 @@ def test_many_dates_in_one_pass_have_the_bits_each_has_alone(tables: Tables, con
     assert len({s.checksum for s in together}) == 4
 
 
+@pytest.mark.any_engine
 def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
     tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +315,7 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
     assert passes[3:] == [weekly(3)[:1]]
 
 
+@pytest.mark.any_engine
 def test_dates_far_apart_are_passes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aggregation, "PASS_DATES", 3)
     days = [AS_OF + timedelta(days=n) for n in (0, 10, 20, 30, 41, 60)]
@@ -341,6 +354,7 @@ def test_a_sum_that_a_worker_finds_too_large_is_said_by_field_and_user(tables: T
     assert not tables.exists("snapshots")
 
 
+@pytest.mark.any_engine
 def test_a_date_without_anybody_leaves_no_other_date_half_made(tables: Tables, config: Any) -> None:
     write(tables, log())
     with pytest.raises(SnapshotError, match="no event in the 180 days before 2020-01-01"):

@@ -11,6 +11,8 @@ from gur_spark.errors import TableError
 from gur_spark.runs import record
 from gur_spark.tables import Tables, check_keys
 
+pytestmark = pytest.mark.both_engines
+
 DDL = "user_id BIGINT, day STRING"
 
 

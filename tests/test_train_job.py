@@ -18,6 +18,8 @@ from gur_spark.tables import Tables
 from jobs import train
 from tests.test_snapshots import write
 
+pytestmark = pytest.mark.any_engine
+
 DAYS = [date(2024, 6, 1), date(2024, 7, 1)]
 
 

@@ -21,7 +21,7 @@ from gur_spark.tables import Tables
 from jobs import train
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, write
 
-pytestmark = pytest.mark.usefixtures("vocabulary")
+pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]
 
 EARLIER = AS_OF - timedelta(40)
 # Of two dates, user 20 is only in the windows of the later one; user 21 has one event, which no two halves have.

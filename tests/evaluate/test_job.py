@@ -22,6 +22,8 @@ from jobs import evaluate, train
 from tests.conftest import config_over
 from tests.test_snapshots import write
 
+pytestmark = pytest.mark.any_engine
+
 AS_OF = date(2024, 6, 1)
 MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)
 USERS = 80

@@ -9,6 +9,8 @@ from gur_spark.config import Label
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import labels
 
+pytestmark = pytest.mark.any_engine
+
 AS_OF = date(2024, 6, 1)
 MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)
 EVENTS = "user_id BIGINT, event_time TIMESTAMP, landed_on DATE"

@@ -28,6 +28,8 @@ from jobs import ingest as job
 from tests.beside import Begun, Ended
 from tests.conftest import BASE
 
+pytestmark = pytest.mark.both_engines
+
 FIELDS = BASE["fields"]
 HEADER = "user,time,mcc,amount\n"
 D1, D2, D3 = "2024-01-01", "2024-01-02", "2024-01-03"
@@ -212,6 +214,7 @@ def test_a_line_with_quotes_is_split_alike_on_every_engine(tables: Tables, confi
     assert found == dict(QUOTED)
 
 
+@pytest.mark.any_engine
 def test_a_job_names_the_snapshots_that_its_landings_make_stale(
     tables: Tables, make_config: Any, landed: Path, tmp_path: Path, caplog: Any
 ) -> None:
@@ -331,6 +334,7 @@ def test_of_equal_keys_the_first_landing_wins_then_the_order_of_the_columns(
     assert tables.version("quarantine") == 0, "nothing to quarantine: no commit after its creation"
 
 
+@pytest.mark.any_engine
 def test_above_the_allowed_share_of_bad_rows_nothing_is_visible_and_the_message_helps(
     tables: Tables, configure: Any, landed: Path
 ) -> None:
@@ -473,6 +477,7 @@ def test_json_lines_parquet_and_delta_give_the_events_that_csv_gives(
     }
 
 
+@pytest.mark.any_engine
 def test_a_mapping_that_fits_no_file_is_explained(tables: Tables, configure: Any, landed: Path) -> None:
     with pytest.raises(SourceError, match="expected csv files, found none"):
         go(tables, configure())

@@ -9,6 +9,8 @@ import pytest
 from gur_spark import schema
 from gur_spark.events.parse import parse_rows
 
+pytestmark = pytest.mark.both_engines
+
 EXACT = Context(prec=200)
 RAW = "source_file STRING, landed_on DATE, raw STRING, problem STRING, `text user` STRING, `text time` STRING, "
 

@@ -15,6 +15,8 @@ from gur_spark.events.vocabulary import Vocabulary, encode, fit_vocabulary, read
 from gur_spark.runs import Run
 from tests.test_snapshots import write
 
+pytestmark = pytest.mark.both_engines
+
 DAY = datetime(2024, 1, 1, tzinfo=UTC)
 EVENTS = schema.events_schema("long", ["mcc"], ["amount"])
 

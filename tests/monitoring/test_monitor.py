@@ -25,6 +25,8 @@ from jobs import monitor as job
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over
 
+pytestmark = pytest.mark.any_engine
+
 TRAINED, CALM, DRIFTED, OTHER = date(2024, 6, 1), date(2024, 6, 8), date(2024, 6, 15), date(2024, 6, 22)
 USERS, WIDTH = 640, 6
 
