@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.aggregation import aggregate_snapshot
@@ -15,6 +14,7 @@ from gur_spark.evaluate.report import Report
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.publishing import publish
 from gur_spark.runs import Run
+from gur_spark.schema import SNAPSHOTS
 from gur_spark.scoring import score_snapshot
 from gur_spark.snapshots import find_snapshot
 from gur_spark.tables import Tables
@@ -135,8 +135,8 @@ def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -
 
 def test_a_snapshot_of_another_vocabulary_is_refused(tables: Tables, config: Any) -> None:
     try:
-        other = tables.read("snapshots").withColumn("vocabulary_hash", F.lit("other"))
-        tables.replace(other.localCheckpoint(), "snapshots", "true")
+        rows = [row.asDict() | {"vocabulary_hash": "other"} for row in tables.read("snapshots").collect()]
+        tables.replace(tables.spark.createDataFrame(rows, SNAPSHOTS), "snapshots", "true")
         with pytest.raises(ModelError, match="vocabulary"):
             report_of(tables, config)
     finally:
