@@ -59,6 +59,18 @@ class GateError(GurError):
     """Embeddings did not pass a gate; consumers read what they read before."""
 
 
+class MissingExtra(GurError):
+    """A library of an optional extra is asked for, and is not installed."""
+
+
+class ConsumerError(GurError):
+    """What a consumer asks of the embeddings cannot be given (an unknown user or metric, a folder that is taken)."""
+
+
+class TrackingError(GurError):
+    """A model version could not be logged to MLflow; it is registered in ``models`` all the same."""
+
+
 class EvaluationError(GurError):
     """A report cannot be made (one class only, a future window that is not complete)."""
 

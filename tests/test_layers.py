@@ -18,6 +18,8 @@ NEUTRAL = {
     "config",
     "config_file",
     "errors",
+    "extras",
+    "nearness",
     "schema",
     "snapshot_files",
     "splits",

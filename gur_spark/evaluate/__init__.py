@@ -4,10 +4,10 @@
 with, ``probe`` fits and tests small models on each, ``report`` shows the result.
 """
 
-from importlib import import_module
 from typing import Any
 
 from gur_spark.errors import EvaluationError
+from gur_spark.extras import import_extra
 
 
 def extra(module: str) -> Any:
@@ -16,8 +16,4 @@ def extra(module: str) -> Any:
     Raises:
         EvaluationError: it is not installed.
     """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        hint = "reports need: pip install 'gur-spark[evaluate]'"
-        raise EvaluationError(f"{module} cannot be imported ({error}); {hint}") from error
+    return import_extra(module, "evaluate", "a report", EvaluationError)
