@@ -6,6 +6,7 @@ Legend of array shapes: N = users, Q = users asked about, B = users of a block, 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from gur_spark.config import Config
 from gur_spark.errors import ConsumerError
+from gur_spark.export import EMBEDDINGS, USER_IDS, read_manifest
 from gur_spark.extras import import_extra
 from gur_spark.nearness import (
     Array,
@@ -72,6 +74,18 @@ class Users:
             at += len(part)
             ids.append(batch["user_id"])
         return cls(pa.concat_arrays(ids), x_NL)
+
+    @classmethod
+    def open(cls, folder: str) -> "Users":
+        """From a NumPy export (``gur_spark.export``), mapped rather than read.
+
+        Raises:
+            ConsumerError: the folder is none.
+        """
+        if read_manifest(folder).form != "numpy":
+            raise ConsumerError(f"{folder} is a Parquet export; expected one with --format numpy")
+        ids_N, x_NL = (np.load(Path(folder) / name, mmap_mode="r") for name in (USER_IDS, EMBEDDINGS))
+        return cls(pa.array(ids_N), x_NL)
 
     def rows(self, users: Sequence[Any]) -> Rows:
         """Where these users are.

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gur_spark import nearest_users, nearness, neighbours, schema
+from gur_spark import nearest_users, nearness, neighbours
 from gur_spark.errors import ConsumerError, MissingExtra, TableError
 from gur_spark.neighbours import Metric, Users, exact, hnsw
 from gur_spark.publishing import publish
 from gur_spark.tables import Tables
+from tests import embedded
 
 METRICS: list[Metric] = ["cosine", "dot", "euclidean"]
 WIDTH = 5
@@ -124,18 +124,9 @@ def test_the_published_rows_are_asked_or_those_of_a_version_and_date(tables: Tab
     config = make_config()
     with pytest.raises(TableError, match="nothing is published"):
         nearest_users(tables.spark, config)
-    tables.create("embeddings", schema.embeddings_schema("long"), ["model_version", "as_of"])
-    expected = {}
-    for seed, version in enumerate(("one", "two")):
-        everyone = expected[version] = users(seed=seed)
-        rows = {
-            "user_id": everyone.ids_N,
-            "as_of": pa.array([date(2024, 6, 1)] * 60, pa.date32()),
-            "model_version": [version] * 60,
-            "embedding": pa.array(list(everyone.x_NL), pa.list_(pa.float32())),
-            "events": pa.array([1] * 60, pa.int64()),
-        }
-        write_deltalake(tables.folder("embeddings"), pa.table(rows), mode="append")
+    expected = {version: users(seed=seed) for seed, version in enumerate(("one", "two"))}
+    for version, everyone in expected.items():
+        embedded.add(tables, version, date(2024, 6, 1), everyone.ids_N, everyone.x_NL)
     publish(tables, config, "one", date(2024, 6, 1), "first")
     assert found(nearest_users(tables.spark, config, [3], k=3)) == {3: by_hand(expected["one"], 3, 3, "cosine")}
     other = nearest_users(tables.spark, config, [3], k=3, metric="dot", version="two", approximate=True)

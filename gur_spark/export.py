@@ -1,0 +1,251 @@
+"""Embeddings as files for who has neither Spark nor Delta: a folder of Parquet, or of NumPy arrays.
+
+Spark stages the rows as Parquet below the tables, and this process streams them from there: all that it holds are the
+user ids and a batch of rows. The folder appears whole, by a rename; ``manifest.json`` says what it holds.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
+
+from gur_spark import storage
+from gur_spark.config import Config
+from gur_spark.errors import ConsumerError, TableError
+from gur_spark.publishing import read_embeddings, space_of
+from gur_spark.runs import Run
+from gur_spark.tables import Tables
+
+log = logging.getLogger("gur_spark")
+
+Form = Literal["parquet", "numpy"]
+
+KIND = "gur_spark embeddings"
+MANIFEST = "manifest.json"
+EMBEDDINGS, USER_IDS = "embeddings.npy", "user_id.npy"
+COLUMNS = ("user_id", "as_of", "model_version", "embedding", "events")
+BATCH_ROWS = 8192
+FILE_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What a folder holds, as its manifest says."""
+
+    pipeline: str
+    model_version: str
+    space: str
+    """The version whose axes these embeddings have."""
+    as_of: str
+    rows: int
+    width: int
+    form: Form
+    kind: str = KIND
+
+
+def export_embeddings(
+    tables: Tables,
+    config: Config,
+    folder: str,
+    run: Run,
+    *,
+    form: Form = "parquet",
+    version: str = "published",
+    as_of: date | None = None,
+) -> Exported:
+    """Write the embeddings of a version and date to a folder of this machine, in place of an older export there.
+
+    ``parquet``: flat files with the columns of ``embeddings``, in no order. ``numpy``: ``embeddings.npy``, float32
+    (N, L), and ``user_id.npy``, (N,), int64 or text, ascending; both can be mapped (``np.load(..., mmap_mode="r")``),
+    neither is a pickle.
+
+    Where it fails, what was in the folder stays; a process that is killed leaves a hidden folder beside it.
+
+    Args:
+        version, as_of: as in ``read_embeddings``.
+
+    Raises:
+        ConsumerError: the folder holds something else, or is in a store.
+        TableError: there are no such embeddings, or a user has two.
+    """
+    target = _target(folder)
+    frame = read_embeddings(tables.spark, config, version, as_of)
+    with _staged(tables, frame) as rows, _swapped_in(target) as partial:
+        first = rows.first()
+        made = Exported(
+            pipeline=config.name,
+            model_version=first["model_version"],
+            space=space_of(tables, first["model_version"]),
+            as_of=str(first["as_of"]),
+            rows=len(rows.ids),
+            width=len(first["embedding"]),
+            form=form,
+        )
+        _WRITERS[form](partial, rows, made.width)
+        (partial / MANIFEST).write_text(json.dumps(vars(made), indent=2, sort_keys=True) + "\n")
+    log.info("export: %s users of %s at %s to %s", f"{made.rows:,}", made.model_version, made.as_of, target)
+    run.inputs["embeddings"] = f"{made.model_version} at {made.as_of}"
+    run.outputs["folder"] = str(target)
+    run.counts["rows"] = made.rows
+    return made
+
+
+def read_manifest(folder: str | Path) -> Exported:
+    """What a folder holds.
+
+    Raises:
+        ConsumerError: it is not an export.
+    """
+    try:
+        values = json.loads((Path(folder) / MANIFEST).read_text())
+        if values["kind"] == KIND:
+            return Exported(**values)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ConsumerError(f"{folder} is no export of embeddings: it has no {MANIFEST} that says so")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Staged rows."""
+
+    files: Sequence[pq.ParquetFile]
+    ids: pa.ChunkedArray
+    place_N: npt.NDArray[np.int64]
+    """Of each row in the order of the ids."""
+
+    @classmethod
+    def of(cls, files: Sequence[pq.ParquetFile]) -> "_Rows":
+        """Raises TableError where a user has two rows."""
+        ids = pa.chunked_array([chunk for file in files for chunk in file.read(["user_id"])["user_id"].chunks])
+        order_N = pc.sort_indices(ids)
+        ordered = ids.take(order_N)
+        if not pc.all(pc.less(ordered[:-1], ordered[1:]), min_count=0).as_py():
+            raise TableError("a user has two embeddings of the version and date; nothing was exported")
+        place_N = np.empty(len(ids), np.int64)
+        place_N[order_N.to_numpy()] = np.arange(len(ids))
+        return cls(files, ids, place_N)
+
+    def first(self) -> dict[str, Any]:
+        row: dict[str, Any] = next(self.batches(COLUMNS)).slice(0, 1).to_pylist()[0]
+        return row
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for file in self.files:
+            yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+
+
+@contextmanager
+def _staged(tables: Tables, frame: DataFrame) -> Iterator[_Rows]:
+    stage = tables.folder("_staging", uuid4().hex)
+    try:
+        frame.select(*COLUMNS).write.mode("overwrite").parquet(stage)
+        filesystem, inner = storage.open_filesystem(stage)
+        names = sorted(name for name in storage.sizes(stage) if name.endswith(".parquet"))
+        yield _Rows.of([pq.ParquetFile(f"{inner}/{name}", filesystem=filesystem) for name in names])
+    finally:
+        storage.remove_folder(stage)
+
+
+def _target(folder: str) -> Path:
+    """The folder, if it may be written.
+
+    Raises:
+        ConsumerError: it may not.
+    """
+    if not storage.is_local(folder):
+        raise ConsumerError(f"export writes to a folder of this machine (or a mounted volume), got {folder}")
+    target = Path(storage.absolute(folder))
+    if target.exists() and not target.is_dir():
+        raise ConsumerError(f"export writes to a folder, {target} is a file")
+    there = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
+    if there:
+        try:
+            read_manifest(target)
+        except ConsumerError as error:
+            raise ConsumerError(
+                f"{target} holds something else ({', '.join(there[:3])}{', ...' if there[3:] else ''}); expected an "
+                "empty folder, an older export, or none"
+            ) from error
+    return target
+
+
+@contextmanager
+def _swapped_in(target: Path) -> Iterator[Path]:
+    """A new folder beside the target that takes its place at the end, if all went well."""
+    new, old = (target.with_name(f".{target.name}.{uuid4().hex[:8]}.{what}") for what in ("new", "old"))
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _write_parquet(folder: Path, rows: _Rows, width: int) -> None:
+    for number, batches in groupby(_checked(rows, COLUMNS, width), key=lambda found: found[1] // FILE_ROWS):
+        with pq.ParquetWriter(folder / f"part-{number:05d}.parquet", rows.files[0].schema_arrow) as writer:
+            for batch, _ in batches:
+                writer.write_batch(batch)
+
+
+def _write_numpy(folder: Path, rows: _Rows, width: int) -> None:
+    matrix_NL = _array(folder / EMBEDDINGS, np.dtype(np.float32), (len(rows.ids), width))
+    ids_N = _array(folder / USER_IDS, _id_type(rows.ids), (len(rows.ids),))
+    for batch, before in _checked(rows, ("user_id", "embedding"), width):
+        place_B = rows.place_N[before : before + batch.num_rows]
+        matrix_NL[place_B] = batch["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        ids_N[place_B] = batch["user_id"].to_numpy(zero_copy_only=False)
+    matrix_NL.flush()
+    ids_N.flush()
+
+
+_WRITERS = {"parquet": _write_parquet, "numpy": _write_numpy}
+
+
+def _checked(rows: _Rows, columns: Sequence[str], width: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Batches, and how many rows were before each.
+
+    Raises:
+        TableError: an embedding has another width.
+    """
+    before = 0
+    for batch in rows.batches(columns):
+        if not pc.all(pc.equal(pc.list_value_length(batch["embedding"]), width)).as_py():
+            raise TableError(f"an embedding has not the width {width} of the first; nothing was exported")
+        yield batch, before
+        before += batch.num_rows
+
+
+def _array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """An array in a file, to be filled."""
+    return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+
+
+def _id_type(ids: pa.ChunkedArray) -> np.dtype[Any]:
+    """Whole numbers, or text of the longest id's length: of objects NumPy would make a pickle."""
+    if pa.types.is_integer(ids.type):
+        return np.dtype(np.int64)
+    return np.dtype(f"<U{max(1, pc.max(pc.utf8_length(ids)).as_py())}")

@@ -1,0 +1,30 @@
+"""Write the embeddings of a version and date to a folder: Parquet, or NumPy arrays."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from gur_spark import cli
+from gur_spark.config import Config
+from gur_spark.export import export_embeddings
+from gur_spark.runs import Run
+from gur_spark.tables import Tables
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="none yet, empty, or with an older export")
+    parser.add_argument("--format", choices=["parquet", "numpy"], default="parquet", help="default: parquet")
+    parser.add_argument("--as-of", type=cli.day, metavar="DATE", help="default: the published date, or the newest")
+    parser.add_argument("--model", default="published", metavar="VERSION", help="default: the published version")
+
+
+def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
+    export_embeddings(tables, config, args.to, run, form=args.format, version=args.model, as_of=args.as_of)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("export", __doc__ or "", stage, argv, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
