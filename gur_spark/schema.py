@@ -92,6 +92,13 @@ def embeddings_schema(user_id_type: str) -> str:
     )
 
 
+def predictions_schema(user_id_type: str) -> str:
+    """One probability per (user_id, as_of, model_version); ``trained_on`` is the version that its model learned on."""
+    return (
+        f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, trained_on STRING, probability DOUBLE"
+    )
+
+
 def future_columns(field: str) -> tuple[str, str]:
     """Of a training pair: the ids and counts of a categorical field in the days from the snapshot's date on."""
     return f"future_{field}_ids", f"future_{field}_counts"

@@ -1,0 +1,259 @@
+"""An example of a consumer that outlives its embeddings: a churn model that knows the space it was trained in.
+
+A published version that was aligned to the one before shares its space: the model goes on with the new rows. Any other
+version has axes that mean something else, on which the old weights would give numbers without a meaning: the model
+is trained anew, or scoring is refused.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date, timedelta
+from functools import reduce
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import schema, storage
+from gur_spark.config import Config
+from gur_spark.errors import ConsumerError, TableError
+from gur_spark.evaluate import labels
+from gur_spark.extras import import_extra
+from gur_spark.features.narrowing import event_rows
+from gur_spark.gates import auc
+from gur_spark.point_in_time import training_set
+from gur_spark.publishing import published, read_embeddings, space_of
+from gur_spark.runs import Run
+from gur_spark.splits import held_out
+from gur_spark.tables import Tables, check_keys
+
+log = logging.getLogger("gur_spark")
+
+OnSwitch = Literal["retrain", "refuse"]
+"""What to do where the published version is in another space than the model."""
+
+SALT = "churn example"
+
+
+class ChurnModel(BaseModel):
+    """A logistic regression on embeddings: ``1 / (1 + exp(-(x . weights + bias)))``, kept as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trained_on: str
+    """The version of the embeddings that it learned on."""
+    space: str
+    """The version whose axes those have."""
+    label_dates: tuple[str, ...]
+    horizon_days: int
+    rows: int
+    """Users and dates that it learned on."""
+    auc: float | None
+    """On users that it did not learn on; None where they all churned, or none of them."""
+    weights: tuple[float, ...]
+    bias: float
+
+
+def predict_churn(
+    tables: Tables,
+    config: Config,
+    run: Run,
+    *,
+    as_of: date | None = None,
+    label_dates: Sequence[date] = (),
+    on_switch: OnSwitch = "retrain",
+    retrain: bool = False,
+) -> ChurnModel:
+    """Write ``predictions`` of the published version at its date (or another that it was scored at); returns the model.
+
+    Every user with an event in the longest window gets the probability to have none in the next
+    ``evaluation.horizon_days``. Exactly the rows of this (model_version, as_of) are replaced.
+
+    Args:
+        label_dates: learn from who churned after these; default: all dates at which the version was scored and whose
+            horizon ends by ``as_of``.
+        retrain: train anew although the model could be kept.
+
+    Raises:
+        TableError: nothing is published, or there are no such embeddings.
+        ConsumerError: the model is of another space and ``on_switch`` is ``refuse``, or nothing can be learned from.
+    """
+    switch = published(tables, config)
+    if switch is None:
+        raise TableError(f"nothing is published for pipeline '{config.name}'; run the publish job first")
+    version, day = switch.model_version, as_of or switch.as_of
+    rows = read_embeddings(tables.spark, config, version, day).where(F.col("events") > 0)
+    kept = read_model(tables, config)
+    why = "it was asked for" if retrain else _unfit(kept, space_of(tables, version), config)
+    if kept and why and not retrain and on_switch == "refuse":
+        raise ConsumerError(
+            f"the churn model, trained on {kept.trained_on}, cannot score {version}: {why}; nothing was written. Train "
+            f"it anew (--on-switch retrain), or publish a version that was aligned (train --align-to {kept.trained_on})"
+        )
+    if kept is None or why:
+        log.info("churn: trains on %s: %s", version, why)
+        model = train(tables, config, version, day, label_dates)
+        _keep(tables, config, model)
+    else:
+        log.info("churn: keeps the model that was trained on %s, %s is in its space", kept.trained_on, version)
+        model = kept
+    _write(tables, config, rows, model, version, day, run)
+    return model
+
+
+def _unfit(model: ChurnModel | None, space: str, config: Config) -> str | None:
+    """Why a model cannot score; None where it can."""
+    if model is None:
+        return "there is no model yet"
+    if model.space != space:
+        return f"its embeddings are in the space of {space}, the model's in that of {model.space}"
+    if model.horizon_days != config.evaluation.horizon_days:
+        return f"it tells {model.horizon_days} days ahead, expected {config.evaluation.horizon_days}"
+    return None
+
+
+def train(tables: Tables, config: Config, version: str, known_by: date, label_dates: Sequence[date] = ()) -> ChurnModel:
+    """Fit a model on what the version knew at each date, and on who churned after it.
+
+    Raises:
+        ConsumerError: no date was scored whose horizon ends by ``known_by``, or all users or none of them churned.
+    """
+    horizon = config.evaluation.horizon_days
+    dates = sorted(label_dates) or _label_dates(tables, version, known_by, horizon)
+    late = [day for day in dates if day + timedelta(horizon) > known_by]
+    if late:
+        raise ConsumerError(f"who churned in the {horizon} days from {late[0]} on is not known on {known_by}")
+    questions = _labels(tables, config, version, dates)
+    # Known from as_of + delay on, and not older: each label gets the embedding of its own date.
+    delay = config.aggregates.delay_days
+    answered = training_set(
+        tables.spark, config, questions, max_age_days=delay, features=["embeddings"], version=version
+    ).where("found")
+    sampled = answered.orderBy(F.xxhash64(F.lit(SALT), "user_id", "label_time")).limit(config.evaluation.max_users)
+    table = sampled.select("user_id", "embedding", (F.col("churn") == labels.CHURN_CLASSES[1]).alias("churned"))
+    found = table.toArrow().sort_by("user_id")
+    x_NL, churned_N = _matrix(found["embedding"].combine_chunks()), found["churned"].to_numpy()
+    test_N = held_out(found["user_id"].combine_chunks(), config.evaluation.test_share, SALT)
+    weights_L, bias = fit(x_NL[~test_N], churned_N[~test_N])
+    score_N = x_NL[test_N] @ weights_L + bias
+    both = len(set(churned_N[test_N].tolist())) == 2
+    return ChurnModel(
+        trained_on=version,
+        space=space_of(tables, version),
+        label_dates=tuple(map(str, dates)),
+        horizon_days=horizon,
+        rows=int((~test_N).sum()),
+        auc=auc(score_N[~churned_N[test_N]], score_N[churned_N[test_N]]) if both else None,
+        weights=tuple(weights_L.tolist()),
+        bias=bias,
+    )
+
+
+def fit(x_NL: npt.NDArray[np.float64], churned_N: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], float]:
+    """Weights (L,) and bias of a ridge-penalised logistic regression on standardised columns, for the columns as is.
+
+    Raises:
+        ConsumerError: all users churned, or none.
+    """
+    if len(set(churned_N.tolist())) < 2:
+        raise ConsumerError(f"{churned_N.sum()} of {len(churned_N)} users churned: there is nothing to tell apart")
+    mean_L, std_L = x_NL.mean(0), x_NL.std(0)
+    std_L = np.where(std_L > 0, std_L, 1)
+    sklearn = import_extra("sklearn.linear_model", "evaluate", "the churn example")
+    fitted = sklearn.LogisticRegression(C=0.1, max_iter=5000).fit((x_NL - mean_L) / std_L, churned_N)
+    weights_L = fitted.coef_[0] / std_L
+    return weights_L, float(fitted.intercept_[0] - mean_L @ weights_L)
+
+
+def read_model(tables: Tables, config: Config) -> ChurnModel | None:
+    """The model that was kept, if there is one.
+
+    Raises:
+        ConsumerError: its file is damaged.
+    """
+    file = _model_file(tables, config)
+    try:
+        return ChurnModel.model_validate_json(storage.read_text(file))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConsumerError(f"{file} is no churn model: {error}; remove it, and it is trained anew") from error
+
+
+def _keep(tables: Tables, config: Config, model: ChurnModel) -> None:
+    file = _model_file(tables, config)
+    storage.write_text(f"{file}.new", model.model_dump_json(indent=2) + "\n")
+    storage.move(f"{file}.new", file)
+
+
+def _model_file(tables: Tables, config: Config) -> str:
+    return tables.folder("churn_example", config.name, "model.json")
+
+
+def _label_dates(tables: Tables, version: str, known_by: date, horizon: int) -> list[date]:
+    """The dates at which a version was scored and whose horizon ends by the given one."""
+    rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == version)
+    scored = sorted(row["as_of"] for row in rows.select("as_of").distinct().collect())
+    dates = [day for day in scored if day + timedelta(horizon) <= known_by]
+    if not dates:
+        raise ConsumerError(
+            f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date at least "
+            f"{horizon} days before {known_by}; run score --model {version} --as-of DATE"
+        )
+    return dates
+
+
+def _labels(tables: Tables, config: Config, version: str, dates: Sequence[date]) -> DataFrame:
+    """One row per user_id and date with an event before it: ``user_id, churn, label_time``."""
+    events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
+    horizon = config.evaluation.horizon_days
+    labels.check_future(events, dates[-1], horizon)
+
+    def at(day: date) -> DataFrame:
+        active = read_embeddings(tables.spark, config, version, day).where(F.col("events") > 0)
+        known = F.lit(day + timedelta(config.aggregates.delay_days))
+        return labels.churn(active, events, day, horizon).withColumn("label_time", known)
+
+    return reduce(DataFrame.unionByName, map(at, dates))
+
+
+def _write(
+    tables: Tables, config: Config, rows: DataFrame, model: ChurnModel, version: str, day: date, run: Run
+) -> None:
+    count = check_keys(rows, ["user_id"], f"embeddings of {version} at {day}")
+    user_id = schema.SQL_USER_ID[config.fields.user_id.type]
+    scored = rows.select("user_id", "embedding").mapInArrow(kernel(model), f"user_id {user_id}, probability DOUBLE")
+    keyed = scored.select(
+        "user_id",
+        F.lit(day).alias("as_of"),
+        F.lit(version).alias("model_version"),
+        F.lit(model.trained_on).alias("trained_on"),
+        "probability",
+    )
+    tables.create("predictions", schema.predictions_schema(config.fields.user_id.type), ["model_version", "as_of"])
+    tables.replace(keyed, "predictions", f"model_version = '{version}' AND as_of = DATE '{day}'")
+    run.inputs |= {"embeddings": f"{version} at {day}", "churn model": f"trained on {model.trained_on}"}
+    run.outputs |= {"predictions": f"model_version={version}, as_of={day}", "model": _model_file(tables, config)}
+    run.counts |= {"rows": count, "training rows": model.rows}
+
+
+def kernel(model: ChurnModel) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function that scores batches of ``user_id, embedding`` on a worker."""
+    weights_L, bias = np.array(model.weights), model.bias
+
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            odds_N = _matrix(batch["embedding"]) @ weights_L + bias
+            probability = pa.array(1 / (1 + np.exp(-np.clip(odds_N, -700, 700))))
+            yield pa.RecordBatch.from_arrays([batch["user_id"], probability], names=["user_id", "probability"])
+
+    return score
+
+
+def _matrix(lists: pa.ListArray) -> npt.NDArray[np.float64]:
+    flat: npt.NDArray[np.float64] = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    return flat.reshape(len(lists), -1 if len(lists) else 0)

@@ -1,0 +1,51 @@
+"""An example of a consumer: churn probabilities from the published embeddings, whichever version that comes to be."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import get_args
+
+from gur_spark import cli
+from gur_spark.churn import OnSwitch, predict_churn
+from gur_spark.config import Config
+from gur_spark.runs import Run
+from gur_spark.tables import Tables
+
+
+def options(parser: ArgumentParser) -> None:
+    parser.add_argument("--as-of", type=cli.day, metavar="DATE", help="default: the published date")
+    parser.add_argument(
+        "--label-dates",
+        type=cli.day,
+        nargs="+",
+        default=[],
+        metavar="DATE",
+        help="learn from who churned after these; default: every date that the version was scored at, early enough",
+    )
+    parser.add_argument(
+        "--on-switch",
+        choices=get_args(OnSwitch),
+        default="retrain",
+        help="what to do where the published version is in another space than the model; default: retrain",
+    )
+    parser.add_argument("--retrain", action="store_true", help="although the model could be kept")
+
+
+def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
+    predict_churn(
+        tables,
+        config,
+        run,
+        as_of=args.as_of,
+        label_dates=args.label_dates,
+        on_switch=args.on_switch,
+        retrain=args.retrain,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("churn_example", __doc__ or "", stage, argv, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

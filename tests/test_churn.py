@@ -1,0 +1,148 @@
+"""The churn example from events to predictions: it is kept in its space, and trained anew, or refused, in another."""
+
+from argparse import Namespace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gur_spark.aggregation import aggregate_snapshots
+from gur_spark.churn import ChurnModel, fit, predict_churn, read_model
+from gur_spark.errors import ConsumerError, TableError
+from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.model_versions import find_model
+from gur_spark.publishing import publish
+from gur_spark.runs import Run
+from gur_spark.scoring import score_snapshot
+from gur_spark.tables import Tables
+from jobs import churn_example, train
+from tests.conftest import config_over
+from tests.test_snapshots import Event, write
+
+LEARN, NOW = date(2024, 6, 1), date(2024, 7, 1)
+USERS = 60
+
+
+def new_run() -> Run:
+    return Run(id="run", job="churn_example", parameters={})
+
+
+def log() -> list[Event]:
+    """Everyone is active in May; every third user, who spends little, is gone in June."""
+    rows = []
+    for user in range(USERS):
+        loyal = user % 3 != 0
+        for day in range(1 + user % 4, 60 if loyal else 31, 3):
+            time = datetime(2024, 5, 2, 12, tzinfo=UTC) + timedelta(days=day - 1, minutes=user)
+            rows.append((user, time, time.date(), "ab"[loyal], 900 if loyal else 100))
+    return rows
+
+
+Made = tuple[Tables, Any, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def made(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Tables, config, and three versions: ``first``, ``aligned`` to it (scored now only), and ``other``."""
+    config = config_over(
+        tmp_path_factory.mktemp("churn"),
+        vocabulary={"min_count": 1},
+        aggregates={"windows": [7, 30]},
+        model={"latent_dim": 4},
+        training={"epochs": 1, "device": "cpu", "validation_share": 0.3},
+    )
+    tables = Tables.of(spark, config)
+    write(tables, log())
+    fit_vocabulary(tables, config, new_run())
+    snapshots = {s.as_of: s for s in aggregate_snapshots(tables, config, [LEARN, NOW], new_run())}
+    versions: dict[str, str] = {}
+    for seed, (name, days) in enumerate({"first": [LEARN, NOW], "aligned": [NOW], "other": [LEARN, NOW]}.items()):
+        seeded = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
+        align_to = versions["first"] if name == "aligned" else None
+        versions[name] = train.train_model(tables, seeded, [LEARN], new_run(), align_to).version
+        for day in days:
+            path = find_model(tables, config, versions[name]).path
+            score_snapshot(tables, config, snapshots[day], path, new_run())
+    return tables, config, versions
+
+
+def predictions(tables: Tables) -> dict[tuple[str, str], dict[int, float]]:
+    """By the version scored and the one trained on, the probability of each user; no user stands twice."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for row in tables.read("predictions").collect():
+        assert row.as_of == NOW
+        of = found.setdefault((row.model_version, row.trained_on), {})
+        assert row.user_id not in of
+        of[row.user_id] = row.probability
+    return found
+
+
+def by_hand(tables: Tables, model: ChurnModel, version: str) -> dict[int, float]:
+    rows = tables.read("embeddings").where(f"model_version = '{version}' AND as_of = DATE'{NOW}'").collect()
+    odds = {row.user_id: np.dot(row.embedding, model.weights) + model.bias for row in rows if row.events}
+    return {user: 1 / (1 + np.exp(-value)) for user, value in odds.items()}
+
+
+def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where_it_does_not(made: Made) -> None:
+    tables, config, versions = made
+    first, aligned, other = versions["first"], versions["aligned"], versions["other"]
+    with pytest.raises(TableError, match="nothing is published for pipeline 'test'"):
+        predict_churn(tables, config, new_run())
+
+    publish(tables, config, first, NOW, "first")
+    run = new_run()
+    model = predict_churn(tables, config, run)
+    assert (model.trained_on, model.space, model.label_dates) == (first, first, (str(LEARN),))
+    assert run.inputs == {"embeddings": f"{first} at {NOW}", "churn model": f"trained on {first}"}
+    expected = {(first, first): pytest.approx(by_hand(tables, model, first))}
+    assert predictions(tables) == expected
+    active = {user for user, time, *_ in log() if time >= datetime(2024, 6, 1, tzinfo=UTC)}
+    assert set(predictions(tables)[first, first]) == active
+
+    publish(tables, config, aligned, NOW, "monthly")
+    assert predict_churn(tables, config, new_run(), on_switch="refuse") == model
+    expected[aligned, first] = pytest.approx(by_hand(tables, model, aligned))
+    assert predictions(tables) == expected
+
+    publish(tables, config, other, NOW, "monthly")
+    with pytest.raises(ConsumerError, match=f"cannot score {other}: its embeddings are in the space of {other}"):
+        predict_churn(tables, config, new_run(), on_switch="refuse")
+    assert (read_model(tables, config), predictions(tables)) == (model, expected)
+
+    args = {"as_of": None, "label_dates": [], "on_switch": "retrain", "retrain": False}
+    churn_example.stage(tables, config, Namespace(**args), new_run())
+    anew = read_model(tables, config)
+    assert anew is not None
+    assert (anew.trained_on, anew.space) == (other, other)
+    expected[other, other] = pytest.approx(by_hand(tables, anew, other))
+    assert predictions(tables) == expected
+
+    # Once more: the same rows, and no others touched.
+    assert predict_churn(tables, config, new_run()) == anew
+    assert predictions(tables) == expected
+
+
+def test_a_version_that_no_early_enough_date_was_scored_with_says_what_to_run(made: Made) -> None:
+    tables, config, versions = made
+    publish(tables, config, versions["aligned"], NOW, "monthly")
+    with pytest.raises(ConsumerError, match=rf"scored at \['{NOW}'\], .* 28 days before {NOW}; run score --model"):
+        predict_churn(tables, config, new_run(), retrain=True)
+    with pytest.raises(ConsumerError, match=f"28 days from {NOW} on is not known on {NOW}"):
+        predict_churn(tables, config, new_run(), retrain=True, label_dates=[NOW])
+
+
+def test_weights_are_those_of_the_columns_as_they_are() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 3)) * [1, 5, 0.1] + [0, 9, 0]
+    x = np.column_stack([x, np.ones(80)])
+    churned = rng.random(80) < 1 / (1 + np.exp(-x[:, 0] - 3 * x[:, 2]))
+    weights, bias = fit(x, churned)
+    trusted = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000)).fit(x, churned)
+    np.testing.assert_allclose(1 / (1 + np.exp(-x @ weights - bias)), trusted.predict_proba(x)[:, 1])
+    with pytest.raises(ConsumerError, match="0 of 80 users churned: there is nothing to tell apart"):
+        fit(x, np.zeros(80, bool))
