@@ -37,11 +37,11 @@ EXPECTED_WARNINGS = (
 
 def fit(
     module: GUR, loader: Loader, training: Training, checkpoints: str, accelerator: str, progress: bool
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Train until the validation loss stops falling; ``module`` ends on CPU with the best epoch's weights.
 
     Continues from the last checkpoint of the folder ``checkpoints``, if there is one. Returns the best
-    validation loss and the number of epochs.
+    validation loss and the number of epochs, and the losses of each epoch, those before a kill included.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -52,12 +52,13 @@ def fit(
     # While the weight of the divergence rises, the loss by its full weight may, too.
     patience = training.patience + module.warmup
     stopping = EarlyStopping("validation_loss", patience=patience, check_finite=False)
+    epochs = _Epochs(stopping, visible=not progress)
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,
             devices=1,
             max_epochs=training.epochs,
-            callbacks=[stopping, best, last, _Epochs(stopping, visible=not progress)],
+            callbacks=[stopping, best, last, epochs],
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             logger=False,
@@ -71,10 +72,8 @@ def fit(
     fitted.load_state_dict(state["state_dict"])
     module.cpu().eval()
     assert best.best_model_score is not None  # an epoch ran, and its validation loss was finite
-    return {
-        "validation_loss": float(best.best_model_score),
-        "epochs": float(trainer.current_epoch),
-    }
+    found = {"validation_loss": float(best.best_model_score), "epochs": float(trainer.current_epoch)}
+    return found, epochs.losses
 
 
 class Fit(lightning.LightningModule):
@@ -111,7 +110,7 @@ class Fit(lightning.LightningModule):
         loss = training_loss(self.model(batch), batch, weights).mean()
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the {side} loss is {loss.item()} at epoch {self.current_epoch}, step {step}; nothing was saved. "
+                f"the {side} loss is {loss.item()} at epoch {self.current_epoch + 1}, step {step}; nothing was saved. "
                 "Try a lower training.learning_rate, and look for extreme values in the aggregates"
             )
         return loss
@@ -123,9 +122,10 @@ class Fit(lightning.LightningModule):
 
 
 class _Epochs(Callback):
-    """Stops a resumed run that had already stopped early, and logs a line per epoch."""
+    """Stops a resumed run that had already stopped early, keeps the losses of each epoch, and logs a line."""
 
     def __init__(self, stopping: EarlyStopping, visible: bool) -> None:
+        self.losses: list[dict[str, float]] = []
         self._stopping, self._visible = stopping, visible
         self._users, self._clock = 0, 0.0
 
@@ -139,10 +139,18 @@ class _Epochs(Callback):
         self._users += len(batch)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        losses = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "validation_loss")}
+        epoch = trainer.current_epoch + 1
+        self.losses.append({"epoch": epoch, **losses})
         if self._visible:
-            losses = [float(trainer.callback_metrics[name]) for name in ("train_loss", "validation_loss")]
             rate = self._users / (time.monotonic() - self._clock)
-            log.info("epoch %d: loss %.4f, validation %.4f, %.0f users/s", trainer.current_epoch, *losses, rate)
+            log.info("epoch %d: loss %.4f, validation %.4f, %.0f users/s", epoch, *losses.values(), rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.losses = list(state_dict["losses"])
 
 
 @contextmanager

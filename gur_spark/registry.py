@@ -1,11 +1,12 @@
 """Model versions as artefact folders: written once, never changed, refused when damaged.
 
 ``<parent>/<model_version>/`` holds the weights (safetensors, never pickle), the configuration, the manifest and
-vocabulary the model is bound to, its metrics, and a card, written last, with a digest of every other file.
+vocabulary the model is bound to, its metrics, those of each epoch, and a card, written last, with a digest of every
+other file. ``MODEL_CARD.md`` says the same to people, and is not read back.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -21,7 +22,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from gur_spark import storage
+from gur_spark import model_card, storage
 from gur_spark.alignment import Alignment
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.config import Model, Training
@@ -30,8 +31,9 @@ from gur_spark.models.autoencoder import GUR
 from gur_spark.schema import Manifest
 
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
-VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"
-CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS)
+VOCABULARY, METRICS, EPOCHS = "vocabulary.json", "metrics.json", "epochs.json"
+CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS, EPOCHS)
+CARD, MODEL_CARD = "card.json", "MODEL_CARD.md"
 KIND = "gur"
 ROTATION, SHIFT = "alignment.rotation", "alignment.shift"
 """Names among the weights."""
@@ -43,6 +45,8 @@ class Card:
 
     model_version: str
     training_snapshots: tuple[str, ...]
+    training_dates: tuple[str, ...] = ()
+    """Their ISO dates, ascending."""
     code_commit: str | None
     created: datetime
     """UTC."""
@@ -116,6 +120,8 @@ def save(
     vocabulary_hash: str,
     metrics: Mapping[str, float],
     training_snapshots: tuple[str, ...],
+    training_dates: tuple[str, ...] = (),
+    epochs: Sequence[Mapping[str, float]] = (),
     code_commit: str | None,
     alignment: Alignment | None = None,
     seen_until: date | None = None,
@@ -131,17 +137,29 @@ def save(
         MANIFEST: layout.manifest.to_json().encode(),
         VOCABULARY: _json(vocabulary),
         METRICS: _json(dict(metrics)),
+        EPOCHS: _json(list(epochs)),
     }
     created = datetime.now(UTC).replace(microsecond=0)
     card = Card(
         model_version=f"{KIND}-{created:%Y%m%dT%H%M%S}-{_content_hash(files)}",
         training_snapshots=training_snapshots,
+        training_dates=training_dates,
         code_commit=code_commit,
         created=created,
         aligned_to=alignment.to if alignment else None,
         seen_until=seen_until.isoformat() if seen_until else None,
     )
-    for name, content in {**files, CARD: _card_json(card, files)}.items():
+    text = model_card.render(
+        card,
+        manifest=layout.manifest,
+        sizes=layout.sizes,
+        vocabulary=f"{vocabulary_version} ({vocabulary_hash})",
+        model=model,
+        training=training,
+        metrics=metrics,
+        epochs=epochs,
+    )
+    for name, content in {**files, MODEL_CARD: text.encode(), CARD: _card_json(card, files)}.items():
         storage.write_bytes(storage.join(parent, card.model_version, name), content)
     return card
 
@@ -212,7 +230,7 @@ def _read_card(files: Mapping[str, bytes]) -> Card:
     try:
         values = json.loads(files[CARD])
         digests = values.pop("sha256")
-        values["training_snapshots"] = tuple(values["training_snapshots"])
+        values |= {name: tuple(values[name]) for name in ("training_snapshots", "training_dates")}
         card = Card(**{**values, "created": datetime.fromisoformat(values["created"])})
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{CARD} cannot be read: {error!r}") from error
@@ -237,5 +255,5 @@ def _card_json(card: Card, files: Mapping[str, bytes]) -> bytes:
     return _json({**vars(card), "created": card.created.isoformat(), "sha256": digests})
 
 
-def _json(values: dict[str, Any]) -> bytes:
+def _json(values: dict[str, Any] | list[Any]) -> bytes:
     return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()

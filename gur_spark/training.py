@@ -90,7 +90,7 @@ def train(
         module = GUR(layout, model)
         _set_up(module, data, model)
         checkpoints = storage.join(work, _fingerprint(data, model, vocabulary_hash))
-        fitted = fit(module, data.loader, training, checkpoints, accelerator, progress)
+        fitted, epochs = fit(module, data.loader, training, checkpoints, accelerator, progress)
         metrics = {**fitted, **_row_counts(data), **_validation_metrics(module, data)}
         alignment = _align(module, older, data) if older else None
         if alignment:
@@ -105,6 +105,8 @@ def train(
         vocabulary_hash=vocabulary_hash,
         metrics=metrics,
         training_snapshots=tuple(made_of or snapshots),
+        training_dates=_dates(snapshots),
+        epochs=epochs,
         code_commit=code_commit,
         alignment=alignment,
         seen_until=seen_until,
@@ -221,6 +223,12 @@ def read_manifest(snapshot: str) -> Manifest:
         raise SnapshotError(f"{path} does not exist: {snapshot} is not a snapshot") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise SnapshotError(f"{path} is damaged: {error}") from error
+
+
+def _dates(snapshots: Sequence[str]) -> tuple[str, ...]:
+    """The as-of dates of their rows, ascending."""
+    filled = [next(group for group in row_groups(snapshot) if group.rows) for snapshot in snapshots]
+    return tuple(sorted({str(next(group.read(["as_of"], 1))["as_of"][0]) for group in filled}))
 
 
 def _accelerator(device: str) -> str:

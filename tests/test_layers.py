@@ -19,6 +19,7 @@ NEUTRAL = {
     "config_file",
     "errors",
     "extras",
+    "model_card",
     "nearness",
     "schema",
     "snapshot_files",

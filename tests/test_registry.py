@@ -1,5 +1,8 @@
 import json
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,13 @@ import torch
 from safetensors.torch import load, save
 
 from gur_spark import registry
+from gur_spark.alignment import Alignment
 from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Model, Training
 from gur_spark.errors import ModelError
 from gur_spark.models.autoencoder import GUR
+from gur_spark.scoring import check_fit
+from gur_spark.snapshots import Snapshot
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows
 
 MODEL = Model(
@@ -23,9 +29,13 @@ TRAINING = Training(
     epochs=1, batch_size=8, learning_rate=0.1, patience=1, validation_share=0.2, seed=1, device="cpu", threads=1
 )
 FILES = (registry.CARD, *registry.CONTENT)
+LOSSES = [
+    {"epoch": 1, "train_loss": 3.0, "validation_loss": 2.5},
+    {"epoch": 2, "train_loss": 2.0, "validation_loss": 2.25},
+]
 
 
-def saved(parent: Path) -> str:
+def saved(parent: Path, **more: Any) -> str:
     torch.manual_seed(0)
     layout = Layout.of(tiny_manifest(), SIZES)
     card = registry.save(
@@ -36,9 +46,12 @@ def saved(parent: Path) -> str:
         training=TRAINING,
         vocabulary_version=3,
         vocabulary_hash="abc",
-        metrics={"r2": 0.5},
+        metrics={"r2": 0.5, "r2_amount_7d": 0.75, "train_rows": 1234.0, "validation_rows": 56.0, "epochs": 2.0},
         training_snapshots=("one", "two"),
+        training_dates=("2024-05-01", "2024-06-01"),
+        epochs=LOSSES,
         code_commit="c0ffee",
+        **more,
     )
     return str(parent / card.model_version)
 
@@ -58,7 +71,8 @@ def test_what_was_saved_is_what_is_loaded(path: str) -> None:
     assert (loaded.manifest, loaded.sizes) == (tiny_manifest(), SIZES)
     assert (loaded.model, loaded.training) == (MODEL, TRAINING)
     assert (loaded.vocabulary_version, loaded.vocabulary_hash) == (3, "abc")
-    assert (loaded.metrics, loaded.latent_dim) == ({"r2": 0.5}, 6)
+    assert (loaded.metrics["r2"], loaded.latent_dim) == (0.5, 6)
+    assert json.loads((Path(path) / registry.EPOCHS).read_text()) == LOSSES
     card = loaded.card
     assert (card.kind, card.training_snapshots, card.code_commit) == ("gur", ("one", "two"), "c0ffee")
     torch.manual_seed(0)
@@ -69,7 +83,87 @@ def test_what_was_saved_is_what_is_loaded(path: str) -> None:
 def test_the_same_content_has_the_same_suffix_and_files_hold_no_pickle(path: str, tmp_path: Path) -> None:
     again = saved(tmp_path / "again")
     assert Path(again).name[-8:] == Path(path).name[-8:]
-    assert sorted(file.name for file in Path(path).iterdir()) == sorted(FILES)
+    assert sorted(file.name for file in Path(path).iterdir()) == sorted([*FILES, registry.MODEL_CARD])
+
+
+def test_loading_runs_no_pickle_and_a_pickle_in_the_place_of_weights_is_refused_unread(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = tmp_path / "opened"
+    torch.save({"encoder.0.weight": _Opened(opened)}, tmp_path / "weights.pt")
+    (tmp_path / "weights.pickle").write_bytes(pickle.dumps(_Opened(opened)))
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a pickle was read")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, refused)
+    assert registry.load_model(path).embed(rows()).shape == (20, 6)
+    for name in ("weights.pt", "weights.pickle"):
+        with pytest.raises(ModelError, match="cannot be read"):
+            registry.unpack(forged(path, registry.WEIGHTS, (tmp_path / name).read_bytes()))
+    assert not opened.exists()
+
+
+class _Opened:
+    """What leaves a file behind when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+SNAPSHOT = Snapshot(
+    as_of=date(2024, 6, 1), known_at=datetime(2024, 6, 1, tzinfo=UTC), path="", manifest_hash=tiny_manifest().hash,
+    vocabulary_version=3, vocabulary_hash="abc", lineage="", rows=1, checksum="",
+)  # fmt: skip
+
+
+def test_aggregates_of_another_manifest_or_vocabulary_are_refused_by_name(path: str, tmp_path: Path) -> None:
+    model = registry.load_model(path)
+    check_fit(model, SNAPSHOT)
+    other = tiny_manifest(windows=(7, 60))
+    (tmp_path / "manifest.json").write_text(other.to_json())
+    with pytest.raises(
+        ModelError, match=rf"manifest .* has {other.hash}; they differ in \['active_days_30d"
+    ):
+        check_fit(model, replace(SNAPSHOT, path=str(tmp_path), manifest_hash=other.hash))
+    with pytest.raises(
+        ModelError, match=r"3 \(abc\), .* has 4 \(abd\); aggregate again with --vocabulary 3"
+    ):
+        check_fit(model, replace(SNAPSHOT, vocabulary_version=4, vocabulary_hash="abd"))
+
+
+def test_the_model_card_tells_people_what_it_is_and_is_no_part_of_what_is_loaded(path: str, tmp_path: Path) -> None:
+    text = (Path(path) / registry.MODEL_CARD).read_text()
+    for told in (
+        f"# {Path(path).name}",
+        "Users as they were on 2024-05-01, 2024-06-01",
+        "Seen until: events before 2024-06-01",
+        "Rows: 1,234 train and 56 validation",
+        "Windows: 7, 30 days",
+        "Number `amount`: in steps of 0.01",
+        "Category `mcc`: 9 ids",
+        f"Manifest `{tiny_manifest().hash}`, vocabulary 3 (abc)",
+        "Loss `likelihood`, weight 1",
+        "2.5000 after the first epoch, 2.2500 after the best (2)",
+        "| R2 of all blocks | 0.500 |",
+        "| R2 amount 7d | 0.750 |",
+        "Its own: no other version's embeddings",
+        "## Intended use and limits",
+        f'version="{Path(path).name}"',
+    ):
+        assert told in text
+    aligned = saved(
+        tmp_path / "aligned", alignment=Alignment("older", np.eye(6), np.zeros(6), 0.3, 99), seen_until=date(2024, 7, 1)
+    )
+    text = (Path(aligned) / registry.MODEL_CARD).read_text()
+    assert "Aligned to `older` by a rotation and a shift" in text
+    assert "Seen until: events before 2024-07-01" in text
+    (Path(path) / registry.MODEL_CARD).write_text("")
+    assert registry.load_model(path).version == Path(path).name
 
 
 def test_embedding_in_batches_of_any_size_gives_the_same(path: str) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -37,6 +38,12 @@ def trained(snapshots: list[str], folder: Path, model: Model = MODEL, **changes:
 
 def weights(made: TrainedModel) -> str:
     return hashlib.sha256((Path(made.path) / "model.safetensors").read_bytes()).hexdigest()
+
+
+def epoch_losses(made: TrainedModel) -> list[dict[str, float]]:
+    """Of each epoch."""
+    found: list[dict[str, float]] = json.loads((Path(made.path) / "epochs.json").read_text())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,7 @@ def test_several_snapshots_are_trained_on_together(snapshot: str, tmp_path: Path
     made = trained([snapshot, other], tmp_path, epochs=1)
     assert made.metrics["train_rows"] + made.metrics["validation_rows"] == 400
     assert made.card.training_snapshots == (snapshot, other)
+    assert made.card.training_dates == ("2024-06-01",)
 
 
 @pytest.mark.parametrize("epoch", [1, 6])
@@ -132,7 +140,10 @@ def test_a_run_broken_off_continues_to_the_same_weights(
         return step(self, batch, number)
 
     monkeypatch.setattr(fitting.Fit, "training_step", counted)
-    assert weights(trained([snapshot], tmp_path)) == weights(uninterrupted)
+    made = trained([snapshot], tmp_path)
+    assert weights(made) == weights(uninterrupted)
+    assert epoch_losses(made) == epoch_losses(uninterrupted)
+    assert [of["epoch"] for of in epoch_losses(made)] == list(range(1, 8))
     assert sorted(set(trained_epochs)) == list(range(epoch, 7))
 
 
@@ -216,7 +227,7 @@ def test_a_progress_bar_is_shown_when_asked(snapshot: str, tmp_path: Path, capfd
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_saves_nothing(snapshot: str, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at epoch 0, step \d+; nothing was saved"):
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at epoch 1, step \d+; nothing was saved"):
         trained([snapshot], tmp_path, FROZEN_MSE, learning_rate=1e38)
     assert not (tmp_path / "out").exists()
 
