@@ -171,6 +171,19 @@ class Gates(Section):
     """Users that are compared."""
 
 
+class Tracking(Section):
+    """MLflow, beside the ``models`` table; see ``gur_spark.tracking``."""
+
+    store: str
+    """MLflow's tracking URI: ``sqlite:////data/mlflow.db``, ``http://mlflow:5000``, ``databricks``."""
+    artifacts: str | None = None
+    """Where a new experiment keeps files; default: where the store does, for sqlite ``mlartifacts`` beside it."""
+    name: str | None = None
+    """Of the experiment and the registered model; default: the pipeline's."""
+    required: bool = False
+    """Whether ``train`` fails where a version cannot be logged; the version stands all the same."""
+
+
 class Label(Section):
     """A table of labels: one row per user, a column with the class."""
 
@@ -211,6 +224,7 @@ class Config(Section):
     model: Model
     training: Training
     scoring: Scoring
+    tracking: Tracking | None = None
     gates: Gates
     monitor: Monitor
     evaluation: Evaluation

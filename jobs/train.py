@@ -17,6 +17,7 @@ from gur_spark.pairs import seen_until, write_pairs
 from gur_spark.runs import Run
 from gur_spark.snapshots import Snapshot, find_snapshot
 from gur_spark.tables import Tables
+from gur_spark.tracking import track
 from gur_spark.training import TrainedModel, train
 
 
@@ -48,6 +49,7 @@ def train_model(
         ModelError: there is no such version, or it cannot be aligned to.
         SnapshotError: a snapshot is missing or damaged, or they do not share a manifest and a vocabulary.
         TrainingError: there is nothing to train on, or training went wrong.
+        TrackingError: it could not be logged to MLflow where that is required; the version stands.
     """
     snapshots = [find_snapshot(tables, config, day) for day in as_of]
     run.inputs |= {f"snapshot {s.as_of}": s.path for s in snapshots}
@@ -82,6 +84,7 @@ def train_model(
     storage.remove_folder(made.checkpoints)
     run.counts |= {name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")}
     run.outputs |= {"model_version": made.version, "path": made.path}
+    run.outputs |= track(config.tracking, config.name, made.path)
     return made
 
 

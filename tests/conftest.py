@@ -15,6 +15,8 @@ from tests import beside
 from tests.beside import Begun, Ended
 
 os.environ["TZ"] = "UTC"
+# MLflow would report to its makers that it is used.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 BASE: dict[str, Any] = {
     "name": "test",

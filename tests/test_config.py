@@ -113,6 +113,7 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("fields.numeric=[{name: item, column: a, step: 1}]", ["fields", "two fields are named 'item'"]),
         ("fields.categorical=[{name: as_of, column: a}]", ["'as_of' is a name of gur_spark's own"]),
         ("filters=[{column: c, keep: in}]", ["filters.0", "'in' and 'not_in' need values"]),
+        ("tracking.stor=x", ["tracking.store: required", "tracking.stor: unknown key", "did you mean 'store'?"]),
         ("no_equals_sign", ["override 'no_equals_sign'", "expected key.path=value"]),
         ("tables.root=${oc.env:SURELY_NOT_SET_ANYWHERE}", ["SURELY_NOT_SET_ANYWHERE"]),
     ],

@@ -126,13 +126,9 @@ def test_aggregates_of_another_manifest_or_vocabulary_are_refused_by_name(path: 
     check_fit(model, SNAPSHOT)
     other = tiny_manifest(windows=(7, 60))
     (tmp_path / "manifest.json").write_text(other.to_json())
-    with pytest.raises(
-        ModelError, match=rf"manifest .* has {other.hash}; they differ in \['active_days_30d"
-    ):
+    with pytest.raises(ModelError, match=rf"manifest .* has {other.hash}; they differ in \['active_days_30d"):
         check_fit(model, replace(SNAPSHOT, path=str(tmp_path), manifest_hash=other.hash))
-    with pytest.raises(
-        ModelError, match=r"3 \(abc\), .* has 4 \(abd\); aggregate again with --vocabulary 3"
-    ):
+    with pytest.raises(ModelError, match=r"3 \(abc\), .* has 4 \(abd\); aggregate again with --vocabulary 3"):
         check_fit(model, replace(SNAPSHOT, vocabulary_version=4, vocabulary_hash="abd"))
 
 
