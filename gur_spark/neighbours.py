@@ -223,13 +223,16 @@ def hnsw(users: Users, metric: Metric = "cosine", threads: int = 1, depth: int =
         getattr(voyager.Space, space), width, M=LINKS, ef_construction=DEPTH, random_seed=1, max_elements=max(n, 1)
     )
     for first in range(0, n, BLOCK):
-        block_BL = np.ascontiguousarray(users.x_NL[first : first + BLOCK])
+        # Voyager takes no array that cannot be written to, as a mapped file's.
+        block_BL = np.array(users.x_NL[first : first + BLOCK])
         index.add_items(block_BL, range(first, first + len(block_BL)), num_threads=threads)
 
     def find(rows_Q: Rows, k: int) -> Pairs:
         wanted = min(k + 1, n)
         try:
-            near_QK, _ = index.query(users.x_NL[rows_Q], wanted, num_threads=threads, query_ef=max(depth, wanted))
+            near_QK, _ = index.query(
+                np.array(users.x_NL[rows_Q]), wanted, num_threads=threads, query_ef=max(depth, wanted)
+            )
         except voyager.RecallError as error:
             raise ConsumerError(f"the index does not find {k} users near each: {error}; ask for exact ones") from error
         asked_P, near_P = np.repeat(np.arange(len(rows_Q)), wanted), near_QK.reshape(-1).astype(np.int64)

@@ -12,7 +12,7 @@ import pytest
 from gur_spark import export
 from gur_spark.errors import ConsumerError, TableError
 from gur_spark.export import export_embeddings
-from gur_spark.neighbours import Users, exact
+from gur_spark.neighbours import Users, exact, hnsw
 from gur_spark.publishing import publish
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
@@ -75,7 +75,7 @@ def test_numpy_has_a_float32_matrix_and_its_ids_which_a_search_takes_as_they_lie
     np.testing.assert_array_equal(x_NL, one)
     mapped = Users.open(str(tmp_path / "out"))
     assert isinstance(mapped.x_NL, np.memmap)
-    assert exact(mapped).nearest([0], k=3).num_rows == 3
+    assert exact(mapped).nearest([0], k=3).equals(hnsw(mapped).nearest([0], k=3))
 
 
 def test_text_ids_are_text_and_no_pickle(tables: Tables, make_config: Any, tmp_path: Path) -> None:
