@@ -11,14 +11,16 @@ from gur_spark import schema
 from gur_spark.tables import Tables
 
 
-def add(tables: Tables, version: str, day: date, ids: Any, x_NL: np.ndarray, kind: str = "long") -> None:
-    """Append one row per id."""
+def add(
+    tables: Tables, version: str, day: date, ids: Any, x_NL: np.ndarray, kind: str = "long", events: Any = None
+) -> None:
+    """Append one row per id, of users with one event each if nothing else is said."""
     tables.create("embeddings", schema.embeddings_schema(kind), ["model_version", "as_of"])
     rows = {
         "user_id": pa.array(ids, pa.int64() if kind == "long" else pa.string()),
         "as_of": pa.array([day] * len(x_NL), pa.date32()),
         "model_version": [version] * len(x_NL),
         "embedding": pa.array(list(x_NL), pa.list_(pa.float32())),
-        "events": pa.array([1] * len(x_NL), pa.int64()),
+        "events": pa.array([1] * len(x_NL) if events is None else events, pa.int64()),
     }
     write_deltalake(tables.folder("embeddings"), pa.table(rows), mode="append")

@@ -5,20 +5,26 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.churn import ChurnModel, fit, predict_churn, read_model
 from gur_spark.errors import ConsumerError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.model_versions import find_model
-from gur_spark.publishing import publish
+from gur_spark.publishing import _switch
+from gur_spark.registry import load_model
 from gur_spark.runs import Run
-from gur_spark.scoring import score_snapshot
+from gur_spark.snapshots import Snapshot
 from gur_spark.tables import Tables
-from jobs import churn_example, train
+from gur_spark.training import TrainedModel, train
+from jobs import churn_example
+from jobs.train import _register
+from tests import embedded
 from tests.conftest import config_over
 from tests.test_snapshots import Event, write
+
+pytestmark = pytest.mark.slow
 
 LEARN, NOW = date(2024, 6, 1), date(2024, 7, 1)
 USERS = 60
@@ -56,15 +62,30 @@ def made(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     write(tables, log())
     fit_vocabulary(tables, config, new_run())
     snapshots = {s.as_of: s for s in aggregate_snapshots(tables, config, [LEARN, NOW], new_run())}
-    versions: dict[str, str] = {}
+    versions: dict[str, TrainedModel] = {}
     for seed, (name, days) in enumerate({"first": [LEARN, NOW], "aligned": [NOW], "other": [LEARN, NOW]}.items()):
-        seeded = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
-        align_to = versions["first"] if name == "aligned" else None
-        versions[name] = train.train_model(tables, seeded, [LEARN], new_run(), align_to).version
+        align_to = versions["first"].path if name == "aligned" else None
+        versions[name] = trained(tables, config, snapshots[LEARN], seed, align_to)
         for day in days:
-            path = find_model(tables, config, versions[name]).path
-            score_snapshot(tables, config, snapshots[day], path, new_run())
-    return tables, config, versions
+            embed(tables, versions[name], snapshots[day])
+    return tables, config, {name: model.version for name, model in versions.items()}
+
+
+def trained(tables: Tables, config: Any, snapshot: Snapshot, seed: int, align_to: str | None) -> TrainedModel:
+    """As the train job does, which reads tables for longer than it trains on so few users."""
+    vocabulary = snapshot.vocabulary_version, snapshot.vocabulary_hash
+    training = config.training.model_copy(update={"seed": seed})
+    folders = {"work": tables.folder("checkpoints"), "out": tables.folder("artefacts")}
+    made = train([snapshot.path], {"mcc": 5}, *vocabulary, config.model, training, **folders, align_to=align_to)
+    _register(tables, made, *vocabulary)
+    return made
+
+
+def embed(tables: Tables, made: TrainedModel, snapshot: Snapshot) -> None:
+    """As the score job does."""
+    rows = pq.read_table(snapshot.data).combine_chunks().to_batches()[0]
+    x_NL = load_model(made.path).embed(rows)
+    embedded.add(tables, made.version, snapshot.as_of, rows["user_id"], x_NL, events=rows["events_30d"])
 
 
 def predictions(tables: Tables) -> dict[tuple[str, str], dict[int, float]]:
@@ -90,7 +111,7 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
     with pytest.raises(TableError, match="nothing is published for pipeline 'test'"):
         predict_churn(tables, config, new_run())
 
-    publish(tables, config, first, NOW, "first")
+    _switch(tables, config, first, NOW, "first")
     run = new_run()
     model = predict_churn(tables, config, run)
     assert (model.trained_on, model.space, model.label_dates) == (first, first, (str(LEARN),))
@@ -100,12 +121,12 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
     active = {user for user, time, *_ in log() if time >= datetime(2024, 6, 1, tzinfo=UTC)}
     assert set(predictions(tables)[first, first]) == active
 
-    publish(tables, config, aligned, NOW, "monthly")
+    _switch(tables, config, aligned, NOW, "monthly")
     assert predict_churn(tables, config, new_run(), on_switch="refuse") == model
     expected[aligned, first] = pytest.approx(by_hand(tables, model, aligned))
     assert predictions(tables) == expected
 
-    publish(tables, config, other, NOW, "monthly")
+    _switch(tables, config, other, NOW, "monthly")
     with pytest.raises(ConsumerError, match=f"cannot score {other}: its embeddings are in the space of {other}"):
         predict_churn(tables, config, new_run(), on_switch="refuse")
     assert (read_model(tables, config), predictions(tables)) == (model, expected)
@@ -125,7 +146,7 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
 
 def test_a_version_that_no_early_enough_date_was_scored_with_says_what_to_run(made: Made) -> None:
     tables, config, versions = made
-    publish(tables, config, versions["aligned"], NOW, "monthly")
+    _switch(tables, config, versions["aligned"], NOW, "monthly")
     with pytest.raises(ConsumerError, match=rf"scored at \['{NOW}'\], .* 28 days before {NOW}; run score --model"):
         predict_churn(tables, config, new_run(), retrain=True)
     with pytest.raises(ConsumerError, match=f"28 days from {NOW} on is not known on {NOW}"):
