@@ -1,8 +1,8 @@
 """Model versions as artefact folders: written once, never changed, refused when damaged.
 
 ``<parent>/<model_version>/`` holds the weights (safetensors, never pickle), the configuration, the manifest and
-vocabulary the model is bound to, its metrics, those of each epoch, and a card, written last, with a digest of every
-other file. ``MODEL_CARD.md`` says the same to people, and is not read back.
+vocabulary the model is bound to, its metrics, and a card, written last, with a digest of every other file. What is
+not needed to embed lies beside them: the losses of each epoch, and ``MODEL_CARD.md``, which says all this to people.
 """
 
 import json
@@ -31,9 +31,9 @@ from gur_spark.models.autoencoder import GUR
 from gur_spark.schema import Manifest
 
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
-VOCABULARY, METRICS, EPOCHS = "vocabulary.json", "metrics.json", "epochs.json"
-CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS, EPOCHS)
-CARD, MODEL_CARD = "card.json", "MODEL_CARD.md"
+VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"
+CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS)
+EPOCHS, MODEL_CARD = "epochs.json", "MODEL_CARD.md"
 KIND = "gur"
 ROTATION, SHIFT = "alignment.rotation", "alignment.shift"
 """Names among the weights."""
@@ -137,7 +137,6 @@ def save(
         MANIFEST: layout.manifest.to_json().encode(),
         VOCABULARY: _json(vocabulary),
         METRICS: _json(dict(metrics)),
-        EPOCHS: _json(list(epochs)),
     }
     created = datetime.now(UTC).replace(microsecond=0)
     card = Card(
@@ -159,7 +158,8 @@ def save(
         metrics=metrics,
         epochs=epochs,
     )
-    for name, content in {**files, MODEL_CARD: text.encode(), CARD: _card_json(card, files)}.items():
+    files |= {EPOCHS: _json(list(epochs)), MODEL_CARD: text.encode()}
+    for name, content in {**files, CARD: _card_json(card, files)}.items():
         storage.write_bytes(storage.join(parent, card.model_version, name), content)
     return card
 
@@ -230,7 +230,7 @@ def _read_card(files: Mapping[str, bytes]) -> Card:
     try:
         values = json.loads(files[CARD])
         digests = values.pop("sha256")
-        values |= {name: tuple(values[name]) for name in ("training_snapshots", "training_dates")}
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         card = Card(**{**values, "created": datetime.fromisoformat(values["created"])})
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{CARD} cannot be read: {error!r}") from error

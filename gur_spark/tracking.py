@@ -52,7 +52,7 @@ def log_version(settings: Tracking, pipeline: str, path: str) -> str:
         MissingExtra: MLflow is not installed.
     """
     mlflow = import_extra("mlflow", "tracking", "tracking")
-    files = pack(path)
+    files = {**pack(path), **_beside(path)}
     version = str(json.loads(files[CARD])["model_version"])
     try:
         client = mlflow.MlflowClient(tracking_uri=settings.store, registry_uri=settings.store)
@@ -69,6 +69,12 @@ def log_version(settings: Tracking, pipeline: str, path: str) -> str:
         ) from error
     log.info("mlflow: %s is run %s, %s version %s", version, run_id, name, number)
     return f"run {run_id}, {name} version {number}"
+
+
+def _beside(path: str) -> dict[str, bytes]:
+    """The files that are not needed to embed; versions of older code have none of them."""
+    files = {name: storage.join(path, name) for name in (EPOCHS, MODEL_CARD)}
+    return {name: storage.read_bytes(file) for name, file in files.items() if storage.exists(file)}
 
 
 def _artifacts(settings: Tracking) -> str | None:
@@ -97,18 +103,22 @@ def _logged(client: Any, experiment: str, version: str) -> str | None:
 
 def _log_run(client: Any, experiment: str, version: str, path: str, files: Mapping[str, bytes]) -> str:
     card = json.loads(files[CARD])
-    tags = {VERSION_TAG: version, "gur_spark.path": path, "gur_spark.training_dates": ", ".join(card["training_dates"])}
+    tags = {
+        VERSION_TAG: version,
+        "gur_spark.path": path,
+        "gur_spark.training_dates": ", ".join(card.get("training_dates", [])),
+    }
     tags |= {f"gur_spark.{name}": card[name] for name in ("aligned_to", "code_commit", "seen_until") if card[name]}
     run_id = str(client.create_run(experiment, tags=tags, run_name=version).info.run_id)
     try:
         for name, value in _parameters(files).items():
             client.log_param(run_id, name, value)
-        for epoch in json.loads(files[EPOCHS]):
+        for epoch in json.loads(files.get(EPOCHS, b"[]")):
             for name in epoch.keys() - {"epoch"}:
                 client.log_metric(run_id, f"epoch_{name}", epoch[name], step=int(epoch["epoch"]))
         for name, value in json.loads(files[METRICS]).items():
             client.log_metric(run_id, name, value)
-        with _folder(path, files) as folder:
+        with _folder(files) as folder:
             client.log_artifacts(run_id, folder, ARTEFACT)
     except BaseException:
         client.set_terminated(run_id, "FAILED")
@@ -126,10 +136,10 @@ def _parameters(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 @contextmanager
-def _folder(path: str, files: Mapping[str, bytes]) -> Iterator[str]:
+def _folder(files: Mapping[str, bytes]) -> Iterator[str]:
     """The version's files on this machine's disk, wherever they lie."""
     with tempfile.TemporaryDirectory(prefix="gur_spark_") as folder:
-        for name, content in {**files, MODEL_CARD: storage.read_bytes(storage.join(path, MODEL_CARD))}.items():
+        for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         yield folder
 

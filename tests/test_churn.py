@@ -1,7 +1,9 @@
 """The churn example from events to predictions: it is kept in its space, and trained anew, or refused, in another."""
 
+import shutil
 from argparse import Namespace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,6 @@ import pytest
 from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.churn import ChurnModel, fit, predict_churn, read_model
 from gur_spark.errors import ConsumerError, TableError
-from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.publishing import _switch
 from gur_spark.registry import load_model
 from gur_spark.runs import Run
@@ -49,7 +50,7 @@ Made = tuple[Tables, Any, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def made(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(spark: Any, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Tables, config, and three versions: ``first``, ``aligned`` to it (scored now only), and ``other``."""
     config = config_over(
         tmp_path_factory.mktemp("churn"),
@@ -60,7 +61,7 @@ def made(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     )
     tables = Tables.of(spark, config)
     write(tables, log())
-    fit_vocabulary(tables, config, new_run())
+    shutil.copytree(fitted, tables.folder("vocabulary"))
     snapshots = {s.as_of: s for s in aggregate_snapshots(tables, config, [LEARN, NOW], new_run())}
     versions: dict[str, TrainedModel] = {}
     for seed, (name, days) in enumerate({"first": [LEARN, NOW], "aligned": [NOW], "other": [LEARN, NOW]}.items()):
@@ -76,7 +77,7 @@ def trained(tables: Tables, config: Any, snapshot: Snapshot, seed: int, align_to
     vocabulary = snapshot.vocabulary_version, snapshot.vocabulary_hash
     training = config.training.model_copy(update={"seed": seed})
     folders = {"work": tables.folder("checkpoints"), "out": tables.folder("artefacts")}
-    made = train([snapshot.path], {"mcc": 5}, *vocabulary, config.model, training, **folders, align_to=align_to)
+    made = train([snapshot.path], {"mcc": 6}, *vocabulary, config.model, training, **folders, align_to=align_to)
     _register(tables, made, *vocabulary)
     return made
 

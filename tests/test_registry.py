@@ -83,7 +83,7 @@ def test_what_was_saved_is_what_is_loaded(path: str) -> None:
 def test_the_same_content_has_the_same_suffix_and_files_hold_no_pickle(path: str, tmp_path: Path) -> None:
     again = saved(tmp_path / "again")
     assert Path(again).name[-8:] == Path(path).name[-8:]
-    assert sorted(file.name for file in Path(path).iterdir()) == sorted([*FILES, registry.MODEL_CARD])
+    assert sorted(file.name for file in Path(path).iterdir()) == sorted([*FILES, registry.EPOCHS, registry.MODEL_CARD])
 
 
 def test_loading_runs_no_pickle_and_a_pickle_in_the_place_of_weights_is_refused_unread(
@@ -158,7 +158,8 @@ def test_the_model_card_tells_people_what_it_is_and_is_no_part_of_what_is_loaded
     text = (Path(aligned) / registry.MODEL_CARD).read_text()
     assert "Aligned to `older` by a rotation and a shift" in text
     assert "Seen until: events before 2024-07-01" in text
-    (Path(path) / registry.MODEL_CARD).write_text("")
+    for name in (registry.MODEL_CARD, registry.EPOCHS):
+        (Path(path) / name).unlink()
     assert registry.load_model(path).version == Path(path).name
 
 
