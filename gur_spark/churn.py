@@ -24,7 +24,7 @@ from gur_spark.errors import ConsumerError, TableError
 from gur_spark.evaluate import labels
 from gur_spark.extras import import_extra
 from gur_spark.features.narrowing import event_rows
-from gur_spark.gates import auc
+from gur_spark.monitoring.measures import auc
 from gur_spark.point_in_time import training_set
 from gur_spark.publishing import published, read_embeddings, space_of
 from gur_spark.runs import Run

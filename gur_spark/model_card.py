@@ -13,6 +13,7 @@ _LOSSES = {
     "likelihood": "gives the aggregates back (squared error of numbers, multinomial likelihood of histograms)",
     "mse": "gives the aggregates back (squared error)",
     "future": "tells what follows in the next {horizon} days (whether, how often, which categories)",
+    "contrastive": "tells the same user, seen twice, from others (by {views})",
 }
 
 _LIMITS = """\
@@ -81,10 +82,9 @@ def _data(
 ) -> Iterable[str]:
     dates = card.training_dates
     yield f"Users as they were on {', '.join(dates) or 'dates that were not kept'}"
-    if card.seen_until:
-        yield f"Seen until: events before {card.seen_until} (UTC midnight), as what follows the dates above"
-    elif dates:
-        yield f"Seen until: events before {dates[-1]} (UTC midnight)"
+    end = card.seen_until or (dates[-1] if dates else "a date that was not kept")
+    ahead = ", what follows the dates above included" if dates and end > dates[-1] else ""
+    yield f"Seen until: events before {end} (UTC midnight){ahead}"
     rows = [f"{metrics.get(f'{side}_rows', 0):,.0f} {side}" for side in ("train", "validation")]
     yield f"Rows: {' and '.join(rows)} (a user has one per date, all on one side)"
     yield f"Windows: {', '.join(map(str, manifest.windows))} days before the date"
@@ -106,9 +106,16 @@ def _learned(
     model: Model, training: Training, metrics: Mapping[str, float], epochs: Sequence[Mapping[str, float]]
 ) -> Iterable[str]:
     for name, weight in model.loss.items():
-        yield f"Loss `{name}`, weight {weight:g}: {_LOSSES[name].format(horizon=training.horizon_days)}"
+        learns = _LOSSES[name].format(horizon=training.horizon_days, views=training.views)
+        yield f"Loss `{name}`, weight {weight:g}: {learns}"
     yield f"Category tables {model.tables}; numbers scaled by {model.dense_scale}"
-    yield f"Dropout {model.dropout:g}, of whole fields and windows {model.block_dropout:g}"
+    yield f"Latent {model.latent}{', of length 1' if model.unit_norm else ''}"
+    shares = (
+        ("units", model.dropout),
+        ("whole fields and windows", model.block_dropout),
+        ("all events", model.cold_dropout),
+    )
+    yield "Dropout of " + ", of ".join(f"{what} {share:g}" for what, share in shares)
     run = f"Adam {training.learning_rate:g}, batches of {training.batch_size}, seed {training.seed}"
     yield f"{run}; {metrics.get('epochs', 0):.0f} epochs of at most {training.epochs}"
     if epochs:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from gur_spark import registry
+from gur_spark import model_card, registry
 from gur_spark.alignment import Alignment
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Model, Training
+from gur_spark.config import Loss, Model, Training
 from gur_spark.errors import ModelError
 from gur_spark.models.autoencoder import GUR
 from gur_spark.scoring import check_fit
@@ -126,7 +126,7 @@ def test_aggregates_of_another_manifest_or_vocabulary_are_refused_by_name(path: 
     check_fit(model, SNAPSHOT)
     other = tiny_manifest(windows=(7, 60))
     (tmp_path / "manifest.json").write_text(other.to_json())
-    with pytest.raises(ModelError, match=rf"manifest .* has {other.hash}; they differ in \['active_days_30d"):
+    with pytest.raises(ModelError, match=rf"manifest .* has {other.hash}; they differ in active_days_30d"):
         check_fit(model, replace(SNAPSHOT, path=str(tmp_path), manifest_hash=other.hash))
     with pytest.raises(ModelError, match=r"3 \(abc\), .* has 4 \(abd\); aggregate again with --vocabulary 3"):
         check_fit(model, replace(SNAPSHOT, vocabulary_version=4, vocabulary_hash="abd"))
@@ -157,7 +157,8 @@ def test_the_model_card_tells_people_what_it_is_and_is_no_part_of_what_is_loaded
     )
     text = (Path(aligned) / registry.MODEL_CARD).read_text()
     assert "Aligned to `older` by a rotation and a shift" in text
-    assert "Seen until: events before 2024-07-01" in text
+    assert "Seen until: events before 2024-07-01 (UTC midnight), what follows the dates above included" in text
+    assert set(model_card._LOSSES) == set(get_args(Loss))
     for name in (registry.MODEL_CARD, registry.EPOCHS):
         (Path(path) / name).unlink()
     assert registry.load_model(path).version == Path(path).name
