@@ -19,6 +19,8 @@ from gur_spark.tables import Tables
 from jobs import export as job
 from tests import embedded
 
+pytestmark = pytest.mark.any_engine
+
 D1, D2 = date(2024, 6, 1), date(2024, 6, 8)
 USERS = 50
 

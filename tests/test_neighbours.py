@@ -16,6 +16,8 @@ from gur_spark.publishing import publish
 from gur_spark.tables import Tables
 from tests import embedded
 
+pytestmark = pytest.mark.any_engine
+
 METRICS: list[Metric] = ["cosine", "dot", "euclidean"]
 WIDTH = 5
 
