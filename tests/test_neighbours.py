@@ -120,6 +120,7 @@ def test_what_cannot_be_answered_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         hnsw(users())
 
 
+@pytest.mark.any_engine
 def test_the_published_rows_are_asked_or_those_of_a_version_and_date(tables: Tables, make_config: Any) -> None:
     config = make_config()
     with pytest.raises(TableError, match="nothing is published"):
