@@ -25,7 +25,7 @@ from tests import embedded
 from tests.conftest import config_over
 from tests.test_snapshots import Event, write
 
-pytestmark = [pytest.mark.any_engine, pytest.mark.slow]
+pytestmark = pytest.mark.any_engine
 
 LEARN, NOW = date(2024, 6, 1), date(2024, 7, 1)
 USERS = 60

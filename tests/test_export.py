@@ -19,8 +19,6 @@ from gur_spark.tables import Tables
 from jobs import export as job
 from tests import embedded
 
-pytestmark = pytest.mark.any_engine
-
 D1, D2 = date(2024, 6, 1), date(2024, 6, 8)
 USERS = 50
 
@@ -46,6 +44,7 @@ def expected(tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch) -> di
     return {int(user): row.tolist() for user, row in zip(ids, x_NL, strict=True)}
 
 
+@pytest.mark.both_engines
 def test_parquet_has_the_published_rows_in_files_of_a_few(
     tables: Tables, config: Any, expected: dict[int, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +64,7 @@ def test_parquet_has_the_published_rows_in_files_of_a_few(
     assert [folder.name for folder in out.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.any_engine
 def test_numpy_has_a_float32_matrix_and_its_ids_which_a_search_takes_as_they_lie(
     tables: Tables, config: Any, expected: dict[int, list[float]], tmp_path: Path
 ) -> None:
@@ -80,6 +80,7 @@ def test_numpy_has_a_float32_matrix_and_its_ids_which_a_search_takes_as_they_lie
     assert exact(mapped).nearest([0], k=3).equals(hnsw(mapped).nearest([0], k=3))
 
 
+@pytest.mark.any_engine
 def test_text_ids_are_text_and_no_pickle(tables: Tables, make_config: Any, tmp_path: Path) -> None:
     config = make_config({"fields": {"user_id": {"type": "string"}}})
     embedded.add(tables, "one", D1, ["żółw", "a", "bb"], np.eye(3), "string")
@@ -89,6 +90,7 @@ def test_text_ids_are_text_and_no_pickle(tables: Tables, make_config: Any, tmp_p
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "embeddings.npy"), np.eye(3)[[1, 2, 0]])
 
 
+@pytest.mark.any_engine
 def test_an_older_export_is_replaced_and_nothing_else_is(
     tables: Tables, config: Any, expected: dict[int, list[float]], tmp_path: Path
 ) -> None:
@@ -112,6 +114,7 @@ def test_an_older_export_is_replaced_and_nothing_else_is(
     assert (mine / "manifest.json").read_text() == '{"kind": "mine"}'
 
 
+@pytest.mark.any_engine
 def test_a_failed_export_leaves_the_older_one_and_no_rest(
     tables: Tables, config: Any, expected: dict[int, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +141,7 @@ def test_a_failed_export_leaves_the_older_one_and_no_rest(
     assert [folder.name for folder in out.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.any_engine
 def test_the_job_says_where_and_what(
     tables: Tables, config: Any, expected: dict[int, list[float]], tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_failure_does_not_tell_the_password(tmp_path: Path) -> None:
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("required", [False, True])
 def test_a_store_that_fails_takes_nothing_from_a_trained_version(
     tables: Tables,
