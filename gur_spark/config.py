@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from gur_spark.evaluate.settings import Evaluation
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.spec import Aggregation, Days
 from gur_spark.monitoring.settings import Monitor
@@ -184,28 +185,6 @@ class Tracking(Section):
     """Whether ``train`` fails where a version cannot be logged; the version stands all the same."""
 
 
-class Label(Section):
-    """A table of labels: one row per user, a column with the class."""
-
-    name: Name
-    path: str
-    format: Literal["csv", "parquet"] = "csv"
-    user_column: str
-    label_column: str
-
-
-class Evaluation(Section):
-    as_of: date | None = None
-    horizon_days: Days
-    """Churned = active in the longest window and no event in this many days after as_of."""
-    churn: bool
-    labels: list[Label] = Field(default_factory=list)
-    test_share: float = Field(gt=0, lt=1)
-    bootstrap: int = Field(ge=10)
-    max_users: int = Field(ge=10)
-    seed: int = Field(ge=0, lt=2**31)
-
-
 class Config(Section):
     """One pipeline."""
 
@@ -249,11 +228,21 @@ class Config(Section):
             raise ValueError(
                 f"evaluation.as_of {judged} is not among scoring.as_of: {list(map(str, self.scoring.as_of))}"
             )
+        self._check_tasks()
         try:
             self.manifest()
         except ValueError as error:
             raise ValueError(f"aggregates.{error}" if str(error).startswith("features.") else str(error)) from error
         return self
+
+    def _check_tasks(self) -> None:
+        of_events = [log.fields for log in self.all_logs.values() if log.kind == "events"]
+        try:
+            self.evaluation.check_fields(
+                [f.name for of in of_events for f in of.categorical], [f.name for of in of_events for f in of.numeric]
+            )
+        except ValueError as error:
+            raise ValueError(f"evaluation.tasks: {error}") from error
 
     @property
     def training_cutoff(self) -> date | None:

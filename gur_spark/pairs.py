@@ -22,6 +22,7 @@ from gur_spark.events.vocabulary import Vocabulary, encode
 from gur_spark.features.narrowing import event_rows, known_at, prepare, snapshot_events
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.windows import FILES, collect, keep, write_aggregates, write_rows
+from gur_spark.horizon import check_complete
 from gur_spark.routes import Wanted
 from gur_spark.schema import Manifest
 from gur_spark.snapshots import Snapshot
@@ -88,13 +89,6 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
         TrainingError: naming the last date that could be trained on, or the first landing that is missing.
     """
     horizon, cutoff = timedelta(config.training.horizon_days), config.training_cutoff
-    source = F.col("source") if "source" in events.columns else F.lit("")
-    by_log = events.groupBy(source.alias("log")).agg(F.max("landed_on").alias("last"))
-    ends = {row["log"]: row["last"] for row in by_log.collect()}
-    silent = [log.name for log in config.manifest().logs if log.name not in ends]
-    if silent:
-        raise TrainingError(f"log {', '.join(silent)} has no events yet: its silence would pass for that of the users")
-    landed = min(ends.values(), default=None)
     for day in dates:
         if cutoff and day + horizon > cutoff:
             raise TrainingError(
@@ -102,13 +96,7 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
                 f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff - horizon}, or a shorter "
                 "training.horizon_days"
             )
-        # What a day tells may land later by the declared delay.
-        last = day + horizon + timedelta(config.aggregates.delay_days - 1)
-        if landed is None or last > landed:
-            raise TrainingError(
-                f"the {horizon.days} days from {day} on are not all there: the log ends on {landed}; they are from the "
-                f"landing of {last} on"
-            )
+    check_complete(events, config, list(dates), horizon.days, TrainingError)
 
 
 def _write(

@@ -6,7 +6,7 @@ rank metric, is then done once for all resamples, and two representations are co
 
 # R = resamples, N = users, G = groups of users with equal scores, K = classes
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -67,10 +67,58 @@ def accuracy(label_N: npt.NDArray[np.int64], score_NK: Array, weights: Weights) 
     return np.asarray(weights @ right_N / weights.sum(axis=1))
 
 
+def r2(value_N: Array, predicted_N: Array, weights: Weights) -> Array:
+    """Explained share of the variance around the resample's own mean, (R,); NaN where all values are equal."""
+    return np.concatenate([_r2(value_N, predicted_N, chunk) for chunk in _chunks(weights)])
+
+
+def spearman(value_N: Array, predicted_N: Array, weights: Weights) -> Array:
+    """Correlation of ranks within each resample, ties at their mean rank, (R,); NaN where one side is constant."""
+    return np.concatenate(
+        [_correlation(_ranks(value_N, chunk), _ranks(predicted_N, chunk), chunk) for chunk in _chunks(weights)]
+    )
+
+
 def interval(values_R: Array) -> tuple[float, float]:
-    """The middle 95 %; resamples in which the metric is not defined are left out."""
+    """The middle 95 %; resamples in which the metric is not defined are left out, NaN if it is in none."""
+    if np.isnan(values_R).all():
+        return float("nan"), float("nan")
     low, high = np.nanquantile(values_R, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _chunks(weights: Weights) -> Iterator[Array]:
+    rows = max(1, CHUNK // max(1, weights.shape[1]))
+    for start in range(0, len(weights), rows):
+        yield weights[start : start + rows].astype(np.float64)
+
+
+def _r2(value_N: Array, predicted_N: Array, drawn_RN: Array) -> Array:
+    count_R = drawn_RN.sum(axis=1)
+    # Around the mean of all, so that no digits are lost where it is far from 0.
+    centred_N = value_N - value_N.mean()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total_R = drawn_RN @ centred_N**2 - (drawn_RN @ centred_N) ** 2 / count_R
+        total_R[total_R <= 1e-12 * (drawn_RN @ centred_N**2)] = np.nan
+        return np.asarray(1 - drawn_RN @ (value_N - predicted_N) ** 2 / total_R)
+
+
+def _ranks(value_N: Array, drawn_RN: Array) -> Array:
+    """Mean rank of each value among those drawn, (R, N)."""
+    _, group_N = np.unique(value_N, return_inverse=True)
+    order = np.argsort(group_N, kind="stable")
+    starts = np.flatnonzero(np.diff(group_N[order], prepend=-1))
+    drawn_RG = np.add.reduceat(drawn_RN[:, order], starts, axis=1)
+    return np.asarray((drawn_RG.cumsum(axis=1) - (drawn_RG - 1) / 2)[:, group_N])
+
+
+def _correlation(x_RN: Array, y_RN: Array, drawn_RN: Array) -> Array:
+    count_R = drawn_RN.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x_RN = x_RN - (drawn_RN * x_RN).sum(axis=1, keepdims=True) / count_R
+        y_RN = y_RN - (drawn_RN * y_RN).sum(axis=1, keepdims=True) / count_R
+        of_x, of_y = ((drawn_RN * z_RN**2).sum(axis=1) for z_RN in (x_RN, y_RN))
+        return np.asarray((drawn_RN * x_RN * y_RN).sum(axis=1) / np.sqrt(of_x * of_y))
 
 
 def _by_groups(

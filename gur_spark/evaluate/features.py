@@ -33,6 +33,18 @@ Matrix: TypeAlias = Array | sparse.csr_array
 
 RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"
 REPRESENTATIONS = (RAW, PCA, RANDOM, EMBEDDING, BOTH)
+HAND_MADE, COLES = "hand-made", "CoLES"
+"""Shown too where they were made; see ``sequence_baselines``."""
+
+ABOUT = {
+    RAW: "every number of the windows standardised, flags of empty ones, shares of categories",
+    PCA: "the first components of the raw windows, as many as the embedding has numbers",
+    RANDOM: "the embedding's own encoder with the weights it had before training",
+    HAND_MADE: "pytorch-lifestream's AggFeatureSeqEncoder: counts, sums, means and deviations, by category",
+    COLES: "pytorch-lifestream's CoLES, a contrastive recurrent encoder of events, of the embedding's size",
+    EMBEDDING: "what this model version makes of the windows",
+    BOTH: "raw windows beside the embedding",
+}
 
 
 @dataclass(frozen=True)
@@ -93,15 +105,22 @@ def untrained(trained: LoadedModel, seed: int) -> GUR:
 
 
 def represent(
-    windows: Windows, embedding_NL: Array, train_N: Mask, *, log_scale: bool, seed: int
+    windows: Windows,
+    embedding_NL: Array,
+    train_N: Mask,
+    *,
+    log_scale: bool,
+    seed: int,
+    more: Mapping[str, Array] | None = None,
 ) -> Mapping[str, Matrix]:
-    """Every representation by its name, scaled for a linear model."""
+    """Every representation by its name, scaled for a linear model; ``more`` are further ones, a row per user."""
     raw_NC = raw_windows(windows, train_N, log_scale=log_scale)
     embedding = standardise(embedding_NL, train_N)
     return {
         RAW: raw_NC,
         PCA: standardise(principal_components(raw_NC, train_N, embedding_NL.shape[1], seed), train_N),
         RANDOM: standardise(windows.random_NL, train_N),
+        **{name: standardise(values_NC, train_N) for name, values_NC in (more or {}).items()},
         EMBEDDING: embedding,
         BOTH: sparse.hstack([raw_NC, sparse.csr_array(embedding)], format="csr"),
     }

@@ -1,60 +1,93 @@
-"""Answers to compare with: who churned after a date, and label tables from elsewhere."""
+"""Answers to compare with: what users did after a date, and label tables from elsewhere."""
 
-from datetime import date, timedelta
+from datetime import date
 from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.config import Label
+from gur_spark.config import Config
 from gur_spark.errors import EvaluationError, nearest
+from gur_spark.evaluate.settings import Label, NextCategory, Task, Volume
+from gur_spark.features.narrowing import event_rows
+from gur_spark.horizon import check_complete, events_ahead
 from gur_spark.schema import SQL_USER_ID
+from gur_spark.tables import Tables
 
 CHURN_CLASSES = ("active", "churned")
 """In alphabetical order, so that ``churned`` is the positive class of the probe."""
 
 
-def check_future(events: DataFrame, as_of: date, horizon_days: int) -> None:
-    """Refuse a date whose future is not all there: silence that is only missing data is no churn.
-
-    A log is known up to its last ``landed_on`` (the last daily landing, or a bulk load's last event), and several logs
-    up to that of the one which ends first.
-
-    Raises:
-        EvaluationError: naming the last day that is known and the last as_of that it allows.
-    """
-    log = F.col("source") if "source" in events.columns else F.lit(0)
-    ends = events.groupBy(log.alias("log")).agg(F.max("landed_on").alias("last"))
-    found = ends.agg(F.min("last").alias("last")).first()
-    assert found is not None
-    if found["last"] is None:
-        raise EvaluationError("there are no events; run the ingest job first")
-    ahead = timedelta(days=horizon_days - 1)
-    if found["last"] < as_of + ahead:
-        raise EvaluationError(
-            f"churn in the {horizon_days} days from {as_of} on needs events up to {as_of + ahead}, the log ends on "
-            f"{found['last']}; expected an as_of up to {found['last'] - ahead}, or a shorter evaluation.horizon_days"
-        )
-
-
-def churn(active: DataFrame, events: DataFrame, as_of: date, horizon_days: int) -> DataFrame:
-    """Whether each active user has no event in ``[as_of, as_of + horizon_days)``.
+def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -> tuple[list[DataFrame], list[str]]:
+    """Every task and label table of the config, a frame by user_id each, and what a reader must know of them.
 
     Args:
-        active: user_id of the users with an event in the longest window before as_of.
+        users: ``user_id, events`` of the users with an embedding, one row each.
 
-    Returns:
-        One row per user_id of ``active``: ``user_id, churn`` (one of ``CHURN_CLASSES``).
+    Raises:
+        EvaluationError: the days ahead are not all there, or a label table cannot be used.
     """
-    start, end = (F.lit(f"{day} 00:00:00+00:00").cast("timestamp") for day in (as_of, as_of + timedelta(horizon_days)))
-    seen = events.where((F.col("event_time") >= start) & (F.col("event_time") < end)).select("user_id").distinct()
+    settings = config.evaluation
+    made, notes = [], []
+    if settings.tasks:
+        events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
+        check_complete(events, config, [as_of], settings.horizon_days, EvaluationError)
+        ahead = events_ahead(events, config, as_of, settings.horizon_days)
+        for task in settings.tasks:
+            frame, note = answer(task, users, ahead, config)
+            made.append(frame)
+            notes.append(f"{task.name}: {note}, in the {settings.horizon_days} days from {as_of} on")
+    for label in settings.labels:
+        table = read_label(tables.spark, label, config.fields.user_id.type)
+        unknown = unknown_users(table, users)
+        if unknown:
+            notes.append(f"{label.name}: {unknown:,} labelled users have no embedding and are left out")
+        made.append(table)
+    return made, notes
+
+
+def answer(task: Task, users: DataFrame, ahead: DataFrame, config: Config) -> tuple[DataFrame, str]:
+    """A task's labels, ``user_id`` and a column of its name, and what they say."""
+    active = users.where(F.col("events") > 0)
+    if isinstance(task, Volume):
+        steps = {f.name: f.step for f in config.manifest().numeric}
+        step = float(steps[task.of]) if task.of in steps else 1.0
+        what = "events" if task.of == "events" else f"sum of {task.of}"
+        return volume(active, ahead, task, step), f"{what} of active users, sign(y) log(1 + |y|)"
+    if isinstance(task, NextCategory):
+        note = f"{task.field} of the first event of active users who have one, the {task.classes} most frequent ones"
+        return next_category(active, ahead, task), note
+    return churn(active, ahead, task.name), "churned is who was active and has no event"
+
+
+def churn(active: DataFrame, ahead: DataFrame, name: str = "churn") -> DataFrame:
+    """Whether each active user has no event ahead: one row per user_id of ``active``, one of ``CHURN_CLASSES``."""
     stayed, gone = CHURN_CLASSES
+    seen = ahead.select("user_id").distinct().withColumn("seen", F.lit(True))
     label = F.when(F.col("seen"), stayed).otherwise(gone)
-    return (
-        active.select("user_id")
-        .join(seen.withColumn("seen", F.lit(True)), "user_id", "left")
-        .select("user_id", label.alias("churn"))
+    return active.select("user_id").join(seen, "user_id", "left").select("user_id", label.alias(name))
+
+
+def volume(active: DataFrame, ahead: DataFrame, task: Volume, step: float) -> DataFrame:
+    """How many events, or how much of a number in its unit, each active user has ahead; 0 for who has none."""
+    total = F.count(F.lit(1)) if task.of == "events" else F.sum(task.of)
+    sums = ahead.groupBy("user_id").agg(total.cast("DOUBLE").alias("total"))
+    amount = F.coalesce(F.col("total") * F.lit(step), F.lit(0.0))
+    return active.select("user_id").join(sums, "user_id", "left").select("user_id", amount.alias(task.name))
+
+
+def next_category(active: DataFrame, ahead: DataFrame, task: NextCategory) -> DataFrame:
+    """The category of the first event ahead that has one, and of several at that time the first in the alphabet.
+
+    One row per active user who has one among the ``classes`` most frequent of these users (ties by the alphabet).
+    """
+    having = ahead.where(F.col(task.field).isNotNull()).join(active.select("user_id"), "user_id", "left_semi")
+    first = having.groupBy("user_id").agg(F.min("event_time").alias("event_time"))
+    found = having.join(first, ["user_id", "event_time"]).groupBy("user_id").agg(F.min(task.field).alias(task.name))
+    frequent = found.groupBy(task.name).agg(F.count(F.lit(1)).alias("n")).orderBy(F.desc("n"), task.name)
+    return found.join(frequent.limit(task.classes).select(task.name), task.name, "left_semi").select(
+        "user_id", task.name
     )
 
 
@@ -85,12 +118,12 @@ def read_label(spark: SparkSession, label: Label, user_id_type: Literal["long", 
 
 
 def answers(embeddings: DataFrame, labels: list[DataFrame], max_users: int, seed: int) -> DataFrame:
-    """One row per user_id with an embedding: ``user_id, embedding`` and a column per label, null where not known.
+    """One row per user_id with an embedding: ``user_id, embedding, events`` and a column per label, null if not known.
 
     Beyond ``max_users`` a sample by a hash of the user id, so that every label and model sees the same users.
     """
     sampled = (
-        embeddings.select("user_id", "embedding")
+        embeddings.select("user_id", "embedding", "events")
         .orderBy(F.xxhash64(F.lit(seed), F.col("user_id")), "user_id")
         .limit(max_users)
     )

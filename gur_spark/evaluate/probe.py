@@ -1,29 +1,31 @@
-"""Small models on each representation: how much of an answer can be read from it.
+"""Small models on each representation: what can be read off it, by a linear model and by boosted trees.
 
-Users are split once, by a hash of their id; logistic regression and LightGBM are fitted on the train users and
-tested on the others. Intervals are those of a bootstrap over the test users, the same resamples for all
-representations, so that their differences have intervals too.
+Users, not rows, are split by a hash of their id, so each model is trained on one side and tested on the other; with
+several seeds, on several such splits. How scores of several splits become one is told in ``pooling``.
 """
 
-# N = users, R = resamples, K = classes
+# N = users, K = classes
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
-from gur_spark.config import Evaluation
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
-from gur_spark.evaluate.bootstrap import Weights, accuracy, auc, average_precision, interval, macro_auc, resamples
 from gur_spark.evaluate.features import (
+    ABOUT,
+    BOTH,
+    COLES,
     EMBEDDING,
+    HAND_MADE,
     PCA,
+    RANDOM,
     RAW,
     Array,
     Mask,
@@ -32,16 +34,22 @@ from gur_spark.evaluate.features import (
     represent,
     untrained,
 )
+from gur_spark.evaluate.pooling import Pool, Split, differences
 from gur_spark.evaluate.report import Difference, Report, Score, TaskResult
+from gur_spark.evaluate.segments import SEGMENTS, Segments
+from gur_spark.evaluate.settings import Evaluation
+from gur_spark.evaluate.tasks import Question, Task, question
 from gur_spark.registry import LoadedModel
 from gur_spark.splits import held_out
+
+__all__ = ["Task", "boosted_trees", "evaluate", "logistic_regression", "probe"]
 
 log = logging.getLogger("gur_spark")
 
 SALT = "evaluation"
 """Of the split: independent of the split of the training."""
 
-MOST_CLASSES = 50
+COMPARED = (*((EMBEDDING, other) for other in (PCA, RAW, RANDOM, HAND_MADE, COLES)), (BOTH, RAW))
 TREES = {
     "learning_rate": 0.05,
     "num_leaves": 15,
@@ -55,37 +63,6 @@ TREES = {
 }
 ROUNDS = 100
 
-Metric = Callable[[npt.NDArray[np.int64], Array, Weights], Array]
-"""(labels, probabilities (N, K), weights (R, N)) -> (R,)."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A question about users."""
-
-    name: str
-    classes: tuple[str, ...]
-    """Of two, the second is the positive one."""
-    label_N: npt.NDArray[np.int64]
-    """Index of the user's class; -1 where it is not known."""
-
-    @classmethod
-    def of(cls, name: str, labels: pa.ChunkedArray) -> "Task":
-        """A task from text labels, null where not known; classes in alphabetical order.
-
-        Raises:
-            EvaluationError: fewer than two classes, or more than can be probed.
-        """
-        values = labels.to_pylist()
-        found = sorted({value for value in values if value is not None})
-        if len(found) < 2:
-            raise EvaluationError(f"label '{name}': expected at least two classes among the users, got {found}")
-        if len(found) > MOST_CLASSES:
-            expected = f"at most {MOST_CLASSES} classes"
-            raise EvaluationError(f"label '{name}': expected {expected}, got {len(found)}: is it a number?")
-        index = {value: position for position, value in enumerate(found)}
-        return cls(name, tuple(found), np.array([index.get(value, -1) for value in values], dtype=np.int64))
-
 
 def evaluate(
     answers: pa.Table,
@@ -96,66 +73,124 @@ def evaluate(
     pipeline: str,
     as_of: date,
     notes: Sequence[str] = (),
+    more: Mapping[str, Array] | None = None,
+    left_out: Sequence[str] = (),
 ) -> Report:
-    """Probe embeddings beside what else can be made of the same snapshot.
+    """Probe embeddings beside what else can be made of the same users.
 
     Args:
-        answers: one row per user: ``user_id, embedding``, and a text column per label, null where not known.
+        answers: one row per user: ``user_id, embedding, events`` (of the longest window), and a column per task, null
+            where not known: texts are classes, numbers are quantities.
         snapshot: path of the snapshot that was embedded.
+        more: further representations by name, rows in the order of ``answers``.
+        left_out: which baselines are not there, and why.
 
     Raises:
-        EvaluationError: there is no label, a label cannot be probed, or a user is not in the snapshot.
+        EvaluationError: there is no task, one cannot be probed, or a user is not in the snapshot.
     """
     users = answers.column("user_id").combine_chunks()
-    names = [name for name in answers.column_names if name not in ("user_id", "embedding")]
-    tasks = [Task.of(name, answers.column(name)) for name in names]
+    names = [name for name in answers.column_names if name not in ("user_id", "embedding", "events")]
+    tasks = [question(name, answers.column(name)) for name in names]
     if not tasks:
-        raise EvaluationError("nothing to evaluate: expected evaluation.churn or a table in evaluation.labels")
+        raise EvaluationError(
+            "nothing to evaluate: expected a task in evaluation.tasks or a table in evaluation.labels"
+        )
     embedding_NL = np.stack(answers.column("embedding").to_numpy()).astype(np.float64)
     windows = read_windows(snapshot, model.layout, users, untrained(model, settings.seed))
-    train_N = ~held_out(users, settings.test_share, SALT)
+    segments = Segments.of(answers.column("events").to_numpy().astype(np.int64), settings.segments)
     log_scale = model.model.dense_scale == "signed_log1p"
-    representations = represent(windows, embedding_NL, train_N, log_scale=log_scale, seed=settings.seed)
-    probed = [probe(task, representations, train_N, bootstrap=settings.bootstrap, seed=settings.seed) for task in tasks]
+    splits: dict[str, list[Split]] = {task.name: [] for task in tasks}
+    train_users: dict[str, int] = {}
+    for number in range(settings.seeds):
+        seed = settings.seed + number
+        train_N = ~held_out(users, settings.test_share, salt_of(number))
+        made = represent(windows, embedding_NL, train_N, log_scale=log_scale, seed=seed, more=more)
+        for task in tasks:
+            splits[task.name].append(ask(task, made, train_N, seed))
+            train_users.setdefault(task.name, int((task.known_N & train_N).sum()))
+    measured = [
+        measure(task, splits[task.name], train_users[task.name], settings.bootstrap, settings.seed, segments)
+        for task in tasks
+    ]
     return Report(
         pipeline=pipeline,
         model_version=model.version,
         as_of=as_of.isoformat(),
         users=len(users),
         dimension=embedding_NL.shape[1],
-        tasks=[result for result, _, _ in probed],
-        scores=[score for _, scores, _ in probed for score in scores],
-        differences=[difference for _, _, differences in probed for difference in differences],
+        seeds=settings.seeds,
+        compared={name: ABOUT[name] for name in ABOUT if name in made},
+        left_out=list(left_out),
+        segments=segments.meaning,
+        tasks=[result for result, _, _ in measured],
+        scores=[score for _, scores, _ in measured for score in scores],
+        differences=[difference for _, _, found in measured for difference in found],
         notes=list(notes),
     )
 
 
+def salt_of(number: int) -> str:
+    """Of a split by its number; the first is that of reports of one seed."""
+    return SALT if number == 0 else f"{SALT} {number}"
+
+
 def probe(
-    task: Task, representations: Mapping[str, Matrix], train_N: Mask, *, bootstrap: int, seed: int
+    task: Question, representations: Mapping[str, Matrix], train_N: Mask, *, bootstrap: int, seed: int
 ) -> tuple[TaskResult, list[Score], list[Difference]]:
-    """Fit both models on every representation and measure them on the test users.
+    """Fit both models on every representation of one split and measure them on the test users.
 
     Raises:
         EvaluationError: a class has no user to train on, or none to test on.
     """
-    known_N = task.label_N >= 0
-    train, test = np.flatnonzero(known_N & train_N), np.flatnonzero(known_N & ~train_N)
-    _check_classes(task, train, test)
-    weights = resamples(len(test), bootstrap, seed)
-    scores: list[Score] = []
-    differences: list[Difference] = []
-    for model, fit in (("logistic regression", logistic_regression), ("LightGBM", boosted_trees)):
-        drawn: dict[tuple[str, str], tuple[float, Array]] = {}
+    split = ask(task, representations, train_N, seed)
+    return measure(task, [split], int((task.known_N & train_N).sum()), bootstrap, seed, None)
+
+
+def ask(task: Question, representations: Mapping[str, Matrix], train_N: Mask, seed: int) -> Split:
+    """What both models, fitted on the train users, say of the test users, for each representation.
+
+    Raises:
+        EvaluationError: a side of the split does not have what the task needs.
+    """
+    train, test = np.flatnonzero(task.known_N & train_N), np.flatnonzero(task.known_N & ~train_N)
+    task.check(train, test)
+    said = {}
+    for model in models_of(task):
         for name, x in representations.items():
-            probability_NK = fit(x[train], task.label_N[train], x[test], len(task.classes), seed)
-            for metric, of in _metrics(task):
-                point, values_R = _measure(of, task.label_N[test], probability_NK, weights)
-                drawn[metric, name] = point, values_R
-                scores.append(Score(task.name, model, metric, name, point, *interval(values_R)))
-            log.info("%s, %s on %s: %s %.3f", task.name, model, name, scores[-2].metric, scores[-2].value)
-        differences += _differences(task, model, drawn)
-    shares = {name: float((task.label_N[test] == k).mean()) for k, name in enumerate(task.classes)}
-    return TaskResult(task.name, shares, len(train), len(test)), scores, differences
+            said[model, name] = fit(task, model, x[train], task.answer_N[train], x[test], seed)
+        log.info("%s: %s on %d representations", task.name, model, len(representations))
+    return Split(test, said)
+
+
+def measure(
+    task: Question, splits: Sequence[Split], train_users: int, bootstrap: int, seed: int, segments: Segments | None
+) -> tuple[TaskResult, list[Score], list[Difference]]:
+    """Scores and differences over all test users, and by the first metric over those of each segment."""
+    pool = Pool(task, splits, bootstrap, seed)
+    scores, found = pool.scores(task.metrics)
+    apart = list(differences(task.name, found, COMPARED))
+    sizes = {}
+    for segment in SEGMENTS if segments else ():
+        assert segments is not None
+        members_N = segments.members(segment)
+        sizes[segment] = int(members_N[pool.tested_U].sum())
+        some, found = pool.scores(task.metrics[:1], segment, members_N)
+        scores += some
+        apart += differences(task.name, found, COMPARED, segment)
+    result = TaskResult(task.name, task.shares(pool.tested_U), train_users, len(pool.tested_U), sizes)
+    return result, scores, apart
+
+
+def models_of(task: Question) -> tuple[str, str]:
+    return ("logistic regression" if isinstance(task, Task) else "ridge regression"), "LightGBM"
+
+
+def fit(task: Question, model: str, x: Matrix, y: npt.NDArray[Any], x_test: Matrix, seed: int) -> Array:
+    """Probabilities (N, K), or values (N,), of the test users."""
+    if isinstance(task, Task):
+        fitted = boosted_trees if model == "LightGBM" else logistic_regression
+        return fitted(x, y, x_test, len(task.classes), seed)
+    return (boosted_regression if model == "LightGBM" else ridge_regression)(x, y, x_test, seed)
 
 
 def logistic_regression(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, classes: int, seed: int) -> Array:
@@ -166,47 +201,27 @@ def logistic_regression(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix,
 
 def boosted_trees(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, classes: int, seed: int) -> Array:
     """Class probabilities of the test users, (N, K), by gradient boosted trees."""
-    lightgbm = extra("lightgbm")
     binary = classes == 2
     objective = {"objective": "binary"} if binary else {"objective": "multiclass", "num_class": classes}
-    # LightGBM knows scipy's matrices, not yet its arrays.
-    x, x_test = (sparse.csr_matrix(part) if sparse.issparse(part) else part for part in (x, x_test))
-    trees = lightgbm.train({**TREES, **objective, "seed": seed}, lightgbm.Dataset(x, label), num_boost_round=ROUNDS)
-    probability = np.asarray(trees.predict(x_test))
+    probability = _trees(x, label, x_test, objective, seed)
     return np.stack([1 - probability, probability], axis=1) if binary else probability
 
 
-def _metrics(task: Task) -> tuple[tuple[str, Metric], tuple[str, Metric]]:
-    if len(task.classes) > 2:
-        return ("macro AUC", macro_auc), ("accuracy", accuracy)
-    return (
-        ("AUC", lambda label, p, weights: auc(label == 1, p[:, 1], weights)),
-        ("average precision", lambda label, p, weights: average_precision(label == 1, p[:, 1], weights)),
-    )
+def ridge_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> Array:
+    """Values of the test users, (N,)."""
+    # Sparse raw windows are wide: the penalty of the logistic regression, on the same scale.
+    model = extra("sklearn.linear_model").Ridge(alpha=100.0, solver="lsqr", random_state=seed)
+    return np.asarray(model.fit(x, value_N).predict(x_test))
 
 
-def _measure(metric: Metric, label: npt.NDArray[np.int64], p: Array, weights: Weights) -> tuple[float, Array]:
-    """The metric over all test users, and over each resample."""
-    everyone = np.ones((1, len(label)), dtype=np.uint16)
-    return float(metric(label, p, everyone)[0]), metric(label, p, weights)
+def boosted_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> Array:
+    """Values of the test users, (N,), by gradient boosted trees."""
+    return _trees(x, value_N, x_test, {"objective": "regression"}, seed)
 
 
-def _differences(task: Task, model: str, drawn: Mapping[tuple[str, str], tuple[float, Array]]) -> Iterator[Difference]:
-    for metric, _ in _metrics(task):
-        for against in (PCA, RAW):
-            if {(metric, EMBEDDING), (metric, against)} <= drawn.keys():
-                (ours, ours_R), (theirs, theirs_R) = drawn[metric, EMBEDDING], drawn[metric, against]
-                yield Difference(
-                    task.name, model, metric, EMBEDDING, against, ours - theirs, *interval(ours_R - theirs_R)
-                )
-
-
-def _check_classes(task: Task, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]) -> None:
-    for side, users in (("train", train), ("test", test)):
-        present = set(task.label_N[users].tolist())
-        absent = [name for k, name in enumerate(task.classes) if k not in present]
-        if absent:
-            raise EvaluationError(
-                f"label '{task.name}': none of the {len(users)} {side} users is {absent}; "
-                f"expected some of each of {list(task.classes)}"
-            )
+def _trees(x: Matrix, y: npt.NDArray[Any], x_test: Matrix, objective: Mapping[str, Any], seed: int) -> Array:
+    lightgbm = extra("lightgbm")
+    # LightGBM knows scipy's matrices, not yet its arrays.
+    x, x_test = (sparse.csr_matrix(part) if sparse.issparse(part) else part for part in (x, x_test))
+    trees = lightgbm.train({**TREES, **objective, "seed": seed}, lightgbm.Dataset(x, y), num_boost_round=ROUNDS)
+    return np.asarray(trees.predict(x_test))

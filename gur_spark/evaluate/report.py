@@ -1,15 +1,16 @@
-"""The result of an evaluation: as a table for people, as JSON for programs, as a picture."""
+"""The result of an evaluation: as data with stable keys (JSON), and as a table for people.
 
-import io
+Pictures are made by ``plots``, the page by ``page``. ``FORMAT`` changes when a key changes its name or meaning.
+"""
+
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
-from gur_spark.evaluate import extra
+FORMAT = 2
 
-# Colour-blind safe (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00")
+Verdict = Literal["win", "no clear difference", "loss"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,13 @@ class TaskResult:
 
     name: str
     classes: dict[str, float]
-    """Share of each class among the test users."""
+    """Share of each class among the test users; of a quantity, of nothing and of something."""
     train_users: int
+    """Of the first split."""
     test_users: int
+    """Different ones, in all splits together."""
+    segments: dict[str, int] = field(default_factory=dict)
+    """Of them, in each segment."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Score:
     value: float
     low: float
     high: float
+    segment: str = "all"
+    by_seed: Sequence[float] = ()
+    """The metric of each split; ``value`` is their mean."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,13 @@ class Difference:
     value: float
     low: float
     high: float
+    segment: str = "all"
+    by_seed: Sequence[float] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the interval is all on one side of 0."""
+        return "win" if self.low > 0 else "loss" if self.high < 0 else "no clear difference"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,13 @@ class Report:
     as_of: str
     users: int
     dimension: int
+    seeds: int = 1
+    compared: Mapping[str, str] = field(default_factory=dict)
+    """What each representation is."""
+    left_out: Sequence[str] = ()
+    """Which baselines are not here, and why."""
+    segments: str = ""
+    """What the segments are."""
     tasks: Sequence[TaskResult]
     scores: Sequence[Score]
     differences: Sequence[Difference]
@@ -66,78 +88,86 @@ class Report:
     """What a reader must know: a sample, labels of unknown users, ..."""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2) + "\n"
+        """All of the above under its name, ``format``, and the ``verdicts``."""
+        verdicts = [
+            {"task": task.name, "model": d.model, "metric": d.metric, "against": d.against, "verdict": d.verdict}
+            for task in self.tasks
+            for d in self.headline(task.name)
+        ]
+        return json.dumps({"format": FORMAT, **asdict(self), "verdicts": verdicts}, indent=2) + "\n"
 
     def to_text(self) -> str:
         """A table per task: a row per representation, a column per model and metric."""
-        head = f"{self.pipeline}: embeddings of {self.as_of} by {self.model_version}"
-        lines = [head, f"{self.users:,} users, dimension {self.dimension}; 95 % bootstrap intervals over test users"]
+        splits = f"means of {self.seeds} splits, " if self.seeds > 1 else ""
+        lines = [
+            f"{self.pipeline}: embeddings of {self.as_of} by {self.model_version}",
+            f"{self.users:,} users, dimension {self.dimension}; {splits}95 % bootstrap intervals over test users",
+        ]
         lines += [f"note: {note}" for note in self.notes]
+        lines += [f"left out: {name}" for name in self.left_out]
         for task in self.tasks:
-            lines += ["", *self._table(task), "", *self._compared(task)]
+            lines += ["", *self._table(task), "", *self._compared(task), *self._by_segment(task)]
+        lines += ["", *(self.verdict_line(task.name) for task in self.tasks)]
         return "\n".join(lines) + "\n"
 
-    def of(self, task: str) -> list[Score]:
+    def of(self, task: str, segment: str = "all") -> list[Score]:
         """The scores of a task."""
-        return [score for score in self.scores if score.task == task]
+        return [score for score in self.scores if (score.task, score.segment) == (task, segment)]
+
+    def compared_with(self, task: str, segment: str = "all") -> list[Difference]:
+        """The differences of a task."""
+        return [d for d in self.differences if (d.task, d.segment) == (task, segment)]
+
+    def headline(self, task: str) -> list[Difference]:
+        """What verdicts go by: the task's first metric, the embedding against each baseline, by both models."""
+        metrics = [score.metric for score in self.of(task)][:1]
+        return [d for d in self.compared_with(task) if d.representation == "embedding" and d.metric in metrics]
+
+    def verdict_line(self, task: str) -> str:
+        """One line: against each baseline what the models say, one word if they agree."""
+        words: dict[str, dict[str, Verdict]] = {}
+        for d in self.headline(task):
+            words.setdefault(d.against, {})[d.model] = d.verdict
+        parts = [
+            f"{against}: {next(iter(said.values()))}"
+            if len(set(said.values())) == 1
+            else f"{against}: " + ", ".join(f"{verdict} ({model})" for model, verdict in said.items())
+            for against, said in words.items()
+        ]
+        return f"verdict {task}, embedding against " + ("; ".join(parts) or "nothing that could be measured")
+
+    def rows(self, task: str, segment: str = "all") -> tuple[list[tuple[str, str]], dict[str, list[Score | None]]]:
+        """The columns (model, metric) of a task's table, and of each representation the scores in them."""
+        scores = self.of(task, segment)
+        columns = list(dict.fromkeys((score.model, score.metric) for score in scores))
+        cells = {(s.representation, s.model, s.metric): s for s in scores}
+        names = list(dict.fromkeys(score.representation for score in scores))
+        return columns, {name: [cells.get((name, *column)) for column in columns] for name in names}
 
     def _table(self, task: TaskResult) -> Iterator[str]:
         classes = ", ".join(f"{name} {share:.1%}" for name, share in task.classes.items())
         yield f"{task.name} ({classes}): {task.train_users:,} train users, {task.test_users:,} test users"
-        scores = self.of(task.name)
-        columns = list(dict.fromkeys((score.model, score.metric) for score in scores))
-        cells = {(s.representation, s.model, s.metric): f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in scores}
-        rows = list(dict.fromkeys(score.representation for score in scores))
+        columns, rows = self.rows(task.name)
         first, width = max(map(len, rows)), 20
         for part in (0, 1):
             yield " ".join([" " * first, *(column[part].ljust(width) for column in columns)]).rstrip()
-        for name in rows:
-            yield " ".join([name.ljust(first), *(cells[name, *column].ljust(width) for column in columns)]).rstrip()
+        for name, scores in rows.items():
+            yield " ".join([name.ljust(first), *(cell(score).ljust(width) for score in scores)]).rstrip()
 
     def _compared(self, task: TaskResult) -> Iterator[str]:
-        for d in self.differences:
-            if d.task == task.name:
-                verdict = "higher" if d.low > 0 else "lower" if d.high < 0 else "no clear difference"
-                yield (
-                    f"{d.representation} - {d.against}, {d.model}, {d.metric}: "
-                    f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] {verdict}"
-                )
+        for d in self.compared_with(task.name):
+            yield (
+                f"{d.representation} - {d.against}, {d.model}, {d.metric}: "
+                f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] {d.verdict}"
+            )
+
+    def _by_segment(self, task: TaskResult) -> Iterator[str]:
+        for segment, users in task.segments.items():
+            found = [d for d in self.compared_with(task.name, segment) if d.representation == "embedding"]
+            told = "; ".join(f"{d.against} {d.value:+.3f} {d.verdict} ({d.model})" for d in found)
+            yield f"{segment}, {users:,} test users: " + (told or "not measured: nobody, or all have the same answer")
 
 
-def draw(report: Report) -> bytes:
-    """A PNG: a panel per task with the AUC of both models on each representation, and its interval."""
-    # Without a display and without pyplot's global state: jobs run anywhere.
-    figure = extra("matplotlib.figure").Figure(
-        figsize=(4.6 * len(report.tasks) + 1.4, 3.9), dpi=150, layout="constrained"
-    )
-    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(report.tasks), sharey=True, squeeze=False)[0]
-    for axis, task in zip(axes, report.tasks, strict=True):
-        _draw_task(axis, task, report.of(task.name))
-    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2, fontsize=9)
-    figure.suptitle(f"{report.pipeline}, {report.as_of}: what {report.dimension} numbers per user know", fontsize=11)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
-
-
-def _draw_task(axis: Any, task: TaskResult, scores: list[Score]) -> None:
-    metric = scores[0].metric
-    rows = list(dict.fromkeys(score.representation for score in scores))
-    models = list(dict.fromkeys(score.model for score in scores))
-    for model, colour, offset in zip(models, COLOURS, (-0.13, 0.13), strict=True):
-        chosen = [score for score in scores if (score.model, score.metric) == (model, metric)]
-        x = [score.value for score in chosen]
-        y = [rows.index(score.representation) + offset for score in chosen]
-        # An interval may miss its point by a hair when few users are resampled.
-        error = [[max(s.value - s.low, 0) for s in chosen], [max(s.high - s.value, 0) for s in chosen]]
-        axis.errorbar(x, y, xerr=error, fmt="o", markersize=5, capsize=3, color=colour, label=model)
-    if min(score.low for score in scores if score.metric == metric) < 0.55:
-        axis.axvline(0.5, color="0.5", linewidth=1, linestyle=":")
-    axis.set_yticks(range(len(rows)), rows)
-    axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_title(f"{task.name} ({task.test_users:,} test users)", fontsize=10)
-    axis.set_xlabel(f"{metric}, 95 % interval")
-    axis.grid(axis="x", color="0.9")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
+def cell(score: Score | None) -> str:
+    """A value and its interval."""
+    return "" if score is None else f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"

@@ -29,6 +29,11 @@ def table_width(size: int, config: Model) -> int:
         return config.embedding_dim
     if config.tables == "frozen" and size <= WIDEST:
         return size
+    return fastai_width(size)
+
+
+def fastai_width(size: int) -> int:
+    """Width of a table of ``size`` ids by the rule of fastai's tabular models, up to ``WIDEST``."""
     return min(WIDEST, round(1.6 * math.pow(size, 0.56)))
 
 

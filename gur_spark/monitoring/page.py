@@ -1,36 +1,20 @@
 """The drift of a date as one HTML file that needs no network: what needs a look, pictures, and every number."""
 
-import io
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 import pyarrow as pa
 
-from gur_spark.evaluate import extra
 from gur_spark.monitoring.drift import Drift
 from gur_spark.monitoring.features import Distribution
 from gur_spark.monitoring.findings import Finding, number, summary, worst
 from gur_spark.monitoring.plots import COLUMNS, Names, draw_distributions, draw_trends
+from gur_spark.pages import document, picture
 
 MOST_PANELS = 12
 
 _WINDOW = re.compile(r"_(\d+d|lifetime)$")
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1c2733; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.5em; margin-bottom: .2em; } h2 { font-size: 1.15em; margin: 2em 0 .5em; }
-p { margin: .3em 0; } .said { color: #5b6875; }
-table { border-collapse: collapse; font-size: 13px; width: 100%; }
-th { text-align: left; border-bottom: 2px solid #c9d1d9; } td { border-bottom: 1px solid #e6eaee; }
-th, td { padding: .25em .6em .25em 0; vertical-align: top; }
-.n { text-align: right; font-variant-numeric: tabular-nums; }
-.s { border-radius: 4px; padding: .05em .5em; color: #fff; font-size: 12px; font-weight: 600; }
-.alert { background: #c2410c; } .warn { background: #b7791f; } .ok { background: #2f7d5b; }
-img { width: 100%; } summary { cursor: pointer; color: #0b5c94; }
-"""
 
 
 def to_html(pipeline: str, drift: Drift, history: pa.Table, names: Names) -> str:
@@ -48,15 +32,14 @@ def to_html(pipeline: str, drift: Drift, history: pa.Table, names: Names) -> str
         "<h2>What needs a look</h2>",
         _table(loud) if loud else "<p>Nothing is above its level.</p>",
         "<h2>Trends</h2>",
-        _picture(trends, "trends over dates"),
+        picture(trends, "trends over dates"),
         "<h2>Inputs that moved most</h2>",
         '<p class="said">Shares of users, or of their events; of one feature the window that moved most.</p>',
-        _picture(draw_distributions(panels, names), "distributions of inputs"),
+        picture(draw_distributions(panels, names), "distributions of inputs"),
         "<h2>Everything</h2>",
         f"<details><summary>all measurements</summary>{_table(drift.findings)}</details>",
     ]
-    head = f'<meta charset="utf-8"><title>{escape(pipeline)}, {drift.as_of}: drift</title><style>{STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    return document(f"{pipeline}, {drift.as_of}: drift", parts)
 
 
 def shown_distributions(drift: Drift) -> list[Distribution]:
@@ -102,11 +85,3 @@ def _row(finding: Finding) -> str:
 
 def _badge(status: str) -> str:
     return f'<span class="s {status}">{status}</span>'
-
-
-def _picture(figure: Any, alt: str) -> str:
-    """As SVG inside the page; the same figure gives the same bytes."""
-    content = io.BytesIO()
-    with extra("matplotlib").rc_context({"svg.hashsalt": "gur_spark"}):
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{b64encode(content.getvalue()).decode()}">'

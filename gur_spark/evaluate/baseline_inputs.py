@@ -1,0 +1,50 @@
+"""The sequences that pytorch-lifestream's baselines are made from, written for one report and removed after it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+from gur_spark import storage
+from gur_spark.config import Config
+from gur_spark.runs import Run
+from gur_spark.sequences import write_sequences
+from gur_spark.snapshots import Snapshot
+from gur_spark.tables import Tables
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Of sequences with the vocabulary of the evaluated snapshot."""
+
+    asked: str
+    """At its date, as it was known."""
+    trained_on: str
+    """At the cutoff of training; the same where that is the date."""
+
+
+@contextmanager
+def sequence_folders(tables: Tables, config: Config, snapshot: Snapshot) -> Iterator[Folders]:
+    """Write them, and remove them at the end.
+
+    What learns from sequences sees no event at or after the first date of scoring and evaluation
+    (``training.cutoff``), nor after the date that it is judged at.
+
+    Raises:
+        SnapshotError: nobody had an event before one of the dates.
+        ConfigError: a field has a name that means something else to pytorch-lifestream.
+    """
+    cutoff = min(config.training_cutoff or snapshot.as_of, snapshot.as_of)
+    run = Run(id=uuid4().hex, job="evaluate", parameters={})
+    vocabulary = snapshot.vocabulary_version
+    asked, _ = write_sequences(
+        tables, config, snapshot.as_of, run, vocabulary_version=vocabulary, known_at=snapshot.known_at
+    )
+    trained_on = asked
+    try:
+        if cutoff != snapshot.as_of:
+            trained_on, _ = write_sequences(tables, config, cutoff, run, vocabulary_version=vocabulary)
+        yield Folders(asked, trained_on)
+    finally:
+        for folder in {asked, trained_on}:
+            storage.remove_folder(folder)

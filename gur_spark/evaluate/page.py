@@ -1,0 +1,114 @@
+"""A report as one HTML file that needs no network: verdicts, what was compared, every figure, segments and seeds."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from gur_spark.evaluate.plots import draw_scores, draw_segments
+from gur_spark.evaluate.report import Difference, Report, TaskResult, cell
+from gur_spark.pages import document, picture
+
+
+def to_html(report: Report) -> str:
+    """The page of a report."""
+    title = f"{report.pipeline}, {report.as_of}: what the embeddings know"
+    said = (
+        f"{report.users:,} users, {report.dimension} numbers each, by {report.model_version}; 95 % bootstrap intervals"
+    )
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="said">{escape(said)} over test users, means over {report.seeds} split(s).</p>',
+        "<h2>Verdicts</h2>",
+        '<p class="said">The embedding against each baseline. A difference is clear where its interval does not hold '
+        "0; of twenty such intervals one misses by chance.</p>",
+        _verdicts(report),
+        "<h2>What was compared</h2>",
+        _table(
+            ["representation", "what it is"], [[escape(name), escape(what)] for name, what in report.compared.items()]
+        ),
+        *(f"<p>left out: {escape(what)}</p>" for what in report.left_out),
+        *(f'<p class="said">{escape(note)}</p>' for note in report.notes),
+        "<h2>Overall</h2>",
+        picture(draw_scores(report), "scores of every representation"),
+        *(part for task in report.tasks for part in _overall(report, task)),
+        *_segments(report),
+        *_seeds(report),
+    ]
+    return document(title, parts)
+
+
+def _verdicts(report: Report) -> str:
+    rows = [
+        [escape(task.name), escape(d.against), escape(d.model), d.metric, _difference(d), _badge(d)]
+        for task in report.tasks
+        for d in report.headline(task.name)
+    ]
+    return _table(["task", "against", "model", "metric", "difference", "verdict"], rows)
+
+
+def _overall(report: Report, task: TaskResult) -> Iterator[str]:
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in task.classes.items())
+    users = f"{task.train_users:,} train users, {task.test_users:,} test users"
+    yield f'<h3>{escape(task.name)}</h3><p class="said">{escape(shares)}; {users}</p>'
+    columns, rows = report.rows(task.name)
+    cells = [[escape(name), *(cell(score) for score in scores)] for name, scores in rows.items()]
+    yield _table(["", *(f"{model}, {metric}" for model, metric in columns)], cells)
+    found = [
+        [f"{escape(d.representation)} less {escape(d.against)}", d.model, d.metric, _difference(d), _badge(d)]
+        for d in report.compared_with(task.name)
+    ]
+    table = _table(["", "model", "metric", "difference", ""], found)
+    yield f"<details><summary>all differences</summary>{table}</details>"
+
+
+def _segments(report: Report) -> Iterator[str]:
+    if not report.segments:
+        return
+    yield "<h2>By segment</h2>"
+    yield f'<p class="said">{escape(report.segments)}. Probes are fitted on all users.</p>'
+    if any(d.segment != "all" for d in report.differences):
+        yield picture(draw_segments(report), "differences by segment")
+    for task in report.tasks:
+        columns = list(task.segments)
+        found = {name: report.rows(task.name, name)[1] for name in columns}
+        heads = [f"{name}, {users:,} users" for name, users in task.segments.items()]
+        models = list(dict.fromkeys(score.model for score in report.of(task.name)))
+        for number, model in enumerate(models):
+            rows = [
+                [escape(name), *(_at(found[segment].get(name), number) for segment in columns)]
+                for name in report.compared
+            ]
+            yield f"<h3>{escape(task.name)}, {model}, {report.of(task.name)[0].metric}</h3>" + _table(
+                ["", *heads], rows
+            )
+
+
+def _at(scores: Sequence[object] | None, number: int) -> str:
+    return cell(scores[number]) if scores else "not measured"  # type: ignore[arg-type]
+
+
+def _seeds(report: Report) -> Iterator[str]:
+    if report.seeds < 2:
+        return
+    yield "<h2>By seed</h2>"
+    yield '<p class="said">The difference in each split: how much of a figure is the luck of one.</p>'
+    rows = [
+        [escape(task.name), escape(d.against), d.model, d.metric, *(f"{value:+.3f}" for value in d.by_seed)]
+        for task in report.tasks
+        for d in report.headline(task.name)
+    ]
+    yield _table(["task", "against", "model", "metric", *(f"split {n}" for n in range(1, report.seeds + 1))], rows)
+
+
+def _difference(d: Difference) -> str:
+    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+
+
+def _badge(d: Difference) -> str:
+    return f'<span class="s {d.verdict.split()[0]}">{d.verdict}</span>'
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML already."""
+    head = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"

@@ -1,0 +1,94 @@
+"""The pictures of a report, as matplotlib figures."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from gur_spark.evaluate import extra
+from gur_spark.evaluate.report import Difference, Report, Score, TaskResult
+
+# Colour-blind safe (Okabe and Ito 2008).
+COLOURS = ("#0072B2", "#D55E00")
+
+PANELS = 2
+"""Tasks side by side."""
+
+
+def draw(report: Report) -> bytes:
+    """``draw_scores`` as a PNG."""
+    picture = io.BytesIO()
+    draw_scores(report).savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def draw_scores(report: Report) -> Any:
+    """A panel per task with the first metric of both models on each representation, and its interval."""
+    figure, axes = _panels(report, len(report.compared) * 0.28 + 1.3)
+    for axis, task in zip(axes, report.tasks, strict=False):
+        scores = [score for score in report.of(task.name) if score.metric == report.of(task.name)[0].metric]
+        _draw_points(axis, scores, [score.representation for score in scores])
+        if min(score.low for score in scores) < 0.55 and "AUC" in scores[0].metric:
+            axis.axvline(0.5, color="0.5", linewidth=1, linestyle=":")
+        axis.set_title(f"{task.name} ({task.test_users:,} test users)", fontsize=10)
+        axis.set_xlabel(f"{scores[0].metric}, 95 % interval")
+    figure.suptitle(f"{report.pipeline}, {report.as_of}: what {report.dimension} numbers per user know", fontsize=11)
+    return _finished(figure, axes)
+
+
+def draw_segments(report: Report) -> Any:
+    """A panel per task with the embedding's difference to each baseline, in each segment."""
+    figure, axes = _panels(report, 4.2)
+    for axis, task in zip(axes, report.tasks, strict=False):
+        found = [
+            d
+            for segment in task.segments
+            for d in report.compared_with(task.name, segment)
+            if d.representation == "embedding"
+        ]
+        _draw_points(axis, found, [f"{d.segment}: {d.against}" for d in found])
+        axis.axvline(0, color="0.4", linewidth=1)
+        axis.set_title(_sizes(task), fontsize=9)
+        axis.set_xlabel(f"embedding less baseline, {found[0].metric}" if found else "not measured")
+        axis.tick_params(axis="y", labelsize=7)
+    return _finished(figure, axes)
+
+
+def _sizes(task: TaskResult) -> str:
+    return f"{task.name} (" + ", ".join(f"{name} {users:,}" for name, users in task.segments.items()) + ")"
+
+
+def _panels(report: Report, height: float) -> tuple[Any, list[Any]]:
+    rows = -(-len(report.tasks) // PANELS)
+    columns = min(PANELS, len(report.tasks))
+    # Without a display and without pyplot's global state: jobs run anywhere.
+    figure = extra("matplotlib.figure").Figure(
+        figsize=(4.9 * columns + 1.4, height * rows + 0.7), dpi=150, layout="constrained"
+    )
+    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _draw_points(axis: Any, points: Sequence[Score | Difference], names: Sequence[str]) -> None:
+    """A row per name, a colour per model."""
+    rows = list(dict.fromkeys(names))
+    models = list(dict.fromkeys(point.model for point in points))
+    for model, colour, offset in zip(models, COLOURS, (-0.13, 0.13), strict=False):
+        chosen = [(point, rows.index(name)) for point, name in zip(points, names, strict=True) if point.model == model]
+        x, y = [p.value for p, _ in chosen], [row + offset for _, row in chosen]
+        # An interval may miss its point by a hair when few users are resampled.
+        error = [[max(p.value - p.low, 0) for p, _ in chosen], [max(p.high - p.value, 0) for p, _ in chosen]]
+        linear = "linear (logistic or ridge regression)" if model != "LightGBM" else model
+        axis.errorbar(x, y, xerr=error, fmt="o", markersize=4, capsize=3, color=colour, label=linear)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def _finished(figure: Any, axes: Sequence[Any]) -> Any:
+    for axis in axes:
+        axis.grid(axis="x", color="0.9")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_visible(axis.has_data())
+    labelled = max((axis.get_legend_handles_labels() for axis in axes), key=lambda found: len(found[0]))
+    figure.legend(*labelled, frameon=False, loc="outside lower center", ncols=2, fontsize=9)
+    return figure

@@ -1,0 +1,36 @@
+"""Users by how much they did: an embedding that is good on average may know nothing of those who do little."""
+
+# N = users
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+SEGMENTS = ("cold", "light", "heavy")
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Which of ``SEGMENTS`` each user is in."""
+
+    bounds: tuple[int, int]
+    """Events in the longest window from which a user is light, and heavy."""
+    index_N: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, events_N: npt.NDArray[np.int64], bounds: tuple[int, int] | None) -> "Segments":
+        """By declared bounds, or by the terciles of the users with an event; a segment may have nobody."""
+        if bounds is None:
+            active = events_N[events_N > 0]
+            low, high = np.quantile(active, [1 / 3, 2 / 3], method="higher") if len(active) else (1, 2)
+            bounds = int(low), int(high)
+        return cls(bounds, np.searchsorted(bounds, events_N, side="right"))
+
+    def members(self, name: str) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.index_N == SEGMENTS.index(name))
+
+    @property
+    def meaning(self) -> str:
+        low, high = self.bounds
+        return f"events in the longest window: cold below {low}, light below {high}, heavy from {high} on"
