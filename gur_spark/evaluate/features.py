@@ -40,8 +40,8 @@ ABOUT = {
     RAW: "every number of the windows standardised, flags of empty ones, shares of categories",
     PCA: "the first components of the raw windows, as many as the embedding has numbers",
     RANDOM: "the embedding's own encoder with the weights it had before training",
-    HAND_MADE: "pytorch-lifestream's AggFeatureSeqEncoder: counts, sums, means and deviations, by category",
-    COLES: "pytorch-lifestream's CoLES, a contrastive recurrent encoder of events, of the embedding's size",
+    HAND_MADE: "pytorch-lifestream's AggFeatureSeqEncoder: statistics of the longest window by category, without times",
+    COLES: "pytorch-lifestream's CoLES, a recurrent encoder trained by contrast, of the embedding's size",
     EMBEDDING: "what this model version makes of the windows",
     BOTH: "raw windows beside the embedding",
 }

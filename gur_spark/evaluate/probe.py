@@ -92,9 +92,7 @@ def evaluate(
     names = [name for name in answers.column_names if name not in ("user_id", "embedding", "events")]
     tasks = [question(name, answers.column(name)) for name in names]
     if not tasks:
-        raise EvaluationError(
-            "nothing to evaluate: expected a task in evaluation.tasks or a table in evaluation.labels"
-        )
+        raise EvaluationError("nothing to evaluate: expected something in evaluation.tasks or evaluation.labels")
     embedding_NL = np.stack(answers.column("embedding").to_numpy()).astype(np.float64)
     windows = read_windows(snapshot, model.layout, users, untrained(model, settings.seed))
     segments = Segments.of(answers.column("events").to_numpy().astype(np.int64), settings.segments)
@@ -156,8 +154,10 @@ def ask(task: Question, representations: Mapping[str, Matrix], train_N: Mask, se
     task.check(train, test)
     said = {}
     for model in models_of(task):
-        for name, x in representations.items():
-            said[model, name] = fit(task, model, x[train], task.answer_N[train], x[test], seed)
+        # Products are small: threads would wait for one another, and sums depend on how many there are.
+        with extra("threadpoolctl").threadpool_limits(1):
+            for name, x in representations.items():
+                said[model, name] = fit(task, model, x[train], task.answer_N[train], x[test], seed)
         log.info("%s: %s on %d representations", task.name, model, len(representations))
     return Split(test, said)
 
@@ -195,7 +195,7 @@ def fit(task: Question, model: str, x: Matrix, y: npt.NDArray[Any], x_test: Matr
 
 def logistic_regression(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, classes: int, seed: int) -> Array:
     """Class probabilities of the test users, (N, K), by ridge-penalised logistic regression."""
-    model = extra("sklearn.linear_model").LogisticRegression(C=0.1, max_iter=5000)
+    model = extra("sklearn.linear_model").LogisticRegression(C=0.1, max_iter=500, solver="newton-cg")
     return np.asarray(model.fit(x, label).predict_proba(x_test))
 
 

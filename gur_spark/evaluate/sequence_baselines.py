@@ -138,7 +138,7 @@ def hand_made(sequences: Sequences, users: pa.Array) -> Array:
     made_NH = np.zeros((len(users), seq_encoder.embedding_size))
     cells = max([1, *(min(ids, MOST_IDS) for ids in sequences.ids.values())])
     common = partial(_without_rare_ids, names=list(sequences.ids))
-    with torch.inference_mode():
+    with _one_thread(), torch.inference_mode():
         for positions, records in _batches(map(common, sequences.records(users)), cells):
             made_NH[positions] = seq_encoder(_padded(records)).double().numpy()
     return np.asarray(np.sign(made_NH) * np.log1p(np.abs(made_NH)))
@@ -154,7 +154,7 @@ def coles(
     """
     records = _training_records(trained_on)
     seen = time.monotonic()
-    with _seeded(seed):
+    with _one_thread(), _seeded(seed):
         module = _coles_module(trained_on, width)
         steps = _fit(module, records, seconds)
     said = (
@@ -164,7 +164,7 @@ def coles(
     log.info(said)
     made_NL = np.full((len(users), width), np.nan)
     module.eval()
-    with torch.inference_mode():
+    with _one_thread(), torch.inference_mode():
         for positions, some in _batches(sequences.records(users), 64):
             made_NL[positions] = module(_padded(some)).double().numpy()
     return made_NL, said
@@ -194,6 +194,7 @@ def _coles_module(sequences: Sequences, width: int) -> Any:
 def _fit(module: Any, records: list[Record], seconds: int) -> int:
     """Train for so many seconds; returns the number of steps."""
     pl = extra("pytorch_lightning")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     slices = extra("ptls.frames.coles.split_strategy").SampleSlices(**SLICES)
     data = extra("ptls.frames.coles").ColesDataset(records, slices)
     loader = torch.utils.data.DataLoader(data, batch_size=64, shuffle=True, collate_fn=data.collate_fn)
@@ -211,6 +212,17 @@ def _fit(module: Any, records: list[Record], seconds: int) -> int:
         )
         trainer.fit(module, loader)
     return int(trainer.global_step)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Batches are small: where another process has a core, torch's threads wait for one another most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
 from gur_spark.evaluate import bootstrap
-from gur_spark.evaluate.bootstrap import accuracy, auc, average_precision, interval, macro_auc, resamples
+from gur_spark.evaluate.bootstrap import accuracy, auc, average_precision, interval, macro_auc, r2, resamples, spearman
 
 ONCE = np.ones((1, 4), dtype=np.uint16)
 
@@ -91,3 +92,22 @@ def test_chunks_do_not_change_a_metric(monkeypatch):
 
 def test_an_interval_is_the_middle_of_the_resamples_that_are_defined():
     assert interval(np.array([*np.linspace(0, 1, 201), np.nan])) == pytest.approx((0.025, 0.975))
+
+
+def test_r2_and_spearman_are_scikit_learns_and_scipys_of_each_resample_with_ties(monkeypatch):
+    rng = np.random.default_rng(7)
+    value = rng.integers(0, 6, 50).astype(float)
+    predicted = np.round(value + rng.normal(size=50))
+    weights = resamples(50, 9, 3)
+    monkeypatch.setattr(bootstrap, "CHUNK", 120)
+    for weight, ours_r2, ours_rank in zip(
+        weights, r2(value, predicted, weights), spearman(value, predicted, weights), strict=True
+    ):
+        drawn = np.repeat(np.arange(50), weight)
+        assert ours_r2 == pytest.approx(r2_score(value[drawn], predicted[drawn]))
+        assert ours_rank == pytest.approx(spearmanr(value[drawn], predicted[drawn]).statistic)
+
+
+def test_what_is_not_defined_is_nan():
+    same, other = np.ones(4), np.arange(4.0)
+    assert np.isnan([*r2(same, other, ONCE), *spearman(same, other, ONCE), *interval(np.array([np.nan]))]).all()

@@ -42,6 +42,7 @@ def event(user: int, days: float) -> tuple[Any, ...]:
 PAST = [event(user, -(1 + user % 5 + 6 * n)) for user in range(USERS) for n in range(3)]
 # Every third user comes back within the week, and the log goes on until its end.
 RETURNS = [event(user, 2) for user in range(0, USERS, 3)]
+TASKS = [{"kind": "churn"}, {"kind": "volume", "of": "amount"}]
 LOG = [*PAST, *RETURNS, event(500, 6.5)]
 
 
@@ -61,7 +62,7 @@ def config(tmp_path_factory: Any) -> Any:
         vocabulary={"min_count": 1},
         model={"latent_dim": 4},
         training={"epochs": 1, "device": "cpu", "validation_share": 0.3, "threads": 1},
-        evaluation={"horizon_days": 7, "bootstrap": 20, "labels": [label]},
+        evaluation={"horizon_days": 7, "bootstrap": 20, "labels": [label], "tasks": TASKS},
     )
 
 
@@ -85,23 +86,31 @@ def report_of(tables: Tables, config: Any) -> tuple[Report, Run]:
 
 def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config: Any, capsys: Any) -> None:
     run = new_run()
-    evaluate.stage(tables, config, Namespace(as_of=AS_OF, model="published"), run)
+    evaluate.stage(tables, config, Namespace(as_of=AS_OF, model="published", seeds=2, coles_seconds=1), run)
     [version] = [row.model_version for row in tables.read("models").collect()]
     folder = tables.folder("reports", version, "2024-06-01")
-    assert run.outputs == {kind: f"{folder}/report.{kind}" for kind in ("json", "txt", "png")}
+    assert run.outputs == {kind: f"{folder}/report.{kind}" for kind in ("json", "txt", "png", "html")}
     assert run.inputs == {"snapshot": find_snapshot(tables, config, AS_OF).path, "model": version}
     text = storage.read_text(run.outputs["txt"])
     assert capsys.readouterr().out == text + "\n"
     assert storage.read_bytes(run.outputs["png"]).startswith(b"\x89PNG")
     report = json.loads(storage.read_text(run.outputs["json"]))
     assert (report["users"], report["dimension"], report["as_of"]) == (USERS, 4, "2024-06-01")
+    assert list(report["compared"]) == [
+        *["raw windows", "PCA", "random encoder", "hand-made", "CoLES", "embedding", "raw + embedding"],
+    ]
+    assert (report["left_out"], report["seeds"]) == ([], 2)
+    assert report["notes"].pop().endswith(f"on {USERS} users' events before 2024-06-01")
+    assert storage.read_text(run.outputs["html"]).startswith("<!doctype html>")
+    assert not storage.folders(tables.folder("sequences", "2024-06-01"))
     assert report["notes"] == [
-        "churned: no event in the 7 days from 2024-06-01 on",
+        "churn: churned is who was active and has no event, in the 7 days from 2024-06-01 on",
+        "volume: sum of amount of active users, sign(y) log(1 + |y|), in the 7 days from 2024-06-01 on",
         "kind: 20 labelled users have no embedding and are left out",
     ]
-    assert [task["name"] for task in report["tasks"]] == ["churn", "kind"]
+    assert [task["name"] for task in report["tasks"]] == ["churn", "volume", "kind"]
     for task in report["tasks"]:
-        assert task["train_users"] + task["test_users"] == USERS
+        assert USERS * 0.3 < task["test_users"] < USERS
         assert run.counts[f"{task['name']} test users"] == task["test_users"]
 
 
@@ -116,7 +125,7 @@ def test_events_of_the_future_change_who_churned_and_nothing_that_is_known_befor
         aggregate_snapshot(tables, config, AS_OF, new_run("third"))
     assert after.model_version == before.model_version
     assert after.of("kind") == before.of("kind")
-    assert after.tasks[1] == before.tasks[1]
+    assert after.tasks[2] == before.tasks[2]
     assert after.tasks[0].classes["churned"] < before.tasks[0].classes["churned"]
 
 
@@ -129,7 +138,7 @@ def test_more_users_than_allowed_are_sampled_and_the_report_says_so(tables: Tabl
 
 def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -> None:
     longer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"horizon_days": 8})})
-    with pytest.raises(EvaluationError, match="the log ends on 2024-06-07; expected an as_of up to 2024-05-31"):
+    with pytest.raises(EvaluationError, match=r"from the landing of 2024-06-08 on, .* up to 2024-05-31 are"):
         report_of(tables, longer)
 
 
@@ -145,4 +154,6 @@ def test_a_snapshot_of_another_vocabulary_is_refused(tables: Tables, config: Any
 
 def test_without_a_date_the_job_asks_for_one(tables: Tables, config: Any) -> None:
     with pytest.raises(ConfigError, match="no as-of date: give --as-of DATE, or evaluation"):
-        evaluate.stage(tables, config, Namespace(as_of=None, model="published"), new_run())
+        evaluate.stage(
+            tables, config, Namespace(as_of=None, model="published", seeds=None, coles_seconds=None), new_run()
+        )

@@ -5,20 +5,27 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-from gur_spark.config import Label
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import labels
+from gur_spark.evaluate.settings import Label, NextCategory, Volume
+from gur_spark.horizon import events_ahead
+from tests.conftest import config_over
 
 pytestmark = pytest.mark.any_engine
 
 AS_OF = date(2024, 6, 1)
 MIDNIGHT = datetime(2024, 6, 1, tzinfo=UTC)
 EVENTS = "user_id BIGINT, event_time TIMESTAMP, landed_on DATE"
+EMBEDDINGS = "user_id BIGINT, embedding ARRAY<FLOAT>, events BIGINT"
 
 
 def events_of(spark, rows):
     """Events from (user, time), landed on their day."""
     return spark.createDataFrame([(user, time, time.date()) for user, time in rows], EVENTS)
+
+
+def ahead_of(spark, rows, days):
+    return events_ahead(events_of(spark, rows), config_over("unused"), AS_OF, days)
 
 
 def users_of(spark, users):
@@ -37,7 +44,7 @@ def test_churn_is_no_event_from_as_of_midnight_until_the_horizon(spark):
         (3, MIDNIGHT + timedelta(days=7) - microsecond),
         (4, MIDNIGHT + timedelta(days=7)),
     ]
-    found = collected(labels.churn(users_of(spark, [1, 2, 3, 4, 5]), events_of(spark, rows), AS_OF, 7))
+    found = collected(labels.churn(users_of(spark, [1, 2, 3, 4, 5]), ahead_of(spark, rows, 7)))
     assert found == {1: "churned", 2: "active", 3: "active", 4: "churned", 5: "churned"}
 
 
@@ -51,26 +58,29 @@ def test_churn_equals_a_plain_loop_and_is_told_for_active_users_alone(spark):
         gone = not any(who == user and MIDNIGHT <= time < MIDNIGHT + timedelta(days=28) for who, time in rows)
         expected[user] = "churned" if gone else "active"
     assert set(expected.values()) == {"active", "churned"}
-    assert collected(labels.churn(users_of(spark, active), events_of(spark, rows), AS_OF, 28)) == expected
+    assert collected(labels.churn(users_of(spark, active), ahead_of(spark, rows, 28))) == expected
 
 
-@pytest.mark.parametrize(("last", "complete"), [(6, False), (7, True), (8, True)])
-def test_the_last_day_of_the_horizon_must_have_landed(spark, last, complete):
-    events = events_of(spark, [(1, MIDNIGHT - timedelta(days=9)), (1, MIDNIGHT + timedelta(days=last - 1))])
-    if complete:
-        labels.check_future(events, AS_OF, 7)
-    else:
-        message = (
-            "churn in the 7 days from 2024-06-01 on needs events up to 2024-06-07, the log ends on 2024-06-06; "
-            "expected an as_of up to 2024-05-31"
-        )
-        with pytest.raises(EvaluationError, match=message):
-            labels.check_future(events, AS_OF, 7)
+def test_volume_is_a_plain_sum_over_the_days_ahead_and_0_for_who_is_silent(spark):
+    rows = [(1, 5), (1, -2), (2, 7), (3, None), (9, 4)]
+    ahead = spark.createDataFrame(rows, "user_id BIGINT, amount BIGINT")
+    users = users_of(spark, [1, 2, 3, 4])
+    asked = Volume(kind="volume", name="spent", of="amount")
+    assert collected(labels.volume(users, ahead, asked, 0.01)) == pytest.approx({1: 0.03, 2: 0.07, 3: 0.0, 4: 0.0})
+    counted = labels.volume(users, ahead, Volume(kind="volume"), 1.0)
+    assert collected(counted) == {1: 2, 2: 1, 3: 1, 4: 0}
 
 
-def test_no_events_at_all_is_said(spark):
-    with pytest.raises(EvaluationError, match="there are no events; run the ingest job first"):
-        labels.check_future(events_of(spark, []), AS_OF, 7)
+def test_the_next_category_is_that_of_the_first_event_that_has_one_among_the_most_frequent(spark):
+    at = [MIDNIGHT + timedelta(hours=hour) for hour in range(4)]
+    rows = [
+        *[(1, at[1], "b"), (1, at[1], "a"), (1, at[0], None), (1, at[2], "c")],  # of two at a time the first by name
+        *[(2, at[0], "b"), (3, at[3], "a"), (4, at[0], "z"), (5, at[0], None), (8, at[0], "z"), (9, at[0], "z")],
+    ]
+    ahead = spark.createDataFrame(rows, "user_id BIGINT, event_time TIMESTAMP, mcc STRING")
+    asked = NextCategory(kind="next_category", field="mcc", classes=2)
+    # Users 8 and 9 are not asked about, so z is rarer than a, and as rare as b, which comes first.
+    assert collected(labels.next_category(users_of(spark, range(1, 8)), ahead, asked)) == {1: "a", 2: "b", 3: "a"}
 
 
 @pytest.fixture
@@ -118,17 +128,17 @@ def test_a_label_table_that_is_not_there_is_refused(spark):
 
 
 def test_answers_keep_every_user_once_with_null_where_a_label_is_not_known(spark):
-    embeddings = spark.createDataFrame([(3, [0.5]), (1, [1.5])], "user_id BIGINT, embedding ARRAY<FLOAT>")
+    embeddings = spark.createDataFrame([(3, [0.5], 7), (1, [1.5], 0)], EMBEDDINGS)
     label = spark.createDataFrame([(1, "a"), (9, "b")], "user_id BIGINT, persona STRING")
     assert labels.answers(embeddings, [label], 10, seed=0).toArrow().to_pylist() == [
-        {"user_id": 1, "embedding": [1.5], "persona": "a"},
-        {"user_id": 3, "embedding": [0.5], "persona": None},
+        {"user_id": 1, "embedding": [1.5], "events": 0, "persona": "a"},
+        {"user_id": 3, "embedding": [0.5], "events": 7, "persona": None},
     ]
     assert labels.unknown_users(label, embeddings) == 1
 
 
 def test_a_sample_is_the_same_whatever_the_partitioning_and_another_for_another_seed(spark):
-    embeddings = spark.createDataFrame([(user, [0.0]) for user in range(50)], "user_id BIGINT, embedding ARRAY<FLOAT>")
+    embeddings = spark.createDataFrame([(user, [0.0], 1) for user in range(50)], EMBEDDINGS)
     first, again, other = (
         [row["user_id"] for row in labels.answers(frame, [], 10, seed).collect()]
         for frame, seed in ((embeddings, 1), (embeddings.repartition(3), 1), (embeddings, 2))

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gur_spark.config import Evaluation
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features, probe
 from gur_spark.evaluate.probe import Task, evaluate
+from gur_spark.evaluate.settings import Evaluation
+from gur_spark.evaluate.tasks import Quantity
 from gur_spark.splits import held_out
 from tests.aggregate_data import make_snapshot
 from tests.evaluate.test_features import make_model
@@ -51,7 +52,10 @@ def test_the_representation_that_holds_the_answer_wins_and_noise_is_a_coin(probe
 
 def test_the_difference_to_a_worse_representation_is_clear(probed):
     _, _, scores, differences = probed
-    assert [(d.representation, d.against) for d in differences] == [(features.EMBEDDING, features.PCA)] * 4
+    assert [(d.representation, d.against) for d in differences] == [
+        (features.EMBEDDING, features.PCA),
+        (features.EMBEDDING, features.RANDOM),
+    ] * 4
     for d in differences:
         ours, theirs = (scores[d.model, d.metric, name].value for name in (d.representation, d.against))
         assert d.value == pytest.approx(ours - theirs)
@@ -102,7 +106,31 @@ def test_a_class_with_nobody_on_one_side_is_refused(side, elsewhere):
         probe.probe(vip, {features.EMBEDDING: NOISE}, TRAIN, bootstrap=10, seed=1)
 
 
-SETTINGS = Evaluation(horizon_days=28, churn=True, test_share=0.4, bootstrap=30, max_users=1000, seed=3)
+def test_an_amount_that_is_in_the_representation_is_found_by_both_models():
+    amount = RNG.gamma(1.0, 30.0, USERS)
+    spent = Quantity.of("spent", pa.chunked_array([pa.array([None, *amount[1:]])]))
+    x = np.column_stack([np.log1p(amount), NOISE])
+    result, scores, differences = probe.probe(
+        spent, {features.PCA: NOISE, features.EMBEDDING: x}, TRAIN, bootstrap=50, seed=1
+    )
+    assert result.test_users == (~TRAIN).sum() - (0 if TRAIN[0] else 1)
+    found = {(s.model, s.metric, s.representation): s.value for s in scores}
+    for model in ("ridge regression", "LightGBM"):
+        assert found[model, "R2", features.EMBEDDING] > 0.8
+        assert found[model, "Spearman", features.EMBEDDING] > 0.95
+        assert found[model, "R2", features.PCA] < 0.1
+    assert {d.verdict for d in differences} == {"win"}
+
+
+@pytest.mark.parametrize(
+    ("amounts", "message"), [([0.0, 0.0, None], r"task 'spent': .* got \[0\.0\]"), ([None], "got")]
+)
+def test_amounts_that_are_all_equal_are_no_task(amounts, message):
+    with pytest.raises(EvaluationError, match=message):
+        Quantity.of("spent", pa.chunked_array([pa.array(amounts, pa.float64())]))
+
+
+SETTINGS = Evaluation(horizon_days=28, seeds=2, test_share=0.4, bootstrap=30, max_users=1000, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +143,7 @@ def report_of(snapshot, embedding):
     answers = pa.table(
         {
             "user_id": users,
+            "events": users % 9,
             "embedding": pa.array(list(embedding.astype(np.float32)), pa.list_(pa.float32())),
             "persona": np.where(users % 2, "spender", "saver"),
         }
@@ -127,6 +156,10 @@ def test_a_report_compares_every_representation_of_the_same_users(snapshot):
     embedding = np.random.default_rng(1).normal(size=(300, 4))
     report = report_of(snapshot, embedding)
     assert (report.users, report.dimension, report.notes) == (300, 4, ["made up"])
+    [task] = report.tasks
+    assert sum(task.segments.values()) == task.test_users
+    assert all(len(score.by_seed) == 2 for score in report.scores)
+    assert {d.segment for d in report.differences} == {"all", "cold", "light", "heavy"}
     auc = {s.representation: s for s in report.scores if (s.model, s.metric) == ("logistic regression", "AUC")}
     assert list(auc) == list(features.REPRESENTATIONS)
     # The personas differ in what they do, and that is in the windows whatever the order of the users.
@@ -136,8 +169,8 @@ def test_a_report_compares_every_representation_of_the_same_users(snapshot):
 
 
 def test_without_labels_there_is_nothing_to_evaluate(snapshot):
-    answers = pa.table({"user_id": [1, 2], "embedding": [[0.0], [1.0]]})
-    with pytest.raises(EvaluationError, match=r"evaluation\.churn or a table in evaluation\.labels"):
+    answers = pa.table({"user_id": [1, 2], "embedding": [[0.0], [1.0]], "events": [1, 1]})
+    with pytest.raises(EvaluationError, match=r"something in evaluation\.tasks or evaluation\.labels"):
         evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=date(2024, 6, 1))
 
 

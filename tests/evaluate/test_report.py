@@ -7,7 +7,9 @@ from dataclasses import asdict
 import matplotlib.image
 import numpy as np
 
-from gur_spark.evaluate.report import Difference, Report, Score, TaskResult, draw
+from gur_spark.evaluate.page import to_html
+from gur_spark.evaluate.plots import draw
+from gur_spark.evaluate.report import FORMAT, Difference, Report, Score, TaskResult
 
 REPORT = Report(
     pipeline="shop",
@@ -15,7 +17,7 @@ REPORT = Report(
     as_of="2024-06-01",
     users=1200,
     dimension=8,
-    tasks=[TaskResult("churn", {"active": 0.75, "churned": 0.25}, 840, 360)],
+    tasks=[TaskResult("churn", {"active": 0.75, "churned": 0.25}, 840, 360, {"cold": 120, "heavy": 240})],
     scores=[
         Score("churn", model, metric, name, value, value - 0.02, value + 0.03)
         for model, better in (("logistic regression", 0), ("LightGBM", 0.1))
@@ -26,8 +28,12 @@ REPORT = Report(
         Difference("churn", "LightGBM", "AUC", "embedding", "PCA", 0.05, 0.01, 0.08),
         Difference("churn", "LightGBM", "AUC", "embedding", "raw windows", -0.05, -0.08, -0.01),
         Difference("churn", "LightGBM", "average precision", "embedding", "PCA", 0.0, -0.01, 0.01),
+        Difference("churn", "LightGBM", "AUC", "embedding", "PCA", 0.02, 0.01, 0.03, "heavy"),
     ],
     notes=["a sample of 1,200 users"],
+    compared={"PCA": "components", "embedding": "<ours>"},
+    left_out=["CoLES (no time)"],
+    segments="by events",
 )
 
 
@@ -36,6 +42,7 @@ def test_the_table_says_who_was_asked_and_sets_the_representations_side_by_side(
         "shop: embeddings of 2024-06-01 by gur-1\n"
         "1,200 users, dimension 8; 95 % bootstrap intervals over test users\n"
         "note: a sample of 1,200 users\n"
+        "left out: CoLES (no time)\n"
         "\n"
         "churn (active 75.0%, churned 25.0%): 840 train users, 360 test users\n"
         "          logistic regression  logistic regression  LightGBM             LightGBM\n"
@@ -43,14 +50,21 @@ def test_the_table_says_who_was_asked_and_sets_the_representations_side_by_side(
         "PCA       0.700 [0.680, 0.730] 0.400 [0.380, 0.430] 0.800 [0.780, 0.830] 0.500 [0.480, 0.530]\n"
         "embedding 0.750 [0.730, 0.780] 0.450 [0.430, 0.480] 0.850 [0.830, 0.880] 0.550 [0.530, 0.580]\n"
         "\n"
-        "embedding - PCA, LightGBM, AUC: +0.050 [+0.010, +0.080] higher\n"
-        "embedding - raw windows, LightGBM, AUC: -0.050 [-0.080, -0.010] lower\n"
+        "embedding - PCA, LightGBM, AUC: +0.050 [+0.010, +0.080] win\n"
+        "embedding - raw windows, LightGBM, AUC: -0.050 [-0.080, -0.010] loss\n"
         "embedding - PCA, LightGBM, average precision: +0.000 [-0.010, +0.010] no clear difference\n"
+        "cold, 120 test users: not measured: nobody, or all have the same answer\n"
+        "heavy, 240 test users: PCA +0.020 win (LightGBM)\n"
+        "\n"
+        "verdict churn, embedding against PCA: win; raw windows: loss\n"
     )
 
 
 def test_json_holds_the_whole_report():
-    assert json.loads(REPORT.to_json()) == json.loads(json.dumps(asdict(REPORT)))
+    found = json.loads(REPORT.to_json())
+    assert found.pop("format") == FORMAT
+    assert [(v["against"], v["verdict"]) for v in found.pop("verdicts")] == [("PCA", "win"), ("raw windows", "loss")]
+    assert found == json.loads(json.dumps(asdict(REPORT)))
     assert json.loads(REPORT.to_json())["scores"][0]["representation"] == "PCA"
 
 
@@ -61,3 +75,14 @@ def test_the_picture_is_a_png_with_both_models_in_it():
     assert width > 600
     for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
         assert (np.rint(255 * pixels[:, :, :3]) == colour).all(axis=2).any()
+
+
+def test_the_page_shows_verdicts_left_out_baselines_and_segments_and_needs_no_network():
+    page = to_html(REPORT)
+    for told in ('<span class="s win">', '<span class="s loss">', "CoLES (no time)", "by events", "&lt;ours&gt;"):
+        assert told in page
+    assert "cold, 120 users" in page
+    assert "not measured" in page
+    assert "By seed" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("data:image/svg+xml;base64,") == 2

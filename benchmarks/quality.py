@@ -1,0 +1,144 @@
+"""What embeddings know beside every baseline, over several splits of the users, on the demo or a real log.
+
+    python -m benchmarks.quality --json OUT --log online_retail --seeds 5
+
+Ingests the log, trains GUR on the configuration's dates, by its loss or by each of ``--loss``, scores the evaluated
+date, and reports on it beside raw windows, PCA, a random encoder, hand-made statistics and CoLES. What to choose of
+several losses or settings (any further ``key=value``) is asked with ``--earlier DAYS``, which moves all dates back: the
+later date then has had no part in the choice. Real logs are found by ``GUR_SPARK_DATA``.
+"""
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from benchmarks.windows import report
+from gur_spark import synthetic
+from gur_spark.aggregation import aggregate_snapshots
+from gur_spark.config import Config
+from gur_spark.config_file import load_config
+from gur_spark.evaluate.report import Report
+from gur_spark.events.ingest import ingest
+from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.runs import Run
+from gur_spark.scoring import score_snapshot
+from gur_spark.session import build_session
+from gur_spark.snapshots import find_snapshot
+from gur_spark.tables import Tables
+from jobs.evaluate import evaluate_embeddings
+from jobs.train import train_model
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="embeddings beside every baseline")
+    parser.add_argument("--log", default="demo", choices=["demo", "online_retail", "mobile_game1", "deskdrop"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--coles-seconds", type=int, default=60)
+    parser.add_argument("--loss", nargs="*", help="each in turn, such as '{future: 1}'; default: the configured one")
+    parser.add_argument("--earlier", type=int, default=0, metavar="DAYS", help="move all dates back: for choices")
+    parser.add_argument("--engine", default="sail")
+    parser.add_argument("--pages", metavar="FOLDER", help="keep the reports' pages and pictures here")
+    parser.add_argument("--json", metavar="OUT")
+    args, changes = parser.parse_known_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("gur_spark").setLevel(logging.INFO)
+    with tempfile.TemporaryDirectory(prefix="gur_quality_") as work:
+        return report(measure(Path(work), args, changes), args.json)
+
+
+def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dict[str, object]:
+    given = [
+        f"engine={args.engine}", f"tables.root={work}/tables", f"evaluation.seeds={args.seeds}",
+        f"evaluation.coles_seconds={args.coles_seconds}", *demo(work, args.log), *changes,
+    ]  # fmt: skip
+    given += earlier(load_config(f"conf/{args.log}.yaml", given), args.earlier)
+    configs = [load_config(f"conf/{args.log}.yaml", [*given, f"model.loss={loss}"]) for loss in args.loss or []]
+    configs = configs or [load_config(f"conf/{args.log}.yaml", given)]
+    tables = Tables.of(build_session(configs[0]), configs[0])
+    make_snapshots(tables, configs[0])
+    found: dict[str, object] = {"log": args.log, "changes": list(changes), "earlier_days": args.earlier}
+    for config in configs:
+        made = judge(tables, config)
+        name = ", ".join(f"{loss} {weight:g}" for loss, weight in config.model.loss.items())
+        found[name] = summary(made)
+        if args.pages:
+            shutil.copytree(tables.folder("reports"), args.pages, dirs_exist_ok=True)
+    return found
+
+
+def demo(work: Path, log: str) -> list[str]:
+    """The demo's log, written first, and where it is."""
+    if log != "demo":
+        return []
+    synthetic.write(work / "raw", 3000, 7)
+    label = f"{{name: persona, path: {work}/raw/labels.csv, user_column: client, label_column: persona}}"
+    return [f"source.path={work}/raw/landings", f"evaluation.labels=[{label}]"]
+
+
+def earlier(config: Config, days: int) -> list[str]:
+    """Overrides that move the dates of training, scoring and evaluation back."""
+    if not days:
+        return []
+    back = timedelta(days)
+    judged = config.evaluation.as_of
+    assert judged is not None
+    return [
+        f"training.as_of=[{','.join(str(day - back) for day in config.training.as_of)}]",
+        f"scoring.as_of=[{judged - back}]",
+        f"evaluation.as_of={judged - back}",
+    ]
+
+
+def new_run(job: str) -> Run:
+    return Run(id=uuid4().hex, job=job, parameters={})
+
+
+def make_snapshots(tables: Tables, config: Config) -> None:
+    for name in config.all_logs:
+        ingest(tables, config, new_run("ingest"), name=name)
+    # The vocabulary knows nothing of the time after training, as it would not in production.
+    fit_vocabulary(tables, config, new_run("vocabulary"), max(config.training.as_of))
+    dates = sorted({*config.training.as_of, *config.scoring.as_of})
+    aggregate_snapshots(tables, config, dates, new_run("aggregate"))
+
+
+def judge(tables: Tables, config: Config) -> Report:
+    """Train, score the evaluated date, and report on it."""
+    as_of = config.evaluation.as_of
+    assert as_of is not None
+    made = train_model(tables, config, config.training.as_of, new_run("train"))
+    score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, new_run("score"))
+    judged = evaluate_embeddings(tables, config, as_of, made.version, new_run("evaluate"))
+    print(judged.to_text(), flush=True)
+    return judged
+
+
+def summary(judged: Report) -> dict[str, Any]:
+    """Of each task its first metric: what every representation has, and the embedding's differences."""
+    tasks = {}
+    for task in judged.tasks:
+        metric = judged.of(task.name)[0].metric
+        tasks[task.name] = {
+            "metric": metric,
+            "test_users": task.test_users,
+            "scores": {
+                f"{s.representation}, {s.model}": [s.value, s.low, s.high]
+                for s in judged.of(task.name)
+                if s.metric == metric
+            },
+            "differences": {
+                f"{d.against}, {d.model}": [d.value, d.low, d.high, d.verdict] for d in judged.headline(task.name)
+            },
+        }
+    return {"as_of": judged.as_of, "seeds": judged.seeds, "notes": list(judged.notes), "tasks": tasks}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
