@@ -36,8 +36,8 @@ def test_the_last_day_of_the_horizon_must_have_landed_and_the_delay_after_it(
         check_complete(events, config, [AS_OF], 7, EvaluationError)
 
 
-def test_the_log_that_ends_first_counts_and_one_without_events_is_no_silence(spark: Any) -> None:
-    config = config_over("unused", logs=WEB)
+def test_the_log_that_ends_first_counts_and_one_without_events_is_no_silence(spark: Any, make_config: Any) -> None:
+    config = make_config({"logs": WEB})
     check_complete(landed(spark, ("main", 20), ("web", 6)), config, [AS_OF], 7, TrainingError)
     with pytest.raises(TrainingError, match="the log ends on 2024-06-06"):
         check_complete(landed(spark, ("main", 20), ("web", 5)), config, [AS_OF], 7, TrainingError)
