@@ -20,10 +20,11 @@ from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
 from gur_spark.config import Config
-from gur_spark.errors import ConsumerError, TableError
+from gur_spark.errors import ConsumerError, EvaluationError, TableError
 from gur_spark.evaluate import labels
 from gur_spark.extras import import_extra
 from gur_spark.features.narrowing import event_rows
+from gur_spark.horizon import check_complete, events_ahead
 from gur_spark.monitoring.measures import auc
 from gur_spark.point_in_time import training_set
 from gur_spark.publishing import published, read_embeddings, space_of
@@ -211,12 +212,12 @@ def _labels(tables: Tables, config: Config, version: str, dates: Sequence[date])
     """One row per user_id and date with an event before it: ``user_id, churn, label_time``."""
     events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
     horizon = config.evaluation.horizon_days
-    labels.check_future(events, dates[-1], horizon)
+    check_complete(events, config, [dates[-1]], horizon, EvaluationError)
 
     def at(day: date) -> DataFrame:
         active = read_embeddings(tables.spark, config, version, day).where(F.col("events") > 0)
         known = F.lit(day + timedelta(config.aggregates.delay_days))
-        return labels.churn(active, events, day, horizon).withColumn("label_time", known)
+        return labels.churn(active, events_ahead(events, config, day, horizon)).withColumn("label_time", known)
 
     return reduce(DataFrame.unionByName, map(at, dates))
 

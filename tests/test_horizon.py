@@ -9,6 +9,8 @@ from gur_spark.errors import EvaluationError, TrainingError
 from gur_spark.horizon import check_complete, events_ahead
 from tests.conftest import BASE, config_over
 
+pytestmark = pytest.mark.any_engine
+
 AS_OF = date(2024, 6, 1)
 WEB = {"web": {"source": {"path": "unused"}, "fields": {**BASE["fields"], "categorical": [], "numeric": []}}}
 

@@ -22,6 +22,7 @@ from gur_spark.evaluate import labels
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.narrowing import event_rows
+from gur_spark.horizon import check_complete, events_ahead
 from gur_spark.pairs import check_horizon, write_pairs
 from gur_spark.runs import Run
 from gur_spark.sequences import write_sequences
@@ -317,10 +318,11 @@ def test_attributes_are_no_events_to_churn_and_the_log_that_ends_first_bounds_it
     write(tables, [row("main", 1, -3), row("web", 2, -3), row("main", 9, 6), row("web", 9, 4), row("profile", 1, 2)])
     events = event_rows(tables.read("events"), config.manifest())
     active = tables.spark.createDataFrame([(1,), (2,)], "user_id BIGINT")
-    assert sorted(map(tuple, labels.churn(active, events, AS_OF, 5).collect())) == [(1, "churned"), (2, "churned")]
-    labels.check_future(events, AS_OF, 5)
+    ahead = events_ahead(events, config, AS_OF, 5)
+    assert sorted(map(tuple, labels.churn(active, ahead).collect())) == [(1, "churned"), (2, "churned")]
+    check_complete(events, config, [AS_OF], 5, EvaluationError)
     with pytest.raises(EvaluationError, match="the log ends on 2024-07-05"):
-        labels.check_future(events, AS_OF, 6)
+        check_complete(events, config, [AS_OF], 6, EvaluationError)
 
 
 @pytest.mark.any_engine
