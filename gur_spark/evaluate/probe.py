@@ -212,7 +212,7 @@ def ridge_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> Ar
     # Sparse raw windows are wide: the penalty of the logistic regression, on the same scale.
     model = extra("sklearn.linear_model").Ridge(alpha=100.0, solver="lsqr", random_state=seed)
     # A column that is rare among the train users may be far out for one test user, who would be all of the error.
-    return np.clip(model.fit(x, value_N).predict(x_test), value_N.min(), value_N.max())
+    return np.asarray(np.clip(model.fit(x, value_N).predict(x_test), value_N.min(), value_N.max()))
 
 
 def boosted_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> Array:

@@ -71,7 +71,7 @@ def test_json_holds_the_whole_report():
 def test_the_picture_is_a_png_with_both_models_in_it():
     pixels = matplotlib.image.imread(io.BytesIO(draw(REPORT)), format="png")
     height, width, _ = pixels.shape
-    assert height > 400
+    assert height > 350
     assert width > 600
     for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
         assert (np.rint(255 * pixels[:, :, :3]) == colour).all(axis=2).any()
