@@ -154,6 +154,8 @@ class Training(Section):
 
 class Scoring(Section):
     as_of: list[date] = Field(default_factory=list)
+    in_space_of: list[str] = Field(default_factory=list)
+    """Older model versions whose consumers were not retrained: embeddings are also written as they can read them."""
     batch_rows: int = Field(ge=1)
 
 

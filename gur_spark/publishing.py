@@ -18,6 +18,8 @@ log = logging.getLogger("gur_spark")
 _ROLLBACK = "rollback of"
 """How the reason of a rollback begins."""
 
+_IN_SPACE_OF = "@"
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,6 +42,9 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
         GateError: a gate is not passed; nothing was switched.
     """
     rows = _check_rows(tables, model_version, as_of)
+    for old in config.scoring.in_space_of:
+        if old != model_version:
+            _check_rows(tables, mapped_name(model_version, old), as_of)
     now, new = published(tables, config), Published(model_version=model_version, as_of=as_of)
     if now and now != new:
         reason = _past_the_gates(tables, config, new, now, reason, force)
@@ -98,9 +103,10 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
 
 
 def space_of(tables: Tables, version: str) -> str:
-    """The version whose axes a version's embeddings have: the one that it was aligned to, if it was, and so on."""
+    """The version whose axes a version's embeddings have: the one it was mapped or aligned to, if it was, and so on."""
     rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
     aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
+    version = version.rpartition(_IN_SPACE_OF)[2]
     while aligned_to.get(version):
         version = aligned_to[version]
     return version
@@ -146,13 +152,19 @@ def switches(tables: Tables, config: Config) -> list[Row]:
 
 
 def read_embeddings(
-    spark: SparkSession, config: Config, version: str = "published", as_of: date | None = None
+    spark: SparkSession,
+    config: Config,
+    version: str = "published",
+    as_of: date | None = None,
+    in_space_of: str | None = None,
 ) -> DataFrame:
     """Embeddings for a consumer: one row per user_id, ``user_id, as_of, model_version, embedding, events``.
 
     Args:
         version: a model version, or ``published`` for the one that consumers should use.
         as_of: the date; default is the published date, or the newest scored date of a named version.
+        in_space_of: the version that the consumer was trained on; another version's rows are then those that ``score``
+            mapped to it (``gur_spark.spaces``), of model_version ``NEW@OLD``.
 
     Raises:
         TableError: nothing is published, or there are no such embeddings; the message lists what there is.
@@ -165,11 +177,19 @@ def read_embeddings(
                 f"nothing is published for pipeline '{config.name}'; run the publish job, or name a version"
             )
         version, as_of = switch.model_version, as_of or switch.as_of
+    hint = ""
+    if in_space_of and in_space_of != version:
+        version, hint = mapped_name(version, in_space_of), f"; name {in_space_of} in scoring.in_space_of and run score"
     as_of = as_of or _newest(tables, version)
     frame = select_embeddings(tables, version, as_of)
     if frame.isEmpty():
-        raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}")
+        raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}{hint}")
     return frame
+
+
+def mapped_name(version: str, old: str) -> str:
+    """The model_version of a version's embeddings in the space of an older one."""
+    return f"{version}{_IN_SPACE_OF}{old}"
 
 
 def _after_the_last(tables: Tables, config: Config) -> datetime:

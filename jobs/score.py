@@ -11,6 +11,7 @@ from gur_spark.model_versions import find_model
 from gur_spark.runs import Run
 from gur_spark.scoring import score_snapshot
 from gur_spark.snapshots import find_snapshot
+from gur_spark.spaces import map_embeddings
 from gur_spark.tables import Tables
 
 
@@ -30,6 +31,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     model = find_model(tables, config, args.model)
     for as_of in dates:
         score_snapshot(tables, config, find_snapshot(tables, config, as_of), model.path, run)
+        map_embeddings(tables, config, model.model_version, as_of, run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
