@@ -168,6 +168,12 @@ class Gates(Section):
     max_domain_auc: float | None = Field(ge=0.5, le=1)
     min_neighbours: Share | None
     """Share of the canary users' ten nearest neighbours that stay."""
+    task: str | None = None
+    """``churn``, or the name of a table in ``evaluation.labels``: asked where another version is published."""
+    max_downstream_loss: float | None = Field(default=0.0, ge=0)
+    """AUC that it may lose beyond the paired interval, of all users and of those of little and of much activity."""
+    max_consumer_loss: float | None = Field(default=0.02, ge=0)
+    """Relative AUC that who was trained on the published version may lose, where the new rows claim its space."""
     canaries: int = Field(ge=1)
     sample: int = Field(ge=200)
     """Users that are compared."""
@@ -241,6 +247,9 @@ class Config(Section):
         if MAIN in self.logs:
             raise ValueError(f"logs.{MAIN}: is the name of the log that 'source' describes; choose another")
         check_logs(self.all_logs)
+        tasks = ["churn", *(label.name for label in self.evaluation.labels)]
+        if self.gates.task is not None and self.gates.task not in tasks:
+            raise ValueError(f"gates.task: no task '{self.gates.task}'; available: {tasks}")
         judged, cutoff = self.evaluation.as_of, self.training.cutoff
         if {"future", "contrastive"} & self.model.loss.keys() and judged and cutoff and cutoff > judged:
             raise ValueError(

@@ -1,14 +1,14 @@
 """The one version that consumers read: switched by one atomic append, behind gates, read through one function."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from getpass import getuser
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from gur_spark import gates, schema
+from gur_spark import downstream, gates, schema
 from gur_spark.config import Config
 from gur_spark.errors import GateError, TableError
 from gur_spark.tables import Tables
@@ -79,20 +79,14 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
 
 def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
-    candidate, before = (
-        gates.Embeddings(
-            s.model_version,
-            s.as_of,
-            select_embeddings(tables, s.model_version, s.as_of),
-            space_of(tables, s.model_version),
-        )
-        for s in (new, now)
-    )
+    candidate, before = (_embeddings(tables, s) for s in (new, now))
     if before.rows.isEmpty():
         log.warning("publish: the rows of %s at %s are gone: no gate can be asked", now.model_version, now.as_of)
         return reason
+    mapped = mapped_name(new.model_version, now.model_version)
     try:
-        for outcome in gates.check(candidate, before, config.gates):
+        further = downstream.outcomes(tables, config, candidate, before, mapped)
+        for outcome in gates.check(candidate, before, config.gates, further):
             log.info("publish: %s: passed", outcome)
         return reason
     except GateError as error:
@@ -100,6 +94,24 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
             raise
         log.warning("publish: forced, although %s", error)
         return f"{reason} (forced, although {error})"
+
+
+def check_replacement(tables: Tables, config: Config, rows: DataFrame, version: str, as_of: date) -> None:
+    """Whether rows may take the place of those of the same version and date, which consumers may read already.
+
+    Raises:
+        GateError: they are published, and the new ones do not pass a gate against them.
+    """
+    now = published(tables, config)
+    if now == Published(model_version=version, as_of=as_of):
+        before = _embeddings(tables, now)
+        if not before.rows.isEmpty():
+            gates.check(replace(before, rows=rows), before, config.gates)
+
+
+def _embeddings(tables: Tables, one: Published) -> gates.Embeddings:
+    rows = select_embeddings(tables, one.model_version, one.as_of)
+    return gates.Embeddings(one.model_version, one.as_of, rows, space_of(tables, one.model_version))
 
 
 def space_of(tables: Tables, version: str) -> str:

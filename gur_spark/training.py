@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gur_spark import registry, storage
-from gur_spark.alignment import Alignment, align, check_alignable
+from gur_spark.alignment import Alignment, align, check_alignable, check_stable_users
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import AggregateDataset, stream, user_ids
 from gur_spark.config import Model, Training, views_of
@@ -84,6 +84,7 @@ def train(
     older = registry.load_model(align_to) if align_to else None
     if older:
         check_alignable(older, layout.manifest.hash, vocabulary_hash, model)
+        check_stable_users(older, snapshots)
     data = _Data.of(snapshots, layout, training, model)
     with _threads(training.threads):
         torch.manual_seed(training.seed)

@@ -22,6 +22,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="VERSION",
         help="a version, or newest; default: the published one (the newest before the first publish)",
     )
+    parser.add_argument("--force", metavar="REASON", help="replace published rows although a gate is not passed")
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
@@ -30,7 +31,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     model = find_model(tables, config, args.model)
     for as_of in dates:
-        score_snapshot(tables, config, find_snapshot(tables, config, as_of), model.path, run)
+        score_snapshot(tables, config, find_snapshot(tables, config, as_of), model.path, run, bool(args.force))
         map_embeddings(tables, config, model.model_version, as_of, run)
 
 
