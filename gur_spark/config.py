@@ -150,6 +150,15 @@ class Training(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "gpu"]
     threads: int = Field(ge=1)
+    """Of each process."""
+    processes: int = Field(default=1, ge=1)
+    """Which share each batch and the row groups of the snapshots; on GPUs, one each."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Training":
+        if self.batch_size < 2 * self.processes:
+            raise ValueError(f"batch_size {self.batch_size} leaves less than two users to each of the processes")
+        return self
 
 
 class Scoring(Section):

@@ -145,6 +145,12 @@ class _Data:
                 raise SnapshotError(f"snapshot {snapshot} is empty: there is nobody to train on")
             rows += sum(map(len, sides))
             validation_rows += sum(int(side.sum()) for side in sides)
+        groups = sum(len(row_groups(snapshot)) for snapshot in snapshots)
+        if groups < training.processes:
+            raise TrainingError(
+                f"training.processes is {training.processes}, and the snapshots have {groups} row groups; each process "
+                "reads its own"
+            )
         for side, count in (("training", rows - validation_rows), ("validation", validation_rows)):
             if not count:
                 raise TrainingError(
@@ -174,12 +180,16 @@ class _Data:
             views=self.views,
         )
 
-    def loader(self, epoch: int | None) -> "DataLoader[Batch]":
-        """Training batches as this epoch shuffles them; None: the validation batches, as they lie."""
+    def loader(self, epoch: int | None, part: tuple[int, int] = (0, 1)) -> "DataLoader[Batch]":
+        """Training batches as this epoch shuffles them; None: the validation batches, as they lie.
+
+        ``part``: of which process, of how many, that share the row groups and each batch of ``training.batch_size``.
+        """
         dataset = AggregateDataset(
             self.snapshots,
             self.layout,
             self.training.batch_size,
+            part=part,
             rows=self.validation_rows if epoch is None else self.train_rows,
             shuffle_seed=None if epoch is None else (self.training.seed, epoch),
             keep=self._keeps_validation if epoch is None else self._keeps_training,
