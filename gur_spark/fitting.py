@@ -94,7 +94,7 @@ def _strategy(processes: int) -> Any:
     if processes == 1:
         return "auto"
     # Buffers are constants: to exchange them at every batch would also keep validation in step.
-    return DDPStrategy(broadcast_buffers=False, cluster_environment=LightningEnvironment())
+    return DDPStrategy(forward_sync_buffers=False, cluster_environment=LightningEnvironment())
 
 
 class Fit(lightning.LightningModule):
@@ -125,13 +125,13 @@ class Fit(lightning.LightningModule):
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
         loss = self._loss(batch, step, "training", self.model.weights(self.current_epoch))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, step: int) -> None:
         # By the same weights in every epoch: the best of them is looked for.
         loss = self._loss(batch, step, "validation", self.model.loss_weights)
-        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def _loss(self, batch: Batch, step: int, side: str, weights: Mapping[str, float]) -> Tensor:
         loss = training_loss(self.model(batch), batch, weights).mean()
