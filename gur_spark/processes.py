@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from multiprocessing import get_context
@@ -28,7 +29,7 @@ def in_processes(run: Run, count: int, threads: int) -> dict[str, float]:
     results = get_context("spawn").SimpleQueue()
     arguments = (run, count, threads, _free_port(), log.getEffectiveLevel(), results)
     try:
-        start_processes(_placed, arguments, nprocs=count, start_method="spawn")
+        start_processes(_placed, arguments, nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
     except ProcessRaisedException as error:
         raise TrainingError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
     found: dict[str, float] = results.get()
@@ -36,6 +37,8 @@ def in_processes(run: Run, count: int, threads: int) -> dict[str, float]:
 
 
 def _placed(rank: int, run: Run, count: int, threads: int, port: int, level: int, results: Any) -> None:
+    # What torch has the kernel send when the parent is killed; a scheduler's processes may have it ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = {"LOCAL_RANK": rank, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}
     torch.set_num_threads(threads)
