@@ -4,21 +4,21 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
 from gur_spark.errors import TrainingError
 
-Run = Callable[[], Mapping[str, float]]
+Found = TypeVar("Found")
 
 log = logging.getLogger("gur_spark")
 
 
-def in_processes(run: Run, count: int, threads: int) -> dict[str, float]:
+def in_processes(run: Callable[[], Found], count: int, threads: int) -> Found:
     """Call ``run`` in ``count`` new processes with a place each, and return what the first one found.
 
     They end with this process, however that ends.
@@ -32,11 +32,11 @@ def in_processes(run: Run, count: int, threads: int) -> dict[str, float]:
         start_processes(_placed, arguments, nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
     except ProcessRaisedException as error:
         raise TrainingError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
-    found: dict[str, float] = results.get()
+    found: Found = results.get()
     return found
 
 
-def _placed(rank: int, run: Run, count: int, threads: int, port: int, level: int, results: Any) -> None:
+def _placed(rank: int, run: Callable[[], Any], count: int, threads: int, port: int, level: int, results: Any) -> None:
     # What torch has the kernel send when the parent is killed; a scheduler's processes may have it ignored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = {"LOCAL_RANK": rank, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -47,7 +47,7 @@ def _placed(rank: int, run: Run, count: int, threads: int, port: int, level: int
         log.setLevel(level)
     found = run()
     if rank == 0:
-        results.put(dict(found))
+        results.put(found)
 
 
 def _free_port() -> int:
