@@ -1,17 +1,20 @@
-"""What a consumer loses that was trained on the embeddings of one version and reads those of the next, aligned or not.
+"""What a consumer loses that was trained on the embeddings of one version and reads those of the next: as they are,
+aligned (``train --align-to``), or mapped (``scoring.in_space_of``).
 
     make run && python -m benchmarks.alignment --retrainings 3 --json OUT
 
 Over the tables that ``make run`` leaves: the version of the first seed is what consumers know, each other seed is a
 retraining on the same snapshots, aligned to it. The consumer is a logistic regression on the first version's embeddings
-of the scored date, for the personas; it is asked about test users with the embeddings of each version. Losses are
-relative to the AUC that it has on its own version.
+of the scored date, for the personas; it is asked about test users with the embeddings of each version. The maps are
+fitted on the last date of training, as on one that both versions were scored at. Losses are relative to the AUC that
+the consumer has on its own version.
 """
 
 import argparse
 import csv
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -27,7 +30,8 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.windows import report
 from gur_spark.config_file import load_config
-from gur_spark.registry import load_model
+from gur_spark.mapping import HELD_OUT, SALT, LinearMap, Regression
+from gur_spark.registry import LoadedModel, load_model
 from gur_spark.splits import held_out
 from gur_spark.training import TrainedModel, train
 
@@ -56,28 +60,37 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
             work=str(work / "checkpoints"), out=str(work / "models"), align_to=align_to,
         )  # fmt: skip
 
-    users, labels = personas(snapshots[config.scoring.as_of[0]], args.labels)
+    scored, common = snapshots[config.scoring.as_of[0]], snapshots[config.training.as_of[-1]]
+    users, labels = personas(scored, args.labels)
     test_N = held_out(users, 0.3, "benchmark")
     first = made(0, None)
     consumer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    consumer.fit(embed(load_model(first.path), scored)[~test_N], labels[~test_N])
 
-    def auc(version: TrainedModel) -> float:
-        x_NL = embed(version.path, snapshots[config.scoring.as_of[0]])
-        if version is first:
-            consumer.fit(x_NL[~test_N], labels[~test_N])
+    def auc(x_NL: Any) -> float:
         return float(roc_auc_score(labels[test_N], consumer.predict_proba(x_NL[test_N]), multi_class="ovr"))
 
-    own = auc(first)
-    aligned, alone = ([made(n, to) for n in range(1, args.retrainings + 1)] for to in (first.path, None))
-    losses = {name: [1 - auc(v) / own for v in versions] for name, versions in (("aligned", aligned), ("alone", alone))}
-    return {
-        "auc_on_its_own_version": own,
-        "relative_loss_aligned": median(losses["aligned"]),
-        "relative_loss_alone": median(losses["alone"]),
-        "residual": median(v.metrics["alignment_residual"] for v in aligned),
-        "test_users": int(test_N.sum()),
-        "runs": losses,
-    }
+    own = auc(embed(load_model(first.path), scored))
+    runs: list[dict[str, float]] = []
+    for seed in range(1, args.retrainings + 1):
+        version = made(seed, first.path)
+        new, old = load_model(version.path), load_model(first.path)
+        found = fitted(new, old, common)
+        as_they_are = embed(replace(new, motion=None), scored)
+        spaces = {"alone": as_they_are, "aligned": embed(new, scored), "mapped": found(embed(new, scored))}
+        losses = {f"relative_loss_{name}": 1 - auc(x_NL) / own for name, x_NL in spaces.items()}
+        residuals = {"residual_aligned": version.metrics["alignment_residual"], "residual_mapped": found.residual}
+        runs.append({**losses, **residuals})
+    medians = {name: median(run[name] for run in runs) for name in runs[0]}
+    return {"auc_on_its_own_version": own, **medians, "test_users": int(test_N.sum()), "runs": runs}
+
+
+def fitted(new: LoadedModel, old: LoadedModel, snapshot: str) -> LinearMap:
+    """The map from one version to another on the users of a snapshot."""
+    users = pq.read_table(f"{snapshot}/data", columns=["user_id"])["user_id"].combine_chunks()
+    regression = Regression()
+    regression.update(embed(new, snapshot), embed(old, snapshot), held_out(users, HELD_OUT, SALT))
+    return regression.fit()
 
 
 def sizes(table: DeltaTable, version: int) -> dict[str, int]:
@@ -97,11 +110,10 @@ def personas(snapshot: str, file: str) -> tuple[Any, Any]:
     return users, np.array([of_user[user] for user in users.to_pylist()])
 
 
-def embed(path: str, snapshot: str) -> Any:
+def embed(model: LoadedModel, snapshot: str) -> Any:
     """Embeddings in the order of ``personas``."""
-    model = load_model(path)
     rows = pq.read_table(f"{snapshot}/data").combine_chunks().to_batches()
-    return np.concatenate([model.embed(batch) for batch in rows])
+    return np.concatenate([model.embed(batch).astype(np.float64) for batch in rows])
 
 
 if __name__ == "__main__":

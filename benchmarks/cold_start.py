@@ -43,6 +43,7 @@ from gur_spark.config import Config
 from gur_spark.config_file import load_config
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.registry import load_model
 from gur_spark.runs import Run
 from gur_spark.session import build_session
 from gur_spark.snapshots import find_snapshot
@@ -119,7 +120,7 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
         changes = [f"model.loss={loss}", f"model.cold_dropout={share}"]
         changed = load_config("conf/demo.yaml", [*overrides, *changes])
         made = train_model(tables, changed, changed.training.as_of, new_run("train"))
-        x_NL = embed(made.path, snapshot)
+        x_NL = embed(load_model(made.path), snapshot)
         assert np.isfinite(x_NL).all()
         found[", ".join(changes)] = asked(x_NL, people) | alike(people, nearest(x_NL, people))
     return found

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -39,39 +40,69 @@ VALUES = {"mcc": 300, "channel": 6, "day_part": 12}
 SIZES = {field: values + FIRST_VALUE_ID for field, values in VALUES.items()}
 NUMERIC = ("amount", "balance")
 EVENTS_PER_USER = 49
+AS_OF = date(2024, 6, 1)
 FILES = 4
 
 Array = npt.NDArray[Any]
 
 
+def standard_manifest() -> Manifest:
+    fields = [NumericField(name=n, step=Decimal("0.01"), transform="none") for n in NUMERIC]
+    return make_manifest("long", WINDOWS, fields, tuple(VALUES))
+
+
 def make_snapshot(folder: Path, users: int, seed: int = 0) -> str:
     """Write a random snapshot in the form of the aggregate job; returns its folder."""
-    fields = [NumericField(name=n, step=Decimal("0.01"), transform="none") for n in NUMERIC]
-    manifest = make_manifest("long", WINDOWS, fields, tuple(VALUES))
+    manifest = standard_manifest()
     (folder / "data").mkdir(parents=True)
     (folder / "manifest.json").write_text(manifest.to_json())
     for number, part in enumerate(np.array_split(np.arange(users), FILES)):
-        table = _aggregates(part, manifest, np.random.default_rng((seed, number)))
-        pq.write_table(table, folder / "data" / f"part-{number:05d}.parquet")
+        events = Events.random(len(part), np.random.default_rng((seed, number)))
+        pq.write_table(aggregates(part, events, manifest), folder / "data" / f"part-{number:05d}.parquet")
     return str(folder)
 
 
-def _aggregates(users: Array, manifest: Manifest, generator: np.random.Generator) -> pa.Table:
-    events = generator.geometric(1 / EVENTS_PER_USER, len(users))
-    row = np.repeat(np.arange(len(users)), events)
-    age = generator.uniform(0, WINDOWS[-1], len(row))
-    columns: dict[str, Any] = {"user_id": users, "as_of": np.full(len(users), np.datetime64(date(2024, 6, 1)))}
-    columns["recency_days"] = np.minimum.reduceat(age, np.cumsum(events) - events)
-    columns["tenure_days"] = np.maximum.reduceat(age, np.cumsum(events) - events)
+@dataclass(frozen=True)
+class Events:
+    """Of some users, those of one after those of the other."""
+
+    users: int
+    row: Array
+    """Whose, 0 to users - 1, ascending."""
+    age: Array
+    """Days before the snapshot."""
+    numbers: dict[str, Array]
+    ids: dict[str, Array]
+
+    @classmethod
+    def random(cls, users: int, generator: np.random.Generator) -> "Events":
+        row = np.repeat(np.arange(users), generator.geometric(1 / EVENTS_PER_USER, users))
+        return cls(
+            users=users,
+            row=row,
+            age=generator.uniform(0, WINDOWS[-1], len(row)),
+            numbers={name: generator.normal(50, 20, len(row)) for name in NUMERIC},
+            ids={
+                field: FIRST_VALUE_ID + np.minimum(generator.zipf(1.3, len(row)) - 1, size - 1 - FIRST_VALUE_ID)
+                for field, size in SIZES.items()
+            },
+        )
+
+
+def aggregates(users: Array, events: Events, manifest: Manifest) -> pa.Table:
+    row, age = events.row, events.age
+    starts = np.searchsorted(row, np.arange(len(users)))
+    columns: dict[str, Any] = {"user_id": users, "as_of": np.full(len(users), np.datetime64(AS_OF))}
+    columns["recency_days"] = np.minimum.reduceat(age, starts)
+    columns["tenure_days"] = np.maximum.reduceat(age, starts)
     for w in WINDOWS:
         inside = age <= w
         columns[f"events_{w}d"] = np.bincount(row[inside], minlength=len(users))
         columns[f"active_days_{w}d"] = np.minimum(columns[f"events_{w}d"], w)
-        for name in NUMERIC:
-            value = generator.normal(50, 20, len(row))
+        for name, value in events.numbers.items():
             columns |= _statistics(name, w, row[inside], value[inside], len(users))
-    for field, size in SIZES.items():
-        columns |= _histogram(field, size, row, age, len(users), generator)
+    for field, ids in events.ids.items():
+        columns |= _histogram(field, ids, row, age, len(users))
     return pa.table({c.name: columns[c.name] for c in manifest.columns})
 
 
@@ -87,11 +118,9 @@ def _statistics(name: str, w: int, row: Array, value: Array, users: int) -> dict
     return found
 
 
-def _histogram(
-    field: str, size: int, row: Array, age: Array, users: int, generator: np.random.Generator
-) -> dict[str, Any]:
-    rank = np.minimum(generator.zipf(1.3, len(row)) - 1, size - 1 - FIRST_VALUE_ID)
-    keys, position = np.unique(row * size + FIRST_VALUE_ID + rank, return_inverse=True)
+def _histogram(field: str, ids: Array, row: Array, age: Array, users: int) -> dict[str, Any]:
+    size = SIZES[field]
+    keys, position = np.unique(row * size + ids, return_inverse=True)
     of_user = keys // size
     offsets = np.concatenate(([0], np.cumsum(np.bincount(of_user, minlength=users)))).astype(np.int32)
     found: dict[str, Any] = {f"{field}_ids": pa.ListArray.from_arrays(offsets, (keys % size).astype(np.int32))}

@@ -7,7 +7,7 @@ shift would change their lengths.
 Legend of array shapes: N = users, L = width of an embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from gur_spark.config import Model
 from gur_spark.errors import ModelError
+from gur_spark.schema import Manifest
 from gur_spark.snapshot_files import row_groups
 
 if TYPE_CHECKING:
@@ -78,32 +79,43 @@ class Procrustes:
 def align(new: Any, old: "LoadedModel", snapshots: Sequence[str], columns: Sequence[str]) -> Alignment:
     """Fit the motion from a version to an older one on the stable users of the last of the snapshots.
 
-    Stable: an event in the longest window, the first of them at least a quarter of the window ago.
-
     Args:
         new: what embeds rows of the snapshot, (N, L).
         columns: that the versions take.
+    """
+    fitted = Procrustes(old.latent_dim, shift=not old.model.unit_norm)
+    for rows in _stable(old.manifest, snapshots[-1], columns):
+        fitted.update(new(rows).astype(np.float64), old.embed(rows).astype(np.float64))
+    return fitted.fit(old.version)
+
+
+def check_stable_users(old: "LoadedModel", snapshots: Sequence[str]) -> None:
+    """Whether a motion can be fitted, without embedding anybody: training takes long.
 
     Raises:
-        ModelError: another width, or too few stable users.
+        ModelError: too few stable users.
     """
-    windows = old.manifest.windows
-    active, least_tenure = f"events_{windows[-1]}d", windows[-1] / 4
-    fitted = Procrustes(old.latent_dim, shift=not old.model.unit_norm)
-    for group in row_groups(snapshots[-1]):
-        for rows in group.read(["user_id", *columns], 8192):
-            stable = (rows[active].to_numpy() > 0) & (tenures(rows) >= least_tenure)
-            kept = rows.filter(pa.array(stable))
-            if kept.num_rows:
-                fitted.update(new(kept).astype(np.float64), old.embed(kept).astype(np.float64))
+    users = sum(rows.num_rows for rows in _stable(old.manifest, snapshots[-1], []))
     needed = USERS_PER_DIMENSION * old.latent_dim
-    if fitted.users < needed:
+    if users < needed:
+        window = old.manifest.windows[-1]
         raise ModelError(
             f"alignment to {old.version} needs {needed} stable users ({USERS_PER_DIMENSION} per dimension), with an "
-            f"event in the last {windows[-1]} days and one {least_tenure:g} days ago or before; "
-            f"{snapshots[-1]} has {fitted.users}"
+            f"event in the last {window} days and one {window / 4:g} days ago or before; "
+            f"{snapshots[-1]} has {users}"
         )
-    return fitted.fit(old.version)
+
+
+def _stable(manifest: Manifest, snapshot: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of the users with an event in the longest window, the first of them at least a quarter of it ago."""
+    window = manifest.windows[-1]
+    active, tenure = f"events_{window}d", "tenure_days"
+    for group in row_groups(snapshot):
+        for rows in group.read(list(dict.fromkeys(["user_id", active, tenure, *columns])), 8192):
+            stable = (rows[active].to_numpy() > 0) & (tenures(rows) >= window / 4)
+            kept = rows.filter(pa.array(stable))
+            if kept.num_rows:
+                yield kept
 
 
 def tenures(rows: pa.RecordBatch) -> Array:

@@ -151,10 +151,21 @@ class Training(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "gpu"]
     threads: int = Field(ge=1)
+    """Of each process."""
+    processes: int = Field(default=1, ge=1)
+    """Which share each batch and the row groups of the snapshots; on GPUs, one each."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Training":
+        if self.batch_size < 2 * self.processes:
+            raise ValueError(f"batch_size {self.batch_size} leaves less than two users to each of the processes")
+        return self
 
 
 class Scoring(Section):
     as_of: list[date] = Field(default_factory=list)
+    in_space_of: list[str] = Field(default_factory=list)
+    """Older model versions whose consumers were not retrained: embeddings are also written as they can read them."""
     batch_rows: int = Field(ge=1)
 
 
@@ -167,6 +178,12 @@ class Gates(Section):
     max_domain_auc: float | None = Field(ge=0.5, le=1)
     min_neighbours: Share | None
     """Share of the canary users' ten nearest neighbours that stay."""
+    task: str | None = None
+    """``churn``, or the name of a table in ``evaluation.labels``: asked where another version is published."""
+    max_downstream_loss: float | None = Field(default=0.0, ge=0)
+    """AUC that it may lose beyond the paired interval, of all users and of those of little and of much activity."""
+    max_consumer_loss: float | None = Field(default=0.02, ge=0)
+    """Relative AUC that who was trained on the published version may lose, where the new rows claim its space."""
     canaries: int = Field(ge=1)
     sample: int = Field(ge=200)
     """Users that are compared."""
@@ -218,6 +235,9 @@ class Config(Section):
         if MAIN in self.logs:
             raise ValueError(f"logs.{MAIN}: is the name of the log that 'source' describes; choose another")
         check_logs(self.all_logs)
+        tasks = ["churn", *(label.name for label in self.evaluation.labels)]
+        if self.gates.task is not None and self.gates.task not in tasks:
+            raise ValueError(f"gates.task: no task '{self.gates.task}'; available: {tasks}")
         judged, cutoff = self.evaluation.as_of, self.training.cutoff
         if {"future", "contrastive"} & self.model.loss.keys() and judged and cutoff and cutoff > judged:
             raise ValueError(

@@ -5,12 +5,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,11 +23,12 @@ from gur_spark.config import Training
 from gur_spark.errors import TrainingError
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.losses import training_loss
+from gur_spark.processes import in_processes
 
 log = logging.getLogger("gur_spark")
 
-Loader = Callable[[int | None], "DataLoader[Batch]"]
-"""Training batches of an epoch; validation batches for None."""
+Loader = Callable[[int | None, tuple[int, int]], "DataLoader[Batch]"]
+"""Training batches of an epoch, validation batches for None; the share of the first of so many processes."""
 
 # Lightning means well; these are choices, not mistakes.
 EXPECTED_WARNINGS = (
@@ -47,16 +51,29 @@ def fit(
         TrainingError: a loss is not finite.
     """
     fitted = Fit(module, loader, training)
+    run = partial(_train, fitted, training, checkpoints, accelerator, progress)
+    found = in_processes(run, training.processes, training.threads) if training.processes > 1 else run()
+    state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
+    fitted.load_state_dict(state["state_dict"])
+    module.cpu().eval()
+    return found
+
+
+def _train(
+    fitted: "Fit", training: Training, checkpoints: str, accelerator: str, progress: bool
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """All epochs, in this process, or in this one and others that call the same."""
     best = ModelCheckpoint(checkpoints, filename="best", monitor="validation_loss", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
     # While the weight of the divergence rises, the loss by its full weight may, too.
-    patience = training.patience + module.warmup
+    patience = training.patience + fitted.model.warmup
     stopping = EarlyStopping("validation_loss", patience=patience, check_finite=False)
     epochs = _Epochs(stopping, visible=not progress)
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=accelerator,
-            devices=1,
+            devices=training.processes,
+            strategy=_strategy(training.processes),
             max_epochs=training.epochs,
             callbacks=[stopping, best, last, epochs],
             reload_dataloaders_every_n_epochs=1,
@@ -68,12 +85,16 @@ def fit(
         )
         resume = storage.join(checkpoints, "last.ckpt")
         trainer.fit(fitted, ckpt_path=resume if storage.exists(resume) else None, weights_only=True)
-    state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
-    fitted.load_state_dict(state["state_dict"])
-    module.cpu().eval()
     assert best.best_model_score is not None  # an epoch ran, and its validation loss was finite
     found = {"validation_loss": float(best.best_model_score), "epochs": float(trainer.current_epoch)}
     return found, epochs.losses
+
+
+def _strategy(processes: int) -> Any:
+    if processes == 1:
+        return "auto"
+    # Buffers are constants: to exchange them at every batch would also keep validation in step.
+    return DDPStrategy(forward_sync_buffers=False, cluster_environment=LightningEnvironment())
 
 
 class Fit(lightning.LightningModule):
@@ -86,25 +107,31 @@ class Fit(lightning.LightningModule):
 
     def train_dataloader(self) -> "DataLoader[Batch]":
         # Called for each epoch (reload_dataloaders_every_n_epochs), also for the one a run resumes with.
-        return self._loader(self.current_epoch)
+        return self._loader(self.current_epoch, self._part)
 
     def val_dataloader(self) -> "DataLoader[Batch]":
-        return self._loader(None)
+        # Each process validates on all users, so that all stop after the same epoch.
+        return self._loader(None, (0, 1))
+
+    @property
+    def _part(self) -> tuple[int, int]:
+        return self.global_rank, self.trainer.world_size
 
     def on_train_epoch_start(self) -> None:
-        # Dropout must not depend on whether the epochs before ran in this process.
-        state = np.random.SeedSequence((self._training.seed, self.current_epoch)).generate_state(1)
+        # Dropout must not depend on whether the epochs before ran in this process; other processes draw their own.
+        rank = [self.global_rank] if self.global_rank else []
+        state = np.random.SeedSequence((self._training.seed, self.current_epoch, *rank)).generate_state(1)
         torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
         loss = self._loss(batch, step, "training", self.model.weights(self.current_epoch))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, step: int) -> None:
         # By the same weights in every epoch: the best of them is looked for.
         loss = self._loss(batch, step, "validation", self.model.loss_weights)
-        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def _loss(self, batch: Batch, step: int, side: str, weights: Mapping[str, float]) -> Tensor:
         loss = training_loss(self.model(batch), batch, weights).mean()
@@ -136,13 +163,13 @@ class _Epochs(Callback):
         self._users, self._clock = 0, time.monotonic()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        self._users += len(batch)
+        self._users += len(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         losses = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "validation_loss")}
         epoch = trainer.current_epoch + 1
         self.losses.append({"epoch": epoch, **losses})
-        if self._visible:
+        if self._visible and trainer.is_global_zero:
             rate = self._users / (time.monotonic() - self._clock)
             log.info("epoch %d: loss %.4f, validation %.4f, %.0f users/s", epoch, *losses.values(), rate)
 

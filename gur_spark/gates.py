@@ -6,7 +6,7 @@ there are, and who is near whom.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -45,21 +45,21 @@ class Outcome:
         return f"{self.gate} {self.value:.3f}, expected {self.bound}"
 
 
-def check(candidate: Embeddings, published: Embeddings, gates: Gates) -> list[Outcome]:
-    """Every gate that is not switched off and can be asked.
+def check(candidate: Embeddings, published: Embeddings, gates: Gates, further: Iterable[Outcome] = ()) -> list[Outcome]:
+    """Every gate that is not switched off and can be asked, and ``further`` ones.
 
     Raises:
         GateError: one of them is not passed; the message names each with its value and bound.
     """
     rows = candidate.rows.count(), published.rows.count()
-    outcomes = [*_rows(*rows, gates), *_spaces(candidate, published, min(rows), gates)]
+    outcomes = [*_rows(*rows, gates), *_spaces(candidate, published, min(rows), gates), *further]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if failed:
         raise GateError(
-            f"embeddings of {candidate.model_version} at {candidate.as_of} were not published: "
+            f"embeddings of {candidate.model_version} at {candidate.as_of} do not pass: "
             + "; ".join(map(str, failed))
-            + f" (against {published.model_version} at {published.as_of}); see gates in the configuration, or publish "
-            "with --force and a --reason"
+            + f" (against {published.model_version} at {published.as_of}); consumers read what they read before; see "
+            "gates in the configuration, or --force with a reason"
         )
     return outcomes
 

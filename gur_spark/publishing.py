@@ -1,14 +1,14 @@
 """The one version that consumers read: switched by one atomic append, behind gates, read through one function."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from getpass import getuser
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from gur_spark import gates, schema
+from gur_spark import downstream, gates, schema
 from gur_spark.config import Config
 from gur_spark.errors import GateError, TableError
 from gur_spark.tables import Tables
@@ -17,6 +17,8 @@ log = logging.getLogger("gur_spark")
 
 _ROLLBACK = "rollback of"
 """How the reason of a rollback begins."""
+
+_IN_SPACE_OF = "@"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,6 +42,9 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
         GateError: a gate is not passed; nothing was switched.
     """
     rows = _check_rows(tables, model_version, as_of)
+    for old in config.scoring.in_space_of:
+        if old != model_version:
+            _check_rows(tables, mapped_name(model_version, old), as_of)
     now, new = published(tables, config), Published(model_version=model_version, as_of=as_of)
     if now and now != new:
         reason = _past_the_gates(tables, config, new, now, reason, force)
@@ -74,20 +79,14 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
 
 def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
-    candidate, before = (
-        gates.Embeddings(
-            s.model_version,
-            s.as_of,
-            select_embeddings(tables, s.model_version, s.as_of),
-            space_of(tables, s.model_version),
-        )
-        for s in (new, now)
-    )
+    candidate, before = (_embeddings(tables, s) for s in (new, now))
     if before.rows.isEmpty():
         log.warning("publish: the rows of %s at %s are gone: no gate can be asked", now.model_version, now.as_of)
         return reason
+    mapped = mapped_name(new.model_version, now.model_version)
     try:
-        for outcome in gates.check(candidate, before, config.gates):
+        further = downstream.outcomes(tables, config, candidate, before, mapped)
+        for outcome in gates.check(candidate, before, config.gates, further):
             log.info("publish: %s: passed", outcome)
         return reason
     except GateError as error:
@@ -97,10 +96,29 @@ def _past_the_gates(tables: Tables, config: Config, new: Published, now: Publish
         return f"{reason} (forced, although {error})"
 
 
+def check_replacement(tables: Tables, config: Config, rows: DataFrame, version: str, as_of: date) -> None:
+    """Whether rows may take the place of those of the same version and date, which consumers may read already.
+
+    Raises:
+        GateError: they are published, and the new ones do not pass a gate against them.
+    """
+    now = published(tables, config)
+    if now == Published(model_version=version, as_of=as_of):
+        before = _embeddings(tables, now)
+        if not before.rows.isEmpty():
+            gates.check(replace(before, rows=rows), before, config.gates)
+
+
+def _embeddings(tables: Tables, one: Published) -> gates.Embeddings:
+    rows = select_embeddings(tables, one.model_version, one.as_of)
+    return gates.Embeddings(one.model_version, one.as_of, rows, space_of(tables, one.model_version))
+
+
 def space_of(tables: Tables, version: str) -> str:
-    """The version whose axes a version's embeddings have: the one that it was aligned to, if it was, and so on."""
+    """The version whose axes a version's embeddings have: the one it was mapped or aligned to, if it was, and so on."""
     rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
     aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
+    version = version.rpartition(_IN_SPACE_OF)[2]
     while aligned_to.get(version):
         version = aligned_to[version]
     return version
@@ -146,13 +164,19 @@ def switches(tables: Tables, config: Config) -> list[Row]:
 
 
 def read_embeddings(
-    spark: SparkSession, config: Config, version: str = "published", as_of: date | None = None
+    spark: SparkSession,
+    config: Config,
+    version: str = "published",
+    as_of: date | None = None,
+    in_space_of: str | None = None,
 ) -> DataFrame:
     """Embeddings for a consumer: one row per user_id, ``user_id, as_of, model_version, embedding, events``.
 
     Args:
         version: a model version, or ``published`` for the one that consumers should use.
         as_of: the date; default is the published date, or the newest scored date of a named version.
+        in_space_of: the version that the consumer was trained on; another version's rows are then those that ``score``
+            mapped to it (``gur_spark.spaces``), of model_version ``NEW@OLD``.
 
     Raises:
         TableError: nothing is published, or there are no such embeddings; the message lists what there is.
@@ -165,11 +189,19 @@ def read_embeddings(
                 f"nothing is published for pipeline '{config.name}'; run the publish job, or name a version"
             )
         version, as_of = switch.model_version, as_of or switch.as_of
+    hint = ""
+    if in_space_of and in_space_of != version:
+        version, hint = mapped_name(version, in_space_of), f"; name {in_space_of} in scoring.in_space_of and run score"
     as_of = as_of or _newest(tables, version)
     frame = select_embeddings(tables, version, as_of)
     if frame.isEmpty():
-        raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}")
+        raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}{hint}")
     return frame
+
+
+def mapped_name(version: str, old: str) -> str:
+    """The model_version of a version's embeddings in the space of an older one."""
+    return f"{version}{_IN_SPACE_OF}{old}"
 
 
 def _after_the_last(tables: Tables, config: Config) -> datetime:

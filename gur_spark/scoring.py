@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from gur_spark import registry, schema
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, TableError
+from gur_spark.publishing import check_replacement
 from gur_spark.registry import LoadedModel
 from gur_spark.runs import Run
 from gur_spark.snapshot_files import RowGroup, row_groups
@@ -29,14 +30,19 @@ log = logging.getLogger("gur_spark")
 Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_path: str, run: Run) -> str:
+def score_snapshot(
+    tables: Tables, config: Config, snapshot: Snapshot, model_path: str, run: Run, force: bool = False
+) -> str:
     """Embed every user of a snapshot and replace exactly this (model_version, as_of) in ``embeddings``.
+
+    Rows that are published are replaced only by such as pass the gates against them, or by ``force``.
 
     Returns the model version.
 
     Raises:
         ModelError: the model is damaged, was trained on other aggregates, or gives a value that is not finite.
         TableError: the snapshot's Parquet is not what its row says.
+        GateError: a gate is not passed; nothing was replaced.
     """
     files = registry.pack(model_path)
     model = registry.unpack(files)
@@ -55,6 +61,8 @@ def score_snapshot(tables: Tables, config: Config, snapshot: Snapshot, model_pat
         "embedding",
         "events",
     )
+    if not force:
+        check_replacement(tables, config, keyed, model.version, snapshot.as_of)
     tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
     tables.replace(keyed, "embeddings", f"model_version = '{model.version}' AND as_of = DATE '{snapshot.as_of}'")
     run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}

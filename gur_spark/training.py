@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gur_spark import registry, storage
-from gur_spark.alignment import Alignment, align, check_alignable
+from gur_spark.alignment import Alignment, align, check_alignable, check_stable_users
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import AggregateDataset, stream, user_ids
 from gur_spark.config import Model, Training, views_of
@@ -84,6 +84,7 @@ def train(
     older = registry.load_model(align_to) if align_to else None
     if older:
         check_alignable(older, layout.manifest.hash, vocabulary_hash, model)
+        check_stable_users(older, snapshots)
     data = _Data.of(snapshots, layout, training, model)
     with _threads(training.threads):
         torch.manual_seed(training.seed)
@@ -144,6 +145,12 @@ class _Data:
                 raise SnapshotError(f"snapshot {snapshot} is empty: there is nobody to train on")
             rows += sum(map(len, sides))
             validation_rows += sum(int(side.sum()) for side in sides)
+        groups = sum(len(row_groups(snapshot)) for snapshot in snapshots)
+        if groups < training.processes:
+            raise TrainingError(
+                f"training.processes is {training.processes}, and the snapshots have {groups} row groups; each process "
+                "reads its own"
+            )
         for side, count in (("training", rows - validation_rows), ("validation", validation_rows)):
             if not count:
                 raise TrainingError(
@@ -173,12 +180,16 @@ class _Data:
             views=self.views,
         )
 
-    def loader(self, epoch: int | None) -> "DataLoader[Batch]":
-        """Training batches as this epoch shuffles them; None: the validation batches, as they lie."""
+    def loader(self, epoch: int | None, part: tuple[int, int] = (0, 1)) -> "DataLoader[Batch]":
+        """Training batches as this epoch shuffles them; None: the validation batches, as they lie.
+
+        ``part``: of which process, of how many, that share the row groups and each batch of ``training.batch_size``.
+        """
         dataset = AggregateDataset(
             self.snapshots,
             self.layout,
             self.training.batch_size,
+            part=part,
             rows=self.validation_rows if epoch is None else self.train_rows,
             shuffle_seed=None if epoch is None else (self.training.seed, epoch),
             keep=self._keeps_validation if epoch is None else self._keeps_training,

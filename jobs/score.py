@@ -11,6 +11,7 @@ from gur_spark.model_versions import find_model
 from gur_spark.runs import Run
 from gur_spark.scoring import score_snapshot
 from gur_spark.snapshots import find_snapshot
+from gur_spark.spaces import map_embeddings
 from gur_spark.tables import Tables
 
 
@@ -21,6 +22,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="VERSION",
         help="a version, or newest; default: the published one (the newest before the first publish)",
     )
+    parser.add_argument("--force", metavar="REASON", help="replace published rows although a gate is not passed")
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
@@ -29,7 +31,8 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     model = find_model(tables, config, args.model)
     for as_of in dates:
-        score_snapshot(tables, config, find_snapshot(tables, config, as_of), model.path, run)
+        score_snapshot(tables, config, find_snapshot(tables, config, as_of), model.path, run, bool(args.force))
+        map_embeddings(tables, config, model.model_version, as_of, run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -132,6 +132,7 @@ def test_another_width_vocabulary_or_too_few_stable_users_are_refused(
     few = make_snapshot(tmp_path / "few", users=30)
     with pytest.raises(ModelError, match=r"needs 30 stable users .* has \d+"):
         trained(few, tmp_path, align_to=older.path)
+    assert not (tmp_path / "work").exists(), "it was trained first"
     with pytest.raises(ModelError, match="its vocabulary is hash, that of this training is another"):
         train(
             [snapshot], SIZES, 1, "another", MODEL, TRAINING, work=str(tmp_path / "w"), out=str(tmp_path / "o"),

@@ -21,6 +21,7 @@ NEUTRAL = {
     "extras",
     "model_card",
     "nearness",
+    "mapping",
     "schema",
     "snapshot_files",
     "splits",

@@ -1,7 +1,7 @@
 """Aggregate snapshots (Parquet) -> a stream of batches, shuffled within a buffer."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from torch.utils.data import IterableDataset
 
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.errors import TrainingError
 from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
 from gur_spark.snapshot_files import row_groups
 
@@ -31,12 +32,14 @@ def stream(
     keep: Keep | None = None,
     future: bool = False,
     views: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
 
     With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS``
     are shuffled by it; without, rows come as they lie. ``keep`` selects users by their ids. With ``future`` or
-    ``views``, the folders are of ``pairs``, and batches have what followed, and so many views.
+    ``views``, the folders are of ``pairs``, and batches have what followed, and so many views. ``part`` (k, n) is every
+    n-th row group of that order, from the k-th on: n streams of the same seed have each row once.
     """
     generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
     rest: list[pa.RecordBatch] = []
@@ -44,7 +47,7 @@ def stream(
     if future:
         columns += [FUTURE_EVENTS, *chain.from_iterable(future_columns(f) for f in layout.manifest.categorical)]
     columns += [view_column(number, name) for number in VIEWS[:views] for name in layout.columns]
-    for buffered in _buffers(_read(snapshots, columns, keep, generator), BUFFER_ROWS):
+    for buffered in _buffers(_read(snapshots, columns, keep, generator, part), BUFFER_ROWS):
         rows = _concat([*rest, *buffered])
         if generator is not None:
             rows = rows.take(pa.array(generator.permutation(rows.num_rows)))
@@ -63,11 +66,15 @@ def user_ids(snapshot: str) -> Iterator[pa.Array]:
 
 
 def _read(
-    snapshots: Sequence[str], columns: list[str], keep: Keep | None, generator: np.random.Generator | None
+    snapshots: Sequence[str],
+    columns: list[str],
+    keep: Keep | None,
+    generator: np.random.Generator | None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[pa.RecordBatch]:
     groups = [group for snapshot in snapshots for group in row_groups(snapshot)]
     order = range(len(groups)) if generator is None else generator.permutation(len(groups))
-    for position in order:
+    for position in order[part[0] :: part[1]]:
         for rows in groups[position].read(columns, READ_ROWS):
             kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
             if kept.num_rows:
@@ -103,16 +110,29 @@ class AggregateDataset(IterableDataset[Batch]):
         keep: Keep,
         future: bool = False,
         views: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
-        """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches."""
-        self._rows, self._batch_size = rows, batch_size
-        self._arguments = (snapshots, layout, batch_size)
+        """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches.
+
+        Of several parts each has as many batches, of its share of ``batch_size``: processes that train in step must.
+        One whose row groups have fewer rows begins again, one with more leaves some out, others in each epoch.
+        """
+        self._rows, self._batch_size, self._parts = rows, batch_size, part[1]
+        self._arguments = (snapshots, layout, batch_size // part[1])
         self._options: dict[str, Any] = {
-            "shuffle_seed": shuffle_seed, "keep": keep, "future": future, "views": views,
+            "shuffle_seed": shuffle_seed, "keep": keep, "future": future, "views": views, "part": part,
         }  # fmt: skip
 
     def __len__(self) -> int:
         return -(-self._rows // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return stream(*self._arguments, **self._options)
+        return stream(*self._arguments, **self._options) if self._parts == 1 else islice(self._again(), len(self))
+
+    def _again(self) -> Iterator[Batch]:
+        while True:
+            batch = None
+            for batch in stream(*self._arguments, **self._options):
+                yield batch
+            if batch is None:
+                raise TrainingError("no training user is in a process's row groups; lower training.processes")

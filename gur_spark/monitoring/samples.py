@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -16,7 +17,7 @@ def users_in_common(before: DataFrame, after: DataFrame, size: int) -> Sample:
     now = after.select("user_id", F.col("embedding").alias("after"))
     both = before.select("user_id", F.col("embedding").alias("before")).join(now, "user_id")
     rows = both.orderBy(F.xxhash64("user_id"), "user_id").limit(size).toArrow()
-    return Sample(rows["user_id"].to_numpy(), *(_matrix(rows[name]) for name in ("before", "after")))
+    return Sample(rows["user_id"].to_numpy(), *(matrix(rows[name]) for name in ("before", "after")))
 
 
 def some_users(frame: DataFrame, rows: int, size: int) -> DataFrame:
@@ -25,6 +26,7 @@ def some_users(frame: DataFrame, rows: int, size: int) -> DataFrame:
     return frame.where(F.pmod(F.xxhash64("user_id"), F.lit(_BUCKETS)) < buckets)
 
 
-def _matrix(lists: Any) -> Array:
-    flat: Array = lists.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+def matrix(lists: Any) -> Array:
+    """A pyarrow column of embeddings of one width, (N, L)."""
+    flat: Array = pc.list_flatten(lists).to_numpy(zero_copy_only=False).astype(np.float64)
     return flat.reshape(len(lists), -1 if len(lists) else 0)

@@ -1,0 +1,164 @@
+"""A linear map from the embeddings of one version to those of another, for consumers that were not retrained.
+
+Ridge regression with an intercept (Hoerl and Kennard 1970), in closed form from sums, so that pairs may come in any
+number and order. Unlike the motion of ``alignment`` it may stretch, and lead to another width: what it gives is the
+other version's embedding as well as it can be told, not the new one's distances. Maps compose: that of a version to its
+predecessor, and of that one to its own, are one map.
+
+Legend of array shapes: U = users, N = width of the new embedding, O = width of the old one.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+
+from gur_spark.errors import ModelError
+
+Array = npt.NDArray[np.float64]
+
+HELD_OUT = 0.2
+"""Share of the users that the penalty is chosen on."""
+
+SALT = "map"
+"""Of that split."""
+
+PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""As shares of the new embedding's mean variance."""
+
+USERS_PER_DIMENSION = 5
+"""A map from N dimensions that is fitted on fewer users follows their noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearMap:
+    """``old = new @ matrix + shift``."""
+
+    matrix_NO: Array
+    shift_O: Array
+    residual: float
+    """Squared distance to the old embedding over its variance, of users that the map was not fitted on; of composed
+    maps their sum, which is what is lost at most when each step loses on its own. 0: nothing is lost."""
+    users: int
+    """It was fitted on; of composed maps the fewest."""
+    via: tuple[str, ...] = ()
+    """The versions between, of composed maps."""
+
+    def __call__(self, new_UN: Array) -> Array:
+        return new_UN @ self.matrix_NO + self.shift_O
+
+    def then(self, older: "LinearMap", between: str) -> "LinearMap":
+        """This map, and from the version ``between`` on the older one: ``(x A + a) B + b = x AB + (aB + b)``."""
+        return LinearMap(
+            matrix_NO=self.matrix_NO @ older.matrix_NO,
+            shift_O=older(self.shift_O),
+            residual=self.residual + older.residual,
+            users=min(self.users, older.users),
+            via=(*self.via, between, *older.via),
+        )
+
+    def to_json(self) -> str:
+        values = asdict(self) | {"matrix_NO": self.matrix_NO.tolist(), "shift_O": self.shift_O.tolist()}
+        return json.dumps(values, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "LinearMap":
+        """Raises ValueError, KeyError or TypeError where the text is not a map's."""
+        values = json.loads(text)
+        matrix_NO, shift_O = (np.array(values.pop(name), dtype=np.float64) for name in ("matrix_NO", "shift_O"))
+        if matrix_NO.ndim != 2 or shift_O.shape != matrix_NO.shape[1:]:
+            raise ValueError(f"a matrix of shape {matrix_NO.shape} and a shift of {shift_O.shape} are no map")
+        return cls(**{**values, "via": tuple(values["via"])}, matrix_NO=matrix_NO, shift_O=shift_O)
+
+
+@dataclass
+class Sums:
+    """What a regression needs to know of pairs of embeddings; sums of parts merge to those of the whole."""
+
+    users: float
+    new_N: Array
+    old_O: Array
+    within_NN: Array
+    cross_NO: Array
+    old_squares: float
+
+    @classmethod
+    def of(cls, new_UN: Array, old_UO: Array) -> "Sums":
+        squares = float((old_UO**2).sum())
+        return cls(len(new_UN), new_UN.sum(0), old_UO.sum(0), new_UN.T @ new_UN, new_UN.T @ old_UO, squares)
+
+    def merge(self, other: "Sums") -> "Sums":
+        return Sums(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+
+    def error(self, matrix_NO: Array, shift_O: Array) -> float:
+        """Squared distance of ``new @ matrix + shift`` to ``old``, summed over the users.
+
+        ``|old|^2 - 2 <old, f> + |f|^2`` with f the map's answer, each a sum that is there.
+        """
+        met = (self.cross_NO * matrix_NO).sum() + self.old_O @ shift_O
+        moved_O = self.new_N @ matrix_NO
+        answered = (matrix_NO * (self.within_NN @ matrix_NO)).sum() + 2 * moved_O @ shift_O
+        return float(self.old_squares - 2 * met + answered + self.users * shift_O @ shift_O)
+
+    def variance(self) -> float:
+        """Squared distance of ``old`` to its mean, summed over the users."""
+        return float(self.old_squares - self.old_O @ self.old_O / max(self.users, 1))
+
+
+@dataclass
+class Regression:
+    """Gathers the sums of both sides of the users, and fits."""
+
+    sides: list[Sums | None] = field(default_factory=lambda: [None, None])
+    """Of the users to fit on, and of those held out."""
+
+    def update(self, new_UN: Array, old_UO: Array, held_out_U: npt.NDArray[np.bool_]) -> None:
+        """Add pairs of embeddings of the same users."""
+        for side, chosen_U in enumerate((~held_out_U, held_out_U)):
+            if chosen_U.any():
+                self.add(side, Sums.of(new_UN[chosen_U], old_UO[chosen_U]))
+
+    def add(self, side: int, sums: Sums) -> None:
+        before = self.sides[side]
+        self.sides[side] = before.merge(sums) if before else sums
+
+    def fit(self) -> LinearMap:
+        """The map of the penalty that is best for the users held out, fitted again on all.
+
+        Raises:
+            ModelError: too few users.
+        """
+        fitted, held = self.sides
+        users = sum(int(side.users) for side in self.sides if side)
+        needed = USERS_PER_DIMENSION * len(fitted.new_N) if fitted else 1
+        if fitted is None or held is None or users < needed:
+            raise ModelError(
+                f"a linear map needs {needed} users with embeddings of both versions ({USERS_PER_DIMENSION} per "
+                f"dimension), there are {users}"
+            )
+        errors = [held.error(*_ridge(fitted, penalty)) for penalty in PENALTIES]
+        best = int(np.argmin(errors))
+        matrix_NO, shift_O = _ridge(fitted.merge(held), PENALTIES[best])
+        variance = held.variance()
+        residual = max(errors[best], 0.0) / variance if variance > 0 else 0.0
+        return LinearMap(matrix_NO=matrix_NO, shift_O=shift_O, residual=residual, users=users)
+
+
+def compose(maps: Sequence[LinearMap], between: Sequence[str]) -> LinearMap:
+    """One map for several, the newest first; ``between`` names the versions where they meet."""
+    steps = zip(maps[1:], between, strict=True)
+    return reduce(lambda made, step: made.then(*step), steps, maps[0])
+
+
+def _ridge(sums: Sums, penalty: float) -> tuple[Array, Array]:
+    """``(C + penalty * mean variance * I)^-1 K`` of the centred sums; the intercept is not penalised."""
+    new_N, old_O = sums.new_N / sums.users, sums.old_O / sums.users
+    within_NN = sums.within_NN - sums.users * np.outer(new_N, new_N)
+    cross_NO = sums.cross_NO - sums.users * np.outer(new_N, old_O)
+    # A little more, where nothing varies at all.
+    ridge = penalty * np.trace(within_NN) / len(within_NN) + 1e-12
+    matrix_NO: Array = np.linalg.solve(within_NN + ridge * np.eye(len(within_NN)), cross_NO)
+    return matrix_NO, old_O - new_N @ matrix_NO

@@ -1,0 +1,56 @@
+"""Training in several processes of one machine: each calls the same, and torch's collectives keep them in step."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+import torch
+from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
+
+from gur_spark.errors import TrainingError
+
+Found = TypeVar("Found")
+
+log = logging.getLogger("gur_spark")
+
+
+def in_processes(run: Callable[[], Found], count: int, threads: int) -> Found:
+    """Call ``run`` in ``count`` new processes with a place each, and return what the first one found.
+
+    They end with this process, however that ends.
+
+    Raises:
+        TrainingError: one of them failed; the message is its own.
+    """
+    results = get_context("spawn").SimpleQueue()
+    arguments = (run, count, threads, _free_port(), log.getEffectiveLevel(), results)
+    try:
+        start_processes(_placed, arguments, nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
+    except ProcessRaisedException as error:
+        raise TrainingError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
+    found: Found = results.get()
+    return found
+
+
+def _placed(rank: int, run: Callable[[], Any], count: int, threads: int, port: int, level: int, results: Any) -> None:
+    # What torch has the kernel send when the parent is killed; a scheduler's processes may have it ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    place = {"LOCAL_RANK": rank, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    torch.set_num_threads(threads)
+    if rank == 0:
+        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+        log.setLevel(level)
+    found = run()
+    if rank == 0:
+        results.put(found)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])

@@ -1,0 +1,102 @@
+"""Training in two processes: each reads its own row groups, the losses are those of one, and a killed run goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gur_spark.batches.streams import AggregateDataset, stream
+from gur_spark.errors import TrainingError
+from gur_spark.training import TrainedModel
+from tests.aggregate_data import SIZES, make_snapshot, tiny_manifest
+from tests.test_training import trained, weights
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_snapshot(tmp_path_factory.mktemp("data") / "snapshot", users=600)
+
+
+@pytest.fixture(scope="module")
+def two(snapshot: str, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    return trained([snapshot], tmp_path_factory.mktemp("two"), processes=2, epochs=EPOCHS)
+
+
+def curve(made: TrainedModel) -> list[dict[str, float]]:
+    """The losses of each epoch."""
+    epochs: list[dict[str, float]] = json.loads((Path(made.path) / "epochs.json").read_text())
+    return epochs
+
+
+def test_parts_share_the_row_groups_and_have_as_many_batches(snapshot: str) -> None:
+    from gur_spark.batches.aggregates import Layout
+
+    layout = Layout.of(tiny_manifest(), SIZES)
+
+    def events(part: tuple[int, int]) -> list[tuple[float, ...]]:
+        batches = stream([snapshot], layout, 32, shuffle_seed=(1, 0), part=part)
+        return sorted(tuple(row) for batch in batches for row in batch.dense_BD.nan_to_num(-1).tolist())
+
+    halves = [events((rank, 2)) for rank in (0, 1)]
+    assert sorted([*halves[0], *halves[1]]) == events((0, 1))
+    everyone: Any = lambda users: [True] * len(users)  # noqa: E731
+    sides = [
+        AggregateDataset([snapshot], layout, 64, rows=600, shuffle_seed=(1, 0), keep=everyone, part=(rank, 2))
+        for rank in (0, 1)
+    ]
+    assert [len(list(side)) for side in sides] == [len(side) for side in sides] == [10, 10]
+    assert {len(batch) for side in sides for batch in side} <= {32, *range(1, 32)}
+
+
+def test_more_processes_than_row_groups_are_refused(tmp_path: Path) -> None:
+    few = make_snapshot(tmp_path / "few", users=40)
+    with pytest.raises(TrainingError, match=r"training\.processes is 3, and the snapshots have 2 row groups"):
+        trained([few], tmp_path, processes=3)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(snapshot: str, two: TrainedModel, tmp_path: Path) -> None:
+    one = trained([snapshot], tmp_path, epochs=EPOCHS)
+    for of_one, of_two in zip(curve(one), curve(two), strict=True):
+        assert of_two == pytest.approx(of_one, rel=0.25)
+    assert two.metrics["r2"] == pytest.approx(one.metrics["r2"], rel=0.1)
+    assert two.metrics["epochs"] == one.metrics["epochs"] == EPOCHS
+    assert weights(two) != weights(one)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.test_training import trained
+if __name__ == "__main__":
+    trained([sys.argv[1]], Path(sys.argv[2]), processes=2, epochs=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_two_processes_goes_on_with_the_same_losses(
+    snapshot: str, two: TrainedModel, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[1]
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    command = [sys.executable, str(script), snapshot, str(tmp_path), str(EPOCHS)]
+    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    while not list((tmp_path / "work").glob("*/last.ckpt")):
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    resumed = curve(trained([snapshot], tmp_path, processes=2, epochs=EPOCHS))
+    assert resumed[0] == curve(two)[0], "the first epoch was not trained again"
+    for of_resumed, of_two in zip(resumed, curve(two), strict=True):
+        assert of_resumed == pytest.approx(of_two, rel=0.01)

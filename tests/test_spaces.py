@@ -1,0 +1,125 @@
+"""Embeddings in the space of an older version: fitted once, composed over versions, under a name of their own."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from gur_spark import read_embeddings, schema
+from gur_spark.errors import ModelError, TableError
+from gur_spark.mapping import LinearMap
+from gur_spark.publishing import publish, space_of
+from gur_spark.runs import Run
+from gur_spark.spaces import map_embeddings
+from gur_spark.tables import Tables
+
+D1, D2, D3 = date(2024, 6, 1), date(2024, 6, 8), date(2024, 6, 15)
+USERS = 60
+RNG = np.random.default_rng(0)
+KNOWN = RNG.normal(size=(USERS, 4))
+"""Of each user, what every version embeds, each in a space of its own."""
+SPACES = {name: RNG.normal(size=(4, width)) for name, width in (("v1", 4), ("v2", 4), ("v3", 6))}
+
+
+def embedded(version: str, day: date) -> np.ndarray:
+    return ((KNOWN + day.day / 10) @ SPACES[version] + 1).astype(np.float32)
+
+
+def score(tables: Tables, version: str, day: date, users: int = USERS) -> None:
+    rows = {
+        "user_id": pa.array(range(users), pa.int64()),
+        "as_of": pa.array([day] * users, pa.date32()),
+        "model_version": [version] * users,
+        "embedding": pa.array(list(embedded(version, day)[:users]), pa.list_(pa.float32())),
+        "events": pa.array([1] * users, pa.int64()),
+    }
+    write_deltalake(tables.folder("embeddings"), pa.table(rows), mode="append", partition_by=["model_version", "as_of"])
+
+
+@pytest.fixture
+def versions(tables: Tables) -> Tables:
+    """Three versions: v1 and v2 have a date in common, and so have v2 and v3."""
+    names = [part.split()[0] for part in schema.MODELS.replace("<STRING, DOUBLE>", "").split(", ")]
+    tables.create("models", schema.MODELS)
+    rows = [
+        tuple({"model_version": v, "path": tables.folder("artefacts", v)}.get(name) for name in names) for v in SPACES
+    ]
+    tables.append(tables.spark.createDataFrame(rows, schema.MODELS), "models")
+    for version, day in (("v1", D1), ("v2", D1), ("v2", D2), ("v3", D2), ("v3", D3)):
+        score(tables, version, day)
+    return tables
+
+
+def mapped(tables: Tables, config: Any, version: str, day: date) -> Run:
+    run = Run(id="test", job="score", parameters={})
+    map_embeddings(tables, config, version, day, run)
+    return run
+
+
+def read(tables: Tables, version: str, day: date) -> np.ndarray:
+    rows = DeltaTable(tables.folder("embeddings")).to_pyarrow_table(
+        filters=[("model_version", "=", version), ("as_of", "=", day)]
+    )
+    return np.stack(rows.sort_by("user_id")["embedding"].to_pylist())
+
+
+def test_maps_lead_over_versions_are_kept_and_rows_follow_those_they_were_made_of(
+    versions: Tables, make_config: Any
+) -> None:
+    to_v1, to_v2 = (make_config({"scoring": {"in_space_of": [old]}}) for old in ("v1", "v2"))
+    with pytest.raises(ModelError, match=r"no map leads from v3 to v1, .* v3 has \['2024-06-08', '2024-06-15'\]; v1"):
+        mapped(versions, to_v1, "v3", D2)
+    mapped(versions, to_v1, "v2", D2)
+    run = mapped(versions, to_v2, "v3", D2)
+    assert run.outputs == {f"embeddings {D2} in the space of v2": "model_version=v3@v2"}
+    np.testing.assert_allclose(read(versions, "v2@v1", D2), embedded("v1", D2), atol=1e-2)
+    np.testing.assert_allclose(read(versions, "v3@v2", D2), embedded("v2", D2), atol=1e-2)
+    # Of v3 and v1 there is no date in common: over v2.
+    mapped(versions, to_v1, "v3", D3)
+    np.testing.assert_allclose(read(versions, "v3@v1", D3), embedded("v1", D3), atol=2e-2)
+    kept = Path(versions.folder("artefacts", "v3", "maps", "v1.json"))
+    assert LinearMap.from_json(kept.read_text()).via == ("v2",)
+    # A better map would be another space: what is kept stays.
+    before = kept.read_text()
+    score(versions, "v1", D3)
+    mapped(versions, to_v1, "v3", D3)
+    assert kept.read_text() == before
+    assert not list(kept.parent.glob("*.part"))
+    # Rows that were mapped once are not left behind when a run no longer asks for them.
+    outputs = mapped(versions, make_config(), "v3", D2).outputs
+    assert list(outputs.values()) == ["model_version=v3@v2"]
+    _reads_and_publishes(versions, to_v1)
+
+
+def _reads_and_publishes(tables: Tables, config: Any) -> None:
+    with pytest.raises(TableError, match="no embeddings of v3@v1 at 2024-06-08 to publish"):
+        publish(tables, config, "v3", D2, "monthly")
+    publish(tables, config, "v3", D3, "monthly")
+    rows = read_embeddings(tables.spark, config, in_space_of="v1").collect()
+    assert {(row["model_version"], row["as_of"], len(row["embedding"])) for row in rows} == {("v3@v1", D3, 4)}
+    assert len(rows) == USERS
+    own = read_embeddings(tables.spark, config, version="v1", as_of=D1, in_space_of="v1").select("model_version")
+    assert {row[0] for row in own.collect()} == {"v1"}
+    with pytest.raises(TableError, match=r"no embeddings of v3@v2 at 2024-06-15; .* name v2 in scoring\.in_space_of"):
+        read_embeddings(tables.spark, config, in_space_of="v2")
+    assert space_of(tables, "v3@v1") == "v1"
+
+
+def test_a_version_that_is_not_there_too_few_users_and_a_damaged_map_are_refused(
+    versions: Tables, make_config: Any
+) -> None:
+    with pytest.raises(ModelError, match=r"no model version 'v9' to map to; available: \['v1', 'v2', 'v3'\]"):
+        mapped(versions, make_config({"scoring": {"in_space_of": ["v9"]}}), "v3", D2)
+    to_v1 = make_config({"scoring": {"in_space_of": ["v1"]}})
+    score(versions, "v1", D3, users=29)
+    with pytest.raises(ModelError, match=r"from v3 to v1 at 2024-06-15: a linear map needs 30 users .* there are 29"):
+        mapped(versions, to_v1, "v3", D3)
+    damaged = Path(versions.folder("artefacts", "v2", "maps", "v1.json"))
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{}")
+    with pytest.raises(ModelError, match=r"v1\.json is damaged"):
+        mapped(versions, to_v1, "v2", D2)
