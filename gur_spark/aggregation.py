@@ -150,9 +150,17 @@ def _aggregate_pass(
     made = finish(tables, wanted, moments, folders, written)
     run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}
     if horizon:
-        state = {"horizon": horizon, "oldest": oldest, "landed": found.landed, "lineage": wanted.lineage}
+        assert found.landed is not None
         [(day, content)] = written.items()
-        Kept(as_of=day, files=content.states, **state).write(folders[day])
+        kept = Kept(
+            as_of=day,
+            files=content.states,
+            horizon=horizon,
+            oldest=oldest,
+            landed=found.landed,
+            lineage=wanted.lineage,
+        )
+        kept.write(folders[day])
     return made
 
 

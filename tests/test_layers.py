@@ -32,6 +32,7 @@ NEUTRAL = {
     "features.continued",
     "features.exact",
     "features.kernel",
+    "features.merging",
     "features.packing",
     "features.shift",
     "features.states",

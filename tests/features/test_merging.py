@@ -61,11 +61,13 @@ def in_any_order(parts: list[PartitionState], rng: random.Random) -> PartitionSt
 
 
 @given(st.lists(st.tuples(ROWS, st.integers(0, 2)), max_size=30), st.booleans(), st.integers(0, 2), st.randoms())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_parts_of_a_log_merged_in_any_order_have_the_bits_of_the_whole(
     log: list[tuple[dict[str, Any], int]], as_bytes: bool, horizon: int, rng: random.Random
 ) -> None:
     """Some parts may be empty; users are in one part or in many."""
+    # Bytes do not keep who is only named.
+    log = [(row, part) for row, part in log if row["age_us"] is not None or not as_bytes]
     bands = bands_of(MANIFEST, horizon=horizon)
     with patch.object(states, "MERGE_ROWS", 5):
         parts = [state_of([row for row, part in log if part == number], bands) for number in range(3)]
