@@ -2,7 +2,8 @@
 
     python -m benchmarks.scale --events 20000000 60000000 200000000 --json OUT
 
-The work of ``benchmarks.windows`` with 100 events per user; ``--hot`` gives one more user so many events,
+The work of ``benchmarks.windows`` with 100 events per user; ``--hot`` gives one more user so many events, shuffled as
+all others and counted where they are read (``apart``),
 ``--many-users`` is a run of so many users with 20 events each, ``--many-values`` one of the first size with so many
 categories in the first field; 0 leaves a run out. Java has a heap of 8 GB; what it and the Python workers really took
 is measured. ``growth`` is the seconds per event of each size over those of the first.
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,7 +29,7 @@ from gur_spark.config import Spark
 from gur_spark.features.narrowing import known_at, snapshot_events
 from gur_spark.features.windows import bands_of, partitions_for, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
-from gur_spark.session import local_conf, local_session
+from gur_spark.session import local_conf, local_session, sail_session
 
 HOT_USER = 1
 """The other ids of ``make_events`` are 11 and greater."""
@@ -36,21 +38,24 @@ HOT_USER = 1
 def main() -> int:
     parser = argparse.ArgumentParser(description="seconds per event as the events grow")
     parser.add_argument("--events", type=int, nargs="+", default=[20_000_000, 60_000_000, 200_000_000])
-    parser.add_argument("--hot", type=int, default=10_000_000, help="events of one more user, in a run of its own")
+    parser.add_argument("--engine", choices=["local", "sail"], default="local")
+    parser.add_argument("--hot", type=int, nargs="*", default=[10_000_000], help="events of one more user, in two runs")
     parser.add_argument("--many-users", type=int, default=10_000_000)
     parser.add_argument("--many-values", type=int, default=1_000_000)
     parser.add_argument("--json", metavar="OUT")
     parser.add_argument("--work", metavar="FOLDER", help="keep events and results here")
     args = parser.parse_args()
     work = Path(args.work or tempfile.mkdtemp(prefix="gur_scale_"))
-    conf = local_conf(Spark(cores=CORES, memory="8g", shuffle_partitions=2 * CORES))
-    spark = local_session(conf, "benchmarks.scale")
+    settings = Spark(cores=CORES, memory="8g", shuffle_partitions=2 * CORES)
+    spark = (
+        sail_session(settings) if args.engine == "sail" else local_session(local_conf(settings), "benchmarks.scale")
+    )
     try:
         # The first run of a session compiles; it is not counted.
         first = Work(args.events[0])
         measure(spark, work, first)
         sizes = [measure(spark, work, Work(events)) for events in args.events]
-        others = [replace(first, hot=args.hot)] if args.hot else []
+        others = [replace(first, hot=hot, apart=apart) for hot in args.hot if hot for apart in (False, True)]
         others += [Work(20 * args.many_users, events_per_user=20)] if args.many_users else []
         others += [replace(first, values=args.many_values)] if args.many_values else []
         more = [measure(spark, work, other) for other in others]
@@ -72,6 +77,8 @@ class Work:
     """Different categories of the first field."""
     hot: int = 0
     """Events of one more user, from the same days."""
+    apart: bool = False
+    """Whether these are counted where they are read."""
 
 
 def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
@@ -88,10 +95,11 @@ def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
         written = write_aggregates(
             snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
             partitions=partitions_for(standard_manifest(), bands, users, frame.count()),
+            hot=[HOT_USER] if of.apart else [],
         )  # fmt: skip
         seconds = time.monotonic() - start
     found = asdict(of) | {"rows": written[AS_OF].rows, "seconds": round(seconds, 2)}
-    if of != Work(of.events):
+    if of != Work(of.events) and of.hot == 0 or of.apart:
         # Its events are needed no more, and take a gigabyte or two.
         shutil.rmtree(folder if not of.hot else work / f"hot_{of.hot}")
     found |= {"java_mb": round(memory.java_mb), "python_mb": round(memory.python_mb)}
@@ -100,16 +108,16 @@ def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
 
 
 def hot_files(source: Path, folder: Path, events: int) -> list[Path]:
-    """The first events of the source once more, all of one user."""
+    """The first events of the source once more, or several times more, all of one user."""
     folder.mkdir(exist_ok=True)
     rest = events
-    for file in sorted(source.glob("*.parquet")):
+    for number, file in enumerate(cycle(sorted(source.glob("*.parquet")))):
         if rest <= 0:
             break
         rows = pq.read_table(file).slice(0, rest)
         rest -= rows.num_rows
         user = pa.array([HOT_USER], pa.int64()).take(pa.array([0] * rows.num_rows))
-        pq.write_table(rows.set_column(0, "user_id", user), folder / file.name)
+        pq.write_table(rows.set_column(0, "user_id", user), folder / f"part-{number:04d}.parquet")
     return sorted(folder.glob("*.parquet")) if events else []
 
 

@@ -12,7 +12,7 @@ from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import encode
-from gur_spark.features import narrowing, windows
+from gur_spark.features import narrowing, partial, windows
 from gur_spark.features.state_files import Kept
 from gur_spark.routes import Route, Wanted, check_landings, finish, from_base
 from gur_spark.runs import Run
@@ -122,22 +122,18 @@ def _aggregate_pass(
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
     table = wanted.events(tables)
     inside = narrowing.snapshot_events(narrowing.event_rows(table, manifest), moments, manifest.reach)
-    found = inside.agg(
-        F.count(F.lit(1)).alias("events"),
-        F.min(F.to_date("event_time")).alias("first"),
-        F.max("landed_on").alias("landed"),
-        *([] if expected_users else [F.approx_count_distinct("user_id").alias("users")]),
-    ).first()
-    assert found is not None
-    check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
-    oldest = found["first"] if manifest.reach is None else None
+    found = partial.count_events(inside, count_users=not expected_users)
+    check_landings(max(moments), found.landed, config.aggregates.landing_gap_days)
+    oldest = found.first if manifest.reach is None else None
     # The bands of many dates are others; and of a users list, those of the days after would need the list.
     horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
     bands = windows.bands_of(manifest, list(moments), oldest, horizon)
-    users = expected_users or found["users"]
+    users = expected_users or found.users or 0
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     known = narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), moments, None)
     attributes = wanted.encoded_attributes(known)
+    rows = found.events + (0 if attributes is None else attributes.count())
+    partitions = windows.partitions_for(manifest, bands, users, rows)
     written = windows.write_aggregates(
         encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
         manifest,
@@ -145,19 +141,26 @@ def _aggregate_pass(
         moments,
         folders,
         _users(tables, config),
-        windows.partitions_for(
-            manifest, bands, users, found["events"] + (0 if attributes is None else attributes.count())
-        ),
+        partitions,
         oldest,
         horizon,
         attributes,
+        partial.hot_users(inside, found, windows.tasks_for(tables.spark, partitions)),
     )
     made = finish(tables, wanted, moments, folders, written)
     run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}
     if horizon:
-        state = {"horizon": horizon, "oldest": oldest, "landed": found["landed"], "lineage": wanted.lineage}
+        assert found.landed is not None
         [(day, content)] = written.items()
-        Kept(as_of=day, files=content.states, **state).write(folders[day])
+        kept = Kept(
+            as_of=day,
+            files=content.states,
+            horizon=horizon,
+            oldest=oldest,
+            landed=found.landed,
+            lineage=wanted.lineage,
+        )
+        kept.write(folders[day])
     return made
 
 

@@ -33,6 +33,7 @@ NEUTRAL = {
     "features.continued",
     "features.exact",
     "features.kernel",
+    "features.merging",
     "features.packing",
     "features.shift",
     "features.states",

@@ -69,7 +69,7 @@ class Activity(State):
     per_group = 24
     kept: ClassVar[Kept] = {
         "events_GB": per_band(),
-        "active_GD": per_day(),
+        "active_GD": per_day(False, np.logical_or),
         "last_GB": age_per_band(_MISSING, np.minimum),
         "first_GB": age_per_band(-_MISSING, np.maximum),
     }

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.groups import ID_BITS, Ints, Rows, Users, as_numpy
 from gur_spark.features.shift import Kept, age, unmoved
-from gur_spark.features.states import DAY_US, MERGE_ROWS, Source, State, begins
+from gur_spark.features.states import DAY_US, MERGE_ROWS, Keyed, Source, begins
 from gur_spark.schema import MISSING_ID, AttributeField
 
 HELD, HELD_LOG, HELD_LANDED, HELD_KNOWN = "_held_us", "_held_log", "_held_landed", "_held_known_from"
@@ -28,7 +28,7 @@ _NULL = np.iinfo(np.int64).min + 1
 """Less than any number of steps; its negative is a number, too."""
 
 
-class Attributes(State):
+class Attributes(Keyed):
     """The rows of attributes: every one where there are several dates, or later ones, as it depends on the date which
     of them holds."""
 
@@ -85,6 +85,15 @@ class Attributes(State):
     def _restore(self, arrays: Sequence[Any]) -> None:
         keys, ages, landed, values = arrays
         self._parts = [(keys, ages, landed, values)]
+
+    @property
+    def _keys_of_group(self) -> int:
+        return max(len(self._logs), 1)
+
+    def _join(self, arrays: Sequence[Any]) -> None:
+        keys, ages, landed, values = arrays
+        self._parts.append((keys, ages, landed, values))
+        self._merge()
 
     def _merge(self) -> tuple[Ints, Ints, Ints, Ints]:
         """All rows, those of a user and log together, the one that holds last first."""

@@ -24,17 +24,20 @@ FORMAT = 2
 
 
 def dump(state: PartitionState) -> pa.Buffer:
-    """All that a partition's rows have left behind.
+    """All that a partition's events and attributes have left behind; who is only named is named again where it is loaded.
 
     Raises:
         TypeError: a state does not say what it keeps.
+        ValueError: rows wait for later dates.
     """
     bands = state.bands
+    if state.waiting or state.held_later:
+        raise ValueError("a state keeps no rows, and some wait for the dates that know them")
     shapes: dict[str, list[Any]] = {}
     lists: dict[str, pa.Array] = {}
-    for name, groups in _groups(state):
+    for name, groups in groups_of(state):
         lists[name] = _one_list(groups.values() if len(groups) else pa.array([], pa.int64()))
-    for name, part in _states(state):
+    for name, part in states_of(state):
         for array_name, array in part.dump().items():
             shapes[f"{name} {array_name}"] = [array.dtype.str, *array.shape]
             lists[f"{name} {array_name}"] = _one_list(pa.array(_flat(array)))
@@ -58,6 +61,15 @@ def load(
     Raises:
         ValueError: it is not a file of this format, manifest and date, or the date is beyond the horizon.
     """
+    return restored(content, manifest, base, base.continued(as_of, oldest))
+
+
+def restored(content: pa.Buffer, manifest: Manifest, base: Bands, bands: Bands) -> PartitionState:
+    """What was dumped with the bands ``base``, as it looks from those that go on from them, or from the same.
+
+    Raises:
+        ValueError: it is not a file of this format, manifest and date.
+    """
     try:
         table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
         about = json.loads(table.schema.metadata[b"gur_spark"])
@@ -68,19 +80,19 @@ def load(
         raise ValueError(
             f"(format, as_of, horizon) {found}, expected {(FORMAT, base.newest.isoformat(), base.horizon)}"
         )
-    state = PartitionState(manifest, base.continued(as_of, oldest))
+    state = PartitionState(manifest, bands)
     shift = Shift(base, state.bands)
-    for name, groups in _groups(state):
+    for name, groups in groups_of(state):
         known = _values(table, name)
         # Nobody's ids have no type.
         groups.restore(known if len(known) else None)
     state.named_U = np.zeros(len(state.users), np.bool_)
-    for name, part in _states(state):
+    for name, part in states_of(state):
         part.load(_Arrays(table, about["shapes"], name), shift)
     return state
 
 
-def _groups(state: PartitionState) -> Iterator[tuple[str, Groups]]:
+def groups_of(state: PartitionState) -> Iterator[tuple[str, Groups]]:
     """The users, and the pairs of each scope that has its own."""
     yield "users", state.users
     for number, scope in enumerate(state.scopes.values()):
@@ -88,7 +100,7 @@ def _groups(state: PartitionState) -> Iterator[tuple[str, Groups]]:
             yield f"pairs {number}", scope.groups
 
 
-def _states(state: PartitionState) -> Iterator[tuple[str, State]]:
+def states_of(state: PartitionState) -> Iterator[tuple[str, State]]:
     """In the order of the manifest, which is the same wherever the manifest is."""
     for number, part in enumerate(state.states.values()):
         yield f"{number} {type(part).__name__}", part

@@ -14,7 +14,7 @@ import numpy as np
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.groups import ID_BITS, Groups, Ints, Rows, as_numpy
 from gur_spark.features.shift import Kept, band_key, unmoved
-from gur_spark.features.states import MERGE_ROWS, Source, State, begins
+from gur_spark.features.states import MERGE_ROWS, Keyed, Source, begins
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Counts:
         return np.diff(np.append(0, np.cumsum(values_P))[self.offsets])
 
 
-class Histogram(State):
+class Histogram(Keyed):
     """Events per (group, id, band), sparse: sorted keys with their counts."""
 
     per_event = 16
@@ -82,6 +82,16 @@ class Histogram(State):
             # In order already; those of bands that are one now are equal.
             starts = np.flatnonzero(begins(keys))
             self._parts = [(keys[starts], np.add.reduceat(counts, starts))]
+
+    @property
+    def _keys_of_group(self) -> int:
+        return len(self.bands) << ID_BITS
+
+    def _join(self, arrays: Sequence[Any]) -> None:
+        keys, counts = arrays
+        self._split = None
+        self._parts.append((keys, counts))
+        self._merge()
 
     def _view(self, of: Slice) -> Counts:
         pair_N, part_N, count_N = self._inside(of)

@@ -14,10 +14,10 @@ from gur_spark.features.exact import exact_sums, too_large
 from gur_spark.features.groups import Groups, Ints, Rows, as_numpy
 from gur_spark.features.numbers import refuse
 from gur_spark.features.shift import Kept, day_key, unmoved
-from gur_spark.features.states import MERGE_ROWS, Source, State, begins
+from gur_spark.features.states import MERGE_ROWS, Keyed, Source, begins
 
 
-class DaySums(State):
+class DaySums(Keyed):
     """The sum of a number per group and day, sparse."""
 
     per_event = 16
@@ -43,6 +43,14 @@ class DaySums(State):
 
     def _restore(self, arrays: Sequence[Any]) -> None:
         self._parts = [(arrays[0], arrays[1])]
+
+    @property
+    def _keys_of_group(self) -> int:
+        return self.bands.days
+
+    def _join(self, arrays: Sequence[Any]) -> None:
+        self._parts.append((arrays[0], arrays[1]))
+        self._merge()
 
     def _merge(self) -> tuple[Ints, Ints]:
         """Join parts; done each time the loose ones outgrow the first, so the cost stays linear."""

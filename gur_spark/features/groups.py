@@ -88,6 +88,13 @@ class Pairs:
         """Give these pairs the codes 0, 1, 2 ..."""
         self._index.known = known
 
+    def encode_all(self, other: "Pairs", code_U: Ints) -> Ints:
+        """The codes of another's pairs, whose user u is user ``code_U[u]`` here."""
+        if not len(other):
+            return np.zeros(0, np.int64)
+        pair_P = as_numpy(other.values())
+        return self.encode(code_U[pair_P >> ID_BITS], pair_P & _ID_MASK)
+
     def find(self, pair_P: Ints) -> pa.Array:
         """The code of each pair, as `user << 31 | id`; null for one without events."""
         if not len(self):

@@ -67,7 +67,7 @@ def row_without_events(manifest: Manifest) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0]
 
 
-def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Join small batches, so that the cost per numpy call is spread over many rows."""
     held: list[pa.RecordBatch] = []
     rows = 0
@@ -94,12 +94,12 @@ class PartitionState:
         # Operations on the same values share their state.
         self.states: dict[Any, State] = {_key(None, None, Activity, None, ()): self.activity}
         self._state_of = [self._make_state(planned) for planned in self.plan.planned]
-        self._waiting: dict[int, list[pa.Table]] = defaultdict(list)
-        self._held_later: dict[int, list[pa.Table]] = defaultdict(list)
+        self.waiting: dict[int, list[pa.Table]] = defaultdict(list)
+        self.held_later: dict[int, list[pa.Table]] = defaultdict(list)
 
     def take(self, batches: Iterable[pa.RecordBatch]) -> None:
         """``update`` with many rows."""
-        for chunk in _chunks(batches):
+        for chunk in chunks(batches):
             self.update(chunk)
 
     def update(self, chunk: pa.Table) -> None:
@@ -121,9 +121,9 @@ class PartitionState:
 
     def learn(self, number: int) -> None:
         """Count the rows that are known from the date of this number on."""
-        for chunk in self._waiting.pop(number, []):
+        for chunk in self.waiting.pop(number, []):
             self._count(chunk, self.users.encode(chunk["user_id"]))
-        for chunk in self._held_later.pop(number, []):
+        for chunk in self.held_later.pop(number, []):
             self._hold(chunk, self.users.encode(chunk["user_id"]), number)
 
     def tables(self) -> Iterator[tuple[date, pa.Table]]:
@@ -145,7 +145,7 @@ class PartitionState:
         for planned, state in zip(self.plan.planned, self._state_of, strict=True):
             windows = planned.aggregation.windows
             if windows not in slices:
-                slices[windows] = self._slices(number, windows)
+                slices[windows] = self.bands.nested(number, windows)
             columns |= self._finalize(planned, state, slices[windows], usual)
         for quotient in self.plan.quotients:
             columns[quotient.name] = _quotient(columns[quotient.over[0]], columns[quotient.over[1]], quotient.days)
@@ -173,9 +173,6 @@ class PartitionState:
         if key not in self.states:
             self.states[key] = operation.make_state(self.scopes[planned.where, a.by].groups, self.bands)
         return self.states[key]
-
-    def _slices(self, number: int, windows: Sequence[Window]) -> list["_Windows"]:
-        return self.bands.nested(number, windows)
 
     def _finalize(
         self, planned: Planned, state: State, slices: Sequence["_Windows"], usual: Slice
@@ -209,7 +206,7 @@ class PartitionState:
         """Take rows of attributes in, but for those that only the dates after the one of this number know."""
         known_from_N = as_numpy(chunk[HELD_KNOWN])
         for number in np.unique(known_from_N[known_from_N > known_to]).tolist():
-            self._held_later[number].append(chunk.filter(pa.array(known_from_N == number)))
+            self.held_later[number].append(chunk.filter(pa.array(known_from_N == number)))
         known_N = known_from_N <= known_to
         chunk, codes_N = chunk.filter(pa.array(known_N)), codes_N[known_N]
         age_N = as_numpy(chunk[HELD])
@@ -224,7 +221,7 @@ class PartitionState:
         # Too old for the dates that do know it: nobody ever sees it.
         seen_N = day_N < self.bands.lags[known_from_N] + self.bands.reach
         for number in np.unique(known_from_N[late_N & seen_N]).tolist():
-            self._waiting[number].append(chunk.filter(pa.array(late_N & seen_N & (known_from_N == number))))
+            self.waiting[number].append(chunk.filter(pa.array(late_N & seen_N & (known_from_N == number))))
         return late_N
 
     def _count(self, chunk: pa.Table, codes_N: Ints) -> None:

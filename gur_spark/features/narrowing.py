@@ -92,7 +92,7 @@ def narrow(
     """What the kernel needs of each event, in as few and narrow columns as there can be."""
     values = {name: F.col(name) for name in [*manifest.categorical, *plan_of(manifest).derived()]}
     values[AGE] = F.unix_micros(midnight(bands.newest)) - F.unix_micros("event_time")
-    values[KNOWN] = _unknown_to(bands, known)
+    values[KNOWN] = unknown_to(bands, known)
     words = [_word(packing, number, values).alias(name) for number, name in enumerate(packing.words)]
     return encoded.select("user_id", *words, *[field.name for field in manifest.numeric])
 
@@ -116,12 +116,12 @@ def narrow_attributes(
         (F.unix_micros(midnight(bands.newest)) - F.unix_micros("event_time")).alias(HELD),
         log.cast("BIGINT").alias(HELD_LOG),
         F.unix_date("landed_on").cast("BIGINT").alias(HELD_LANDED),
-        _unknown_to(bands, known).cast("BIGINT").alias(HELD_KNOWN),
+        unknown_to(bands, known).cast("BIGINT").alias(HELD_KNOWN),
         *[F.col(field.name).cast("BIGINT").alias(field.name) for field in manifest.attributes],
     )
 
 
-def _unknown_to(bands: Bands, known: Mapping[date, datetime]) -> Column:
+def unknown_to(bands: Bands, known: Mapping[date, datetime]) -> Column:
     """To how many dates a row is not known. They know the same landings and more as time goes on."""
     unknown = [F.col("landed_on") > F.lit(last_landing(known[day])) for day in bands.dates[:-1]]
     return reduce(Column.__add__, [c.cast("INT") for c in unknown], F.lit(0))

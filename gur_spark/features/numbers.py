@@ -61,6 +61,17 @@ class NumericState(State):
             self._check(too_large(shift.bands(arrays[name].astype(np.float64), 0.0, np.add)), len(shift.new))
         super().load(arrays, shift)
 
+    def merge(self, arrays: Mapping[str, Any], code_G: Ints) -> None:
+        """Raises AggregateOverflow."""
+        self._grow()
+        for name, mine in (("sum_GB", self.sum_GB), ("square_GB.high", self.square_GB.high)):
+            slot = overflow(mine[code_G], arrays[name])
+            if slot is not None:
+                refuse(self.source, self.groups.name(int(code_G[slot // len(self.bands)])))
+        super().merge(arrays, code_G)
+        # What the lower limbs have too much is carried.
+        self.square_GB = self.square_GB.map(lambda limb: limb)
+
     def _add(self, rows: Rows) -> None:
         rows = rows.present(str(self.source.column))
         if not len(rows.slot_N):

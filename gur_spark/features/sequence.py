@@ -14,7 +14,7 @@ import numpy as np
 from gur_spark.features.bands import Bands, Slice
 from gur_spark.features.groups import Groups, Ints, Rows, as_numpy
 from gur_spark.features.shift import Kept, age, band_key, unmoved
-from gur_spark.features.states import DAY_US, MERGE_ROWS, Source, State, begins
+from gur_spark.features.states import DAY_US, MERGE_ROWS, Keyed, Source, begins
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Ordered:
         return self.value_N[inside_N], np.append(0, np.cumsum(sizes_G))
 
 
-class LastValues(State):
+class LastValues(Keyed):
     """The last ``keep`` values of each group and band (or the first ones)."""
 
     kept: ClassVar[Kept] = {"slots": band_key, "ages": age, "values": unmoved}
@@ -72,6 +72,15 @@ class LastValues(State):
         slot_N, age_N, value_N = arrays
         # Bands that are one now keep too many.
         self._parts = [self._best(*self._turned(slot_N, age_N), value_N)]
+
+    @property
+    def _keys_of_group(self) -> int:
+        return len(self.bands)
+
+    def _join(self, arrays: Sequence[Any]) -> None:
+        slot_N, age_N, value_N = arrays
+        self._parts.append((*self._turned(slot_N, age_N), value_N))
+        self._merge()
 
     def _view(self, of: Slice) -> Ordered:
         slot_N, _, value_N = self._merge()
@@ -121,7 +130,7 @@ class Gaps:
         return np.stack(deviations, axis=1), np.stack(numbers, axis=1)
 
 
-class Times(State):
+class Times(Keyed):
     """The time of every event: memory grows with events, for what no smaller state can tell."""
 
     per_event = 16
@@ -139,6 +148,13 @@ class Times(State):
 
     def _restore(self, arrays: Sequence[Any]) -> None:
         self._parts = [(arrays[0], arrays[1])]
+
+    @property
+    def _keys_of_group(self) -> int:
+        return 1
+
+    def _join(self, arrays: Sequence[Any]) -> None:
+        self._parts.append((arrays[0], arrays[1]))
 
     def _view(self, of: Slice) -> Gaps:
         return Gaps(of, *self._merge(), groups=len(self.groups))

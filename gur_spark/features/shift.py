@@ -1,7 +1,8 @@
 """From the bands of one date to those of a date some days later: what becomes of each array that a state keeps.
 
 An array is counts of bands or of days, ages, or keys that end with a number of a band or a day: there are no others,
-and a state says which its own are (``State.kept``).
+and a state says which its own are (``State.kept``). With that is said, too, how the arrays of two parts of the rows
+become one.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,43 +64,43 @@ class Shift:
         return keys + keys // self.old.days * (self.new.days - self.old.days) + self.days
 
 
-Move = Callable[[Any, Shift], Any]
-"""Of an array of the old date, that of the new one."""
+@dataclass(frozen=True)
+class Kind:
+    """What an array is of."""
 
-Kept = Mapping[str, Move]
-"""The arrays of a state by name, and what becomes of each."""
+    moved: Callable[[Any, Shift], Any]
+    """Of an array of the old date, that of the new one."""
+    together: np.ufunc | None = None
+    """Where it has a row per group: of a group's rows in two arrays, that of all its events."""
 
 
-def per_band(fill: Any = 0, together: np.ufunc = np.add) -> Move:
+Kept = Mapping[str, Kind]
+"""The arrays of a state by name, and what each is of."""
+
+
+def per_band(fill: Any = 0, together: np.ufunc = np.add) -> Kind:
     """Of bands, (G, B, ...): one without events holds ``fill``, and several are one by ``together``."""
-    return lambda values, shift: shift.bands(values, fill, together)
+    return Kind(lambda values, shift: shift.bands(values, fill, together), together)
 
 
-def per_day(fill: Any = 0) -> Move:
+def per_day(fill: Any, together: np.ufunc) -> Kind:
     """Of days, (G, D)."""
-    return lambda values, shift: shift.day_columns(values, fill)
+    return Kind(lambda values, shift: shift.day_columns(values, fill), together)
 
 
-def age_per_band(fill: int, together: np.ufunc) -> Move:
+def age_per_band(fill: int, together: np.ufunc) -> Kind:
     """Ages in microseconds of bands, (G, B)."""
-    return lambda values, shift: shift.bands(shift.ages(values), fill, together)
+    return Kind(lambda values, shift: shift.bands(shift.ages(values), fill, together), together)
 
 
-def age(values: Any, shift: Shift) -> Any:
-    """Ages in microseconds, of events."""
-    return shift.ages(values)
+age = Kind(lambda values, shift: shift.ages(values))
+"""Ages in microseconds, of events."""
 
+band_key = Kind(lambda values, shift: shift.band_keys(values))
+"""Keys that end with a band."""
 
-def band_key(values: Any, shift: Shift) -> Any:
-    """Keys that end with a band."""
-    return shift.band_keys(values)
+day_key = Kind(lambda values, shift: shift.day_keys(values))
+"""Keys that end with a day."""
 
-
-def day_key(values: Any, shift: Shift) -> Any:
-    """Keys that end with a day."""
-    return shift.day_keys(values)
-
-
-def unmoved(values: Any, shift: Shift) -> Any:
-    """Counts, values and groups, which no date is in."""
-    return values
+unmoved = Kind(lambda values, shift: values)
+"""Counts, values and groups, which no date is in."""

@@ -2,7 +2,7 @@
 
 Every state is whole numbers (counts, sums of fixed-point steps, sorted keys with their counts), so the result depends
 neither on the order of rows nor on how they are cut into batches. ``update`` takes events in; the bands of a window
-add up (``Slice.by_window``), which is how partial states merge; ``at`` gives the values of one date's windows.
+add up (``Slice.by_window``); states of parts of the rows ``merge``; ``at`` gives the values of one date's windows.
 
 The states are in ``activity``, ``numbers``, ``counts``, ``tallies``, ``sequence`` and ``attributes``.
 
@@ -84,7 +84,21 @@ class State(ABC):
 
     def load(self, arrays: Mapping[str, Any], shift: Shift) -> None:
         """Know what was dumped on an earlier date, as it looks from the bands of this one."""
-        self._restore([move(arrays[name], shift) for name, move in self.kept.items()])
+        self._restore([kind.moved(arrays[name], shift) for name, kind in self.kept.items()])
+
+    @classmethod
+    def merges(cls) -> bool:
+        """Whether its class says how what two states know becomes one."""
+        return bool(cls.kept) and all(kind.together for kind in cls.kept.values())
+
+    def merge(self, arrays: Mapping[str, Any], code_G: Ints) -> None:
+        """Know also what another state of the same bands dumped, whose group g is group ``code_G[g]`` here."""
+        self._last = None
+        self._grow()
+        merged = self._arrays()
+        for mine, theirs, kind in zip(merged, arrays.values(), self.kept.values(), strict=True):
+            assert kind.together
+            mine[code_G] = kind.together(mine[code_G], theirs)
 
     def _arrays(self) -> Sequence[Any]:
         return [attrgetter(name)(self) for name in self.kept]
@@ -102,6 +116,33 @@ class State(ABC):
 
     def _grow(self) -> None:  # noqa: B027 - sparse states need no room
         """Make room for new groups."""
+
+
+class Keyed(State):
+    """Arrays side by side, in the order of groups; the first holds keys, of which a group has a range of its own."""
+
+    @classmethod
+    def merges(cls) -> bool:
+        return bool(cls.kept)
+
+    def merge(self, arrays: Mapping[str, Any], code_G: Ints) -> None:
+        self._last = None
+        keys, *others = arrays.values()
+        group_N = keys // self._keys_of_group
+        of_group_N = code_G[group_N]
+        keys = keys + (of_group_N - group_N) * self._keys_of_group
+        # The order inside a group stays as it is.
+        order = np.argsort(of_group_N, kind="stable")
+        self._join([array[order] for array in (keys, *others)])
+
+    @property
+    @abstractmethod
+    def _keys_of_group(self) -> int:
+        """Group g has the keys from g times this number on."""
+
+    @abstractmethod
+    def _join(self, arrays: Sequence[Any]) -> None:
+        """Take such arrays in beside the own ones."""
 
 
 def grown(array: Any, groups: int, fill: Any) -> Any:

@@ -5,7 +5,7 @@ them. Each attempt of a task writes a file of its own; the driver moves the file
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,7 +15,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.errors import PythonException
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
@@ -23,7 +23,8 @@ from gur_spark.errors import AggregateOverflow, BaseSnapshotError, SnapshotError
 from gur_spark.features.bands import Bands
 from gur_spark.features.content import content_hash
 from gur_spark.features.kernel import PartitionState
-from gur_spark.features.narrowing import narrow, narrow_attributes, packing_of
+from gur_spark.features.narrowing import narrow_attributes, packing_of
+from gur_spark.features.partial import merged, narrow_events
 from gur_spark.features.state_files import PARTS, StateFile, move_states, write_state
 from gur_spark.schema import Manifest
 from gur_spark.session import is_sail
@@ -69,6 +70,7 @@ def write_aggregates(
     oldest: date | None = None,
     horizon: int = 0,
     attributes: DataFrame | None = None,
+    hot: Collection[Any] = (),
 ) -> dict[date, Written]:
     """Write one row per user_id with the manifest's columns, for each date, into its folder's Parquet files.
 
@@ -82,6 +84,7 @@ def write_aggregates(
         oldest: the day of the first event, where a declared window has no end.
         horizon: of one date alone, also write what so many days after can go on from.
         attributes: ``attribute_rows`` of the same dates, encoded, where the manifest has attributes.
+        hot: ``partial.hot_users``, whose events are counted where they are read.
 
     Raises:
         AggregateOverflow: a sum left its exact range.
@@ -89,7 +92,7 @@ def write_aggregates(
     """
     bands = bands_of(manifest, list(known), oldest, horizon)
     packing = packing_of(manifest, bands, sizes)
-    rows = narrow(encoded, manifest, packing, bands, known)
+    rows = narrow_events(encoded, manifest, packing, bands, known, hot)
     if attributes is not None:
         rows = rows.unionByName(narrow_attributes(attributes, manifest, bands, known), allowMissingColumns=True)
     if users is not None:
@@ -100,7 +103,7 @@ def write_aggregates(
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         state = PartitionState(manifest, bands)
-        state.take(map(packing.unpack, batches))
+        state.take(map(packing.unpack, merged(state, batches)))
         yield from write_all(state, attempts, keep_state=horizon > 0)
 
     divided = _by_part(rows, partitions) if horizon else by_user(rows, partitions)
@@ -169,6 +172,13 @@ def partitions_for(manifest: Manifest, bands: Bands, users: int, events: int) ->
     per_user, per_event = PartitionState(manifest, bands).bytes_per_user_and_event()
     needed = -(-(users * per_user + events * per_event) // PARTITION_BYTES)
     return max(needed, min(TASKS, events // TASK_EVENTS))
+
+
+def tasks_for(session: SparkSession, partitions: int) -> int:
+    """How many tasks share the users, where they are divided into at least so many partitions."""
+    usual = session.conf.get("spark.sql.shuffle.partitions") or ""
+    # Databricks may say "auto".
+    return max(partitions, int(usual) if usual.isdigit() and not is_sail(session) else 1)
 
 
 def by_user(rows: DataFrame, partitions: int = 1) -> DataFrame:

@@ -1,0 +1,150 @@
+"""States of parts of the rows, merged in any order, have the bits of the state of all rows."""
+
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gur_spark.errors import AggregateOverflow
+from gur_spark.features import states
+from gur_spark.features.bands import Bands
+from gur_spark.features.content import content_hash
+from gur_spark.features.continued import dump, restored
+from gur_spark.features.kernel import KNOWN, PartitionState
+from gur_spark.features.merging import can_merge, merge
+from gur_spark.features.plan import make_manifest
+from gur_spark.features.sequence import LastValues
+from gur_spark.schema import AttributeField, Manifest
+from tests.features.test_kernel import AMOUNT, AS_OF, names_a_user
+from tests.features.test_operations import DAY_US, MANIFEST, OLDEST, different, events, to_table, with_derived
+
+ROWS = st.one_of(events, names_a_user).map(lambda row: with_derived({**row, "mcc": row["mcc"] or 0}))
+"""Events of every kind, and rows that only name a user."""
+SMALL = make_manifest("long", [10], [AMOUNT], ["mcc"])
+ATTRIBUTES = (("country", "a", None), ("plan", "b", "|"))
+
+
+def bands_of(manifest: Manifest, dates: int = 1, horizon: int = 0) -> Bands:
+    days = [AS_OF - timedelta(days=7 * n) for n in range(dates)]
+    return Bands.of(days, manifest.windows, manifest.declared_windows, OLDEST, horizon)
+
+
+def state_of(rows: Sequence[dict[str, Any]], bands: Bands, manifest: Manifest = MANIFEST) -> PartitionState:
+    state = PartitionState(manifest, bands)
+    if rows:
+        state.take(to_table(rows).to_batches(max_chunksize=9))
+    return state
+
+
+def tables(state: PartitionState) -> list[pa.Table]:
+    return [table for _, table in state.tables()]
+
+
+def same(found: PartitionState, whole: PartitionState) -> None:
+    for a, b in zip(tables(found), tables(whole), strict=True):
+        assert content_hash(a) == content_hash(b), different(a, b)
+
+
+def in_any_order(parts: list[PartitionState], rng: random.Random) -> PartitionState:
+    """Two by two, until one is left."""
+    while len(parts) > 1:
+        first, second = rng.sample(range(len(parts)), 2)
+        merge(parts[first], parts[second])
+        del parts[second]
+    return parts[0]
+
+
+@given(st.lists(st.tuples(ROWS, st.integers(0, 2)), max_size=30), st.booleans(), st.integers(0, 2), st.randoms())
+@settings(max_examples=20, deadline=None)
+def test_parts_of_a_log_merged_in_any_order_have_the_bits_of_the_whole(
+    log: list[tuple[dict[str, Any], int]], as_bytes: bool, horizon: int, rng: random.Random
+) -> None:
+    """Some parts may be empty; users are in one part or in many."""
+    # Bytes do not keep who is only named.
+    log = [(row, part) for row, part in log if row["age_us"] is not None or not as_bytes]
+    bands = bands_of(MANIFEST, horizon=horizon)
+    with patch.object(states, "MERGE_ROWS", 5):
+        parts = [state_of([row for row, part in log if part == number], bands) for number in range(3)]
+        if as_bytes:
+            parts = [restored(dump(part), MANIFEST, bands, bands) for part in parts]
+        same(in_any_order(parts, rng), state_of([row for row, _ in log], bands))
+
+
+late = st.fixed_dictionaries({KNOWN: st.integers(0, 2)})
+
+
+@given(st.lists(st.tuples(events.map(with_derived), late, st.booleans()), min_size=1, max_size=30))
+@settings(max_examples=5, deadline=None)
+def test_rows_that_wait_for_later_dates_go_on_waiting(log: list[tuple[dict[str, Any], dict[str, Any], bool]]) -> None:
+    bands = bands_of(MANIFEST, dates=3)
+    rows = [(row | known, first) for row, known, first in log if row["age_us"] <= bands.days * DAY_US]
+    parts = [state_of([row for row, first in rows if first is side], bands) for side in (True, False)]
+    merge(*parts)
+    same(parts[0], state_of([row for row, _ in rows], bands))
+
+
+def test_rows_that_wait_are_not_lost_in_bytes() -> None:
+    row = with_derived({"user_id": 1, "age_us": 12 * DAY_US, "amount": 1, "mcc": 3}) | {KNOWN: 2}
+    with pytest.raises(ValueError, match="some wait for the dates that know them"):
+        dump(state_of([row], bands_of(MANIFEST, dates=3)))
+
+
+held = st.fixed_dictionaries(
+    {
+        "user_id": st.integers(1, 3),
+        "_held_us": st.integers(1, 3),
+        "_held_log": st.integers(0, 1),
+        "_held_landed": st.integers(1, 2),
+        "_held_known_from": st.just(0),
+        "country": st.integers(1, 3),
+        "plan": st.one_of(st.none(), st.integers(1, 3)),
+    }
+)
+
+
+@given(st.lists(st.tuples(held, st.booleans()), min_size=1, max_size=20), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_of_attributes_in_two_parts_the_newest_holds(log: list[tuple[dict[str, Any], bool]], keep: bool) -> None:
+    fields = [AttributeField(name=n, log=log_name, separator=s) for n, log_name, s in ATTRIBUTES]
+    manifest = make_manifest("long", [10], [], [], attributes=fields)
+    bands = bands_of(manifest, horizon=int(keep))
+    named = [{"user_id": user, "_age_us": None} for user in (1, 2, 3)]
+
+    def state(rows: Sequence[dict[str, Any]]) -> PartitionState:
+        made = PartitionState(manifest, bands)
+        schema = pa.schema([(name, pa.int64()) for name in ("_age_us", *held_names)])
+        made.update(pa.Table.from_pylist([*rows, *named], schema))
+        return made
+
+    held_names = list(log[0][0])
+    parts = [state([row for row, first in log if first is side]) for side in (True, False)]
+    merge(*parts)
+    same(parts[0], state([row for row, _ in log]))
+
+
+def test_a_sum_of_two_parts_that_leaves_the_exact_range_names_field_and_user() -> None:
+    """The user has another code in each part."""
+    rows = [with_derived({"user_id": user, "age_us": 5, "amount": 2**40, "mcc": 3}) for user in (7, 8)]
+    bands = bands_of(SMALL)
+    with patch("gur_spark.features.exact._ROOM", 2**41):
+        first, second = state_of([rows[1], rows[0]], bands, SMALL), state_of([rows[0]], bands, SMALL)
+        with pytest.raises(AggregateOverflow, match="field 'amount' of user 7"):
+            merge(first, second)
+
+
+def test_states_of_other_bands_and_of_classes_that_cannot_are_refused() -> None:
+    state = state_of([], bands_of(SMALL), SMALL)
+    with pytest.raises(ValueError, match="other columns or bands"):
+        merge(state, state_of([], bands_of(SMALL, dates=2), SMALL))
+    assert can_merge(state)
+    with patch.object(type(state.activity), "kept", {}):
+        assert not can_merge(state)
+        with pytest.raises(TypeError, match="Activity: 'kept' does not say how the arrays of two states become one"):
+            merge(state, state_of([], bands_of(SMALL), SMALL))
+    assert LastValues.merges()
