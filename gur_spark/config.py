@@ -155,6 +155,11 @@ class Training(Section):
 class Scoring(Section):
     as_of: list[date] = Field(default_factory=list)
     batch_rows: int = Field(ge=1)
+    """Rows of a snapshot that are read at a time."""
+    changed_only: bool = False
+    """Copy embeddings of the newest earlier scoring of the version, where a user's inputs are the same."""
+    smoothing: int = Field(default=1, ge=1, le=31)
+    """Also write the means of so many last scored dates of the version, as ``VERSION-mean3``; 1: none."""
 
 
 class Gates(Section):

@@ -3,6 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 
 from pyspark.sql import DataFrame
@@ -66,6 +67,7 @@ def evaluate_embeddings(tables: Tables, config: Config, as_of: date, version: st
     if users > settings.max_users:
         notes.append(f"a sample of {settings.max_users:,} of {users:,} users (evaluation.max_users)")
     report = evaluate(answers, snapshot.path, model, settings, pipeline=config.name, as_of=as_of, notes=notes)
+    report = replace(report, model_version=model_version)
     _write(tables, report, run)
     run.inputs |= {"snapshot": snapshot.path, "model": model.version}
     run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}
