@@ -198,10 +198,10 @@ def killed(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> "
 
 @pytest.fixture(scope="session")
 def killed_stream(elsewhere: ThreadPoolExecutor, raw: Path, whole_process: Any, tmp_path_factory: Any) -> Any:
-    """Tables that a stream was killed over and another went on with, its landings, and how the two ended."""
+    """Tables that a stream was killed over and another went on with, and how the two ended."""
     root, landings = tmp_path_factory.mktemp("streamed"), tmp_path_factory.mktemp("landings")
     demo.land(raw, landings, date(2025, 5, 5), range(0, 7))
-    return root, landings, elsewhere.submit(beside.killed_stream, raw, whole_process[0], root, landings)
+    return root, elsewhere.submit(beside.killed_stream, raw, whole_process[0], root, landings)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ from gur_spark.tables import Tables
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over
 
+pytestmark = pytest.mark.both_engines
+
 D1, D2 = date(2024, 6, 1), date(2024, 6, 2)
 MANIFEST = tiny_manifest()
 USERS = 300
