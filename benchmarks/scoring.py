@@ -5,7 +5,8 @@
 Both sides read the same aggregates and load the same model. Ours checks the keys, embeds in ``mapInArrow`` and
 commits to Delta. The bare side is the plain loop one would write: one process that reads batches with pyarrow,
 runs the module with torch's own threads and keeps the result in memory; ``processes`` is the same in as many
-processes as Spark has cores, one torch thread each. The embeddings are compared.
+processes as Spark has cores, one torch thread each. The embeddings are compared. ``unchanged`` is the date scored again
+with ``--changed-since`` itself where nobody changed: the least that copying embeddings can take.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -66,32 +69,37 @@ def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
     manifest = read_manifest(folder)
     model = make_model(str(work / "artefacts"), manifest)
     tables, config, snapshot = set_up(work, folder, manifest, users)
-    ours, bare, processes = [], [], []
+    seconds: dict[str, list[float]] = {name: [] for name in ("spark_s", "unchanged_s", "bare_s", "bare_processes_s")}
+
+    def run() -> Run:
+        return Run(id=uuid4().hex, job="score", parameters={})
+
     with ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as pool:
         for attempt in range(runs + 1):
-            start = time.monotonic()
-            version = score_snapshot(tables, config, snapshot, model, Run(id=str(attempt), job="score", parameters={}))
-            ours.append(time.monotonic() - start)
-            start = time.monotonic()
+            moments = [time.monotonic()]
+            version = score_snapshot(tables, config, snapshot, model, run())
+            moments.append(time.monotonic())
+            score_snapshot(tables, config, snapshot, model, run(), changed_since=AS_OF)
+            moments.append(time.monotonic())
             expected = bare_forward(folder, model)
-            bare.append(time.monotonic() - start)
-            start = time.monotonic()
+            moments.append(time.monotonic())
             forward_in_processes(pool, folder, model)
-            processes.append(time.monotonic() - start)
+            moments.append(time.monotonic())
+            for name, (start, end) in zip(seconds, pairwise(moments), strict=True):
+                seconds[name].append(end - start)
             note = " (warm-up)" if attempt == 0 else ""
-            print(f"spark {ours[-1]:.2f} s, bare {bare[-1]:.2f} s, processes {processes[-1]:.2f} s{note}", flush=True)
+            print(", ".join(f"{name} {taken[-1]:.2f}" for name, taken in seconds.items()) + note, flush=True)
     stored = tables.read("embeddings").where(f"model_version = '{version}'").orderBy("user_id").toArrow()
     found = np.stack(stored["embedding"].combine_chunks().values.to_numpy().reshape(users, -1))
+    medians = {name: median(taken[1:]) for name, taken in seconds.items()}
     return {
-        "spark_s": median(ours[1:]),
-        "bare_s": median(bare[1:]),
-        "bare_processes_s": median(processes[1:]),
-        "ratio": median(ours[1:]) / median(bare[1:]),
+        **medians,
+        "ratio": medians["spark_s"] / medians["bare_s"],
         "equal": bool(np.allclose(found, expected, atol=1e-6)),
-        "users_per_s": users / median(ours[1:]),
+        "users_per_s": users / medians["spark_s"],
         "users": users,
         "cores": CORES,
-        "runs": {"spark_s": ours[1:], "bare_s": bare[1:], "bare_processes_s": processes[1:]},
+        "runs": {name: taken[1:] for name, taken in seconds.items()},
     }
 
 

@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["explain", "load_config", "nearest_users", "read_embeddings", "training_set"]
+__all__ = ["explain", "load_config", "nearest_users", "read_embeddings", "read_embeddings_now", "training_set"]
 
 _PUBLIC = {
     "explain": "gur_spark.explanation",
     "load_config": "gur_spark.config_file",
     "nearest_users": "gur_spark.neighbours",
     "read_embeddings": "gur_spark.publishing",
+    "read_embeddings_now": "gur_spark.publishing",
     "training_set": "gur_spark.point_in_time",
 }
 

@@ -81,6 +81,45 @@ def aggregate_snapshot(
     return aggregate_snapshots(tables, config, [as_of], run, vocabulary_version, known_at)[0]
 
 
+def aggregate_users(
+    tables: Tables, config: Config, wanted: Wanted, users: DataFrame, as_of: date, folder: str
+) -> Snapshot:
+    """Write the rows that a full run of a date would have for these users (one row per user_id), into a folder that
+    ``snapshots`` does not name. Users without a row there have none here.
+    """
+    manifest, vocabulary = wanted.manifest, wanted.vocabulary
+    moment = narrowing.known_at(as_of, config.aggregates.delay_days)
+    table = wanted.events(tables).join(users, "user_id", "left_semi")
+    inside = narrowing.snapshot_events(narrowing.event_rows(table, manifest), {as_of: moment}, manifest.reach)
+    found = inside.agg(F.count(F.lit(1)), F.count_distinct("user_id"), F.min(F.to_date("event_time"))).collect()[0]
+    known = narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), {as_of: moment}, None)
+    oldest = found[2] if manifest.reach is None else None
+    listed = _users(tables, config)
+    written = windows.write_aggregates(
+        encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
+        manifest,
+        vocabulary.sizes,
+        {as_of: moment},
+        {as_of: folder},
+        None if listed is None else listed.join(users, "user_id", "left_semi"),
+        windows.partitions_for(manifest, windows.bands_of(manifest, [as_of], oldest), found[1], found[0]),
+        oldest,
+        attributes=wanted.encoded_attributes(known),
+    )[as_of]
+    storage.write_text(storage.join(folder, "manifest.json"), manifest.to_json())
+    return Snapshot(
+        as_of=as_of,
+        known_at=moment,
+        path=folder,
+        manifest_hash=manifest.hash,
+        vocabulary_version=vocabulary.version,
+        vocabulary_hash=vocabulary.hash,
+        lineage=wanted.lineage,
+        rows=written.rows,
+        checksum=written.checksum,
+    )
+
+
 def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
     """Ascending dates in groups of at most ``PASS_DATES``, whose longest windows leave no day between them."""
     group: list[date] = []

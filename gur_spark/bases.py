@@ -18,8 +18,6 @@ from gur_spark.tables import Commit, Tables
 LONGEST = 31
 """Days that ``aggregates.incremental_days`` may be."""
 
-# They change no row.
-_HARMLESS = {"OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
 _OF_A_LOG = re.compile(r"source = '\w+' AND ")
 _LANDINGS = re.compile(r"landed_on (?:IN \((?P<several>.+)\)|= (?P<one>.+))")
 _DAY = re.compile(r"(?:DATE ?)?'(\d{4}-\d{2}-\d{2})'(?:::date)?")
@@ -101,7 +99,7 @@ def _check_events(tables: Tables, base: Snapshot, kept: Kept, needed: Needed) ->
     if version > needed.events_version:
         raise BaseSnapshotError(f"it was made from events version {version}, wanted is {needed.events_version}")
     for commit in tables.commits("events", version, needed.events_version):
-        if commit.operation in _HARMLESS:
+        if commit.harmless:
             continue
         landings = written_landings(commit)
         if landings is None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from gur_spark.evaluate.settings import Evaluation
+from gur_spark.evaluate.settings import Evaluation, Volume
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.spec import Aggregation, Days
 from gur_spark.monitoring.settings import Monitor
@@ -167,6 +167,11 @@ class Scoring(Section):
     in_space_of: list[str] = Field(default_factory=list)
     """Older model versions whose consumers were not retrained: embeddings are also written as they can read them."""
     batch_rows: int = Field(ge=1)
+    """Rows of a snapshot that are read at a time."""
+    changed_only: bool = False
+    """Copy embeddings of the newest earlier scoring of the version, where a user's inputs are the same."""
+    smoothing: int = Field(default=1, ge=1, le=31)
+    """Also write the means of so many last scored dates of the version, as ``VERSION-mean3``; 1: none."""
 
 
 class Gates(Section):
@@ -179,7 +184,7 @@ class Gates(Section):
     min_neighbours: Share | None
     """Share of the canary users' ten nearest neighbours that stay."""
     task: str | None = None
-    """``churn``, or the name of a table in ``evaluation.labels``: asked where another version is published."""
+    """One of ``evaluation.tasks`` or ``evaluation.labels``, by name: asked where another version is published."""
     max_downstream_loss: float | None = Field(default=0.0, ge=0)
     """AUC that it may lose beyond the paired interval, of all users and of those of little and of much activity."""
     max_consumer_loss: float | None = Field(default=0.02, ge=0)
@@ -235,7 +240,7 @@ class Config(Section):
         if MAIN in self.logs:
             raise ValueError(f"logs.{MAIN}: is the name of the log that 'source' describes; choose another")
         check_logs(self.all_logs)
-        tasks = ["churn", *(label.name for label in self.evaluation.labels)]
+        tasks = [t.name for t in (*self.evaluation.tasks, *self.evaluation.labels) if not isinstance(t, Volume)]
         if self.gates.task is not None and self.gates.task not in tasks:
             raise ValueError(f"gates.task: no task '{self.gates.task}'; available: {tasks}")
         judged, cutoff = self.evaluation.as_of, self.training.cutoff

@@ -14,13 +14,16 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from pyspark.sql import DataFrame
 
 from gur_spark import storage
 from gur_spark.errors import TableError, WriteConflict
 from gur_spark.tables import Commit, Tables
+
+_NOTE = "userMetadata"
+"""Spark's name of what a writer says of its commit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +33,10 @@ class DeltaRsTables(Tables):
     def version(self, table: str) -> int:
         return int(self._open(table).version())
 
-    def commits(self, table: str, after: int, until: int) -> list[Commit]:
-        history = [h for h in self._open(table).history() if after < h["version"] <= until]
-        if len(history) != max(until - after, 0):
-            raise TableError(f"the history of {self.sql_name(table)} does not tell all of versions {after} to {until}")
+    def newest_commits(self, table: str, most: int) -> list[Commit]:
         return [
-            Commit(h["version"], h["operation"], h.get("operationParameters", {}).get("predicate")) for h in history
+            Commit(h["version"], h["operation"], h.get("operationParameters", {}).get("predicate"), h.get(_NOTE))
+            for h in self._open(table).history(most)
         ]
 
     def identity(self, table: str) -> str:
@@ -55,11 +56,12 @@ class DeltaRsTables(Tables):
     def append(self, frame: DataFrame, table: str) -> None:
         self._commit(frame, table, mode="append")
 
-    def replace(self, frame: DataFrame, table: str, predicate: str) -> None:
+    def replace(self, frame: DataFrame, table: str, predicate: str, note: str | None = None) -> None:
         # delta-rs takes a bare text for a time of the column's own zone, UTC, and `TIMESTAMP ''` for one without.
         bare = re.sub(r"\bTIMESTAMP\s*(?=')", "", predicate)
+        said = CommitProperties(custom_metadata={_NOTE: note}) if note else None
         try:
-            self._commit(frame, table, mode="overwrite", predicate=bare)
+            self._commit(frame, table, mode="overwrite", predicate=bare, commit_properties=said)
         except DeltaError as error:
             raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
 

@@ -28,6 +28,7 @@ from gur_spark.evaluate import extra, labels
 from gur_spark.evaluate.bootstrap import Array, auc, interval, macro_auc, resamples
 from gur_spark.features.narrowing import event_rows
 from gur_spark.gates import Embeddings, Outcome
+from gur_spark.horizon import check_complete, events_ahead
 from gur_spark.monitoring.measures import FEWEST
 from gur_spark.monitoring.samples import matrix
 from gur_spark.splits import held_out
@@ -35,7 +36,6 @@ from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
 
-CHURN = "churn"
 SALT = "gates"
 
 
@@ -162,15 +162,16 @@ def _label(tables: Tables, config: Config, version: str, day: date) -> DataFrame
     Raises:
         EvaluationError: the date's future is not complete, or the label table cannot be read.
     """
-    settings, task = config.evaluation, config.gates.task
-    if task != CHURN:
-        table = next(label for label in settings.labels if label.name == task)
-        return labels.read_label(tables.spark, table, config.fields.user_id.type).withColumnRenamed(table.name, "label")
+    settings, name = config.evaluation, config.gates.task
+    for table in settings.labels:
+        if table.name == name:
+            return labels.read_label(tables.spark, table, config.fields.user_id.type).withColumnRenamed(name, "label")
+    task = next(task for task in settings.tasks if task.name == name)
     events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
-    labels.check_future(events, day, settings.horizon_days)
+    check_complete(events, config, [day], settings.horizon_days, EvaluationError)
+    ahead = events_ahead(events, config, day, settings.horizon_days)
     rows = tables.read("embeddings").where((F.col("model_version") == version) & (F.col("as_of") == F.lit(day)))
-    made = labels.churn(rows.where(F.col("events") > 0), events, day, settings.horizon_days)
-    return made.withColumnRenamed(CHURN, "label")
+    return labels.answer(task, rows, ahead, config)[0].withColumnRenamed(task.name, "label")
 
 
 def _answers(

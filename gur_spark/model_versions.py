@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, nearest
 from gur_spark.publishing import published
+from gur_spark.smoothing import base_version, smoothed_version
 from gur_spark.tables import Tables
 
 
@@ -16,6 +17,8 @@ class ModelVersion:
     """Where one row of ``models`` points."""
 
     model_version: str
+    embeddings: str
+    """The model_version of its rows in ``embeddings`` that are meant: its own, or that of their means."""
     path: str
     vocabulary_version: int
     vocabulary_hash: str
@@ -26,6 +29,9 @@ class ModelVersion:
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
     """A version by name; ``newest``; or, with None, the published one (the newest before the first publish).
 
+    The name may be that of a version's means over several dates (``gur_spark.smoothing``). Of the newest version, means
+    are meant where ``scoring.smoothing`` makes some.
+
     Raises:
         ModelError: there is no such version; the message lists those there are.
     """
@@ -34,7 +40,9 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
         version = switch.model_version if switch else "newest"
     rows = tables.read("models", made_by="train").orderBy(F.desc("created"), F.desc("model_version")).collect()
     for row in rows:
-        if version in ("newest", row.model_version):
-            return ModelVersion(**{name: row[name] for name in ModelVersion.__dataclass_fields__})
+        if version in ("newest", row.model_version) or base_version(version) == row.model_version:
+            newest = smoothed_version(row.model_version, config.scoring.smoothing)
+            found = {name: row[name] for name in ModelVersion.__dataclass_fields__ if name != "embeddings"}
+            return ModelVersion(embeddings=newest if version == "newest" else version, **found)
     known = [row.model_version for row in rows]
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")

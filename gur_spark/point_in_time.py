@@ -106,7 +106,7 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
 
 
 def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
-    model = find_model(tables, config, version).model_version
+    model = find_model(tables, config, version).embeddings
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
     scored = {row.as_of for row in rows.select("as_of").distinct().collect()}
     # Scored from the usual snapshot: else it is not known when the embeddings' events were.

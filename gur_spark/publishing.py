@@ -11,9 +11,13 @@ from pyspark.sql import functions as F
 from gur_spark import downstream, gates, schema
 from gur_spark.config import Config
 from gur_spark.errors import GateError, TableError
+from gur_spark.smoothing import base_version
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
+
+NOW = "embeddings_now"
+"""The table of what came after the published rows; see ``gur_spark.live``."""
 
 _ROLLBACK = "rollback of"
 """How the reason of a rollback begins."""
@@ -115,7 +119,11 @@ def _embeddings(tables: Tables, one: Published) -> gates.Embeddings:
 
 
 def space_of(tables: Tables, version: str) -> str:
-    """The version whose axes a version's embeddings have: the one it was mapped or aligned to, if it was, and so on."""
+    """The version whose axes a version's embeddings have: the one it was mapped or aligned to, if it was, and so on.
+
+    Means of a version's embeddings have its axes.
+    """
+    version = base_version(version)
     rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
     aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
     version = version.rpartition(_IN_SPACE_OF)[2]
@@ -225,6 +233,23 @@ def select_embeddings(tables: Tables, version: str, as_of: date | None) -> DataF
     """The rows of a version and date; there may be none."""
     frame = tables.read("embeddings", made_by="score")
     return frame.where((F.col("model_version") == version) & (F.col("as_of") == F.lit(as_of)))
+
+
+def read_embeddings_now(spark: SparkSession, config: Config) -> DataFrame:
+    """The published embeddings, but the newer ones of users of whom events came since: one row per user_id, with the
+    columns of ``read_embeddings``. ``as_of`` tells them apart.
+
+    Raises:
+        TableError: nothing is published.
+    """
+    tables = Tables.of(spark, config)
+    now = published(tables, config)
+    if now is None or not tables.exists(NOW):
+        return read_embeddings(spark, config)
+    rows = select_embeddings(tables, now.model_version, now.as_of)
+    of_version = F.col("model_version") == now.model_version
+    newer = tables.read(NOW).where(of_version & (F.col("as_of") > F.lit(now.as_of)))
+    return rows.join(newer.select("user_id"), "user_id", "left_anti").unionByName(newer).select(*newer.columns)
 
 
 def _newest(tables: Tables, version: str) -> date | None:

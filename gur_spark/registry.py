@@ -35,6 +35,8 @@ VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"
 CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS)
 EPOCHS, MODEL_CARD = "epochs.json", "MODEL_CARD.md"
 KIND = "gur"
+BLOCK = 1024
+"""Rows that are embedded at a time, no more and no fewer."""
 ROTATION, SHIFT = "alignment.rotation", "alignment.shift"
 """Names among the weights."""
 
@@ -91,22 +93,35 @@ class LoadedModel:
         """Width L of an embedding."""
         return self.model.latent_dim
 
-    @torch.inference_mode()
     def embed(self, rows: pa.RecordBatch) -> npt.NDArray[np.float32]:
-        """Embeddings of the users of these rows, float32 (B, L); a user's does not depend on the other rows.
+        """Embeddings of the users of these rows, float32 (B, L); not a bit of a user's depends on the other rows.
 
-        Computed in float64: a float32 matrix product rounds differently for another number of rows, and
-        that would show in the sixth digit.
+        A matrix product rounds differently for another number of rows, so they are embedded in blocks of ``BLOCK``, of
+        which the last is filled up; in float64, so that another machine's product shows in the seventh digit at most.
 
         Raises:
             ModelError: the rows are not aggregates of the model's manifest and vocabulary.
         """
-        latent_BL = self.module.encode(to_batch(rows, self.layout).double())
+        return self.embed_exactly(rows).astype(np.float32)
+
+    @torch.inference_mode()
+    def embed_exactly(self, rows: pa.RecordBatch) -> npt.NDArray[np.float64]:
+        """``embed`` before it is rounded to float32."""
+        vectors = np.empty((rows.num_rows, self.latent_dim))
+        for start in range(0, rows.num_rows, BLOCK):
+            block = rows.slice(start, BLOCK)
+            size = block.num_rows
+            if size < BLOCK:
+                block = block.take(pa.array(np.minimum(np.arange(BLOCK), size - 1)))
+            vectors[start : start + size] = self._embed_block(block)[:size].numpy()
+        return vectors
+
+    def _embed_block(self, block: pa.RecordBatch) -> Tensor:
+        latent_BL = self.module.encode(to_batch(block, self.layout).double())
         if self.motion is not None:
             rotation_LL, shift_L = self.motion
             latent_BL = latent_BL @ rotation_LL + shift_L
-        latent: npt.NDArray[np.float32] = latent_BL.float().numpy()
-        return latent
+        return latent_BL
 
 
 def save(

@@ -7,33 +7,49 @@ inside the task; each worker process loads it once. A user's embedding depends o
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from gur_spark import registry, schema
+from gur_spark import changes, registry, schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, TableError
 from gur_spark.publishing import check_replacement
 from gur_spark.registry import LoadedModel
 from gur_spark.runs import Run
+from gur_spark.smoothing import last_dates, smoothed, smoothed_version
 from gur_spark.snapshot_files import RowGroup, row_groups
 from gur_spark.snapshots import Snapshot, differing_columns
 from gur_spark.tables import Tables, check_keys
 
 log = logging.getLogger("gur_spark")
 
+_PLACES = pa.schema([("row_group", pa.int32()), ("row", pa.int32())])
+
 Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def score_snapshot(
-    tables: Tables, config: Config, snapshot: Snapshot, model_path: str, run: Run, force: bool = False
+    tables: Tables,
+    config: Config,
+    snapshot: Snapshot,
+    model_path: str,
+    run: Run,
+    changed_since: date | None = None,
+    force: bool = False,
 ) -> str:
     """Embed every user of a snapshot and replace exactly this (model_version, as_of) in ``embeddings``.
+
+    Of users whose inputs are those that their embedding of an earlier scoring was made of, that one is copied: they
+    are the same bits. ``changed_since`` is its date, ``as_of`` itself for what the rows stand in place of. With
+    ``scoring.changed_only`` it is the newest one there is, and everyone is embedded where it cannot be compared with;
+    the run says why. With ``scoring.smoothing`` the means of the last dates are written as well.
 
     Rows that are published are replaced only by such as pass the gates against them, or by ``force``.
 
@@ -41,8 +57,11 @@ def score_snapshot(
 
     Raises:
         ModelError: the model is damaged, was trained on other aggregates, or gives a value that is not finite.
-        TableError: the snapshot's Parquet is not what its row says.
         GateError: a gate is not passed; nothing was replaced.
+        SnapshotError: changed_since, and the snapshot that it was made from is gone.
+        TableError: the snapshot's Parquet is not what its row says; or changed_since, and it is not known what
+            the embeddings of that date were made from.
+        WriteConflict: another run scored at the same time and won; nothing of this one was written.
     """
     files = registry.pack(model_path)
     model = registry.unpack(files)
@@ -53,22 +72,82 @@ def score_snapshot(
         raise TableError(
             f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
         )
-    frame = embed(tables.spark, snapshot, files, model, config.scoring.batch_rows)
+    tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
+    staging = tables.folder("_staging", run.id)
+    try:
+        before = _comparable(tables, config, model.version, snapshot, changed_since, run)
+        marked = _marked(tables, before, snapshot, model, staging, run) if before else None
+        changed = marked.where(~F.col("same")).select("row_group", "row") if marked else None
+        frame = embed(tables.spark, snapshot, files, model, config.scoring.batch_rows, changed)
+        if before and marked:
+            copied = before.rows(tables).join(marked.where("same").select("user_id"), "user_id", "left_semi")
+            frame = frame.unionByName(copied.select(*frame.columns))
+        _replace(tables, config, frame, model.version, snapshot, force)
+    finally:
+        storage.remove_folder(staging)
+    run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
+    run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
+    run.counts[f"rows {snapshot.as_of}"] = rows
+    if config.scoring.smoothing > 1:
+        _smooth(tables, config, model, snapshot, run, force)
+    return model.version
+
+
+def _comparable(
+    tables: Tables, config: Config, version: str, snapshot: Snapshot, since: date | None, run: Run
+) -> changes.Scored | None:
+    """What the inputs are to be compared with; None where everyone is embedded."""
+    key = f"changed since {snapshot.as_of}"
+    if since is None and not config.scoring.changed_only:
+        return None
+    try:
+        find = changes.find_scored if since else changes.newest_scored
+        before = find(tables, version, since or snapshot.as_of)
+        row_groups(before.snapshot)
+    except changes.CANNOT_COMPARE as error:
+        if since:
+            raise
+        log.info("score %s: everyone, %s", snapshot.as_of, error)
+        run.inputs[key] = f"everyone: {error}"
+        return None
+    run.inputs[key] = f"{before.as_of}, made from {before.snapshot}"
+    return before
+
+
+def _marked(
+    tables: Tables, before: changes.Scored, snapshot: Snapshot, model: LoadedModel, staging: str, run: Run
+) -> DataFrame:
+    """``changes.compare``, as it lies in the staging folder; adds to the run how many are embedded and copied."""
+    changes.compare(tables, before, snapshot, model.manifest).write.mode("overwrite").parquet(staging)
+    marked = tables.spark.read.parquet(staging)
+    copied = marked.where("same").count()
+    run.counts |= {f"encoded {snapshot.as_of}": snapshot.rows - copied, f"copied {snapshot.as_of}": copied}
+    return marked
+
+
+def _replace(tables: Tables, config: Config, frame: DataFrame, version: str, snapshot: Snapshot, force: bool) -> None:
+    """Make these the rows of a version and date, and say in the table's history what they were made from."""
     keyed = frame.select(
         "user_id",
         F.lit(snapshot.as_of).alias("as_of"),
-        F.lit(model.version).alias("model_version"),
+        F.lit(version).alias("model_version"),
         "embedding",
         "events",
     )
     if not force:
-        check_replacement(tables, config, keyed, model.version, snapshot.as_of)
-    tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
-    tables.replace(keyed, "embeddings", f"model_version = '{model.version}' AND as_of = DATE '{snapshot.as_of}'")
-    run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
-    run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
-    run.counts[f"rows {snapshot.as_of}"] = rows
-    return model.version
+        check_replacement(tables, config, keyed, version, snapshot.as_of)
+    within = f"model_version = '{version}' AND as_of = DATE '{snapshot.as_of}'"
+    tables.replace(keyed, "embeddings", within, changes.note(version, snapshot))
+
+
+def _smooth(tables: Tables, config: Config, model: LoadedModel, snapshot: Snapshot, run: Run, force: bool) -> None:
+    """Write the means of the last dates, those of the snapshot's date among them."""
+    name = smoothed_version(model.version, config.scoring.smoothing)
+    dates = last_dates(tables, model.version, snapshot.as_of, config.scoring.smoothing)
+    means = smoothed(tables, model.version, dates, model.manifest.user_id_type, model.model.unit_norm)
+    _replace(tables, config, means, name, snapshot, force)
+    run.inputs[f"means {snapshot.as_of}"] = " ".join(map(str, sorted(dates)))
+    run.outputs[f"means {snapshot.as_of}"] = f"model_version={name}"
 
 
 def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
@@ -92,22 +171,33 @@ def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
 
 
 def embed(
-    spark: SparkSession, snapshot: Snapshot, files: Mapping[str, bytes], model: LoadedModel, batch_rows: int
+    spark: SparkSession,
+    snapshot: Snapshot,
+    files: Mapping[str, bytes],
+    model: LoadedModel,
+    batch_rows: int,
+    places: DataFrame | None = None,
 ) -> DataFrame:
-    """One row per row of the snapshot: user_id, embedding, events (of the longest window)."""
+    """One row per row of the snapshot: user_id, embedding, events (of the longest window).
+
+    Args:
+        places: row_group and row of those that are wanted; default: all of them.
+    """
     user_id = schema.SQL_USER_ID[model.manifest.user_id_type]
     groups = row_groups(snapshot.path)
     rows = sum(group.rows for group in groups)
     if rows != snapshot.rows:
         raise TableError(f"aggregates of {snapshot.as_of} have {rows} rows in {snapshot.path}, not {snapshot.rows}")
-    # One id, and so one row group, per task.
-    return spark.range(0, len(groups), 1, len(groups)).mapInArrow(
-        kernel(groups, files, ["user_id", *model.layout.columns], batch_rows),
-        f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT",
-    )
+    columns = ["user_id", *model.layout.columns]
+    if places is None:
+        # One id, and so one row group, per task.
+        tasks, kernel = spark.range(0, len(groups), 1, len(groups)), all_rows(groups, files, columns, batch_rows)
+    else:
+        tasks, kernel = places.repartition("row_group"), some_rows(groups, files, columns)
+    return tasks.mapInArrow(kernel, f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT")
 
 
-def kernel(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str], batch_rows: int) -> Kernel:
+def all_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str], batch_rows: int) -> Kernel:
     """The function that runs on a worker, over the ids of the row groups of one task."""
     frozen = tuple(sorted(files.items()))
 
@@ -116,6 +206,20 @@ def kernel(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequ
         for number in (number for batch in batches for number in batch["id"].to_pylist()):
             for rows in groups[number].read(columns, batch_rows):
                 yield embed_batch(model, rows)
+
+    return score
+
+
+def some_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str]) -> Kernel:
+    """The same over places in row groups, all those of a row group in one task."""
+    frozen = tuple(sorted(files.items()))
+
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        places = pa.Table.from_batches(batches, _PLACES)
+        for number in places["row_group"].unique().to_pylist():
+            wanted = places.filter(pc.field("row_group") == number)["row"].sort()
+            rows = pa.Table.from_batches(groups[number].read(columns, groups[number].rows)).take(wanted)
+            yield embed_batch(load_once(frozen), rows.combine_chunks().to_batches()[0])
 
     return score
 

@@ -12,6 +12,7 @@ from gur_spark.config import Config
 from gur_spark.errors import TableError, WriteConflict
 from gur_spark.session import is_sail
 
+_HARMLESS = {"CREATE TABLE", "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
 # Two runs that make a table for the first time conflict in its metadata or protocol.
 _CONFLICTS = ("CONCURRENT_", "METADATA_CHANGED", "PROTOCOL_CHANGED")
 
@@ -25,6 +26,13 @@ class Commit:
     """Such as WRITE or OPTIMIZE."""
     predicate: str | None
     """Which rows a write replaced."""
+    note: str | None = None
+    """What the writer said of it."""
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it is of a kind that changes no row."""
+        return self.operation in _HARMLESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +83,19 @@ class Tables:
         if after >= until:
             return []
         # A few more: others may commit meanwhile.
-        newest = self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT {until - after + 10}")
-        rows = newest.where(F.col("version").between(after + 1, until)).collect()
-        if len(rows) != until - after:
+        found = [c for c in self.newest_commits(table, until - after + 10) if after < c.version <= until]
+        if len(found) != until - after:
             raise TableError(f"the history of {self.sql_name(table)} does not tell all of versions {after} to {until}")
-        return [Commit(r["version"], r["operation"], (r["operationParameters"] or {}).get("predicate")) for r in rows]
+        return found
+
+    def newest_commits(self, table: str, most: int) -> list[Commit]:
+        """The last commits that the table's history tells of, newest first."""
+        rows = self.spark.sql(f"DESCRIBE HISTORY {self.sql_name(table)} LIMIT {most}").collect()
+        found = [
+            Commit(r["version"], r["operation"], (r["operationParameters"] or {}).get("predicate"), r["userMetadata"])
+            for r in rows
+        ]
+        return sorted(found, key=lambda commit: -commit.version)
 
     def identity(self, table: str) -> str:
         """An id that a table made anew in the same place does not have."""
@@ -112,15 +128,16 @@ class Tables:
     def append(self, frame: DataFrame, table: str) -> None:
         self._save(frame.write.format("delta").mode("append"), table)
 
-    def replace(self, frame: DataFrame, table: str, predicate: str) -> None:
-        """Replace the rows that satisfy ``predicate`` by ``frame``, in one commit.
+    def replace(self, frame: DataFrame, table: str, predicate: str, note: str | None = None) -> None:
+        """Replace the rows that satisfy ``predicate`` by ``frame``, in one commit, whose history keeps the ``note``.
 
         Raises:
             TableError: the frame has rows outside the predicate, or another schema; nothing was written.
             WriteConflict: another run wrote to the table meanwhile; nothing was written.
         """
+        writer = frame.write.format("delta").mode("overwrite").option("replaceWhere", predicate)
         try:
-            self._save(frame.write.format("delta").mode("overwrite").option("replaceWhere", predicate), table)
+            self._save(writer.option("userMetadata", note) if note else writer, table)
         except AnalysisException as error:
             raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
 

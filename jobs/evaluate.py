@@ -3,6 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
@@ -84,6 +85,7 @@ def evaluate_embeddings(tables: Tables, config: Config, as_of: date, version: st
         answers, snapshot.path, model, settings,
         pipeline=config.name, as_of=as_of, notes=[*notes, *told], more=more, left_out=left_out,
     )  # fmt: skip
+    report = replace(report, model_version=model_version)
     _write(tables, report, run)
     run.inputs |= {"snapshot": snapshot.path, "model": model.version}
     run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}

@@ -11,6 +11,7 @@ from gur_spark import cli
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.runs import Run, record
+from gur_spark.smoothing import smoothed_version
 from gur_spark.tables import Tables
 from jobs import aggregate, evaluate, ingest, publish, score, train, vocabulary
 
@@ -64,7 +65,8 @@ def steps(config: Config, made: Sequence[Run]) -> Iterator[Step]:
     yield Step("train", train.stage, train.options, {})
     version = made[-1].outputs["model_version"]
     yield Step("score", score.stage, score.options, {"model": version})
-    yield Step("publish", publish.stage, publish.options, {"model": version, "reason": "pipeline"})
+    served = smoothed_version(version, config.scoring.smoothing)
+    yield Step("publish", publish.stage, publish.options, {"model": served, "reason": "pipeline"})
     yield Step("evaluate", evaluate.stage, evaluate.options, {})
 
 

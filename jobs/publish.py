@@ -39,7 +39,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     as_of = args.as_of or max(config.scoring.as_of, default=None)
     if as_of is None:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
-    version = find_model(tables, config, args.model).model_version
+    version = find_model(tables, config, args.model).embeddings
     run.counts["rows"] = publish(tables, config, version, as_of, args.reason or "scheduled", args.force)
     run.outputs["published"] = f"{version} at {as_of}"
 

@@ -23,6 +23,13 @@ def options(parser: ArgumentParser) -> None:
         help="a version, or newest; default: the published one (the newest before the first publish)",
     )
     parser.add_argument("--force", metavar="REASON", help="replace published rows although a gate is not passed")
+    parser.add_argument(
+        "--changed-since",
+        type=cli.day,
+        metavar="DATE",
+        help="copy that scored date's embeddings of users whose inputs are the same; the date itself when it is scored "
+        "again; default: everyone is embedded, unless scoring.changed_only",
+    )
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
@@ -30,8 +37,10 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     if not dates:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     model = find_model(tables, config, args.model)
-    for as_of in dates:
-        score_snapshot(tables, config, find_snapshot(tables, config, as_of), model.path, run, bool(args.force))
+    # In their order, since the means of a date are made of those before it.
+    for as_of in sorted(dates):
+        snapshot = find_snapshot(tables, config, as_of)
+        score_snapshot(tables, config, snapshot, model.path, run, args.changed_since, bool(args.force))
         map_embeddings(tables, config, model.model_version, as_of, run)
 
 

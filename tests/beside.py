@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,7 +58,15 @@ def pipeline(raw: Path, root: Path) -> Ended:
 
 def killed_pipelines(raw: Path, root: Path) -> list[Ended]:
     moments = (("before", "events"), ("after", "models"))
-    return [run_to_the_end("-m", "tests.killed", *moment, *options(raw, root)) for moment in moments]
+    return [run_to_the_end("-m", "tests.killed", *moment, "pipeline", *options(raw, root)) for moment in moments]
+
+
+def killed_stream(raw: Path, whole: Path, root: Path, landings: Path) -> list[Ended]:
+    """Over a copy of a pipeline's tables: a stream that is killed in the middle of its micro-batch, and the next."""
+    shutil.copytree(whole, root, dirs_exist_ok=True)
+    given = [*options(raw, root, f"source.path={landings}"), "--once"]
+    killed = run_to_the_end("-m", "tests.killed", "after", "events", "stream", *given)
+    return [killed, run_to_the_end("jobs/stream.py", *given)]
 
 
 def connected_pipeline(raw: Path, root: Path) -> Ended:

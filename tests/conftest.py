@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests import beside
+from tests import beside, demo
 from tests.beside import Begun, Ended
 
 os.environ["TZ"] = "UTC"
@@ -141,7 +142,16 @@ def elsewhere() -> Iterator[ThreadPoolExecutor]:
 def begin_long_processes(request: pytest.FixtureRequest) -> None:
     """Begin those that the selected tests wait for, in the order in which they do."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("online_retail", "whole_process", "notebooks", "killed", "connected", "sailed", "tests_on_sail"):
+    for name in (
+        "online_retail",
+        "whole_process",
+        "notebooks",
+        "killed",
+        "killed_stream",
+        "connected",
+        "sailed",
+        "tests_on_sail",
+    ):
         if name in wanted:
             # Without the real data, only the tests that need it are skipped.
             with suppress(pytest.skip.Exception):
@@ -184,6 +194,14 @@ def killed(elsewhere: ThreadPoolExecutor, raw: Path, tmp_path_factory: Any) -> "
     """Tables that two pipelines left which were killed, and how they ended."""
     root = tmp_path_factory.mktemp("killed")
     return root, elsewhere.submit(beside.killed_pipelines, raw, root)
+
+
+@pytest.fixture(scope="session")
+def killed_stream(elsewhere: ThreadPoolExecutor, raw: Path, whole_process: Any, tmp_path_factory: Any) -> Any:
+    """Tables that a stream was killed over and another went on with, and how the two ended."""
+    root, landings = tmp_path_factory.mktemp("streamed"), tmp_path_factory.mktemp("landings")
+    demo.land(raw, landings, date(2025, 5, 5), range(0, 7))
+    return root, elsewhere.submit(beside.killed_stream, raw, whole_process[0], root, landings)
 
 
 @pytest.fixture(scope="session")

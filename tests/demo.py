@@ -1,6 +1,8 @@
 """A small demo log and the tables a pipeline makes of it, for the tests that need all stages."""
 
 from argparse import Namespace
+from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,19 @@ def overrides(raw: Path, root: Path, *more: str) -> list[str]:
         f"evaluation.labels=[{{name: persona, path: {raw}/labels.csv, user_column: client, label_column: persona}}]"
     )
     return [f"tables.root={root}", f"source.path={raw}/landings", labels, *SMALL, *more]
+
+
+def clients(raw: Path, numbers: Iterable[int]) -> list[int]:
+    """Users of the log, by number."""
+    users = [int(line.split(",")[0]) for line in (raw / "labels.csv").read_text().splitlines()[1:]]
+    return [users[number] for number in numbers]
+
+
+def land(raw: Path, landings: Path, day: date, numbers: Iterable[int]) -> None:
+    """Write the landing of a day: two purchases of each of these users."""
+    lines = ["client,booked_at,merchant_category,channel,amount"]
+    lines += [f"{user},{day} 1{n}:00:00,bar,chip,{n + 1}.50" for user in clients(raw, numbers) for n in range(2)]
+    (landings / f"{day}.csv").write_text("\n".join(lines) + "\n")
 
 
 def opened(spark: Any, raw: Path, root: Path) -> tuple[Tables, Config]:

@@ -1,17 +1,17 @@
-"""The pipeline, killed (SIGKILL, with its JVM and workers) right before or after its first commit to a table.
+"""A job, killed (SIGKILL, with its JVM and workers) right before or after its first commit to a table.
 
-python -m tests.killed before|after TABLE [options of jobs/pipeline.py]
+python -m tests.killed before|after TABLE JOB [options of jobs/JOB.py]
 
 To be started as the leader of its own process group.
 """
 
+import importlib
 import os
 import signal
 import sys
 from typing import Any, NoReturn
 
 from gur_spark.tables import Tables
-from jobs import pipeline
 
 save = Tables._save
 
@@ -31,4 +31,4 @@ def save_and_die(tables: Tables, writer: Any, table: str) -> None:
 
 if __name__ == "__main__":
     Tables._save = save_and_die  # type: ignore[method-assign]
-    sys.exit(pipeline.main(sys.argv[3:]))
+    sys.exit(importlib.import_module(f"jobs.{sys.argv[3]}").main(sys.argv[4:]))

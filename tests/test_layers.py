@@ -61,7 +61,7 @@ NEUTRAL = {
     "events.__init__",
     "features.__init__",
 }
-BOTH = {"scoring"}
+BOTH = {"scoring", "live"}
 
 
 def modules() -> dict[str, Path]:

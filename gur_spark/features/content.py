@@ -16,7 +16,12 @@ _NULL = np.float64(np.nan)
 
 
 def content_hash(table: pa.Table) -> int:
-    """The sum, modulo 2^64, of a 64-bit hash of each row: sums of parts add up to the sum of the whole.
+    """The sum, modulo 2^64, of the rows' hashes: sums of parts add up to the sum of the whole."""
+    return int(row_hashes(table).sum(dtype=np.uint64))
+
+
+def row_hashes(table: pa.Table) -> Hashes:
+    """A 64-bit hash of each row.
 
     Columns of whole numbers, doubles (neither NaN nor -0.0), dates, lists of numbers, and text; nulls in numbers only.
     A row's hash depends on every value, on its column and, in a list, on its place.
@@ -32,7 +37,7 @@ def content_hash(table: pa.Table) -> int:
             row_N = mixed(row_N + places.hashes(values))
         else:
             row_N = mixed(row_N + _hashes(values))
-    return int(row_N.sum(dtype=np.uint64))
+    return row_N
 
 
 def _hashes(column: pa.Array) -> Hashes:

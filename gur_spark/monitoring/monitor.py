@@ -79,7 +79,7 @@ def monitor(
         TableError: there are no events, or no embeddings of the version at the date.
     """
     model = None if inputs_only and against else find_model(tables, config, version)
-    scored = Scored.of(tables, model.model_version) if model and not inputs_only else None
+    scored = Scored.of(tables, model.embeddings) if model and not inputs_only else None
     measured = list(freshness(tables, config, as_of, scored))
     try:
         snapshot = find_snapshot(tables, config, as_of)

@@ -1,0 +1,164 @@
+"""Embeddings between two mornings: those of users of whom events came since the published ones were made.
+
+Rows of ``embeddings_now`` are those that a full run would give the date that the next morning publishes, were it made
+of what has landed so far: the same bits, of the published version. A user's row counts until a date as late is
+published.
+
+How far the rows know ``events`` stands in the history of the table, written by the commit that wrote the rows. So
+nothing depends on what called ``refresh``, or on where it was killed: a refresh takes up every commit of ``events``
+that the rows do not know, and whatever was there is replaced, never added to.
+"""
+
+import json
+import logging
+import re
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import registry, schema, storage
+from gur_spark.aggregation import aggregate_users
+from gur_spark.bases import written_landings
+from gur_spark.changes import find_scored
+from gur_spark.config import Config
+from gur_spark.errors import TableError
+from gur_spark.model_versions import ModelVersion, find_model
+from gur_spark.publishing import NOW as TABLE
+from gur_spark.publishing import Published, published
+from gur_spark.routes import Wanted
+from gur_spark.runs import Run
+from gur_spark.scoring import check_fit, embed
+from gur_spark.tables import Tables
+
+log = logging.getLogger("gur_spark")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What the rows of ``embeddings_now`` know, as the commit that wrote them says."""
+
+    model_version: str
+    published: date
+    """The published date that they stand beside."""
+    events_id: str
+    events_version: int
+    """The last commit of ``events`` that they know."""
+    commit: int | None = None
+    """That of ``embeddings_now``; None: there are no rows yet."""
+
+    def note(self) -> str:
+        return json.dumps(vars(self) | {"published": self.published.isoformat(), "commit": None})
+
+
+def refresh(tables: Tables, config: Config, run: Run) -> None:
+    """Bring ``embeddings_now`` up to the newest commit of ``events``: users of whom rows came or went are embedded.
+
+    Their rows are as of the day after the newest landing, or after the published date if that is later.
+
+    Raises:
+        TableError: nothing is published, or it is not known what the published rows were made from.
+        ModelError: the configured aggregates are not the published model's.
+        WriteConflict: another refresh won; nothing of this one was written.
+    """
+    now = published(tables, config)
+    if now is None:
+        raise TableError(f"nothing is published for pipeline '{config.name}': there is no model to embed by yet")
+    model = find_model(tables, config)
+    if now.model_version != model.model_version:
+        raise TableError(f"{now.model_version} is published: means of several dates are made by the score job alone")
+    wanted = Wanted.of(tables, config, model.vocabulary_version)
+    tables.create(TABLE, schema.embeddings_schema(config.fields.user_id.type))
+    known = _known(tables, now, wanted)
+    run.inputs |= {"model": model.model_version, "events": wanted.lineage}
+    run.counts |= {"users": 0, "rows": 0}
+    if known.events_version == wanted.events_version:
+        log.info("stream: nothing came since events version %d", known.events_version)
+        return
+    staging = tables.folder("_staging", run.id)
+    try:
+        _refresh(tables, config, (now, model), wanted, known, staging, run)
+    finally:
+        storage.remove_folder(staging)
+
+
+def _refresh(
+    tables: Tables,
+    config: Config,
+    serving: tuple[Published, ModelVersion],
+    wanted: Wanted,
+    known: _Known,
+    staging: str,
+    run: Run,
+) -> None:
+    """Replace the rows of the users that commits of ``events`` touched."""
+    now, model = serving
+    touched_users(tables, known.events_version, wanted.events_version).write.parquet(storage.join(staging, "users"))
+    users = tables.spark.read.parquet(storage.join(staging, "users"))
+    as_of = _coming_date(tables, now)
+    snapshot = aggregate_users(tables, config, wanted, users, as_of, storage.join(staging, "aggregates"))
+    rows = _kept(tables, now, known).join(users, "user_id", "left_anti")
+    if snapshot.rows:
+        files = registry.pack(model.path)
+        loaded = registry.unpack(files)
+        check_fit(loaded, snapshot)
+        made = embed(tables.spark, snapshot, files, loaded, config.scoring.batch_rows)
+        keys = {"as_of": F.lit(as_of), "model_version": F.lit(now.model_version)}
+        rows = rows.unionByName(made.withColumns(keys))
+    updated = replace(known, published=now.as_of, events_version=wanted.events_version)
+    tables.replace(rows, TABLE, f"model_version = '{now.model_version}'", updated.note())
+    run.counts |= {"users": users.count(), "rows": snapshot.rows}
+    run.outputs[TABLE] = f"model_version={now.model_version} as of {as_of}"
+
+
+def touched_users(tables: Tables, since: int, until: int) -> DataFrame:
+    """One row per user_id of whom one of two commits of ``events`` has a row that the other has not."""
+    written: list[date] | None = []
+    for commit in tables.commits("events", since, until):
+        landings = [] if commit.harmless else written_landings(commit)
+        written = None if written is None or landings is None else written + landings
+
+    def rows(version: int, times: int) -> DataFrame:
+        table = tables.read("events", version=version)
+        some = table if written is None else table.where(F.col("landed_on").isin(written))
+        return some.withColumn("times", F.lit(times))
+
+    # A landing is replaced as a whole, and most of its rows by themselves.
+    both = rows(until, 1).unionByName(rows(since, -1))
+    different = both.groupBy(*[name for name in both.columns if name != "times"]).agg(F.sum("times").alias("times"))
+    return different.where(F.col("times") != 0).select("user_id").distinct()
+
+
+def _known(tables: Tables, now: Published, wanted: Wanted) -> _Known:
+    """What the rows know; or the published ones, where those are of another version or date before."""
+    last = next((commit for commit in tables.newest_commits(TABLE, 100) if not commit.harmless), None)
+    if last and last.note:
+        said = json.loads(last.note)
+        rows = _Known(**{**said, "published": date.fromisoformat(said["published"]), "commit": last.version})
+        of_this = (rows.model_version, rows.events_id) == (now.model_version, wanted.events_id)
+        if of_this and rows.published <= now.as_of and rows.events_version <= wanted.events_version:
+            return rows
+    made_from = re.match(r"events (\S+) version (\d+)", find_scored(tables, now.model_version, now.as_of).lineage)
+    if made_from is None or made_from[1] != wanted.events_id:
+        raise TableError(f"{now.model_version} at {now.as_of} was made from another events table; publish a new date")
+    return _Known(
+        model_version=now.model_version,
+        published=now.as_of,
+        events_id=wanted.events_id,
+        events_version=int(made_from[2]),
+    )
+
+
+def _kept(tables: Tables, now: Published, known: _Known) -> DataFrame:
+    """The rows that still count."""
+    rows = tables.read(TABLE, version=known.commit)
+    if known.commit is None:
+        return rows.limit(0)
+    return rows.where((F.col("model_version") == now.model_version) & (F.col("as_of") > F.lit(now.as_of)))
+
+
+def _coming_date(tables: Tables, now: Published) -> date:
+    """The as-of date that the next full run publishes, as far as landings tell."""
+    found = tables.read("events").agg(F.max("landed_on")).collect()[0][0]
+    return max(found or now.as_of, now.as_of) + timedelta(days=1)

@@ -1,0 +1,81 @@
+"""Structured Streaming over the folders of landings: each micro-batch of new files calls one step.
+
+The stream only says that files came, it does not read them: the step ingests what is new or changed by the job's own
+rules. A step that was killed is called again, and finds what is left to do.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame
+
+from gur_spark import storage
+from gur_spark.config import Config
+from gur_spark.errors import ConfigError, GurError
+from gur_spark.raw_log import Source
+from gur_spark.tables import Tables
+
+_ENGINES = ("local", "databricks", "spark")
+_FOLDERS = ("csv", "jsonl", "parquet")
+
+
+def check_streaming(config: Config) -> None:
+    """Refuse what cannot be streamed.
+
+    Raises:
+        ConfigError: the engine has no Structured Streaming in this process, there is no folder of landings, or means
+            of several dates are to be served.
+    """
+    if config.engine not in _ENGINES:
+        raise ConfigError(
+            f"engine '{config.engine}' cannot stream: expected {' or '.join(_ENGINES)}. On another engine run ingest, "
+            "aggregate and score as often as needed"
+        )
+    if not streamed_logs(config):
+        found = {name: f"{log.source.format}, {log.source.layout}" for name, log in config.all_logs.items()}
+        raise ConfigError(f"no log can be streamed: expected files with source.layout 'daily', got {found}")
+    if config.scoring.smoothing > 1:
+        raise ConfigError(
+            f"scoring.smoothing is {config.scoring.smoothing}: a stream serves embeddings as they are, expected 1"
+        )
+
+
+def streamed_logs(config: Config) -> list[str]:
+    """The logs that land as dated files; others are left to the ingest job."""
+    logs = config.all_logs.items()
+    return [name for name, log in logs if log.source.layout == "daily" and log.source.format in _FOLDERS]
+
+
+def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None], once: bool, seconds: float) -> None:
+    """Call the step for the files that came since the last one that ended, then end (``once``) or go on for ever,
+    looking every so many seconds. Where the stream is, it keeps below ``tables.root``.
+
+    Raises:
+        GurError: what a step raises ends the stream; started again, it begins with that step.
+    """
+    raised: list[GurError] = []
+
+    def on_batch(_files: DataFrame, _number: int) -> None:
+        try:
+            step()
+        except GurError as error:
+            raised.append(error)
+            raise
+
+    sources = [config.all_logs[name].source for name in streamed_logs(config)]
+    files = reduce(DataFrame.unionByName, [_new_files(tables, source) for source in sources])
+    writer = files.writeStream.foreachBatch(on_batch)
+    writer = writer.option("checkpointLocation", tables.folder("stream", config.name))
+    writer = writer.trigger(availableNow=True) if once else writer.trigger(processingTime=f"{seconds} seconds")
+    try:
+        writer.start().awaitTermination()
+    except StreamingQueryException as error:
+        if not raised:
+            raise
+        raise raised[0] from error
+
+
+def _new_files(tables: Tables, source: Source) -> DataFrame:
+    reader = tables.spark.readStream.schema("value STRING").option("recursiveFileLookup", True)
+    return reader.text(storage.absolute(source.path or ""))

@@ -1,0 +1,225 @@
+"""Scoring: users whose inputs are the same keep their embedding bit for bit; means of dates; one of two runs wins."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from deltalake import write_deltalake
+
+from gur_spark import registry, scoring, storage
+from gur_spark.batches.aggregates import Layout
+from gur_spark.errors import TableError, WriteConflict
+from gur_spark.model_versions import find_model
+from gur_spark.models.autoencoder import GUR
+from gur_spark.publishing import space_of
+from gur_spark.registry import LoadedModel
+from gur_spark.runs import Run
+from gur_spark.schema import MODELS
+from gur_spark.scoring import embed_batch, score_snapshot
+from gur_spark.smoothing import mean_of_entries
+from gur_spark.snapshots import Snapshot
+from gur_spark.tables import Tables
+from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
+from tests.conftest import config_over
+
+pytestmark = pytest.mark.both_engines
+
+D1, D2 = date(2024, 6, 1), date(2024, 6, 2)
+MANIFEST = tiny_manifest()
+USERS = 300
+
+
+def rows_of(seed: int = 0, users: int = USERS) -> pa.RecordBatch:
+    return to_rows(random_events(users, SIZES, ["amount"], seed, MANIFEST.windows[-1]), MANIFEST)
+
+
+def snapshot(folder: Path, rows: pa.RecordBatch, as_of: date) -> Snapshot:
+    return Snapshot(
+        as_of=as_of, known_at=datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC),
+        path=write_snapshot(folder, rows, MANIFEST), manifest_hash=MANIFEST.hash, vocabulary_version=1,
+        vocabulary_hash="v", lineage="events x version 3", rows=rows.num_rows, checksum="",
+    )  # fmt: skip
+
+
+def some_changed(rng: np.random.Generator) -> tuple[pa.RecordBatch, int]:
+    """The rows of another day in another order: some users are as before, some differ, some left, some are new.
+
+    Returns how many have the inputs that they had, too.
+    """
+    before, other = rows_of(0), rows_of(1, USERS + 20)
+    draw = rng.random(USERS)
+    same = before.filter(pa.array(draw < 0.6))
+    different = other.filter(pa.array(np.append((draw > 0.7), np.ones(20, np.bool_))))
+    mixed = pa.Table.from_batches([same, different]).combine_chunks()
+    was, now = (
+        {row["user_id"]: row for row in of.select(["user_id", *MANIFEST.inputs]).to_pylist()} for of in (before, mixed)
+    )
+    as_before = sum(was.get(user) == row for user, row in now.items())
+    return mixed.take(pa.array(rng.permutation(mixed.num_rows))).to_batches()[0], as_before
+
+
+@pytest.fixture(scope="module")
+def place(spark: Any, tmp_path_factory: Any) -> tuple[Tables, Any]:
+    config = config_over(tmp_path_factory.mktemp("scoring"))
+    return Tables.of(spark, config), config
+
+
+@pytest.fixture(scope="module")
+def model(place: tuple[Tables, Any]) -> str:
+    """The path of an untrained model, whose embeddings have length 1."""
+    tables, config = place
+    torch.manual_seed(0)
+    settings = config.model.model_copy(update={"latent_dim": 5, "unit_norm": True})
+    layout = Layout.of(MANIFEST, SIZES)
+    card = registry.save(
+        tables.folder("artefacts"), GUR(layout, settings), layout=layout, model=settings, training=config.training,
+        vocabulary_version=1, vocabulary_hash="v", metrics={}, training_snapshots=(), code_commit=None,
+    )  # fmt: skip
+    path = storage.join(tables.folder("artefacts"), card.model_version)
+    row = (card.model_version, path, "gur", MANIFEST.hash, 1, "v", [], {}, None, None, card.created)
+    tables.create("models", MODELS)
+    tables.append(tables.spark.createDataFrame([row], MODELS).coalesce(1), "models")
+    return path
+
+
+def scored(place: tuple[Tables, Any], version: str, as_of: date) -> dict[int, tuple[list[float], int]]:
+    rows = place[0].read("embeddings").where(f"model_version = '{version}' AND as_of = DATE '{as_of}'").collect()
+    assert len({row.user_id for row in rows}) == len(rows)
+    return {row.user_id: (list(row.embedding), row.events) for row in rows}
+
+
+def plain(model: str, rows: pa.RecordBatch) -> dict[int, tuple[list[float], int]]:
+    made = embed_batch(registry.load_model(model), rows)
+    columns = (made[name].to_pylist() for name in ("user_id", "embedding", "events"))
+    return {user: (vector, events) for user, vector, events in zip(*columns, strict=True)}
+
+
+def scoring_as(config: Any, **settings: Any) -> Any:
+    return config.model_copy(update={"scoring": config.scoring.model_copy(update=settings)})
+
+
+def new_run() -> Run:
+    return Run(id=f"run{np.random.default_rng().integers(1 << 60):x}", job="score", parameters={})
+
+
+def test_not_a_bit_of_an_embedding_depends_on_the_other_rows_of_its_batch(model: str) -> None:
+    loaded: LoadedModel = registry.load_model(model)
+    rows, rng = rows_of(0, 1200), np.random.default_rng(0)
+    expected = loaded.embed_exactly(rows)
+    for size in (1, 3, 100, 1024, 1199):
+        chosen = rng.permutation(rows.num_rows)[:size]
+        np.testing.assert_array_equal(loaded.embed_exactly(rows.take(pa.array(chosen))), expected[chosen])
+
+
+def test_scoring_the_changed_users_only_is_scoring_everyone(
+    place: tuple[Tables, Any], model: str, tmp_path: Path
+) -> None:
+    tables, config = place
+    version = score_snapshot(tables, config, snapshot(tmp_path / "1", rows_of(), D1), model, new_run())
+    rows, same = some_changed(np.random.default_rng(5))
+    run = new_run()
+    score_snapshot(tables, config, snapshot(tmp_path / "2", rows, D2), model, run, changed_since=D1)
+    assert scored(place, version, D2) == plain(model, rows)
+    counts = {"encoded": rows.num_rows - same, "copied": same, "rows": rows.num_rows}
+    assert run.counts == {f"{name} 2024-06-02": count for name, count in counts.items()}
+    # Made again after a correction, the date is compared with what its rows were made from; its folder may be another.
+    corrected, _ = some_changed(np.random.default_rng(6))
+    only_changed = scoring_as(config, changed_only=True)
+    score_snapshot(tables, only_changed, snapshot(tmp_path / "3", corrected, D2), model, run)
+    assert scored(place, version, D2) == plain(model, corrected)
+    assert 0 < run.counts["copied 2024-06-02"] < corrected.num_rows
+    assert run.inputs["changed since 2024-06-02"] == f"2024-06-02, made from {tmp_path}/2"
+    assert scored(place, version, D1) == plain(model, rows_of())
+
+
+def test_rows_of_which_it_is_not_known_what_they_were_made_from_are_not_copied(
+    place: tuple[Tables, Any], model: str, tmp_path: Path
+) -> None:
+    tables, config = place
+    day = D1 + timedelta(days=30)
+    one = snapshot(tmp_path / "1", rows_of(), day)
+    with pytest.raises(TableError, match=r"no embeddings of gur-\S+ at 2024-07-01 in the last \d+ commits"):
+        score_snapshot(tables, config, one, model, new_run(), changed_since=day)
+    version = score_snapshot(tables, config, one, model, new_run())
+    altered = {"user_id": [1], "as_of": [day], "model_version": [version], "embedding": [[9.0] * 5], "events": [1]}
+    types = {"embedding": pa.list_(pa.float32()), "as_of": pa.date32(), "user_id": pa.int64(), "events": pa.int64()}
+    others = {name: pa.array(values, types.get(name)) for name, values in altered.items()}
+    within = f"model_version = '{version}' AND as_of = '{day}'"
+    write_deltalake(tables.folder("embeddings"), pa.table(others), mode="overwrite", predicate=within)
+    with pytest.raises(TableError, match=r"what they were made from is not known, since version \d+ .* \(WRITE\)"):
+        score_snapshot(tables, config, one, model, new_run(), changed_since=day)
+    run = new_run()
+    only_changed = scoring_as(config, changed_only=True)
+    score_snapshot(tables, only_changed, one, model, run)
+    assert run.inputs["changed since 2024-07-01"].startswith("everyone: ")
+    assert scored(place, version, day) == plain(model, rows_of())
+
+
+def test_means_are_those_of_the_dates_in_which_a_user_is_under_a_name_of_their_own(
+    place: tuple[Tables, Any], model: str, tmp_path: Path
+) -> None:
+    tables, config = place
+    config = scoring_as(config, smoothing=2)
+    days = [D1 + timedelta(days=60 + n) for n in range(3)]
+    dated = [rows_of(2).slice(0, 60), rows_of(3).slice(20, 60), rows_of(4).slice(0, 60)]
+    for number, (day, rows) in enumerate(zip(days, dated, strict=True)):
+        version = score_snapshot(tables, config, snapshot(tmp_path / str(number), rows, day), model, new_run())
+    before, now = plain(model, dated[1]), plain(model, dated[2])
+    found = scored(place, f"{version}-mean2", days[2])
+    assert found.keys() == now.keys()
+    for user, (vector, events) in found.items():
+        both = [np.array(made[user][0]) for made in (now, before) if user in made]
+        mean = sum(both) / len(both)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+        assert events == now[user][1]
+    assert scored(place, version, days[2]) == now
+    newest = find_model(tables, config, "newest")
+    assert (newest.model_version, newest.embeddings) == (version, f"{version}-mean2")
+    assert find_model(tables, config, f"{version}-mean2").path == model
+    assert find_model(tables, config, version).embeddings == version
+    assert space_of(tables, f"{version}-mean2") == version
+
+
+def test_a_mean_does_not_depend_on_the_order_of_entries_and_opposite_embeddings_leave_the_newest() -> None:
+    struct = pa.struct([("age", pa.int32()), ("embedding", pa.list_(pa.float32())), ("events", pa.int64())])
+    one = [{"age": 0, "embedding": [1.0, 0.0], "events": 4}, {"age": 3, "embedding": [0.0, 3.0], "events": 5}]
+    two = [{"age": 1, "embedding": [-1.0, 0.0], "events": 2}, {"age": 0, "embedding": [1.0, 0.0], "events": 1}]
+    for entries in ([one, two], [one[::-1], two[::-1]]):
+        users = pa.record_batch({"user_id": [7, 8], "entries": pa.array(entries, pa.list_(struct))})
+        assert mean_of_entries(users, unit_norm=False).to_pydict() == {
+            "user_id": [7, 8], "embedding": [[0.5, 1.5], [0.0, 0.0]], "events": [4, 1]
+        }  # fmt: skip
+        assert mean_of_entries(users, unit_norm=True)["embedding"].to_pylist()[1] == [1.0, 0.0]
+
+
+def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
+    place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, config = place
+    day, folder = D1 + timedelta(days=90), tables.folder("embeddings")
+    mine = snapshot(tmp_path / "mine", rows_of(8), day)
+    winner = embed_batch(registry.load_model(model), rows_of(7).slice(0, 30))
+    version = registry.load_model(model).version
+    keys = {"as_of": pa.array([day] * 30, pa.date32()), "model_version": [version] * 30}
+    table = pa.table({**{name: winner[name] for name in winner.schema.names}, **keys})
+    embed = scoring.embed
+
+    def embed_while_another_run_commits(*given: Any) -> Any:
+        frame = embed(*given)
+
+        def meanwhile(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            within = f"model_version = '{version}' AND as_of = '{day}'"
+            write_deltalake(folder, table, mode="overwrite", predicate=within)
+            yield from batches
+
+        return frame.coalesce(1).mapInArrow(meanwhile, frame.schema)
+
+    monkeypatch.setattr(scoring, "embed", embed_while_another_run_commits)
+    with pytest.raises(WriteConflict, match="another run wrote to it at the same time and won"):
+        score_snapshot(tables, config, mine, model, new_run())
+    assert scored(place, version, day) == plain(model, rows_of(7).slice(0, 30))

@@ -1,0 +1,141 @@
+"""The stream: each micro-batch leaves what a full run would, once, also when it was killed; what cannot be streamed."""
+
+import signal
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gur_spark import read_embeddings, read_embeddings_now, registry, schema, storage
+from gur_spark.aggregation import aggregate_snapshot
+from gur_spark.batches.aggregates import Layout
+from gur_spark.config_file import load_config
+from gur_spark.errors import ConfigError
+from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.model_versions import find_model
+from gur_spark.models.autoencoder import GUR
+from gur_spark.publishing import publish, select_embeddings
+from gur_spark.runs import Run
+from gur_spark.scoring import score_snapshot
+from gur_spark.streaming import check_streaming
+from gur_spark.tables import Tables
+from jobs import stream
+from tests.demo import ROOT, clients, opened
+from tests.test_snapshots import AS_OF, log, snapshot
+
+
+def vectors(frame: Any) -> dict[int, tuple[Any, ...]]:
+    rows = frame.select("user_id", "as_of", "model_version", "embedding", "events").collect()
+    assert len({row.user_id for row in rows}) == len(rows)
+    return {row.user_id: (row.as_of, row.model_version, tuple(row.embedding), row.events) for row in rows}
+
+
+def full_run(tables: Tables, config: Any, as_of: date) -> dict[int, tuple[Any, ...]]:
+    """Every user's row by the usual jobs, of what has landed so far."""
+    model = find_model(tables, config)
+    snapshot = aggregate_snapshot(
+        tables, config, as_of, Run(id=f"full{as_of}", job="", parameters={}), model.vocabulary_version
+    )
+    version = score_snapshot(tables, config, snapshot, model.path, Run(id="score", job="", parameters={}))
+    return vectors(select_embeddings(tables, version, as_of))
+
+
+@pytest.mark.slow
+def test_a_stream_killed_in_a_micro_batch_goes_on_and_leaves_what_a_full_run_would(
+    spark: Any, raw: Path, whole: tuple[Tables, Any], killed_stream: Any
+) -> None:
+    root, ended = killed_stream
+    killed, after = ended.result()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    assert after.returncode == 0, after.stderr[-3000:]
+    tables, config = opened(spark, raw, root)
+    first, day = set(clients(raw, range(7))), date(2025, 5, 6)
+    assert tables.read("events").count() == whole[0].read("events").count() + 14
+    expected = full_run(tables, config, day)
+    assert vectors(tables.read("embeddings_now")) == {user: expected[user] for user in first}
+    assert {row.counts["users"] for row in tables.read("runs").where("job = 'stream'").collect()} == {7}
+
+
+@pytest.fixture
+def published_day(tables: Tables, make_config: Any, tmp_path: Path, vocabulary: None) -> Any:
+    """Config of a pipeline that published a day of the small log, by an untrained model; its landings are to come."""
+    (tmp_path / "landings").mkdir()
+    source, model = {"path": str(tmp_path / "landings")}, {"latent_dim": 4}
+    config = make_config({"vocabulary": {"min_count": 1}, "source": source, "model": model})
+    made = snapshot(tables, config, log())
+    layout = Layout.of(config.manifest(), read_vocabulary(tables).sizes)
+    torch.manual_seed(0)
+    card = registry.save(
+        tables.folder("artefacts"), GUR(layout, config.model), layout=layout, model=config.model,
+        training=config.training, vocabulary_version=1, vocabulary_hash=made.vocabulary_hash, metrics={},
+        training_snapshots=(), code_commit=None,
+    )  # fmt: skip
+    path = storage.join(tables.folder("artefacts"), card.model_version)
+    row = (
+        card.model_version,
+        path,
+        "gur",
+        made.manifest_hash,
+        1,
+        made.vocabulary_hash,
+        [],
+        {},
+        None,
+        None,
+        card.created,
+    )
+    tables.create("models", schema.MODELS)
+    tables.append(tables.spark.createDataFrame([row], schema.MODELS).coalesce(1), "models")
+    publish(tables, config, score_snapshot(tables, config, made, path, Run(id="s", job="", parameters={})), AS_OF, "")
+    return config
+
+
+@pytest.mark.any_engine
+def test_landings_that_come_again_and_days_that_are_published_leave_what_a_full_run_would(
+    tables: Tables, published_day: Any, tmp_path: Path
+) -> None:
+    config, spark = published_day, tables.spark
+    tomorrow, day_after = AS_OF + timedelta(days=1), AS_OF + timedelta(days=2)
+
+    def land(day: date, *users: int) -> None:
+        lines = ["user,time,mcc,amount", *(f"{user},{day}T10:00:00Z,a,{user}.50" for user in users)]
+        (tmp_path / "landings" / f"{day}.csv").write_text("\n".join(lines) + "\n")
+        stream.take_up(tables, config, {})
+
+    land(AS_OF, 1, 2, 900)
+    first = full_run(tables, config, tomorrow)
+    assert vectors(tables.read("embeddings_now")) == {user: first[user] for user in (1, 2, 900)}
+
+    # The landing comes again without one of them and with another, and then the next day's.
+    land(AS_OF, 2, 900, 3)
+    again = full_run(tables, config, tomorrow)
+    assert vectors(tables.read("embeddings_now")) == {user: again[user] for user in (1, 2, 900, 3)}
+    land(tomorrow, 900)
+    next_day = full_run(tables, config, day_after)
+    now = {user: again[user] for user in (1, 2, 3)} | {900: next_day[900]}
+    assert vectors(tables.read("embeddings_now")) == now
+    assert vectors(read_embeddings_now(spark, config)) == vectors(read_embeddings(spark, config)) | now
+
+    # With nothing new, nothing is written; what is published replaces what stood beside an earlier date.
+    commit = tables.version("embeddings_now")
+    stream.take_up(tables, config, {})
+    assert tables.version("embeddings_now") == commit
+    publish(tables, config, find_model(tables, config).model_version, tomorrow, "test", force=True)
+    assert vectors(read_embeddings_now(spark, config)) == again | {900: next_day[900]}
+    land(tomorrow, 900, 4)
+    assert vectors(tables.read("embeddings_now")).keys() == {900, 4}
+
+
+@pytest.mark.any_engine
+def test_what_cannot_be_streamed_is_refused_before_spark_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(ROOT / "conf" / "demo.yaml")
+    assert stream.main(["--config", config, "engine=sail"]) == 2
+    assert "engine 'sail' cannot stream: expected local or databricks or spark" in capsys.readouterr().err
+    for given, message in (
+        (["source.layout=bulk", "dedupe={policy: none}"], "no log can be streamed.*'main': 'csv, bulk'"),
+        (["scoring.smoothing=3"], "scoring.smoothing is 3"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_streaming(load_config(config, given))
