@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
 
 from gur_spark import registry, storage
 from gur_spark.aggregation import aggregate_snapshot
@@ -74,6 +76,8 @@ def measure(users: int, events: int, landings: int) -> dict[str, Any]:
         lander.join()
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    if len(seconds) <= landings:
+        raise RuntimeError(f"only {len(seconds)} of {landings + 1} landings could be read in the end")
     print(f"{users} users: {[round(s, 1) for s in seconds]} s (the first is a warm-up)", flush=True)
     measured = np.array(seconds[1:])
     return {
@@ -141,6 +145,9 @@ def land_all(tables: Tables, landings: Path, events: int, count: int, seconds: l
             seconds.append(time.monotonic() - arrived)
     finally:
         for query in tables.spark.streams.active:
+            # The rows are there before the micro-batch has said so in ``runs``; stopped then, it would fail.
+            while query.status["isTriggerActive"]:
+                time.sleep(0.1)
             query.stop()
 
 
@@ -160,7 +167,8 @@ def wait_for(table: str, user: int, until: float) -> None:
     """Until the user's row can be read; it comes in one commit with those of the same file."""
     seen = -1
     while time.monotonic() < until:
-        if storage.exists(storage.join(table, "_delta_log")):
+        # A table that is being made has no commit yet.
+        with suppress(TableNotFoundError):
             now = DeltaTable(table)
             if now.version() > seen:
                 seen = now.version()
