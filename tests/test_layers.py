@@ -1,6 +1,7 @@
 """The Spark side never imports torch, the torch side never pyspark; checked on the imports as written."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,12 @@ NEUTRAL = {
 BOTH = {"scoring", "live"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     return {str(f.relative_to(PACKAGE).with_suffix("")).replace("/", "."): f for f in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
 def imported(file: Path) -> set[str]:
     """Every module a file imports at run time, `if TYPE_CHECKING` left out."""
     tree = ast.parse(file.read_text())

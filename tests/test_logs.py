@@ -226,6 +226,7 @@ def test_sequences_have_the_events_of_all_logs_and_a_log_without_a_field_has_pad
     )
 
 
+@pytest.mark.any_engine
 def test_fields_count_the_events_of_their_logs_and_attributes_hold_at_the_date(tables: Tables, config: Any) -> None:
     rows = rows_of(2)
     write(tables, rows)
@@ -282,6 +283,7 @@ def _expected(rows: Sequence[Row], as_of: date, ids: Any) -> dict[int, dict[str,
     return expected
 
 
+@pytest.mark.any_engine
 def test_a_day_after_goes_on_with_what_was_known_of_users(tables: Tables, configure: Any) -> None:
     config = configure(incremental_days=3)
     rows = rows_of(3)

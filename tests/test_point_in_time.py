@@ -80,7 +80,7 @@ def test_each_label_gets_the_newest_snapshot_that_was_known_and_is_young_enough(
     assert expect(labels, rows, {row.label: row for row in found}, 0) == {(True, True), (True, False), (False, False)}
 
 
-@pytest.mark.both_engines
+@pytest.mark.any_engine
 def test_a_snapshot_is_not_used_before_its_landings_were_there(spark: Any, tmp_path: Any) -> None:
     config = make(tmp_path, delay_days=2)
     tables = Tables.of(spark, config)
@@ -90,7 +90,7 @@ def test_a_snapshot_is_not_used_before_its_landings_were_there(spark: Any, tmp_p
     expect(labels, rows, {row.label: row for row in found}, 2)
 
 
-@pytest.mark.both_engines
+@pytest.mark.any_engine
 def test_events_after_the_labels_change_nothing(spark: Any, made: Any, tmp_path: Any) -> None:
     config = make(tmp_path)
     tables = Tables.of(spark, config)
@@ -140,7 +140,7 @@ def test_embeddings_are_attached_alone_or_with_the_aggregates_of_their_date(whol
     assert all(row.found == (row.events_7d is not None) for row in both)
 
 
-@pytest.mark.both_engines
+@pytest.mark.any_engine
 def test_labels_that_do_not_fit_are_refused_by_name(made: Any, make_config: Any) -> None:
     spark, config = made[0].spark, made[1]
     with pytest.raises(TableError, match="snapshots` does not exist; run the aggregate job first"):
@@ -158,7 +158,7 @@ def test_labels_that_do_not_fit_are_refused_by_name(made: Any, make_config: Any)
         training_set(spark, other, spark.createDataFrame([], LABELS), max_age_days=20)
 
 
-@pytest.mark.both_engines
+@pytest.mark.any_engine
 def test_the_columns_are_those_of_the_manifest(made: Any) -> None:
     tables, config, _ = made
     found = training_set(tables.spark, config, tables.spark.createDataFrame([], LABELS), max_age_days=20)
@@ -166,7 +166,7 @@ def test_the_columns_are_those_of_the_manifest(made: Any) -> None:
     assert found.columns == ["label", "user_id", "label_time", "as_of", "found", *names]
 
 
-@pytest.mark.both_engines
+@pytest.mark.any_engine
 def test_snapshots_of_an_older_vocabulary_are_left_out(spark: Any, tmp_path: Any) -> None:
     config = make(tmp_path)
     tables = Tables.of(spark, config)

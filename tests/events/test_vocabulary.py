@@ -55,6 +55,7 @@ def test_ids_follow_count_then_value_and_rare_values_have_none(tables: Any, make
     assert {row["id"]: row["count"] for row in stored} == {2: 1, 3: 3, 4: 2, 5: 2}
 
 
+@pytest.mark.any_engine
 def test_refits_keep_every_id_append_new_values_and_never_reuse(tables: Any, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1, "max_size": 4}})
     known: dict[str | None, int] = {}
@@ -68,6 +69,7 @@ def test_refits_keep_every_id_append_new_values_and_never_reuse(tables: Any, mak
     assert ids(read_vocabulary(tables, 1)) == {None: 2, "b": 3, "a": 4}
 
 
+@pytest.mark.any_engine
 def test_a_smaller_max_size_keeps_the_known_ids(tables: Any, make_config: Any) -> None:
     write_events(tables, ["a", "b", "b"])
     before = fit(tables, make_config({"vocabulary": {"min_count": 1}}))
@@ -95,6 +97,7 @@ def test_encode_is_a_look_up_for_any_text(spark: Any, data: DataObject) -> None:
     assert [row["mcc"] for row in encoded.orderBy("user_id").collect()] == expected
 
 
+@pytest.mark.any_engine
 def test_a_vocabulary_fitted_before_a_date_ignores_later_events(tables: Any, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}})
     write_events(tables, ["a"])
