@@ -19,6 +19,8 @@ from gur_spark.publishing import Published, check_replacement, publish, publishe
 from gur_spark.tables import Tables
 from tests.test_gates import D1, D2, D3, USERS, X, score
 
+pytestmark = pytest.mark.any_engine
+
 N, WIDTH = 3000, 5
 RNG = np.random.default_rng(0)
 KNOWN = RNG.normal(size=(N, WIDTH))

@@ -17,6 +17,8 @@ from gur_spark.runs import Run
 from gur_spark.spaces import map_embeddings
 from gur_spark.tables import Tables
 
+pytestmark = pytest.mark.any_engine
+
 D1, D2, D3 = date(2024, 6, 1), date(2024, 6, 8), date(2024, 6, 15)
 USERS = 60
 RNG = np.random.default_rng(0)
