@@ -19,8 +19,6 @@ from gur_spark.publishing import Published, check_replacement, publish, publishe
 from gur_spark.tables import Tables
 from tests.test_gates import D1, D2, D3, USERS, X, score
 
-pytestmark = pytest.mark.any_engine
-
 N, WIDTH = 3000, 5
 RNG = np.random.default_rng(0)
 KNOWN = RNG.normal(size=(N, WIDTH))
@@ -36,6 +34,7 @@ def losses(answers: Answers) -> dict[str, float]:
     return dict(downstream_losses(answers, TEST, bootstrap=100, seed=0))
 
 
+@pytest.mark.any_engine
 def test_a_space_that_only_turned_loses_nothing_beyond_chance_of_anybody() -> None:
     found = losses(replace(SAME, new_NL=KNOWN @ TURN + 3))
     assert next(iter(found)) == "all users"
@@ -43,6 +42,7 @@ def test_a_space_that_only_turned_loses_nothing_beyond_chance_of_anybody() -> No
     assert all(-0.01 < lost <= 0 for lost in found.values())
 
 
+@pytest.mark.any_engine
 def test_what_is_lost_of_one_segment_only_is_named() -> None:
     busy = np.median(EVENTS[TEST]) < EVENTS
     found = losses(replace(SAME, new_NL=np.where(busy[:, None], NOISE, KNOWN)))
@@ -52,6 +52,7 @@ def test_what_is_lost_of_one_segment_only_is_named() -> None:
     assert found["all users"] > 0.05
 
 
+@pytest.mark.any_engine
 def test_what_a_consumer_loses_is_that_of_a_regression_asked_with_other_rows() -> None:
     other = 0.7 * KNOWN + 0.5 * NOISE
     asked = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000)).fit(KNOWN[~TEST], LABEL[~TEST])
@@ -60,6 +61,7 @@ def test_what_a_consumer_loses_is_that_of_a_regression_asked_with_other_rows() -
     assert consumer_loss(replace(SAME, claimed_NL=KNOWN), TEST) == 0
 
 
+@pytest.mark.any_engine
 def test_several_classes_are_asked_too() -> None:
     classes = np.digitize(KNOWN[:, 0], [-0.5, 0.5])
     assert consumer_loss(replace(SAME, label_N=classes, claimed_NL=KNOWN @ TURN), TEST) > 0.1
@@ -77,6 +79,7 @@ def config(make_config: Any, tmp_path: Any) -> Any:
     return make_config(changes)
 
 
+@pytest.mark.any_engine
 def test_another_version_is_asked_before_it_is_published(tables: Tables, config: Any) -> None:
     from gur_spark import schema
 
@@ -102,6 +105,7 @@ def test_another_version_is_asked_before_it_is_published(tables: Tables, config:
         publish(tables, config, "four", D1, "monthly")
 
 
+@pytest.mark.any_engine
 def test_published_rows_are_replaced_only_by_such_as_pass(tables: Tables, make_config: Any) -> None:
     config = make_config({"gates": {"max_norm_ratio": 1.2}})
     score(tables, "one", D1, X)
