@@ -30,10 +30,10 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.windows import report
 from gur_spark.config_file import load_config
-from gur_spark.mapping import HELD_OUT, SALT, LinearMap, Regression
-from gur_spark.registry import LoadedModel, load_model
 from gur_spark.splits import held_out
-from gur_spark.training import TrainedModel, train
+from gur_spark.training.train import TrainedModel, train
+from gur_spark.versions.mapping import HELD_OUT, SALT, LinearMap, Regression
+from gur_spark.versions.registry import LoadedModel, load_model
 
 
 def main() -> int:

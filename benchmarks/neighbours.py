@@ -18,7 +18,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from benchmarks.windows import report
-from gur_spark.nearness import Metric
+from gur_spark.consumers.nearness import Metric
 from gur_spark.neighbours import Search, Users, exact, hnsw
 
 WIDTH, DIRECTIONS, GROUPS = 64, 16, 200

@@ -29,18 +29,19 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.training import SIZES, make_snapshot
-from gur_spark import registry, storage
+from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Spark
 from gur_spark.config_file import load_config
 from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest
-from gur_spark.scoring import embed_batch, score_snapshot
+from gur_spark.serving.scoring import embed_batch, score_snapshot
 from gur_spark.session import local_conf, local_session
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
-from gur_spark.training import read_manifest
+from gur_spark.training.train import read_manifest
+from gur_spark.versions import registry
 
 CORES = 2
 BATCH_ROWS = 4096

@@ -28,20 +28,21 @@ import torch
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
-from gur_spark import registry, storage
-from gur_spark.aggregation import aggregate_snapshot
+from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Config
 from gur_spark.config_file import load_config
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.models.autoencoder import GUR
-from gur_spark.publishing import publish
 from gur_spark.runs import Run
 from gur_spark.schema import MODELS
-from gur_spark.scoring import score_snapshot
+from gur_spark.serving.publishing import publish
+from gur_spark.serving.scoring import score_snapshot
+from gur_spark.serving.streaming import call_with_new_files
 from gur_spark.session import build_session
-from gur_spark.streaming import call_with_new_files
+from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables import Tables
+from gur_spark.versions import registry
 from jobs.stream import take_up
 
 TODAY = date(2025, 6, 30)

@@ -33,7 +33,7 @@ from gur_spark.features.plan import make_manifest
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.losses import reconstruction_loss
 from gur_spark.schema import FIRST_VALUE_ID, Manifest, NumericField
-from gur_spark.training import train
+from gur_spark.training.train import train
 
 WINDOWS = (7, 30, 180)
 VALUES = {"mcc": 300, "channel": 6, "day_part": 12}

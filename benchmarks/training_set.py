@@ -23,13 +23,13 @@ from pyspark.sql import SparkSession
 from benchmarks.preprocessing import configuration, make_table
 from benchmarks.windows import AS_OF, CORES, measured, timed
 from gur_spark import training_set
-from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.config import Config
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.features.states import DAY_US
 from gur_spark.runs import Run
 from gur_spark.session import build_session
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.aggregation import aggregate_snapshots
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
 
 MAX_AGE_DAYS = 30

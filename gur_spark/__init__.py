@@ -1,8 +1,9 @@
 """Raw event logs in, user embeddings out.
 
-The package's own modules follow the path of the data: ``events`` (raw -> canonical),
-``features`` (events -> windowed aggregates), ``batches`` and ``models`` (aggregates ->
-autoencoder), ``scoring`` (-> embeddings), ``evaluate``.
+The package's own modules follow the path of the data: ``events`` (raw -> canonical), ``features`` (the kernel: events
+-> windowed aggregates), ``snapshots`` (which dates, made from what, and where they lie), ``batches``, ``models`` and
+``training`` (aggregates -> autoencoder), ``versions`` (artefacts, and spaces), ``serving`` (-> embeddings, published),
+``evaluate``, ``monitoring`` and ``consumers``.
 """
 
 from importlib import import_module
@@ -12,12 +13,12 @@ __version__ = "0.1.0"
 __all__ = ["explain", "load_config", "nearest_users", "read_embeddings", "read_embeddings_now", "training_set"]
 
 _PUBLIC = {
-    "explain": "gur_spark.explanation",
+    "explain": "gur_spark.snapshots.explanation",
     "load_config": "gur_spark.config_file",
     "nearest_users": "gur_spark.neighbours",
-    "read_embeddings": "gur_spark.publishing",
-    "read_embeddings_now": "gur_spark.publishing",
-    "training_set": "gur_spark.point_in_time",
+    "read_embeddings": "gur_spark.serving.publishing",
+    "read_embeddings_now": "gur_spark.serving.publishing",
+    "training_set": "gur_spark.consumers.point_in_time",
 }
 
 

@@ -64,7 +64,7 @@ class Aggregates(Section):
     landing_gap_days: int = Field(ge=0, le=36500)
     """An as_of so many days after the newest event's landing is refused: the days between would count as silence."""
     incremental_days: int = Field(default=0, ge=0, le=31)
-    """A full run keeps what the snapshots of so many days after go on from; 0: nothing. See ``gur_spark.bases``."""
+    """A full run keeps what the snapshots of so many days after go on from (``snapshots.bases``); 0: nothing."""
     features: list[Aggregation] = Field(default_factory=list)
     """Declared beside the standard ones; see ``gur_spark.features.spec``."""
     users: str | None = None
@@ -175,7 +175,7 @@ class Scoring(Section):
 
 
 class Gates(Section):
-    """What a publish must pass, against what is published now; null switches one off. See ``gur_spark.gates``."""
+    """What a publish must pass, against what is published now; null switches one off (``serving.gates``)."""
 
     min_rows_share: float | None = Field(ge=0)
     max_norm_ratio: float | None = Field(ge=1)
@@ -195,7 +195,7 @@ class Gates(Section):
 
 
 class Tracking(Section):
-    """MLflow, beside the ``models`` table; see ``gur_spark.tracking``."""
+    """MLflow, beside the ``models`` table; see ``gur_spark.versions.tracking``."""
 
     store: str
     """MLflow's tracking URI: ``sqlite:////data/mlflow.db``, ``http://mlflow:5000``, ``databricks``."""

@@ -16,10 +16,8 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
 from gur_spark.config import Config
-from gur_spark.errors import ConsumerError
-from gur_spark.export import EMBEDDINGS, USER_IDS, read_manifest
-from gur_spark.extras import import_extra
-from gur_spark.nearness import (
+from gur_spark.consumers.export import EMBEDDINGS, USER_IDS, read_manifest
+from gur_spark.consumers.nearness import (
     Array,
     Metric,
     Pairs,
@@ -34,7 +32,9 @@ from gur_spark.nearness import (
     prepared,
     ranks,
 )
-from gur_spark.publishing import read_embeddings
+from gur_spark.errors import ConsumerError
+from gur_spark.extras import import_extra
+from gur_spark.serving.publishing import read_embeddings
 
 QUERIES, BLOCK = 256, 8192
 """Users asked about, and users compared with, at a time: their scores take 16 MB."""
@@ -77,7 +77,7 @@ class Users:
 
     @classmethod
     def open(cls, folder: str) -> "Users":
-        """From a NumPy export (``gur_spark.export``), mapped rather than read.
+        """From a NumPy export (``gur_spark.consumers.export``), mapped rather than read.
 
         Raises:
             ConsumerError: the folder is none.

@@ -25,7 +25,6 @@ from gur_spark.events.vocabulary import encode
 from gur_spark.features import narrowing, windows
 from gur_spark.features.content import content_hash
 from gur_spark.features.spec import Window
-from gur_spark.routes import Wanted, check_landings, events_range
 from gur_spark.runs import Run
 from gur_spark.schema import (
     MISSING_ID,
@@ -37,6 +36,7 @@ from gur_spark.schema import (
     sequence_columns,
 )
 from gur_spark.session import is_sail
+from gur_spark.snapshots.routes import Wanted, check_landings, events_range
 from gur_spark.tables import Tables, check_keys
 
 log = logging.getLogger("gur_spark")

@@ -20,13 +20,13 @@ from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.evaluate.sequence_baselines import Sequences, coles, hand_made
 from gur_spark.evaluate.settings import Evaluation
-from gur_spark.model_versions import find_model
-from gur_spark.publishing import read_embeddings
-from gur_spark.registry import load_model
 from gur_spark.runs import Run
-from gur_spark.scoring import check_fit
-from gur_spark.snapshots import Snapshot, find_snapshot
+from gur_spark.serving.publishing import read_embeddings
+from gur_spark.serving.scoring import check_fit
+from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
+from gur_spark.versions.known import find_model
+from gur_spark.versions.registry import load_model
 from jobs.sequences import positive
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from gur_spark import cli
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError
-from gur_spark.explanation import explain
 from gur_spark.runs import Run
+from gur_spark.snapshots.explanation import explain
 from gur_spark.tables import Tables
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gur_spark import cli
 from gur_spark.config import Config
-from gur_spark.export import export_embeddings
+from gur_spark.consumers.export import export_embeddings
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
 

@@ -13,7 +13,7 @@ from gur_spark.raw_log import MAIN
 
 if TYPE_CHECKING:
     from gur_spark.runs import Run
-    from gur_spark.snapshots import Snapshot
+    from gur_spark.snapshots.visible import Snapshot
     from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
@@ -44,8 +44,8 @@ def _chosen(config: Config, names: Sequence[str]) -> Sequence[str]:
 def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     """Say which snapshots were made before the landings of this run came, or came again."""
     from gur_spark.features.narrowing import known_at
-    from gur_spark.publishing import published
-    from gur_spark.snapshots import stale_snapshots
+    from gur_spark.serving.publishing import published
+    from gur_spark.snapshots.visible import stale_snapshots
 
     # A table is read whole each time, changed or not.
     tables_read = [name for name, log in config.all_logs.items() if log.source.format in ("delta", "table")]

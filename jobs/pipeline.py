@@ -11,7 +11,7 @@ from gur_spark import cli
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.runs import Run, record
-from gur_spark.smoothing import smoothed_version
+from gur_spark.serving.smoothing import smoothed_version
 from gur_spark.tables import Tables
 from jobs import aggregate, evaluate, ingest, publish, score, train, vocabulary
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from gur_spark import cli
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError
-from gur_spark.model_versions import find_model
-from gur_spark.publishing import publish, published, rollback
 from gur_spark.runs import Run
+from gur_spark.serving.publishing import publish, published, rollback
 from gur_spark.tables import Tables
+from gur_spark.versions.known import find_model
 
 
 def options(parser: ArgumentParser) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from gur_spark import cli
 from gur_spark.config import Config
 from gur_spark.errors import ConfigError
-from gur_spark.model_versions import find_model
 from gur_spark.runs import Run
-from gur_spark.scoring import score_snapshot
-from gur_spark.snapshots import find_snapshot
-from gur_spark.spaces import map_embeddings
+from gur_spark.serving.scoring import score_snapshot
+from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables import Tables
+from gur_spark.versions.known import find_model
+from gur_spark.versions.spaces import map_embeddings
 
 
 def options(parser: ArgumentParser) -> None:

@@ -12,13 +12,13 @@ from gur_spark import cli, schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.model_versions import find_model
-from gur_spark.pairs import seen_until, write_pairs
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot, find_snapshot
+from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
-from gur_spark.tracking import track
-from gur_spark.training import TrainedModel, train
+from gur_spark.training.pairs import seen_until, write_pairs
+from gur_spark.training.train import TrainedModel, train
+from gur_spark.versions.known import find_model
+from gur_spark.versions.tracking import track
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -11,12 +11,12 @@ from pyspark.sql import functions as F
 
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, SnapshotError, TableError
-from gur_spark.model_versions import find_model
-from gur_spark.publishing import Published, publish, published
 from gur_spark.runs import Run
-from gur_spark.scoring import embed_batch, load_once, score_snapshot
-from gur_spark.snapshots import find_snapshot
+from gur_spark.serving.publishing import Published, publish, published
+from gur_spark.serving.scoring import embed_batch, load_once, score_snapshot
+from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables import Tables
+from gur_spark.versions.known import find_model
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def test_an_embedding_does_not_depend_on_its_batch(whole: Any) -> None:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from gur_spark import registry
+    from gur_spark.versions import registry
 
     tables, config = whole
     model = load_once(tuple(sorted(registry.pack(find_model(tables, config).path).items())))

@@ -11,11 +11,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from gur_spark import downstream
-from gur_spark.downstream import Answers, consumer_loss, downstream_losses
 from gur_spark.errors import GateError
-from gur_spark.gates import Embeddings
-from gur_spark.publishing import Published, check_replacement, publish, published
+from gur_spark.serving import downstream
+from gur_spark.serving.downstream import Answers, consumer_loss, downstream_losses
+from gur_spark.serving.gates import Embeddings
+from gur_spark.serving.publishing import Published, check_replacement, publish, published
 from gur_spark.tables import Tables
 from tests.test_gates import D1, D2, D3, USERS, X, score
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gur_spark import explain, schema
-from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables import Tables
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
 

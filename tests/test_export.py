@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gur_spark import export
+from gur_spark.consumers import export
+from gur_spark.consumers.export import export_embeddings
 from gur_spark.errors import ConsumerError, TableError
-from gur_spark.export import export_embeddings
 from gur_spark.neighbours import Users, exact, hnsw
-from gur_spark.publishing import publish
 from gur_spark.runs import Run
+from gur_spark.serving.publishing import publish
 from gur_spark.tables import Tables
 from jobs import export as job
 from tests import embedded

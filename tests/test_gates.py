@@ -11,8 +11,8 @@ from deltalake import write_deltalake
 
 from gur_spark import schema
 from gur_spark.errors import ConfigError, GateError, TableError
-from gur_spark.publishing import Published, publish, published, rollback
 from gur_spark.runs import Run
+from gur_spark.serving.publishing import Published, publish, published, rollback
 from gur_spark.tables import Tables
 from jobs import publish as job
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gur_spark.aggregation import aggregate_snapshots
 from gur_spark.features import partial, windows
+from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.tables import Tables
 from tests.test_snapshots import AS_OF, Event, event, log, new_run, write
 

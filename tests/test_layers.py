@@ -20,11 +20,11 @@ NEUTRAL = {
     "config_file",
     "errors",
     "extras",
-    "model_card",
-    "nearness",
-    "mapping",
+    "versions.card",
+    "consumers.nearness",
+    "versions.mapping",
     "schema",
-    "snapshot_files",
+    "snapshots.files",
     "splits",
     "storage",
     "synthetic",
@@ -62,7 +62,7 @@ NEUTRAL = {
     "events.__init__",
     "features.__init__",
 }
-BOTH = {"scoring", "live"}
+BOTH = {"serving.scoring", "serving.live"}
 
 
 @cache

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gur_spark import nearest_users, nearness, neighbours
+from gur_spark import nearest_users, neighbours
+from gur_spark.consumers import nearness
 from gur_spark.errors import ConsumerError, MissingExtra, TableError
 from gur_spark.neighbours import Metric, Users, exact, hnsw
-from gur_spark.publishing import publish
+from gur_spark.serving.publishing import publish
 from gur_spark.tables import Tables
 from tests import embedded
 

@@ -13,7 +13,7 @@ import pytest
 
 from gur_spark.batches.streams import AggregateDataset, stream
 from gur_spark.errors import TrainingError
-from gur_spark.training import TrainedModel
+from gur_spark.training.train import TrainedModel
 from tests.aggregate_data import SIZES, make_snapshot, tiny_manifest
 from tests.test_training import trained, weights
 

@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from gur_spark import model_card, registry
-from gur_spark.alignment import Alignment
 from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Loss, Model, Training
 from gur_spark.errors import ModelError
 from gur_spark.models.autoencoder import GUR
-from gur_spark.scoring import check_fit
-from gur_spark.snapshots import Snapshot
+from gur_spark.serving.scoring import check_fit
+from gur_spark.snapshots.visible import Snapshot
+from gur_spark.versions import card as model_card
+from gur_spark.versions import registry
+from gur_spark.versions.alignment import Alignment
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows
 
 MODEL = Model(

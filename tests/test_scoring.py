@@ -11,19 +11,21 @@ import pytest
 import torch
 from deltalake import write_deltalake
 
-from gur_spark import registry, scoring, storage
+from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.errors import TableError, WriteConflict
-from gur_spark.model_versions import find_model
 from gur_spark.models.autoencoder import GUR
-from gur_spark.publishing import space_of
-from gur_spark.registry import LoadedModel
 from gur_spark.runs import Run
 from gur_spark.schema import MODELS
-from gur_spark.scoring import embed_batch, score_snapshot
-from gur_spark.smoothing import mean_of_entries
-from gur_spark.snapshots import Snapshot
+from gur_spark.serving import scoring
+from gur_spark.serving.publishing import space_of
+from gur_spark.serving.scoring import embed_batch, score_snapshot
+from gur_spark.serving.smoothing import mean_of_entries
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
+from gur_spark.versions import registry
+from gur_spark.versions.known import find_model
+from gur_spark.versions.registry import LoadedModel
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over
 

@@ -11,11 +11,11 @@ from deltalake import DeltaTable, write_deltalake
 
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, TableError
-from gur_spark.mapping import LinearMap
-from gur_spark.publishing import publish, space_of
 from gur_spark.runs import Run
-from gur_spark.spaces import map_embeddings
+from gur_spark.serving.publishing import publish, space_of
 from gur_spark.tables import Tables
+from gur_spark.versions.mapping import LinearMap
+from gur_spark.versions.spaces import map_embeddings
 
 pytestmark = pytest.mark.any_engine
 

@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from gur_spark import read_embeddings, read_embeddings_now, registry, schema, storage
-from gur_spark.aggregation import aggregate_snapshot
+from gur_spark import read_embeddings, read_embeddings_now, schema, storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.config_file import load_config
 from gur_spark.errors import ConfigError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.model_versions import find_model
 from gur_spark.models.autoencoder import GUR
-from gur_spark.publishing import publish, select_embeddings
 from gur_spark.runs import Run
-from gur_spark.scoring import score_snapshot
-from gur_spark.streaming import check_streaming
+from gur_spark.serving.publishing import publish, select_embeddings
+from gur_spark.serving.scoring import score_snapshot
+from gur_spark.serving.streaming import check_streaming
+from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables import Tables
+from gur_spark.versions import registry
+from gur_spark.versions.known import find_model
 from jobs import stream
 from tests.demo import ROOT, clients, opened
 from tests.test_snapshots import AS_OF, log, snapshot

@@ -9,11 +9,11 @@ from mlflow import MlflowClient
 
 from gur_spark.config import Tracking
 from gur_spark.errors import MissingExtra, TrackingError
-from gur_spark.registry import load_model
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
-from gur_spark.tracking import log_version, track
-from gur_spark.training import TrainedModel
+from gur_spark.training.train import TrainedModel
+from gur_spark.versions.registry import load_model
+from gur_spark.versions.tracking import log_version, track
 from jobs import train
 from tests.test_registry import saved
 from tests.test_train_job import DAYS, LITERAL, stub

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.registry import load_model
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.aggregation import aggregate_snapshot
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
+from gur_spark.versions.registry import load_model
 from jobs import train
 from tests.test_snapshots import write
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark import fitting, training
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
-from gur_spark.registry import load_model
 from gur_spark.splits import held_out
-from gur_spark.training import TrainedModel, train
+from gur_spark.training import epochs as fitting
+from gur_spark.training import train as training
+from gur_spark.training.train import TrainedModel, train
+from gur_spark.versions.registry import load_model
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
 
 MODEL = Model(

@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.errors import TrainingError
 from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
-from gur_spark.snapshot_files import row_groups
+from gur_spark.snapshots.files import row_groups
 
 Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]
 

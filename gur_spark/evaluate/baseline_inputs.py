@@ -9,7 +9,7 @@ from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.runs import Run
 from gur_spark.sequences import write_sequences
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
 
 

@@ -39,8 +39,8 @@ from gur_spark.evaluate.report import Difference, Report, Score, TaskResult
 from gur_spark.evaluate.segments import SEGMENTS, Segments
 from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.tasks import Question, Task, question
-from gur_spark.registry import LoadedModel
 from gur_spark.splits import held_out
+from gur_spark.versions.registry import LoadedModel
 
 __all__ = ["Task", "boosted_trees", "evaluate", "logistic_regression", "probe"]
 

@@ -14,7 +14,7 @@ from gur_spark.monitoring import measures
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.monitoring.samples import users_in_common
 from gur_spark.monitoring.settings import Monitor
-from gur_spark.publishing import select_embeddings, space_of, switches
+from gur_spark.serving.publishing import select_embeddings, space_of, switches
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")

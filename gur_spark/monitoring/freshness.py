@@ -10,7 +10,7 @@ from gur_spark.features.narrowing import known_at, last_landing, midnight
 from gur_spark.monitoring.embeddings import Scored
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.raw_log import MAIN
-from gur_spark.snapshots import visible_snapshots
+from gur_spark.snapshots.visible import visible_snapshots
 from gur_spark.tables import Tables
 
 NEVER = float("inf")

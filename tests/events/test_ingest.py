@@ -13,7 +13,6 @@ import pytest
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.aggregation import aggregate_snapshot
 from gur_spark.config import Config
 from gur_spark.config_file import load_config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
@@ -23,6 +22,7 @@ from gur_spark.events.ingest import ingest
 from gur_spark.events.source import raw_files
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.runs import Run, record
+from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables import Tables
 from jobs import ingest as job
 from tests.beside import Begun, Ended

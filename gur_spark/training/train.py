@@ -14,8 +14,7 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader
 
-from gur_spark import registry, storage
-from gur_spark.alignment import Alignment, align, check_alignable, check_stable_users
+from gur_spark import storage
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import AggregateDataset, stream, user_ids
 from gur_spark.config import Model, Training, views_of
@@ -25,8 +24,10 @@ from gur_spark.models.losses import loss_terms
 from gur_spark.models.reconstruction import Moments, RSquared
 from gur_spark.models.tables import frozen_tables
 from gur_spark.schema import Manifest
-from gur_spark.snapshot_files import row_groups
+from gur_spark.snapshots.files import row_groups
 from gur_spark.splits import held_out
+from gur_spark.versions import registry
+from gur_spark.versions.alignment import Alignment, align, check_alignable, check_stable_users
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def train(
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
 
-    For the losses ``future`` and ``contrastive`` they are folders of training pairs (``gur_spark.pairs``), ``made_of``
+    For the losses ``future`` and ``contrastive`` they are folders of training pairs (``training.pairs``), ``made_of``
     the snapshots' own, and ``seen_until`` the end of what the pairs hold.
 
     With ``align_to``, the folder of an older version, the new embeddings are moved into its space (``alignment``).
@@ -77,7 +78,7 @@ def train(
         ModelError: the older version takes other aggregates, has another width, or there are too few stable users.
     """
     # Lightning takes ten seconds to import: other jobs, and errors, need not wait for it.
-    from gur_spark.fitting import fit
+    from gur_spark.training.epochs import fit
 
     accelerator = _accelerator(training.device)
     layout = Layout.of(_common_manifest(snapshots), sizes)

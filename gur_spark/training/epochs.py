@@ -23,7 +23,7 @@ from gur_spark.config import Training
 from gur_spark.errors import TrainingError
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.losses import training_loss
-from gur_spark.processes import in_processes
+from gur_spark.training.processes import in_processes
 
 log = logging.getLogger("gur_spark")
 

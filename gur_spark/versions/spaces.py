@@ -19,12 +19,12 @@ from pyspark.sql import functions as F
 from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, nearest
-from gur_spark.mapping import HELD_OUT, SALT, LinearMap, Regression, Sums, compose
 from gur_spark.monitoring.samples import matrix
-from gur_spark.publishing import mapped_name, select_embeddings
 from gur_spark.runs import Run
+from gur_spark.serving.publishing import mapped_name, select_embeddings
 from gur_spark.splits import held_out
 from gur_spark.tables import Tables
+from gur_spark.versions.mapping import HELD_OUT, SALT, LinearMap, Regression, Sums, compose
 
 log = logging.getLogger("gur_spark")
 

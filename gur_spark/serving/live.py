@@ -18,19 +18,20 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark import registry, schema, storage
-from gur_spark.aggregation import aggregate_users
-from gur_spark.bases import written_landings
-from gur_spark.changes import find_scored
+from gur_spark import schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import TableError
-from gur_spark.model_versions import ModelVersion, find_model
-from gur_spark.publishing import NOW as TABLE
-from gur_spark.publishing import Published, published
-from gur_spark.routes import Wanted
 from gur_spark.runs import Run
-from gur_spark.scoring import check_fit, embed
+from gur_spark.serving.changes import find_scored
+from gur_spark.serving.publishing import NOW as TABLE
+from gur_spark.serving.publishing import Published, published
+from gur_spark.serving.scoring import check_fit, embed
+from gur_spark.snapshots.aggregation import aggregate_users
+from gur_spark.snapshots.bases import written_landings
+from gur_spark.snapshots.routes import Wanted
 from gur_spark.tables import Tables
+from gur_spark.versions import registry
+from gur_spark.versions.known import ModelVersion, find_model
 
 log = logging.getLogger("gur_spark")
 

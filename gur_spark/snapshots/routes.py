@@ -10,7 +10,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.bases import Base, Needed, find_base
 from gur_spark.config import Config
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.columns import check_columns_of_events
@@ -21,7 +20,8 @@ from gur_spark.features.narrowing import attribute_rows, event_rows, prepare
 from gur_spark.features.windows import Written
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.bases import Base, Needed, find_base
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")

@@ -22,7 +22,7 @@ from gur_spark.features.narrowing import event_rows, prepare, snapshot_events
 from gur_spark.features.plan import plan_of
 from gur_spark.features.states import DAY_US
 from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS, Column, Manifest, NumericField
-from gur_spark.snapshots import Snapshot, find_snapshot
+from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -8,16 +8,17 @@ from getpass import getuser
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from gur_spark import downstream, gates, schema
+from gur_spark import schema
 from gur_spark.config import Config
 from gur_spark.errors import GateError, TableError
-from gur_spark.smoothing import base_version
+from gur_spark.serving import downstream, gates
+from gur_spark.serving.smoothing import base_version
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")
 
 NOW = "embeddings_now"
-"""The table of what came after the published rows; see ``gur_spark.live``."""
+"""The table of what came after the published rows; see ``gur_spark.serving.live``."""
 
 _ROLLBACK = "rollback of"
 """How the reason of a rollback begins."""
@@ -184,7 +185,7 @@ def read_embeddings(
         version: a model version, or ``published`` for the one that consumers should use.
         as_of: the date; default is the published date, or the newest scored date of a named version.
         in_space_of: the version that the consumer was trained on; another version's rows are then those that ``score``
-            mapped to it (``gur_spark.spaces``), of model_version ``NEW@OLD``.
+            mapped to it (``gur_spark.versions.spaces``), of model_version ``NEW@OLD``.
 
     Raises:
         TableError: nothing is published, or there are no such embeddings; the message lists what there is.

@@ -7,8 +7,8 @@ from pyspark.sql import functions as F
 
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, nearest
-from gur_spark.publishing import published
-from gur_spark.smoothing import base_version, smoothed_version
+from gur_spark.serving.publishing import published
+from gur_spark.serving.smoothing import base_version, smoothed_version
 from gur_spark.tables import Tables
 
 
@@ -29,7 +29,7 @@ class ModelVersion:
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
     """A version by name; ``newest``; or, with None, the published one (the newest before the first publish).
 
-    The name may be that of a version's means over several dates (``gur_spark.smoothing``). Of the newest version, means
+    The name may be that of a version's means over several dates (``serving.smoothing``). Of the newest version, means
     are meant where ``scoring.smoothing`` makes some.
 
     Raises:

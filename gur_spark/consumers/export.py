@@ -26,8 +26,8 @@ from pyspark.sql import DataFrame
 from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.errors import ConsumerError, TableError
-from gur_spark.publishing import read_embeddings, space_of
 from gur_spark.runs import Run
+from gur_spark.serving.publishing import read_embeddings, space_of
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")

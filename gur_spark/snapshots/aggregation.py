@@ -14,9 +14,9 @@ from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features import narrowing, partial, windows
 from gur_spark.features.state_files import Kept
-from gur_spark.routes import Route, Wanted, check_landings, finish, from_base
 from gur_spark.runs import Run
-from gur_spark.snapshots import Snapshot, is_whole, make_visible, visible_snapshots
+from gur_spark.snapshots.routes import Route, Wanted, check_landings, finish, from_base
+from gur_spark.snapshots.visible import Snapshot, is_whole, make_visible, visible_snapshots
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")

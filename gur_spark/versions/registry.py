@@ -22,13 +22,14 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from gur_spark import model_card, storage
-from gur_spark.alignment import Alignment
+from gur_spark import storage
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.config import Model, Training
 from gur_spark.errors import ModelError
 from gur_spark.models.autoencoder import GUR
 from gur_spark.schema import Manifest
+from gur_spark.versions import card as model_card
+from gur_spark.versions.alignment import Alignment
 
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"

@@ -16,7 +16,7 @@ from gur_spark import storage
 from gur_spark.config import Tracking
 from gur_spark.errors import GurError, TrackingError
 from gur_spark.extras import import_extra
-from gur_spark.registry import CARD, CONFIG, EPOCHS, METRICS, MODEL_CARD, VOCABULARY, pack
+from gur_spark.versions.registry import CARD, CONFIG, EPOCHS, METRICS, MODEL_CARD, VOCABULARY, pack
 
 log = logging.getLogger("gur_spark")
 
@@ -65,7 +65,7 @@ def log_version(settings: Tracking, pipeline: str, path: str) -> str:
         told = f"at {settings.store}: {type(error).__name__}: {error}"
         raise TrackingError(
             f"model {version} is registered in models and could not be logged to MLflow {_without_passwords(told)}. "
-            f"When that is mended: gur_spark.tracking.log_version(config.tracking, '{pipeline}', '{path}')"
+            f"When that is mended: gur_spark.versions.tracking.log_version(config.tracking, '{pipeline}', '{path}')"
         ) from error
     log.info("mlflow: %s is run %s, %s version %s", version, run_id, name, number)
     return f"run {run_id}, {name} version {number}"

@@ -17,16 +17,18 @@ import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from gur_spark import changes, registry, schema, storage
+from gur_spark import schema, storage
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, TableError
-from gur_spark.publishing import check_replacement
-from gur_spark.registry import LoadedModel
 from gur_spark.runs import Run
-from gur_spark.smoothing import last_dates, smoothed, smoothed_version
-from gur_spark.snapshot_files import RowGroup, row_groups
-from gur_spark.snapshots import Snapshot, differing_columns
+from gur_spark.serving import changes
+from gur_spark.serving.publishing import check_replacement
+from gur_spark.serving.smoothing import last_dates, smoothed, smoothed_version
+from gur_spark.snapshots.files import RowGroup, row_groups
+from gur_spark.snapshots.visible import Snapshot, differing_columns
 from gur_spark.tables import Tables, check_keys
+from gur_spark.versions import registry
+from gur_spark.versions.registry import LoadedModel
 
 log = logging.getLogger("gur_spark")
 

@@ -7,7 +7,7 @@ from gur_spark.config import Model, Training
 from gur_spark.schema import Manifest
 
 if TYPE_CHECKING:
-    from gur_spark.registry import Card
+    from gur_spark.versions.registry import Card
 
 _LOSSES = {
     "likelihood": "gives the aggregates back (squared error of numbers, multinomial likelihood of histograms)",
@@ -34,8 +34,8 @@ users = read_embeddings(spark, load_config("shop.yaml"), version="{version}")
 ```
 
 One row per user and date: `user_id, as_of, model_version, embedding` (float32, {width} numbers), `events` (of the last
-{longest} days). Without `version` it is the published one. `gur_spark.registry.load_model(FOLDER)` embeds aggregates of
-manifest `{manifest}` and vocabulary {vocabulary}, and refuses others."""
+{longest} days). Without `version` it is the published one. `gur_spark.versions.registry.load_model(FOLDER)` embeds
+aggregates of manifest `{manifest}` and vocabulary {vocabulary}, and refuses others."""
 
 
 def render(

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from gur_spark.errors import BaseSnapshotError, TableError
 from gur_spark.features.narrowing import last_landing
 from gur_spark.features.state_files import Kept
-from gur_spark.snapshots import Snapshot, is_whole
+from gur_spark.snapshots.visible import Snapshot, is_whole
 from gur_spark.tables import Commit, Tables
 
 LONGEST = 31

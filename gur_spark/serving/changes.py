@@ -18,8 +18,8 @@ from gur_spark import schema
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.features.content import row_hashes
 from gur_spark.schema import Manifest
-from gur_spark.snapshot_files import row_groups
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.files import row_groups
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
 
 COMMITS = 1000

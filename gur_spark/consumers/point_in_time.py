@@ -14,10 +14,10 @@ from gur_spark.config import Config
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.features.narrowing import known_at
 from gur_spark.features.states import DAY_US
-from gur_spark.model_versions import find_model
 from gur_spark.schema import SQL_USER_ID
-from gur_spark.snapshots import Snapshot, visible_snapshots
+from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables import Tables
+from gur_spark.versions.known import find_model
 
 Features = Literal["aggregates", "embeddings"]
 

@@ -27,10 +27,10 @@ from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra, labels
 from gur_spark.evaluate.bootstrap import Array, auc, interval, macro_auc, resamples
 from gur_spark.features.narrowing import event_rows
-from gur_spark.gates import Embeddings, Outcome
 from gur_spark.horizon import check_complete, events_ahead
 from gur_spark.monitoring.measures import FEWEST
 from gur_spark.monitoring.samples import matrix
+from gur_spark.serving.gates import Embeddings, Outcome
 from gur_spark.splits import held_out
 from gur_spark.tables import Tables
 

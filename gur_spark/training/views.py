@@ -16,9 +16,9 @@ from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.narrowing import attribute_rows, event_rows, prepare, snapshot_events
 from gur_spark.features.windows import write_aggregates
-from gur_spark.routes import Wanted
 from gur_spark.schema import VIEWS, Manifest, view_column
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.routes import Wanted
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
 
 

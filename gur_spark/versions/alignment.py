@@ -18,10 +18,10 @@ import pyarrow as pa
 from gur_spark.config import Model
 from gur_spark.errors import ModelError
 from gur_spark.schema import Manifest
-from gur_spark.snapshot_files import row_groups
+from gur_spark.snapshots.files import row_groups
 
 if TYPE_CHECKING:
-    from gur_spark.registry import LoadedModel
+    from gur_spark.versions.registry import LoadedModel
 
 Array = npt.NDArray[np.float64]
 

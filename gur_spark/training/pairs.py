@@ -2,7 +2,7 @@
 
 What the losses ``future`` and ``contrastive`` learn from. A pair is a row of a snapshot and, in columns that begin with
 ``future_``, the events and the histograms of ``[as_of, as_of + horizon)``: the window of a date ``horizon`` days later,
-made by the same kernel; in columns that begin with ``view``, other looks at the user (``gur_spark.views``). They are
+made by the same kernel; in columns that begin with ``view``, other looks at the user (``training.views``). They are
 named after all that they are made of, trainings share them, and ``clean`` removes them; the snapshots stay as they are.
 """
 
@@ -23,11 +23,11 @@ from gur_spark.features.narrowing import event_rows, known_at, prepare, snapshot
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.windows import FILES, collect, keep, write_aggregates, write_rows
 from gur_spark.horizon import check_complete
-from gur_spark.routes import Wanted
 from gur_spark.schema import Manifest
-from gur_spark.snapshots import Snapshot
+from gur_spark.snapshots.routes import Wanted
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
-from gur_spark.views import check_views, of_another_date, of_halves, partner
+from gur_spark.training.views import check_views, of_another_date, of_halves, partner
 
 ROWS_PER_FILE = 50_000
 """Which a worker sorts at a time."""

@@ -14,7 +14,7 @@ from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features import narrowing
 from gur_spark.features.state_files import keeps_state
 from gur_spark.schema import Manifest
-from gur_spark.snapshot_files import row_groups
+from gur_spark.snapshots.files import row_groups
 from gur_spark.tables import Tables
 
 log = logging.getLogger("gur_spark")

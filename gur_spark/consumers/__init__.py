@@ -1,0 +1,1 @@
+"""What reads embeddings: training sets, neighbours, files, and an example model."""

@@ -1,0 +1,1 @@
+"""A version and a snapshot -> the embeddings that consumers read: scored, checked, published."""
