@@ -47,9 +47,7 @@ def main() -> int:
     args = parser.parse_args()
     work = Path(args.work or tempfile.mkdtemp(prefix="gur_scale_"))
     settings = Spark(cores=CORES, memory="8g", shuffle_partitions=2 * CORES)
-    spark = (
-        sail_session(settings) if args.engine == "sail" else local_session(local_conf(settings), "benchmarks.scale")
-    )
+    spark = sail_session(settings) if args.engine == "sail" else local_session(local_conf(settings), "benchmarks.scale")
     try:
         # The first run of a session compiles; it is not counted.
         first = Work(args.events[0])
@@ -99,7 +97,7 @@ def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
         )  # fmt: skip
         seconds = time.monotonic() - start
     found = asdict(of) | {"rows": written[AS_OF].rows, "seconds": round(seconds, 2)}
-    if of != Work(of.events) and of.hot == 0 or of.apart:
+    if (of != Work(of.events) and of.hot == 0) or of.apart:
         # Its events are needed no more, and take a gigabyte or two.
         shutil.rmtree(folder if not of.hot else work / f"hot_{of.hot}")
     found |= {"java_mb": round(memory.java_mb), "python_mb": round(memory.python_mb)}
