@@ -24,7 +24,7 @@ FORMAT = 2
 
 
 def dump(state: PartitionState) -> pa.Buffer:
-    """All that a partition's events and attributes have left behind; who is only named must be named again.
+    """All that a partition's events and attributes have left behind, but not who is only named.
 
     Raises:
         TypeError: a state does not say what it keeps.

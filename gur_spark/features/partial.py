@@ -5,14 +5,13 @@ reads some of them makes a partial state of each hot user, and these states, a f
 and merged there with the rest. All other users go as if there were none.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.features.bands import Bands
@@ -26,62 +25,35 @@ from gur_spark.schema import SQL_USER_ID, Manifest
 PARTIAL = "_partial"
 """A partial state, in a row without an event; no field can have the name."""
 
-HOT_EVENTS = 10_000_000
-"""Nobody with fewer events is hot: reading the rest apart costs more than it gains (``benchmarks.scale``)."""
+HOT_EVENTS = 20_000_000
+"""Nobody with fewer events in the windows is hot: on two cores, 24M took 19 s in place of 30 s, and with 5M and 10M
+there was nothing to gain, as the rest is read apart (``benchmarks.scale``)."""
 
 _BUCKETS = 1024
-"""Users are counted by a hash first, as counting each of them would take a shuffle: a bucket that is not full holds no
-hot user."""
 
 
-@dataclass(frozen=True)
-class Events:
-    """What must be known of the events of a pass before it begins."""
-
-    events: int
-    first: date | None
-    """The first event's day."""
-    landed: date | None
-    """The newest landing."""
-    users: int | None
-    """About; None where it was not asked."""
-    buckets: Mapping[int, int]
-    """Events of the users of one hash."""
-
-
-def count_events(events: DataFrame, count_users: bool) -> Events:
-    """Count in one pass over a few columns."""
-    rows = (
-        events.groupBy(_bucket().alias("bucket"))
-        .agg(
-            F.count(F.lit(1)).alias("events"),
-            F.min(F.to_date("event_time")).alias("first"),
-            F.max("landed_on").alias("landed"),
-            *([F.approx_count_distinct("user_id").alias("users")] if count_users else []),
-        )
-        .collect()
-    )
-    return Events(
-        events=sum(row["events"] for row in rows),
-        first=min((row["first"] for row in rows), default=None),
-        landed=max((row["landed"] for row in rows), default=None),
-        users=sum(row["users"] for row in rows) if count_users else None,
-        buckets={row["bucket"]: row["events"] for row in rows},
-    )
-
-
-def hot_users(events: DataFrame, counted: Events, tasks: int) -> list[Any]:
-    """The ids of users with more events than two of so many tasks would have of all, and ``HOT_EVENTS``; ascending.
+def hot_users(events: DataFrame, number: int, tasks: int) -> list[Any]:
+    """The ids of users with more than ``HOT_EVENTS`` and more than two of so many tasks would have of all; ascending.
 
     Two tasks are what a core does: as long as one user takes no longer, the cores share the rest.
+
+    Args:
+        number: of the events; where there are too few for a hot user, nothing is looked at.
     """
-    over = max(HOT_EVENTS, 2 * counted.events // tasks)
-    full = [bucket for bucket, number in counted.buckets.items() if number > over]
-    if not full:
+    over = max(HOT_EVENTS, 2 * number // tasks)
+    if number <= over:
         return []
-    by_user = events.where(_bucket().isin(full)).groupBy("user_id").agg(F.count(F.lit(1)).alias("events"))
-    found: Sequence[Row] = by_user.where(F.col("events") > over).collect()
-    return sorted(row["user_id"] for row in found)
+    # Users are counted by a hash first, which takes no shuffle to speak of: most buckets hold no hot user for sure.
+    by_bucket = _counts(events, _bucket(), over)
+    if not by_bucket:
+        return []
+    return sorted(_counts(events.where(_bucket().isin(by_bucket)), F.col("user_id"), over))
+
+
+def _counts(events: DataFrame, key: Column, over: int) -> list[Any]:
+    """The keys of more events than so many."""
+    counted = events.groupBy(key.alias("key")).agg(F.count(F.lit(1)).alias("events"))
+    return [row["key"] for row in counted.where(F.col("events") > over).collect()]
 
 
 def narrow_events(

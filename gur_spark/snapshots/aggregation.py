@@ -161,17 +161,23 @@ def _aggregate_pass(
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
     table = wanted.events(tables)
     inside = narrowing.snapshot_events(narrowing.event_rows(table, manifest), moments, manifest.reach)
-    found = partial.count_events(inside, count_users=not expected_users)
-    check_landings(max(moments), found.landed, config.aggregates.landing_gap_days)
-    oldest = found.first if manifest.reach is None else None
+    found = inside.agg(
+        F.count(F.lit(1)).alias("events"),
+        F.min(F.to_date("event_time")).alias("first"),
+        F.max("landed_on").alias("landed"),
+        *([] if expected_users else [F.approx_count_distinct("user_id").alias("users")]),
+    ).first()
+    assert found is not None
+    check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
+    oldest = found["first"] if manifest.reach is None else None
     # The bands of many dates are others; and of a users list, those of the days after would need the list.
     horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
     bands = windows.bands_of(manifest, list(moments), oldest, horizon)
-    users = expected_users or found.users or 0
+    users = expected_users or found["users"]
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     known = narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), moments, None)
     attributes = wanted.encoded_attributes(known)
-    rows = found.events + (0 if attributes is None else attributes.count())
+    rows = found["events"] + (0 if attributes is None else attributes.count())
     partitions = windows.partitions_for(manifest, bands, users, rows)
     written = windows.write_aggregates(
         encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
@@ -184,22 +190,14 @@ def _aggregate_pass(
         oldest,
         horizon,
         attributes,
-        partial.hot_users(inside, found, windows.tasks_for(tables.spark, partitions)),
+        partial.hot_users(inside, found["events"], windows.tasks_for(tables.spark, partitions)),
     )
     made = finish(tables, wanted, moments, folders, written)
     run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}
     if horizon:
-        assert found.landed is not None
+        state = {"horizon": horizon, "oldest": oldest, "landed": found["landed"], "lineage": wanted.lineage}
         [(day, content)] = written.items()
-        kept = Kept(
-            as_of=day,
-            files=content.states,
-            horizon=horizon,
-            oldest=oldest,
-            landed=found.landed,
-            lineage=wanted.lineage,
-        )
-        kept.write(folders[day])
+        Kept(as_of=day, files=content.states, **state).write(folders[day])
     return made
 
 
