@@ -19,7 +19,7 @@ USERS ?= 3000
 
 HAS_JAVA = { test -n "$$JAVA_HOME" || command -v java >/dev/null; }
 
-.PHONY: help setup run test test-spark test-fast lint format lock clean wheel
+.PHONY: help setup run test test-slow test-spark lint format lock clean wheel
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,15 +43,15 @@ ifeq ($(CONFIG),conf/demo.yaml)
 endif
 	$(BIN)/python jobs/pipeline.py --config $(CONFIG) $(if $(ENGINE),engine=$(ENGINE))
 
-# tests/test_sail.py runs those marked any_engine, in a process beside.
-test: $(READY) ## Run all tests, each on the engines that it needs
-	$(BIN)/python -m pytest -m "not any_engine"
+# On Spark what Spark decides; tests/test_sail.py runs on Sail, in a process beside, what both or any engine decides.
+test: $(READY) ## Run the tests, each on the engines that it needs, but for the slow ones
+	$(BIN)/python -m pytest -m "not slow and not any_engine"
+
+test-slow: $(READY) ## Run the slow tests: whole pipelines, killed processes, a Connect server, notebooks
+	$(BIN)/python -m pytest -m "slow and not any_engine"
 
 test-spark: $(READY) ## Run all tests on Spark, those too that `test` runs on Sail alone
 	$(BIN)/python -m pytest
-
-test-fast: $(READY) ## Run the tests on Spark that are not marked slow
-	$(BIN)/python -m pytest -m "not slow and not any_engine"
 
 lint: $(READY) ## ruff, mypy --strict, and the test that holds the layers
 	$(BIN)/ruff check .

@@ -124,6 +124,7 @@ def test_a_label_dated_by_day_is_of_its_midnight_and_null_times_find_nothing(mad
     assert {row.day: row.as_of for row in found} == {DATES[1]: DATES[1], labels[1][1]: DATES[0], None: None}
 
 
+@pytest.mark.slow
 def test_embeddings_are_attached_alone_or_with_the_aggregates_of_their_date(whole: Any) -> None:
     tables, config = whole
     day = date(2025, 4, 1)

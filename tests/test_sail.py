@@ -14,7 +14,6 @@ from gur_spark.session import NO_JAVA, local_session, sail_session
 from tests.beside import Ended
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("GUR_SPARK_TEST_ENGINE") == "sail", reason="these are the tests on Sail")
 def test_what_both_engines_do_and_what_any_engine_does_passes_on_sail_without_java(
     tests_on_sail: "Future[Ended]",

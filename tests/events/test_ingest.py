@@ -297,6 +297,7 @@ def test_a_landing_that_vanishes_after_the_listing_leaves_its_events_and_comes_b
     assert (events(tables), quarantine(tables)) == (before, [])
 
 
+@pytest.mark.any_engine
 def test_only_new_or_changed_landings_are_read_and_a_landing_is_replaced_whole(
     tables: Tables, configure: Any, landed: Path
 ) -> None:
@@ -320,6 +321,7 @@ def test_only_new_or_changed_landings_are_read_and_a_landing_is_replaced_whole(
     assert quarantine(tables) == []
 
 
+@pytest.mark.any_engine
 def test_of_equal_keys_the_first_landing_wins_then_the_order_of_the_columns(
     tables: Tables, configure: Any, landed: Path
 ) -> None:
