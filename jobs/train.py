@@ -78,7 +78,7 @@ def train_model(
         progress=sys.stderr.isatty(),
         made_of=[s.path for s in snapshots],
         align_to=older.path if older else None,
-        seen_until=seen_until(config, as_of) if paired else None,
+        seen_until=seen_until(config, as_of) if snapshots else None,
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)

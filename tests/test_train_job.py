@@ -67,6 +67,7 @@ def test_the_version_is_registered_with_where_it_comes_from(
     assert (row.kind, row.aligned_to, row.code_commit) == ("gur", None, train.code_commit())
     assert run.inputs == {f"snapshot {s.as_of}": s.path for s in snapshots}
     assert run.counts["train_rows"] + run.counts["validation_rows"] == sum(s.rows for s in snapshots)
+    assert loaded.card.seen_until == str(DAYS[1])
     assert not Path(made.checkpoints).exists()
 
 
