@@ -17,12 +17,13 @@ from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.serving.publishing import publish, select_embeddings
 from gur_spark.serving.scoring import score_snapshot
-from gur_spark.serving.streaming import check_streaming
+from gur_spark.serving.streaming import check_streaming, checkpoint
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables import Tables
 from gur_spark.versions import registry
 from gur_spark.versions.known import find_model
 from jobs import stream
+from tests.conftest import config_over
 from tests.demo import ROOT, clients, opened
 from tests.test_snapshots import AS_OF, log, snapshot
 
@@ -149,6 +150,17 @@ def test_users_whose_events_came_after_the_snapshot_that_is_published_are_taken_
     tables.replace(tables.read("embeddings_now").limit(0), "embeddings_now", "true", "tidied up by hand")
     stream.take_up(tables, config, {})
     assert vectors(tables.read("embeddings_now")) == late
+
+
+@pytest.mark.any_engine
+def test_a_stream_of_other_paths_keeps_where_it_is_in_another_folder(spark: Any, make_config: Any) -> None:
+    def folder(path: str, **changes: Any) -> str:
+        config = make_config({"source": {"path": path}, **changes})
+        return checkpoint(Tables.of(spark, config), config)
+
+    web = {"source": {"path": "web"}, "fields": config_over("").fields.model_dump(mode="json", exclude_none=True)}
+    assert folder("old") == folder("old", vocabulary={"min_count": 9})
+    assert len({folder("old"), folder("new"), folder("old", logs={"web": web})}) == 3
 
 
 @pytest.mark.any_engine
