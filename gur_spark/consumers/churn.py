@@ -130,11 +130,12 @@ def train(tables: Tables, config: Config, version: str, known_by: date, label_da
     dates = sorted(label_dates) or _label_dates(tables, version, first, last, horizon)
     if dates[-1] > last:
         raise ConsumerError(
-            f"who churned in the {horizon} days from {dates[-1]} on is not known on {known_by}; expected dates up to {last}"
+            f"who churned in the {horizon} days from {dates[-1]} on is not known on {known_by}; expected "
+            f"dates up to {last}"
         )
     if dates[0] < first:
         raise ConsumerError(
-            f"{version} was trained on events up to {first}: its embeddings at {dates[0]} tell some of who churned then; "
+            f"{version} was trained on events up to {first}: its embeddings at {dates[0]} may tell who churned then; "
             "expected dates from there on"
         )
     questions = _labels(tables, config, version, dates)
@@ -217,8 +218,8 @@ def _label_dates(tables: Tables, version: str, first: date, last: date, horizon:
     if not dates:
         seen = "" if first == date.min else f" from {first} on, until when it was trained, and"
         raise ConsumerError(
-            f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date{seen} up to "
-            f"{last}, whose {horizon} days are known; run score --model {version} --as-of DATE"
+            f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date{seen} up "
+            f"to {last}, whose {horizon} days are known; run score --model {version} --as-of DATE"
         )
     return dates
 
