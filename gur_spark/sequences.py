@@ -65,6 +65,7 @@ def write_sequences(
     max_events: int | None = None,
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
+    parent: str | None = None,
 ) -> tuple[str, SequenceManifest]:
     """Write the sequences of one date; returns the folder and its manifest.
 
@@ -76,6 +77,7 @@ def write_sequences(
         max_events: of a user with more, only the newest.
         vocabulary_version: the ids of the categories; the newest if none is given.
         known_at: what had landed by when counts; by default as_of midnight UTC plus the configured delay.
+        parent: the folder that gets the date's one; by default ``ROOT/sequences/<as_of>`` does, for the run.
 
     Raises:
         TableError: ``events`` or ``vocabulary`` does not exist, or the vocabulary lacks a field.
@@ -90,7 +92,8 @@ def write_sequences(
     table = narrowing.event_rows(wanted.events(tables), manifest)
     inside = _window_events(table, as_of, known_at, window)
     events = _check_events(tables, config, inside, as_of, known_at, window)
-    folder = tables.folder("sequences", as_of.isoformat(), run.id)
+    day = as_of.isoformat()
+    folder = storage.join(parent, day) if parent else tables.folder("sequences", day, run.id)
     encoded = encode(inside, vocabulary, manifest.categorical)
     files = _write(_by_user(encoded, manifest, events), Rows(manifest=manifest, as_of=as_of), max_events, folder)
     rows = check_keys(tables.spark.read.parquet(folder).select("user_id"), ["user_id"], f"sequences {folder}")

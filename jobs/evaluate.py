@@ -71,8 +71,8 @@ def evaluate_embeddings(tables: Tables, config: Config, as_of: date, version: st
     seen = model.card.seen_until
     if seen and as_of < date.fromisoformat(seen):
         raise EvaluationError(
-            f"{model_version} was trained on what followed until {seen}: at {as_of} it would be judged by what it has "
-            f"seen; evaluate it from {seen} on, or train with training.cutoff {as_of}"
+            f"{model_version} was trained on events up to {seen}: at {as_of} it would be judged by what it has seen; "
+            f"evaluate it from {seen} on, or train it on dates, and what follows them, up to {as_of}"
         )
     settings = config.evaluation
     tables_of_labels, notes = labels.make_labels(tables, config, embeddings.select("user_id", "events"), as_of)

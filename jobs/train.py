@@ -10,14 +10,15 @@ from pathlib import Path
 
 from gur_spark import cli, schema, storage
 from gur_spark.config import Config
-from gur_spark.errors import SnapshotError
+from gur_spark.errors import ModelError, SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.runs import Run
+from gur_spark.serving.publishing import published
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
 from gur_spark.training.pairs import seen_until, write_pairs
 from gur_spark.training.train import TrainedModel, train
-from gur_spark.versions.known import find_model
+from gur_spark.versions.known import ModelVersion, find_model
 from gur_spark.versions.tracking import track
 
 
@@ -51,10 +52,10 @@ def train_model(
         TrainingError: there is nothing to train on, or training went wrong.
         TrackingError: it could not be logged to MLflow where that is required; the version stands.
     """
-    snapshots = [find_snapshot(tables, config, day) for day in as_of]
+    snapshots = [find_snapshot(tables, config, day) for day in sorted(as_of)]
     run.inputs |= {f"snapshot {s.as_of}": s.path for s in snapshots}
     _same_vocabulary(snapshots)
-    older = find_model(tables, config, None if align_to == "published" else align_to) if align_to else None
+    older = _older(tables, config, align_to) if align_to else None
     # train() itself says what is missing when there is no date at all.
     vocabulary = read_vocabulary(tables, snapshots[0].vocabulary_version if snapshots else None)
     if snapshots and vocabulary.hash != snapshots[0].vocabulary_hash:
@@ -78,7 +79,7 @@ def train_model(
         progress=sys.stderr.isatty(),
         made_of=[s.path for s in snapshots],
         align_to=older.path if older else None,
-        seen_until=seen_until(config, as_of) if paired else None,
+        seen_until=seen_until(config, as_of) if snapshots else None,
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)
@@ -86,6 +87,16 @@ def train_model(
     run.outputs |= {"model_version": made.version, "path": made.path}
     run.outputs |= track(config.tracking, config.name, made.path)
     return made
+
+
+def _older(tables: Tables, config: Config, align_to: str) -> ModelVersion:
+    if align_to != "published":
+        return find_model(tables, config, align_to)
+    if published(tables, config) is None:
+        raise ModelError(
+            f"--align-to published: nothing is published for pipeline '{config.name}'; name a version, or train without"
+        )
+    return find_model(tables, config)
 
 
 def checkpoint_folder(tables: Tables) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gur_spark.consumers import churn
 from gur_spark.consumers.churn import ChurnModel, fit, predict_churn, read_model
 from gur_spark.errors import ConsumerError, TableError
 from gur_spark.runs import Run
@@ -148,10 +149,26 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
 def test_a_version_that_no_early_enough_date_was_scored_with_says_what_to_run(made: Made) -> None:
     tables, config, versions = made
     _switch(tables, config, versions["aligned"], NOW, "monthly")
-    with pytest.raises(ConsumerError, match=rf"scored at \['{NOW}'\], .* 28 days before {NOW}; run score --model"):
+    with pytest.raises(ConsumerError, match=rf"scored at \['{NOW}'\], .* up to 2024-06-03, whose 28 days are known"):
         predict_churn(tables, config, new_run(), retrain=True)
     with pytest.raises(ConsumerError, match=f"28 days from {NOW} on is not known on {NOW}"):
         predict_churn(tables, config, new_run(), retrain=True, label_dates=[NOW])
+
+
+def test_dates_whose_labels_land_later_or_were_trained_on_are_not_learned_from(made: Made, monkeypatch: Any) -> None:
+    tables, config, versions = made
+    _switch(tables, config, versions["first"], NOW, "monthly")
+    # 1 June and 28 days end on 29 June, and are known on the morning of the date after the delay.
+    for days, known in ((2, True), (3, False)):
+        delayed = config.model_copy(update={"aggregates": config.aggregates.model_copy(update={"delay_days": days})})
+        assert (churn._last_known(delayed, NOW) >= LEARN) == known
+    with pytest.raises(ConsumerError, match="expected a date up to 2024-05-31, whose 28 days are known"):
+        predict_churn(tables, delayed, new_run(), retrain=True)
+    monkeypatch.setattr(churn, "seen_until", lambda _tables, _version: LEARN + timedelta(days=1))
+    with pytest.raises(ConsumerError, match="expected a date from 2024-06-02 on, until when it was trained, and up to"):
+        predict_churn(tables, config, new_run(), retrain=True)
+    with pytest.raises(ConsumerError, match="trained on events up to 2024-06-02: its embeddings at 2024-06-01"):
+        predict_churn(tables, config, new_run(), retrain=True, label_dates=[LEARN])
 
 
 def test_weights_are_those_of_the_columns_as_they_are() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from gur_spark.batches.streams import AggregateDataset, stream
 from gur_spark.errors import TrainingError
+from gur_spark.training.processes import in_processes
 from gur_spark.training.train import TrainedModel
 from tests.aggregate_data import SIZES, make_snapshot, tiny_manifest
 from tests.test_training import trained, weights
@@ -60,6 +61,21 @@ def test_more_processes_than_row_groups_are_refused(tmp_path: Path) -> None:
     few = make_snapshot(tmp_path / "few", users=40)
     with pytest.raises(TrainingError, match=r"training\.processes is 3, and the snapshots have 2 row groups"):
         trained([few], tmp_path, processes=3)
+
+
+def large() -> bytes:
+    return bytes(1 << 20)
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_result_of_any_size_comes_back_and_a_process_that_is_killed_is_an_error_of_training() -> None:
+    assert len(in_processes(large, 1, 1)) == 1 << 20
+    with pytest.raises(TrainingError, match=r"a training process failed: .*SIGKILL"):
+        in_processes(killed, 1, 1)
 
 
 @pytest.mark.slow

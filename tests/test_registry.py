@@ -158,6 +158,8 @@ def test_the_model_card_tells_people_what_it_is_and_is_no_part_of_what_is_loaded
     )
     text = (Path(aligned) / registry.MODEL_CARD).read_text()
     assert "Aligned to `older` by a rotation and a shift" in text
+    card, on_a_sphere = registry.load_model(aligned).card, MODEL.model_copy(update={"unit_norm": True})
+    assert "Aligned to `older` by a rotation: a model" in model_card._space(card, on_a_sphere, {})
     assert "Seen until: events before 2024-07-01 (UTC midnight), what follows the dates above included" in text
     assert set(model_card._LOSSES) == set(get_args(Loss))
     for name in (registry.MODEL_CARD, registry.EPOCHS):

@@ -17,12 +17,13 @@ from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.serving.publishing import publish, select_embeddings
 from gur_spark.serving.scoring import score_snapshot
-from gur_spark.serving.streaming import check_streaming
+from gur_spark.serving.streaming import check_streaming, checkpoint
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables import Tables
 from gur_spark.versions import registry
 from gur_spark.versions.known import find_model
 from jobs import stream
+from tests.conftest import config_over
 from tests.demo import ROOT, clients, opened
 from tests.test_snapshots import AS_OF, log, snapshot
 
@@ -93,6 +94,13 @@ def published_day(tables: Tables, make_config: Any, tmp_path: Path, vocabulary: 
     return config
 
 
+def land(tables: Tables, config: Any, folder: Path, day: date, *users: int) -> None:
+    """A landing comes, once more or for the first time, with an event of each user, and the stream takes it up."""
+    lines = ["user,time,mcc,amount", *(f"{user},{day}T10:00:00Z,a,{user}.50" for user in users)]
+    (folder / "landings" / f"{day}.csv").write_text("\n".join(lines) + "\n")
+    stream.take_up(tables, config, {})
+
+
 @pytest.mark.any_engine
 def test_landings_that_come_again_and_days_that_are_published_leave_what_a_full_run_would(
     tables: Tables, published_day: Any, tmp_path: Path
@@ -100,20 +108,15 @@ def test_landings_that_come_again_and_days_that_are_published_leave_what_a_full_
     config, spark = published_day, tables.spark
     tomorrow, day_after = AS_OF + timedelta(days=1), AS_OF + timedelta(days=2)
 
-    def land(day: date, *users: int) -> None:
-        lines = ["user,time,mcc,amount", *(f"{user},{day}T10:00:00Z,a,{user}.50" for user in users)]
-        (tmp_path / "landings" / f"{day}.csv").write_text("\n".join(lines) + "\n")
-        stream.take_up(tables, config, {})
-
-    land(AS_OF, 1, 2, 900)
+    land(tables, config, tmp_path, AS_OF, 1, 2, 900)
     first = full_run(tables, config, tomorrow)
     assert vectors(tables.read("embeddings_now")) == {user: first[user] for user in (1, 2, 900)}
 
     # The landing comes again without one of them and with another, and then the next day's.
-    land(AS_OF, 2, 900, 3)
+    land(tables, config, tmp_path, AS_OF, 2, 900, 3)
     again = full_run(tables, config, tomorrow)
     assert vectors(tables.read("embeddings_now")) == {user: again[user] for user in (1, 2, 900, 3)}
-    land(tomorrow, 900)
+    land(tables, config, tmp_path, tomorrow, 900)
     next_day = full_run(tables, config, day_after)
     now = {user: again[user] for user in (1, 2, 3)} | {900: next_day[900]}
     assert vectors(tables.read("embeddings_now")) == now
@@ -125,8 +128,39 @@ def test_landings_that_come_again_and_days_that_are_published_leave_what_a_full_
     assert tables.version("embeddings_now") == commit
     publish(tables, config, find_model(tables, config).model_version, tomorrow, "test", force=True)
     assert vectors(read_embeddings_now(spark, config)) == again | {900: next_day[900]}
-    land(tomorrow, 900, 4)
+    land(tables, config, tmp_path, tomorrow, 900, 4)
     assert vectors(tables.read("embeddings_now")).keys() == {900, 4}
+
+
+@pytest.mark.any_engine
+def test_users_whose_events_came_after_the_snapshot_that_is_published_are_taken_up_again(
+    tables: Tables, published_day: Any, tmp_path: Path
+) -> None:
+    config, tomorrow = published_day, AS_OF + timedelta(days=1)
+    land(tables, config, tmp_path, AS_OF, 1, 2)
+    made = full_run(tables, config, tomorrow)
+    land(tables, config, tmp_path, AS_OF, 1, 2, 3)
+    publish(tables, config, find_model(tables, config).model_version, tomorrow, "test", force=True)
+    stream.take_up(tables, config, {})
+    late = {3: full_run(tables, config, tomorrow + timedelta(days=1))[3]}
+    assert vectors(tables.read("embeddings_now")) == late
+    assert vectors(read_embeddings_now(tables.spark, config)) == made | late
+
+    # Another writer's commit says nothing of what its rows know: they are made anew.
+    tables.replace(tables.read("embeddings_now").limit(0), "embeddings_now", "true", "tidied up by hand")
+    stream.take_up(tables, config, {})
+    assert vectors(tables.read("embeddings_now")) == late
+
+
+@pytest.mark.any_engine
+def test_a_stream_of_other_paths_keeps_where_it_is_in_another_folder(spark: Any, make_config: Any) -> None:
+    def folder(path: str, **changes: Any) -> str:
+        config = make_config({"source": {"path": path}, **changes})
+        return checkpoint(Tables.of(spark, config), config)
+
+    web = {"source": {"path": "web"}, "fields": config_over("").fields.model_dump(mode="json", exclude_none=True)}
+    assert folder("old") == folder("old", vocabulary={"min_count": 9})
+    assert len({folder("old"), folder("new"), folder("old", logs={"web": web})}) == 3
 
 
 @pytest.mark.any_engine

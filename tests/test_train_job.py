@@ -67,6 +67,7 @@ def test_the_version_is_registered_with_where_it_comes_from(
     assert (row.kind, row.aligned_to, row.code_commit) == ("gur", None, train.code_commit())
     assert run.inputs == {f"snapshot {s.as_of}": s.path for s in snapshots}
     assert run.counts["train_rows"] + run.counts["validation_rows"] == sum(s.rows for s in snapshots)
+    assert loaded.card.seen_until == str(DAYS[1])
     assert not Path(made.checkpoints).exists()
 
 
@@ -86,6 +87,8 @@ def test_a_version_is_aligned_to_one_by_name_and_the_table_says_so(tables: Table
     assert aligned_to == {first.version: None, second.version: first.version}
     with pytest.raises(ModelError, match="no model version 'nobody'"):
         train.train_model(tables, other, DAYS[:1], new_run(), align_to="nobody")
+    with pytest.raises(ModelError, match="--align-to published: nothing is published for pipeline 'test'"):
+        train.train_model(tables, other, DAYS[:1], new_run(), align_to="published")
 
 
 LITERAL = Snapshot(
@@ -114,6 +117,22 @@ def test_snapshots_of_different_vocabularies_are_not_mixed(
     stub(monkeypatch, LITERAL, replace(LITERAL, as_of=DAYS[1], vocabulary_hash="other", vocabulary_version=2))
     with pytest.raises(SnapshotError, match=r"2024-06-01 and 2024-07-01 .* \(versions 1 and 2\)"):
         train.train_model(tables, config, DAYS, new_run())
+
+
+def test_snapshots_are_trained_on_by_date_in_whatever_order_they_are_named(
+    tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, LITERAL, replace(LITERAL, as_of=DAYS[1], path="newer"))
+    given: list[Any] = []
+
+    def stop(folders: Any, *_rest: Any, **_more: Any) -> None:
+        given.extend(folders)
+        raise TrainingError("far enough")
+
+    monkeypatch.setattr(train, "train", stop)
+    with pytest.raises(TrainingError, match="far enough"):
+        train.train_model(tables, config, DAYS[::-1], new_run())
+    assert given == ["gone", "newer"]
 
 
 def test_no_date_and_a_failed_training_leave_no_version(

@@ -16,8 +16,8 @@ import torch
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.splits import held_out
-from gur_spark.training import epochs as fitting
-from gur_spark.training import train as training
+from gur_spark.training import train as train_module
+from gur_spark.training.epochs import Fit
 from gur_spark.training.train import TrainedModel, train
 from gur_spark.versions.registry import load_model
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
@@ -123,14 +123,14 @@ def test_several_snapshots_are_trained_on_together(snapshot: str, tmp_path: Path
 def test_a_run_broken_off_continues_to_the_same_weights(
     snapshot: str, uninterrupted: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
-    step = fitting.Fit.training_step
+    step = Fit.training_step
 
     def broken(self: Any, batch: Any, number: int) -> Any:
         if self.current_epoch == epoch and number == 3:
             raise KeyboardInterrupt
         return step(self, batch, number)
 
-    monkeypatch.setattr(fitting.Fit, "training_step", broken)
+    monkeypatch.setattr(Fit, "training_step", broken)
     with pytest.raises(BaseException):  # noqa: B017,PT011 Lightning turns an interrupt into its own exit
         trained([snapshot], tmp_path)
     assert not (tmp_path / "out").exists()
@@ -140,7 +140,7 @@ def test_a_run_broken_off_continues_to_the_same_weights(
         trained_epochs.append(self.current_epoch)
         return step(self, batch, number)
 
-    monkeypatch.setattr(fitting.Fit, "training_step", counted)
+    monkeypatch.setattr(Fit, "training_step", counted)
     made = trained([snapshot], tmp_path)
     assert weights(made) == weights(uninterrupted)
     assert epoch_losses(made) == epoch_losses(uninterrupted)
@@ -161,7 +161,7 @@ def test_a_run_killed_before_it_saved_trains_no_further(
         patched.setattr(training.registry, "save", killed)
         with pytest.raises(SystemExit):
             trained([snapshot], tmp_path, **changes)
-    monkeypatch.setattr(fitting.Fit, "training_step", killed)
+    monkeypatch.setattr(Fit, "training_step", killed)
     made = trained([snapshot], tmp_path, **changes)
     assert (weights(made), made.metrics) == (weights(expected), expected.metrics)
 
@@ -192,13 +192,13 @@ def test_a_killed_process_is_continued_to_the_same_weights(
 
 def test_a_checkpoint_of_other_settings_is_not_continued(snapshot: str, tmp_path: Path) -> None:
     layout = training.Layout.of(tiny_manifest(), SIZES)
-    data = training._Data.of([snapshot], layout, TRAINING, MODEL)
-    first = training._fingerprint(data, MODEL, "hash")
-    assert training._fingerprint(data, MODEL, "hash") == first
-    assert training._fingerprint(data, FROZEN_MSE, "hash") != first
-    assert training._fingerprint(data, MODEL, "other") != first
-    other = training._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}), MODEL)
-    assert training._fingerprint(other, MODEL, "hash") != first
+    data = train_module._Data.of([snapshot], layout, TRAINING, MODEL)
+    first = train_module._fingerprint(data, MODEL, "hash")
+    assert train_module._fingerprint(data, MODEL, "hash") == first
+    assert train_module._fingerprint(data, FROZEN_MSE, "hash") != first
+    assert train_module._fingerprint(data, MODEL, "other") != first
+    other = train_module._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}), MODEL)
+    assert train_module._fingerprint(other, MODEL, "hash") != first
 
 
 def test_nothing_is_printed_and_no_folder_is_left(
@@ -283,4 +283,4 @@ def test_a_gpu_that_is_not_there_is_an_error(snapshot: str, tmp_path: Path, monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainingError, match="torch finds no GPU"):
         trained([snapshot], tmp_path, device="gpu")
-    assert training._accelerator("auto") == "cpu"
+    assert train_module._accelerator("auto") == "cpu"

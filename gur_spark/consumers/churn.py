@@ -31,6 +31,7 @@ from gur_spark.runs import Run
 from gur_spark.serving.publishing import published, read_embeddings, space_of
 from gur_spark.splits import held_out
 from gur_spark.tables import Tables, check_keys
+from gur_spark.versions.known import seen_until
 
 log = logging.getLogger("gur_spark")
 
@@ -76,7 +77,7 @@ def predict_churn(
 
     Args:
         label_dates: learn from who churned after these; default: all dates at which the version was scored and whose
-            horizon ends by ``as_of``.
+            horizon ends by ``as_of`` and the model saw nothing of.
         retrain: train anew although the model could be kept.
 
     Raises:
@@ -121,13 +122,22 @@ def train(tables: Tables, config: Config, version: str, known_by: date, label_da
     """Fit a model on what the version knew at each date, and on who churned after it.
 
     Raises:
-        ConsumerError: no date was scored whose horizon ends by ``known_by``, or all users or none of them churned.
+        ConsumerError: no date was scored whose future is known by ``known_by`` and was not trained on, or all users or
+            none of them churned.
     """
     horizon = config.evaluation.horizon_days
-    dates = sorted(label_dates) or _label_dates(tables, version, known_by, horizon)
-    late = [day for day in dates if day + timedelta(horizon) > known_by]
-    if late:
-        raise ConsumerError(f"who churned in the {horizon} days from {late[0]} on is not known on {known_by}")
+    first, last = seen_until(tables, version), _last_known(config, known_by)
+    dates = sorted(label_dates) or _label_dates(tables, version, first, last, horizon)
+    if dates[-1] > last:
+        raise ConsumerError(
+            f"who churned in the {horizon} days from {dates[-1]} on is not known on {known_by}; expected "
+            f"dates up to {last}"
+        )
+    if dates[0] < first:
+        raise ConsumerError(
+            f"{version} was trained on events up to {first}: its embeddings at {dates[0]} may tell who churned then; "
+            "expected dates from there on"
+        )
     questions = _labels(tables, config, version, dates)
     # Known from as_of + delay on, and not older: each label gets the embedding of its own date.
     delay = config.aggregates.delay_days
@@ -195,15 +205,21 @@ def _model_file(tables: Tables, config: Config) -> str:
     return tables.folder("churn_example", config.name, "model.json")
 
 
-def _label_dates(tables: Tables, version: str, known_by: date, horizon: int) -> list[date]:
-    """The dates at which a version was scored and whose horizon ends by the given one."""
+def _last_known(config: Config, known_by: date) -> date:
+    """The last date of whom it is known who churned after it: what a day tells may land days later."""
+    return known_by - timedelta(config.evaluation.horizon_days + config.aggregates.delay_days)
+
+
+def _label_dates(tables: Tables, version: str, first: date, last: date, horizon: int) -> list[date]:
+    """The dates of ``[first, last]`` at which a version was scored."""
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == version)
     scored = sorted(row["as_of"] for row in rows.select("as_of").distinct().collect())
-    dates = [day for day in scored if day + timedelta(horizon) <= known_by]
+    dates = [day for day in scored if first <= day <= last]
     if not dates:
+        seen = "" if first == date.min else f" from {first} on, until when it was trained, and"
         raise ConsumerError(
-            f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date at least "
-            f"{horizon} days before {known_by}; run score --model {version} --as-of DATE"
+            f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date{seen} up "
+            f"to {last}, whose {horizon} days are known; run score --model {version} --as-of DATE"
         )
     return dates
 

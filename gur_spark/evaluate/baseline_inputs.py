@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from gur_spark import storage
@@ -37,14 +38,13 @@ def sequence_folders(tables: Tables, config: Config, snapshot: Snapshot) -> Iter
     cutoff = min(config.training_cutoff or snapshot.as_of, snapshot.as_of)
     run = Run(id=uuid4().hex, job="evaluate", parameters={})
     vocabulary = snapshot.vocabulary_version
-    asked, _ = write_sequences(
-        tables, config, snapshot.as_of, run, vocabulary_version=vocabulary, known_at=snapshot.known_at
-    )
-    trained_on = asked
+    # Of a run that is killed, `clean` takes what is staged.
+    staging = tables.folder("_staging", run.id)
+    write = partial(write_sequences, tables, config, run=run, vocabulary_version=vocabulary, parent=staging)
     try:
+        trained_on = asked = write(as_of=snapshot.as_of, known_at=snapshot.known_at)[0]
         if cutoff != snapshot.as_of:
-            trained_on, _ = write_sequences(tables, config, cutoff, run, vocabulary_version=vocabulary)
+            trained_on = write(as_of=cutoff)[0]
         yield Folders(asked, trained_on)
     finally:
-        for folder in {asked, trained_on}:
-            storage.remove_folder(folder)
+        storage.remove_folder(staging)

@@ -1,8 +1,9 @@
 """How the inputs of a snapshot differ from those of a reference, feature by feature.
 
 Of every column that the model takes: the distribution of its values, in quantile bins of the reference or over ids, and
-its share of nulls. A histogram counts as a user's shares of ids, so that a user weighs as much as another one; lists
-other than histograms are not measured. Both sides are samples, a few thousand rows in memory.
+its share of nulls. A histogram counts as a user's shares of ids, and so does a set, of which each member has the same:
+a user weighs as much as another one. Lists other than these are not measured. Both sides are samples, a few thousand
+rows in memory.
 
 Legend of array shapes: N = users of a sample, P = (user, id) pairs, V = ids, B = bins.
 """
@@ -89,6 +90,8 @@ def compare(before: pa.Table, after: pa.Table, manifest: Manifest, sizes: Mappin
         yield _of_numbers(column.name, *(_numbers(side, column.name) for side in (before, after)))
     for column in manifest.ids:
         yield _of_ids(column, sizes, *(_single(side, column.name) for side in (before, after)))
+    for column in manifest.sets:
+        yield _of_ids(column, sizes, *(_members(side, column.name) for side in (before, after)))
     for column in _histograms(manifest):
         yield _of_ids(column, sizes, *(_counted(side, column.name) for side in (before, after)))
 
@@ -97,7 +100,7 @@ def measured_columns(manifest: Manifest) -> list[str]:
     """The columns that ``compare`` reads."""
     histograms = [column.name for column in _histograms(manifest)]
     ids = dict.fromkeys(map(_ids_of, histograms))
-    return [*(c.name for c in (*manifest.dense, *manifest.ids)), *ids, *histograms]
+    return [*(c.name for c in (*manifest.dense, *manifest.ids, *manifest.sets)), *ids, *histograms]
 
 
 def _histograms(manifest: Manifest) -> list[Column]:
@@ -161,6 +164,14 @@ def _numbers(rows: pa.Table, name: str) -> Array:
 def _single(rows: pa.Table, name: str) -> _Ids:
     ids_P = rows[name].drop_null().to_numpy().astype(np.int64)
     return _Ids(ids_P, np.ones(len(ids_P)), len(rows), len(ids_P))
+
+
+def _members(rows: pa.Table, name: str) -> _Ids:
+    """The ids of a set, each by its share of the user's."""
+    sets = rows[name].combine_chunks()
+    size_N = sets.value_lengths().fill_null(0).to_numpy()
+    ids_P = sets.flatten().to_numpy().astype(np.int64)
+    return _Ids(ids_P, 1 / np.repeat(size_N, size_N), len(rows), int((size_N > 0).sum()))
 
 
 def _counted(rows: pa.Table, name: str) -> _Ids:

@@ -132,23 +132,44 @@ def touched_users(tables: Tables, since: int, until: int) -> DataFrame:
 
 
 def _known(tables: Tables, now: Published, wanted: Wanted) -> _Known:
-    """What the rows know; or the published ones, where those are of another version or date before."""
-    last = next((commit for commit in tables.newest_commits(TABLE, 100) if not commit.harmless), None)
-    if last and last.note:
-        said = json.loads(last.note)
-        rows = _Known(**{**said, "published": date.fromisoformat(said["published"]), "commit": last.version})
-        of_this = (rows.model_version, rows.events_id) == (now.model_version, wanted.events_id)
-        if of_this and rows.published <= now.as_of and rows.events_version <= wanted.events_version:
+    """What is known of ``events`` beside the published rows: by those here, or where none count, by those alone.
+
+    Rows that stand beside an earlier date stop counting where the published one is as late. What they knew and it did
+    not, because its snapshot was made before, is to be taken up again.
+    """
+    rows = _written(tables)
+    if rows and (rows.model_version, rows.events_id) == (now.model_version, wanted.events_id):
+        if rows.events_version <= wanted.events_version and rows.published == now.as_of:
             return rows
-    made_from = re.match(r"events (\S+) version (\d+)", find_scored(tables, now.model_version, now.as_of).lineage)
-    if made_from is None or made_from[1] != wanted.events_id:
-        raise TableError(f"{now.model_version} at {now.as_of} was made from another events table; publish a new date")
+        if rows.events_version <= wanted.events_version and rows.published < now.as_of:
+            return replace(rows, events_version=min(rows.events_version, _made_from(tables, now, wanted)))
     return _Known(
         model_version=now.model_version,
         published=now.as_of,
         events_id=wanted.events_id,
-        events_version=int(made_from[2]),
+        events_version=_made_from(tables, now, wanted),
     )
+
+
+def _written(tables: Tables) -> _Known | None:
+    """What the commit that wrote the rows says; None: there is none, or it is another writer's."""
+    last = next((commit for commit in tables.newest_commits(TABLE, 100) if not commit.harmless), None)
+    if last is None or not last.note:
+        return None
+    try:
+        said = json.loads(last.note)
+        return _Known(**{**said, "published": date.fromisoformat(said["published"]), "commit": last.version})
+    except (ValueError, KeyError, TypeError):
+        log.warning("stream: commit %d of %s says %r: its rows are made anew", last.version, TABLE, last.note)
+        return None
+
+
+def _made_from(tables: Tables, now: Published, wanted: Wanted) -> int:
+    """The commit of ``events`` that the snapshot of the published rows was made from."""
+    found = re.match(r"events (\S+) version (\d+)", find_scored(tables, now.model_version, now.as_of).lineage)
+    if found is None or found[1] != wanted.events_id:
+        raise TableError(f"{now.model_version} at {now.as_of} was made from another events table; publish a new date")
+    return int(found[2])
 
 
 def _kept(tables: Tables, now: Published, known: _Known) -> DataFrame:

@@ -4,8 +4,10 @@ The stream only says that files came, it does not read them: the step ingests wh
 rules. A step that was killed is called again, and finds what is left to do.
 """
 
+import json
 from collections.abc import Callable
 from functools import reduce
+from hashlib import sha256
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
@@ -66,7 +68,7 @@ def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None]
     sources = [config.all_logs[name].source for name in streamed_logs(config)]
     files = reduce(DataFrame.unionByName, [_new_files(tables, source) for source in sources])
     writer = files.writeStream.foreachBatch(on_batch)
-    writer = writer.option("checkpointLocation", tables.folder("stream", config.name))
+    writer = writer.option("checkpointLocation", checkpoint(tables, config))
     writer = writer.trigger(availableNow=True) if once else writer.trigger(processingTime=f"{seconds} seconds")
     try:
         writer.start().awaitTermination()
@@ -74,6 +76,15 @@ def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None]
         if not raised:
             raise
         raise raised[0] from error
+
+
+def checkpoint(tables: Tables, config: Config) -> str:
+    """The folder that keeps where the stream of these paths is: one of other paths cannot go on from there.
+
+    Nothing is lost by another one: the stream takes all files for new, and the step ingests by its own rules.
+    """
+    paths = [config.all_logs[name].source.path for name in streamed_logs(config)]
+    return tables.folder("stream", config.name, sha256(json.dumps(paths).encode()).hexdigest()[:16])
 
 
 def _new_files(tables: Tables, source: Source) -> DataFrame:

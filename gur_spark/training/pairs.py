@@ -69,7 +69,8 @@ def write_pairs(
 
 
 def seen_until(config: Config, dates: Sequence[date]) -> date:
-    """The first date whose events the pairs of these dates hold nothing of."""
+    """The first date whose events a training on these dates sees nothing of: those before a snapshot's date are in its
+    windows, those of the horizon in what the loss ``future`` predicts."""
     return max(dates) + timedelta(config.training.horizon_days if "future" in config.model.loss else 0)
 
 

@@ -2,14 +2,16 @@
 
 import logging
 import os
+import pickle
 import signal
 import socket
 from collections.abc import Callable
-from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
-from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from gur_spark.errors import TrainingError
 
@@ -24,19 +26,21 @@ def in_processes(run: Callable[[], Found], count: int, threads: int) -> Found:
     They end with this process, however that ends.
 
     Raises:
-        TrainingError: one of them failed; the message is its own.
+        TrainingError: one of them failed, the message is its own; or it was killed, as where memory ends.
     """
-    results = get_context("spawn").SimpleQueue()
-    arguments = (run, count, threads, _free_port(), log.getEffectiveLevel(), results)
-    try:
-        start_processes(_placed, arguments, nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
-    except ProcessRaisedException as error:
-        raise TrainingError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
-    found: Found = results.get()
-    return found
+    with TemporaryDirectory() as folder:
+        # Not a pipe, which takes so much until it is read, and nobody reads while the processes run.
+        result = Path(folder, "result")
+        arguments = (run, count, threads, _free_port(), log.getEffectiveLevel(), result)
+        try:
+            start_processes(_placed, arguments, nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
+        except ProcessException as error:
+            raise TrainingError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
+        found: Found = pickle.loads(result.read_bytes())
+        return found
 
 
-def _placed(rank: int, run: Callable[[], Any], count: int, threads: int, port: int, level: int, results: Any) -> None:
+def _placed(rank: int, run: Callable[[], Any], count: int, threads: int, port: int, level: int, result: Path) -> None:
     # What torch has the kernel send when the parent is killed; a scheduler's processes may have it ignored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = {"LOCAL_RANK": rank, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -47,7 +51,7 @@ def _placed(rank: int, run: Callable[[], Any], count: int, threads: int, port: i
         log.setLevel(level)
     found = run()
     if rank == 0:
-        results.put(found)
+        result.write_bytes(pickle.dumps(found))
 
 
 def _free_port() -> int:

@@ -63,8 +63,8 @@ def train(
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
 
-    For the losses ``future`` and ``contrastive`` they are folders of training pairs (``training.pairs``), ``made_of``
-    the snapshots' own, and ``seen_until`` the end of what the pairs hold.
+    For the losses ``future`` and ``contrastive`` they are folders of training pairs (``training.pairs``), and
+    ``made_of`` the snapshots' own. ``seen_until`` is the first date whose events none of them holds.
 
     With ``align_to``, the folder of an older version, the new embeddings are moved into its space (``alignment``).
 

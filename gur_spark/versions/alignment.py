@@ -81,6 +81,7 @@ def align(new: Any, old: "LoadedModel", snapshots: Sequence[str], columns: Seque
 
     Args:
         new: what embeds rows of the snapshot, (N, L).
+        snapshots: by date.
         columns: that the versions take.
     """
     fitted = Procrustes(old.latent_dim, shift=not old.model.unit_norm)

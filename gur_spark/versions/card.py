@@ -60,7 +60,7 @@ def render(
         "Data": _list(_data(card, manifest, sizes, vocabulary, metrics)),
         "What it learned": _list(_learned(model, training, metrics, epochs)),
         "Metrics": _metrics(metrics),
-        "Space": _space(card, metrics),
+        "Space": _space(card, model, metrics),
         "Intended use and limits": _LIMITS,
         "How to read its embeddings": _READING.format(
             version=card.model_version,
@@ -143,13 +143,14 @@ def _metric(name: str) -> str:
     return f"loss {block}" if block != "loss" else "loss, as weighted"
 
 
-def _space(card: "Card", metrics: Mapping[str, float]) -> str:
+def _space(card: "Card", model: Model, metrics: Mapping[str, float]) -> str:
     if card.aligned_to is None:
         return "Its own: no other version's embeddings can be compared with these."
     residual = f"{metrics['alignment_residual']:.3f}" if "alignment_residual" in metrics else "unknown"
     users = f" ({metrics['alignment_users']:,.0f} users)" if "alignment_users" in metrics else ""
+    motion = "a rotation" if model.unit_norm else "a rotation and a shift"
     return (
-        f"Aligned to `{card.aligned_to}` by a rotation and a shift{users}: a model that was trained on that version's\n"
+        f"Aligned to `{card.aligned_to}` by {motion}{users}: a model that was trained on that version's\n"
         f"embeddings can go on with these. Residual {residual}: 0 is the same space, 1 nothing in common."
     )
 

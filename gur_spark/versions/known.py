@@ -1,10 +1,13 @@
 """The ``models`` table: which versions there are and where their artefacts lie."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from pyspark.sql import functions as F
 
+from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, nearest
 from gur_spark.serving.publishing import published
@@ -46,3 +49,15 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
             return ModelVersion(embeddings=newest if version == "newest" else version, **found)
     known = [row.model_version for row in rows]
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")
+
+
+def seen_until(tables: Tables, version: str) -> date:
+    """The first date whose events a version, or that of its means, was not trained on, by its card.
+
+    ``date.min`` where that is not known: of no model here, or by a card of before it was kept.
+    """
+    rows = tables.read("models", made_by="train").select("model_version", "path").collect()
+    paths = [row["path"] for row in rows if row["model_version"] in (version, base_version(version))]
+    card = storage.join(paths[0], "card.json") if paths else ""
+    seen = json.loads(storage.read_text(card)).get("seen_until") if card and storage.exists(card) else None
+    return date.fromisoformat(seen) if seen else date.min

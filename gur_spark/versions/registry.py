@@ -57,7 +57,8 @@ class Card:
     aligned_to: str | None = None
     """The version whose space its embeddings are in."""
     seen_until: str | None = None
-    """Of the loss ``future``: the first ISO date whose events it was not trained on."""
+    """The first ISO date whose events it was not trained on: the newest training date, or of the loss ``future`` the
+    end of what follows it. None in cards of before it was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

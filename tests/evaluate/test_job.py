@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from gur_spark import storage
+from gur_spark.cleaning import clean
 from gur_spark.errors import ConfigError, EvaluationError, ModelError
+from gur_spark.evaluate.baseline_inputs import sequence_folders
 from gur_spark.evaluate.report import Report
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.runs import Run
 from gur_spark.schema import SNAPSHOTS
+from gur_spark.sequences import read_manifest
 from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.aggregation import aggregate_snapshot
@@ -140,6 +143,15 @@ def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -
     longer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"horizon_days": 8})})
     with pytest.raises(EvaluationError, match=r"from the landing of 2024-06-08 on, .* up to 2024-05-31 are"):
         report_of(tables, longer)
+
+
+def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tables, config: Any) -> None:
+    with sequence_folders(tables, config, find_snapshot(tables, config, AS_OF)) as folders:
+        assert read_manifest(folders.asked).rows == USERS
+        assert not storage.folders(tables.folder("sequences"))
+        [staged] = clean(tables, datetime.now(UTC) + timedelta(hours=1), dry_run=True)
+        assert folders.asked == folders.trained_on == storage.join(staged, str(AS_OF))
+    assert not storage.folders(tables.folder("_staging"))
 
 
 def test_a_snapshot_of_another_vocabulary_is_refused(tables: Tables, config: Any) -> None:

@@ -121,6 +121,21 @@ def test_a_column_of_one_id_is_counted_by_user() -> None:
     assert measured["psi"] == psi(found.before_B, found.after_B)
 
 
+def test_a_set_is_each_users_shares_of_its_members() -> None:
+    picks = AttributeField(name="channel", log="customers", separator=",")
+    manifest = make_manifest("long", (7,), [], [], attributes=[picks])
+    assert "channel" in measured_columns(manifest)
+    rows = pa.Table.from_batches([to_rows([[]] * 300, tiny_manifest(windows=(7,), numeric=(), categorical=()))])
+    kind = pa.list_(pa.int32())
+    before = rows.append_column("channel", pa.array([[3]] * 200 + [[1, 3]] * 50 + [[]] * 50, kind))
+    after = rows.append_column("channel", pa.array([[3, 4]] * 200 + [[1]] * 50 + [None] * 50, kind))
+    found = by_name(before, after, manifest)["channel"]
+    assert found.bins == (1, 2, 3, OTHERS)
+    assert (found.before_B.tolist(), found.after_B.tolist()) == ([25, 0, 225, 0], [50, 0, 100, 100])
+    assert (found.before_null, found.after_null) == pytest.approx((50 / 300, 50 / 300))
+    assert (found.before_unknown, found.after_unknown) == pytest.approx((25 / 250, 50 / 250))
+
+
 def test_a_column_without_values_on_a_side_and_few_users_are_no_error() -> None:
     rows = table(BEFORE)
     empty = rows.set_column(
