@@ -1,5 +1,6 @@
 """Embeddings in the space of an older version: fitted once, composed over versions, under a name of their own."""
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, TableError
 from gur_spark.runs import Run
+from gur_spark.serving.changes import find_scored
 from gur_spark.serving.publishing import publish, space_of
 from gur_spark.tables import Tables
 from gur_spark.versions.mapping import LinearMap
@@ -109,6 +111,16 @@ def _reads_and_publishes(tables: Tables, config: Any) -> None:
     with pytest.raises(TableError, match=r"no embeddings of v3@v2 at 2024-06-15; .* name v2 in scoring\.in_space_of"):
         read_embeddings(tables.spark, config, in_space_of="v2")
     assert space_of(tables, "v3@v1") == "v1"
+
+
+def test_mapping_leaves_it_known_what_the_rows_that_it_maps_were_made_from(versions: Tables, make_config: Any) -> None:
+    rows = versions.read("embeddings").where(f"model_version = 'v2' AND as_of = DATE '{D2}'")
+    made_from = {"model_version": "v2", "as_of": str(D2), "snapshot": "aggregates/1", "lineage": "events x version 3"}
+    versions.replace(rows, "embeddings", f"model_version = 'v2' AND as_of = DATE '{D2}'", json.dumps(made_from))
+    mapped(versions, make_config({"scoring": {"in_space_of": ["v1"]}}), "v2", D2)
+    assert find_scored(versions, "v2", D2).snapshot == "aggregates/1"
+    with pytest.raises(TableError, match="embeddings of v2@v1 at 2024-06-08 were mapped from those of v2"):
+        find_scored(versions, "v2@v1", D2)
 
 
 def test_a_version_that_is_not_there_too_few_users_and_a_damaged_map_are_refused(

@@ -21,6 +21,7 @@ from gur_spark.config import Config
 from gur_spark.errors import ModelError, nearest
 from gur_spark.monitoring.samples import matrix
 from gur_spark.runs import Run
+from gur_spark.serving.changes import mapped_note
 from gur_spark.serving.publishing import mapped_name, select_embeddings
 from gur_spark.splits import held_out
 from gur_spark.tables import Tables
@@ -48,7 +49,8 @@ def map_embeddings(tables: Tables, config: Config, version: str, as_of: date, ru
         found, name = _kept_map(tables, artefacts, version, old), mapped_name(version, old)
         rows = select_embeddings(tables, version, as_of)
         mapped = rows.mapInArrow(_mapper(found, name), rows.schema)
-        tables.replace(mapped, "embeddings", f"model_version = '{name}' AND as_of = DATE '{as_of}'")
+        within = f"model_version = '{name}' AND as_of = DATE '{as_of}'"
+        tables.replace(mapped, "embeddings", within, mapped_note(name, as_of, version))
         run.outputs[f"embeddings {as_of} in the space of {old}"] = f"model_version={name}"
         log.info("score: %s at %s is also there as %s: residual %.3f", version, as_of, name, found.residual)
 
