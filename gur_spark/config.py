@@ -173,6 +173,12 @@ class Scoring(Section):
     smoothing: int = Field(default=1, ge=1, le=31)
     """Also write the means of so many last scored dates of the version, as ``VERSION-mean3``; 1: none."""
 
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Scoring":
+        if self.in_space_of and self.smoothing > 1:
+            raise ValueError("in_space_of maps embeddings, not their means: smoothing must be 1 beside it")
+        return self
+
 
 class Gates(Section):
     """What a publish must pass, against what is published now; null switches one off (``serving.gates``)."""
