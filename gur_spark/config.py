@@ -192,7 +192,7 @@ class Gates(Section):
     task: str | None = None
     """One of ``evaluation.tasks`` or ``evaluation.labels``, by name: asked where another version is published."""
     max_downstream_loss: float | None = Field(default=0.0, ge=0)
-    """AUC that it may lose beyond the paired interval, of all users and of those of little and of much activity."""
+    """AUC that it may lose beyond the paired interval, of all users and of cold, light and heavy ones."""
     max_consumer_loss: float | None = Field(default=0.02, ge=0)
     """Relative AUC that who was trained on the published version may lose, where the new rows claim its space."""
     canaries: int = Field(ge=1)

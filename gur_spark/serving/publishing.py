@@ -83,12 +83,8 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
 def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
     candidate, before = (_embeddings(tables, s) for s in (new, now))
-    if before.rows.isEmpty():
-        log.warning("publish: the rows of %s at %s are gone: no gate can be asked", now.model_version, now.as_of)
-        return reason
-    mapped = mapped_name(new.model_version, now.model_version)
     try:
-        further = downstream.outcomes(tables, config, candidate, before, mapped)
+        further = downstream.outcomes(tables, config, candidate, before)
         for outcome in gates.check(candidate, before, config.gates, further):
             log.info("publish: %s: passed", outcome)
         return reason
