@@ -1,6 +1,7 @@
 """Embeddings in the space of an older version: fitted once, composed over versions, under a name of their own."""
 
 import json
+from argparse import Namespace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from gur_spark.serving.changes import find_scored
 from gur_spark.serving.publishing import publish, space_of
 from gur_spark.tables import Tables
 from gur_spark.versions import spaces
+from gur_spark.versions.known import embeddings_name, find_model
 from gur_spark.versions.mapping import LinearMap
 from gur_spark.versions.spaces import map_embeddings
+from jobs import export
 
 pytestmark = pytest.mark.any_engine
 
@@ -152,6 +155,19 @@ def test_of_two_runs_that_fit_a_map_both_use_the_one_that_was_first(
     np.testing.assert_allclose(read(versions, "v2@v1", D2), 3 * embedded("v2", D2), rtol=1e-5)
     assert kept.read_text() == first.to_json()
     assert [file.name for file in kept.parent.iterdir()] == ["v1.json"]
+
+
+def test_newest_is_a_name_for_every_job_and_mapped_rows_are_no_version(versions: Tables, make_config: Any) -> None:
+    config = make_config({"scoring": {"smoothing": 3}})
+    assert [embeddings_name(versions, config, name) for name in ("newest", "published", "v2")] == [
+        "v3-mean3", "published", "v2"
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match="'v2@v1' is no model version, but the rows of v2 in the space of v1; name v2"):
+        find_model(versions, config, "v2@v1")
+    folder = versions.folder("export")
+    args = Namespace(to=folder, format="numpy", as_of=None, model="newest")
+    export.stage(versions, make_config(), args, Run(id="test", job="export", parameters={}))
+    assert np.load(f"{folder}/embeddings.npy").shape == (USERS, 6)
 
 
 def test_a_version_that_is_not_there_too_few_users_and_a_damaged_map_are_refused(
