@@ -173,6 +173,12 @@ class Scoring(Section):
     smoothing: int = Field(default=1, ge=1, le=31)
     """Also write the means of so many last scored dates of the version, as ``VERSION-mean3``; 1: none."""
 
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Scoring":
+        if self.in_space_of and self.smoothing > 1:
+            raise ValueError("in_space_of maps embeddings, not their means: smoothing must be 1 beside it")
+        return self
+
 
 class Gates(Section):
     """What a publish must pass, against what is published now; null switches one off (``serving.gates``)."""
@@ -186,7 +192,7 @@ class Gates(Section):
     task: str | None = None
     """One of ``evaluation.tasks`` or ``evaluation.labels``, by name: asked where another version is published."""
     max_downstream_loss: float | None = Field(default=0.0, ge=0)
-    """AUC that it may lose beyond the paired interval, of all users and of those of little and of much activity."""
+    """AUC that it may lose beyond the paired interval, of all users and of cold, light and heavy ones."""
     max_consumer_loss: float | None = Field(default=0.02, ge=0)
     """Relative AUC that who was trained on the published version may lose, where the new rows claim its space."""
     canaries: int = Field(ge=1)

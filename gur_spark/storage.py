@@ -68,6 +68,12 @@ def move(path: str, to: str) -> None:
     filesystem.move(inner, open_filesystem(to)[1])
 
 
+def remove_file(path: str) -> None:
+    """Raises FileNotFoundError when nothing is there."""
+    filesystem, inner = open_filesystem(path)
+    filesystem.delete_file(inner)
+
+
 def remove_folder(path: str) -> None:
     """Remove a folder and all below it; nothing there is no error."""
     filesystem, inner = open_filesystem(path)

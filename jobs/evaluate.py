@@ -25,7 +25,7 @@ from gur_spark.serving.publishing import read_embeddings
 from gur_spark.serving.scoring import check_fit
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
-from gur_spark.versions.known import find_model
+from gur_spark.versions.known import embeddings_name, find_model
 from gur_spark.versions.registry import load_model
 from jobs.sequences import positive
 
@@ -33,7 +33,9 @@ from jobs.sequences import positive
 def options(parser: ArgumentParser) -> None:
     default = "default: evaluation.as_of, else the last date of scoring.as_of"
     parser.add_argument("--as-of", type=cli.day, metavar="DATE", help=default)
-    parser.add_argument("--model", default="published", metavar="VERSION", help="default: the published version")
+    parser.add_argument(
+        "--model", default="published", metavar="VERSION", help="a version, or newest; default: the published one"
+    )
     parser.add_argument(
         "--seeds", type=positive, metavar="NUMBER", help="splits of the users; default: evaluation.seeds"
     )
@@ -49,7 +51,8 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     changes = {name: value for name, value in given.items() if value is not None}
     settings = Evaluation.model_validate(config.evaluation.model_dump() | changes)
     config = config.model_copy(update={"evaluation": settings})
-    report = evaluate_embeddings(tables, config, as_of, args.model, run)
+    version = embeddings_name(tables, config, args.model)
+    report = evaluate_embeddings(tables, config, as_of, version, run)
     print(report.to_text())
 
 

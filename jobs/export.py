@@ -9,17 +9,21 @@ from gur_spark.config import Config
 from gur_spark.consumers.export import export_embeddings
 from gur_spark.runs import Run
 from gur_spark.tables import Tables
+from gur_spark.versions.known import embeddings_name
 
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("--to", required=True, metavar="FOLDER", help="none yet, empty, or with an older export")
     parser.add_argument("--format", choices=["parquet", "numpy"], default="parquet", help="default: parquet")
     parser.add_argument("--as-of", type=cli.day, metavar="DATE", help="default: the published date, or the newest")
-    parser.add_argument("--model", default="published", metavar="VERSION", help="default: the published version")
+    parser.add_argument(
+        "--model", default="published", metavar="VERSION", help="a version, or newest; default: the published one"
+    )
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    export_embeddings(tables, config, args.to, run, form=args.format, version=args.model, as_of=args.as_of)
+    version = embeddings_name(tables, config, args.model)
+    export_embeddings(tables, config, args.to, run, form=args.format, version=version, as_of=args.as_of)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

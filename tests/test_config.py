@@ -264,6 +264,10 @@ def test_a_cutoff_after_the_date_that_a_model_is_judged_at_is_refused(minimal):
     assert load_config(minimal, dates).training_cutoff is not None
 
 
+def test_means_are_not_mapped_so_both_together_are_refused(minimal):
+    assert "smoothing must be 1 beside it" in message_of(minimal, "scoring.smoothing=3", "scoring.in_space_of=[v1]")
+
+
 def test_a_further_log_is_not_called_like_the_first(minimal):
     assert "logs.main: is the name of the log that 'source' describes" in message_of(of_logs(minimal, main=WEB))
 

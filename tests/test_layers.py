@@ -45,6 +45,7 @@ NEUTRAL = {
     "evaluate.report",
     "evaluate.segments",
     "evaluate.settings",
+    "evaluate.small_models",
     "evaluate.tasks",
     "evaluate.__init__",
     "monitoring.__init__",

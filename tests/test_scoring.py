@@ -13,12 +13,12 @@ from deltalake import write_deltalake
 
 from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
-from gur_spark.errors import TableError, WriteConflict
+from gur_spark.errors import GateError, TableError, WriteConflict
 from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.schema import MODELS
 from gur_spark.serving import scoring
-from gur_spark.serving.publishing import space_of
+from gur_spark.serving.publishing import publish, space_of
 from gur_spark.serving.scoring import embed_batch, score_snapshot
 from gur_spark.serving.smoothing import mean_of_entries
 from gur_spark.snapshots.visible import Snapshot
@@ -185,6 +185,24 @@ def test_means_are_those_of_the_dates_in_which_a_user_is_under_a_name_of_their_o
     assert find_model(tables, config, f"{version}-mean2").path == model
     assert find_model(tables, config, version).embeddings == version
     assert space_of(tables, f"{version}-mean2") == version
+
+
+def test_where_means_do_not_pass_the_rows_they_were_made_of_are_not_replaced_either(
+    place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, config = place
+    config, day = scoring_as(config, smoothing=2), D1 + timedelta(days=120)
+    version = score_snapshot(tables, config, snapshot(tmp_path / "1", rows_of(2).slice(0, 60), day), model, new_run())
+    publish(tables, config, f"{version}-mean2", day, "first")
+    corrected = snapshot(tmp_path / "2", rows_of(3).slice(0, 20), day)
+    with pytest.raises(GateError, match=r"-mean2 at 2024-09-29 do not pass: rows, as a share of those published, 0\.3"):
+        score_snapshot(tables, config, corrected, model, new_run())
+    assert scored(place, version, day) == plain(model, rows_of(2).slice(0, 60))
+    assert len(scored(place, f"{version}-mean2", day)) == 60
+    score_snapshot(tables, config, corrected, model, new_run(), force=True)
+    assert scored(place, version, day) == plain(model, rows_of(3).slice(0, 20))
+    assert len(scored(place, f"{version}-mean2", day)) == 20
+    assert not storage.folders(tables.folder("_staging"))
 
 
 def test_a_mean_does_not_depend_on_the_order_of_entries_and_opposite_embeddings_leave_the_newest() -> None:

@@ -1,6 +1,8 @@
 """Embeddings in the space of an older version: fitted once, composed over versions, under a name of their own."""
 
-from datetime import date
+import json
+from argparse import Namespace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ from deltalake import DeltaTable, write_deltalake
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, TableError
 from gur_spark.runs import Run
+from gur_spark.serving.changes import find_scored
 from gur_spark.serving.publishing import publish, space_of
 from gur_spark.tables import Tables
+from gur_spark.versions import spaces
+from gur_spark.versions.known import embeddings_name, find_model
 from gur_spark.versions.mapping import LinearMap
 from gur_spark.versions.spaces import map_embeddings
+from jobs import export
 
 pytestmark = pytest.mark.any_engine
 
@@ -25,6 +31,8 @@ RNG = np.random.default_rng(0)
 KNOWN = RNG.normal(size=(USERS, 4))
 """Of each user, what every version embeds, each in a space of its own."""
 SPACES = {name: RNG.normal(size=(4, width)) for name, width in (("v1", 4), ("v2", 4), ("v3", 6))}
+
+CREATED = {name: datetime(2024, 5, day, tzinfo=UTC) for day, name in enumerate(SPACES, 1)}
 
 
 def embedded(version: str, day: date) -> np.ndarray:
@@ -48,7 +56,8 @@ def versions(tables: Tables) -> Tables:
     names = [part.split()[0] for part in schema.MODELS.replace("<STRING, DOUBLE>", "").split(", ")]
     tables.create("models", schema.MODELS)
     rows = [
-        tuple({"model_version": v, "path": tables.folder("artefacts", v)}.get(name) for name in names) for v in SPACES
+        tuple({"model_version": v, "path": tables.folder("artefacts", v), "created": made}.get(c) for c in names)
+        for v, made in CREATED.items()
     ]
     tables.append(tables.spark.createDataFrame(rows, schema.MODELS), "models")
     for version, day in (("v1", D1), ("v2", D1), ("v2", D2), ("v3", D2), ("v3", D3)):
@@ -109,6 +118,56 @@ def _reads_and_publishes(tables: Tables, config: Any) -> None:
     with pytest.raises(TableError, match=r"no embeddings of v3@v2 at 2024-06-15; .* name v2 in scoring\.in_space_of"):
         read_embeddings(tables.spark, config, in_space_of="v2")
     assert space_of(tables, "v3@v1") == "v1"
+
+
+def test_mapping_leaves_it_known_what_the_rows_that_it_maps_were_made_from(versions: Tables, make_config: Any) -> None:
+    rows = versions.read("embeddings").where(f"model_version = 'v2' AND as_of = DATE '{D2}'")
+    made_from = {"model_version": "v2", "as_of": str(D2), "snapshot": "aggregates/1", "lineage": "events x version 3"}
+    versions.replace(rows, "embeddings", f"model_version = 'v2' AND as_of = DATE '{D2}'", json.dumps(made_from))
+    mapped(versions, make_config({"scoring": {"in_space_of": ["v1"]}}), "v2", D2)
+    assert find_scored(versions, "v2", D2).snapshot == "aggregates/1"
+    with pytest.raises(TableError, match="embeddings of v2@v1 at 2024-06-08 were mapped from those of v2"):
+        find_scored(versions, "v2@v1", D2)
+
+
+def test_a_version_is_asked_for_rows_in_the_space_of_older_ones_only(versions: Tables, make_config: Any) -> None:
+    config = make_config({"scoring": {"in_space_of": ["v1", "v2", "v3"]}})
+    assert mapped(versions, config, "v1", D1).outputs == {}
+    assert publish(versions, config, "v1", D1, "back to it") == USERS
+    assert list(mapped(versions, config, "v2", D1).outputs.values()) == ["model_version=v2@v1"]
+
+
+def test_of_two_runs_that_fit_a_map_both_use_the_one_that_was_first(
+    versions: Tables, make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, other = Path(versions.folder("artefacts", "v2", "maps", "v1.json")), 3 * np.eye(4)
+    first = LinearMap(matrix_NO=other, shift_O=np.zeros(4), residual=0.5, users=USERS)
+    fit = spaces._fit
+
+    def fit_while_another_run_does(*given: Any) -> LinearMap:
+        found = fit(*given)
+        kept.parent.mkdir(parents=True)
+        kept.write_text(first.to_json())
+        return found
+
+    monkeypatch.setattr(spaces, "_fit", fit_while_another_run_does)
+    mapped(versions, make_config({"scoring": {"in_space_of": ["v1"]}}), "v2", D2)
+    np.testing.assert_allclose(read(versions, "v2@v1", D2), 3 * embedded("v2", D2), rtol=1e-5)
+    assert kept.read_text() == first.to_json()
+    assert [file.name for file in kept.parent.iterdir()] == ["v1.json"]
+
+
+def test_newest_is_a_name_for_every_job_and_mapped_rows_are_no_version(versions: Tables, make_config: Any) -> None:
+    config = make_config({"scoring": {"smoothing": 3}})
+    assert [embeddings_name(versions, config, name) for name in ("newest", "published", "v2")] == [
+        "v3-mean3", "published", "v2"
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match="'v2@v1' is no model version, but the rows of v2 in the space of v1; name v2"):
+        find_model(versions, config, "v2@v1")
+    folder = versions.folder("export")
+    args = Namespace(to=folder, format="numpy", as_of=None, model="newest")
+    export.stage(versions, make_config(), args, Run(id="test", job="export", parameters={}))
+    assert np.load(f"{folder}/embeddings.npy").shape == (USERS, 6)
 
 
 def test_a_version_that_is_not_there_too_few_users_and_a_damaged_map_are_refused(

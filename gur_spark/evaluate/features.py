@@ -7,7 +7,6 @@ Whatever is fitted (means, deviations, principal components) is fitted on the tr
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import READ_ROWS
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
+from gur_spark.evaluate.small_models import Matrix
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.reconstruction import Moments
 from gur_spark.schema import NUMERIC_STATISTICS
@@ -28,7 +28,6 @@ from gur_spark.versions.registry import LoadedModel
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Matrix: TypeAlias = Array | sparse.csr_array
 """One row per user; histograms over many ids are sparse."""
 
 RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"

@@ -1,6 +1,7 @@
 """Which users a date need not embed: those whose inputs are the ones that an embedding of theirs was made of.
 
-Every commit of the scoring step to ``embeddings`` says in the table's history which snapshot its rows were made from.
+Every commit of the scoring step to ``embeddings`` says in the table's history which snapshot its rows were made from,
+or which version's rows they were mapped from.
 So rows and what they were made from cannot come apart, however often a run is killed or raced by another.
 """
 
@@ -54,6 +55,11 @@ def note(model_version: str, snapshot: Snapshot) -> str:
     return json.dumps({"model_version": model_version, "as_of": snapshot.as_of.isoformat(), **made_from})
 
 
+def mapped_note(model_version: str, as_of: date, mapped_from: str) -> str:
+    """The same of rows that were mapped from those of another version (``gur_spark.versions.spaces``)."""
+    return json.dumps({"model_version": model_version, "as_of": as_of.isoformat(), "mapped_from": mapped_from})
+
+
 def find_scored(tables: Tables, model_version: str, as_of: date) -> Scored:
     """The rows of a version and date, with what they were made from.
 
@@ -65,6 +71,8 @@ def find_scored(tables: Tables, model_version: str, as_of: date) -> Scored:
     for commit in commits:
         said = json.loads(commit.note) if commit.note else {}
         if (said.get("model_version"), said.get("as_of")) == (model_version, as_of.isoformat()):
+            if "mapped_from" in said:
+                raise TableError(f"{what} were mapped from those of {said['mapped_from']}: ask for that version")
             return Scored(
                 model_version=model_version, as_of=as_of, snapshot=said["snapshot"], lineage=said["lineage"],
                 commit=commits[0].version,

@@ -52,7 +52,7 @@ def check(candidate: Embeddings, published: Embeddings, gates: Gates, further: I
         GateError: one of them is not passed; the message names each with its value and bound.
     """
     rows = candidate.rows.count(), published.rows.count()
-    outcomes = [*_rows(*rows, gates), *_spaces(candidate, published, min(rows), gates), *further]
+    outcomes = [*_rows(*rows, published, gates), *_spaces(candidate, published, min(rows), gates), *further]
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if failed:
         raise GateError(
@@ -64,9 +64,13 @@ def check(candidate: Embeddings, published: Embeddings, gates: Gates, further: I
     return outcomes
 
 
-def _rows(after: int, before: int, gates: Gates) -> Iterator[Outcome]:
-    if gates.min_rows_share is not None:
-        yield _at_least("rows, as a share of those published,", after / before if before else 1.0, gates.min_rows_share)
+def _rows(after: int, before: int, published: Embeddings, gates: Gates) -> Iterator[Outcome]:
+    if gates.min_rows_share is None:
+        return
+    if not before:
+        yield _at_least(f"rows of {published.model_version} at {published.as_of} to compare with", before, 1)
+    else:
+        yield _at_least("rows, as a share of those published,", after / before, gates.min_rows_share)
 
 
 def _spaces(candidate: Embeddings, published: Embeddings, rows: int, gates: Gates) -> Iterator[Outcome]:

@@ -14,6 +14,7 @@ from gur_spark.errors import GateError, TableError
 from gur_spark.serving import downstream, gates
 from gur_spark.serving.smoothing import base_version
 from gur_spark.tables import Tables
+from gur_spark.versions.names import IN_SPACE_OF, asked_spaces, mapped_name
 
 log = logging.getLogger("gur_spark")
 
@@ -22,8 +23,6 @@ NOW = "embeddings_now"
 
 _ROLLBACK = "rollback of"
 """How the reason of a rollback begins."""
-
-_IN_SPACE_OF = "@"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,9 +46,8 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
         GateError: a gate is not passed; nothing was switched.
     """
     rows = _check_rows(tables, model_version, as_of)
-    for old in config.scoring.in_space_of:
-        if old != model_version:
-            _check_rows(tables, mapped_name(model_version, old), as_of)
+    for old in asked_spaces(tables, config, model_version):
+        _check_rows(tables, mapped_name(model_version, old), as_of)
     now, new = published(tables, config), Published(model_version=model_version, as_of=as_of)
     if now and now != new:
         reason = _past_the_gates(tables, config, new, now, reason, force)
@@ -85,12 +83,8 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
 def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
     candidate, before = (_embeddings(tables, s) for s in (new, now))
-    if before.rows.isEmpty():
-        log.warning("publish: the rows of %s at %s are gone: no gate can be asked", now.model_version, now.as_of)
-        return reason
-    mapped = mapped_name(new.model_version, now.model_version)
     try:
-        further = downstream.outcomes(tables, config, candidate, before, mapped)
+        further = downstream.outcomes(tables, config, candidate, before)
         for outcome in gates.check(candidate, before, config.gates, further):
             log.info("publish: %s: passed", outcome)
         return reason
@@ -127,7 +121,7 @@ def space_of(tables: Tables, version: str) -> str:
     version = base_version(version)
     rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
     aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
-    version = version.rpartition(_IN_SPACE_OF)[2]
+    version = version.rpartition(IN_SPACE_OF)[2]
     while aligned_to.get(version):
         version = aligned_to[version]
     return version
@@ -206,11 +200,6 @@ def read_embeddings(
     if frame.isEmpty():
         raise TableError(f"no embeddings of {version} at {as_of}; available: {_available(tables)}{hint}")
     return frame
-
-
-def mapped_name(version: str, old: str) -> str:
-    """The model_version of a version's embeddings in the space of an older one."""
-    return f"{version}{_IN_SPACE_OF}{old}"
 
 
 def _after_the_last(tables: Tables, config: Config) -> datetime:

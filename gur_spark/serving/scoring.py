@@ -7,7 +7,7 @@ inside the task; each worker process loads it once. A user's embedding depends o
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from gur_spark.config import Config
 from gur_spark.errors import ModelError, TableError
 from gur_spark.runs import Run
 from gur_spark.serving import changes
-from gur_spark.serving.publishing import check_replacement
+from gur_spark.serving.publishing import Published, check_replacement, published
 from gur_spark.serving.smoothing import last_dates, smoothed, smoothed_version
 from gur_spark.snapshots.files import RowGroup, row_groups
 from gur_spark.snapshots.visible import Snapshot, differing_columns
@@ -59,11 +59,11 @@ def score_snapshot(
 
     Raises:
         ModelError: the model is damaged, was trained on other aggregates, or gives a value that is not finite.
-        GateError: a gate is not passed; nothing was replaced.
+        GateError: a gate is not passed, by the rows or their means; nothing was replaced.
         SnapshotError: changed_since, and the snapshot that it was made from is gone.
         TableError: the snapshot's Parquet is not what its row says; or changed_since, and it is not known what
             the embeddings of that date were made from.
-        WriteConflict: another run scored at the same time and won; nothing of this one was written.
+        WriteConflict: another run scored at the same time and won; run again.
     """
     files = registry.pack(model_path)
     model = registry.unpack(files)
@@ -84,14 +84,12 @@ def score_snapshot(
         if before and marked:
             copied = before.rows(tables).join(marked.where("same").select("user_id"), "user_id", "left_semi")
             frame = frame.unionByName(copied.select(*frame.columns))
-        _replace(tables, config, frame, model.version, snapshot, force)
+        _replace(tables, config, _with_means(tables, config, model, snapshot, frame, staging, run), snapshot, force)
     finally:
         storage.remove_folder(staging)
     run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
     run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
     run.counts[f"rows {snapshot.as_of}"] = rows
-    if config.scoring.smoothing > 1:
-        _smooth(tables, config, model, snapshot, run, force)
     return model.version
 
 
@@ -120,36 +118,60 @@ def _marked(
     tables: Tables, before: changes.Scored, snapshot: Snapshot, model: LoadedModel, staging: str, run: Run
 ) -> DataFrame:
     """``changes.compare``, as it lies in the staging folder; adds to the run how many are embedded and copied."""
-    changes.compare(tables, before, snapshot, model.manifest).write.mode("overwrite").parquet(staging)
-    marked = tables.spark.read.parquet(staging)
+    marked = _staged(tables, changes.compare(tables, before, snapshot, model.manifest), storage.join(staging, "marked"))
     copied = marked.where("same").count()
     run.counts |= {f"encoded {snapshot.as_of}": snapshot.rows - copied, f"copied {snapshot.as_of}": copied}
     return marked
 
 
-def _replace(tables: Tables, config: Config, frame: DataFrame, version: str, snapshot: Snapshot, force: bool) -> None:
-    """Make these the rows of a version and date, and say in the table's history what they were made from."""
-    keyed = frame.select(
-        "user_id",
-        F.lit(snapshot.as_of).alias("as_of"),
-        F.lit(version).alias("model_version"),
-        "embedding",
-        "events",
+def _keyed(frame: DataFrame, version: str, as_of: date) -> DataFrame:
+    """The columns of ``embeddings``."""
+    return frame.select(
+        "user_id", F.lit(as_of).alias("as_of"), F.lit(version).alias("model_version"), "embedding", "events"
     )
+
+
+def _with_means(
+    tables: Tables, config: Config, model: LoadedModel, snapshot: Snapshot, frame: DataFrame, staging: str, run: Run
+) -> dict[str, DataFrame]:
+    """What is to be written, by model_version: the date's rows, and the means of them and of the dates before.
+
+    Rows that are read more than once lie in the staging folder: embedding them takes longer than a copy.
+    """
+    day, dates = snapshot.as_of, config.scoring.smoothing
+    rows = _keyed(frame, model.version, day)
+    if dates > 1 or published(tables, config) == Published(model_version=model.version, as_of=day):
+        rows = _staged(tables, rows, storage.join(staging, "rows"))
+    if dates == 1:
+        return {model.version: rows}
+    before = last_dates(tables, model.version, day - timedelta(1), dates - 1)
+    earlier = tables.read("embeddings").where(F.col("model_version") == model.version)
+    all_rows = earlier.where(F.col("as_of").isin(before)).select(*rows.columns).unionByName(rows)
+    means = smoothed(all_rows, day, model.manifest.user_id_type, model.model.unit_norm)
+    name = smoothed_version(model.version, dates)
+    run.inputs[f"means {day}"] = " ".join(map(str, sorted([*before, day])))
+    run.outputs[f"means {day}"] = f"model_version={name}"
+    return {model.version: rows, name: _staged(tables, _keyed(means, name, day), storage.join(staging, "means"))}
+
+
+def _staged(tables: Tables, frame: DataFrame, folder: str) -> DataFrame:
+    frame.write.mode("overwrite").parquet(folder)
+    return tables.spark.read.schema(frame.schema).parquet(folder)
+
+
+def _replace(
+    tables: Tables, config: Config, by_version: Mapping[str, DataFrame], snapshot: Snapshot, force: bool
+) -> None:
+    """Make these the rows of their versions and the date, and say in the table's history what they were made from.
+
+    None is replaced before all have passed.
+    """
     if not force:
-        check_replacement(tables, config, keyed, version, snapshot.as_of)
-    within = f"model_version = '{version}' AND as_of = DATE '{snapshot.as_of}'"
-    tables.replace(keyed, "embeddings", within, changes.note(version, snapshot))
-
-
-def _smooth(tables: Tables, config: Config, model: LoadedModel, snapshot: Snapshot, run: Run, force: bool) -> None:
-    """Write the means of the last dates, those of the snapshot's date among them."""
-    name = smoothed_version(model.version, config.scoring.smoothing)
-    dates = last_dates(tables, model.version, snapshot.as_of, config.scoring.smoothing)
-    means = smoothed(tables, model.version, dates, model.manifest.user_id_type, model.model.unit_norm)
-    _replace(tables, config, means, name, snapshot, force)
-    run.inputs[f"means {snapshot.as_of}"] = " ".join(map(str, sorted(dates)))
-    run.outputs[f"means {snapshot.as_of}"] = f"model_version={name}"
+        for version, rows in by_version.items():
+            check_replacement(tables, config, rows, version, snapshot.as_of)
+    for version, rows in by_version.items():
+        within = f"model_version = '{version}' AND as_of = DATE '{snapshot.as_of}'"
+        tables.replace(rows, "embeddings", within, changes.note(version, snapshot))
 
 
 def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:

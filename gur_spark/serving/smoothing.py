@@ -5,7 +5,7 @@ means or the embeddings themselves, and never both; the gates compare the two as
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import date
 
 import numpy as np
@@ -36,23 +36,22 @@ def last_dates(tables: Tables, model_version: str, as_of: date, dates: int) -> l
     return sorted((row[0] for row in found), reverse=True)[:dates]
 
 
-def smoothed(
-    tables: Tables, model_version: str, dates: Sequence[date], user_id_type: str, unit_norm: bool
-) -> DataFrame:
-    """One row per user_id of the newest of these dates: embedding, the mean over those in which the user has one
+def smoothed(rows: DataFrame, newest: date, user_id_type: str, unit_norm: bool) -> DataFrame:
+    """One row per user_id of the newest of the rows' dates: embedding, the mean over those in which the user has one
     (of length 1, where ``unit_norm``), and events of the newest date.
+
+    Args:
+        rows: of one version, with the columns of ``embeddings``.
     """
-    rows = tables.read("embeddings").where(F.col("model_version") == model_version)
-    some = rows.where(F.col("as_of").isin(list(dates)))
-    entry = F.struct(F.datediff(F.lit(max(dates)), F.col("as_of")).alias("age"), "embedding", "events")
-    users = some.groupBy("user_id").agg(F.collect_list(entry).alias("entries"), F.max("as_of").alias("newest"))
+    entry = F.struct(F.datediff(F.lit(newest), F.col("as_of")).alias("age"), "embedding", "events")
+    users = rows.groupBy("user_id").agg(F.collect_list(entry).alias("entries"), F.max("as_of").alias("newest"))
 
     def kernel(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
                 yield mean_of_entries(batch, unit_norm)
 
-    there = users.where(F.col("newest") == F.lit(max(dates))).select("user_id", "entries")
+    there = users.where(F.col("newest") == F.lit(newest)).select("user_id", "entries")
     return there.mapInArrow(kernel, f"user_id {SQL_USER_ID[user_id_type]}, embedding ARRAY<FLOAT>, events BIGINT")
 
 

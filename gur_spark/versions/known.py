@@ -13,6 +13,7 @@ from gur_spark.errors import ModelError, nearest
 from gur_spark.serving.publishing import published
 from gur_spark.serving.smoothing import base_version, smoothed_version
 from gur_spark.tables import Tables
+from gur_spark.versions.names import IN_SPACE_OF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,15 @@ class ModelVersion:
     vocabulary_hash: str
     training_snapshots: Sequence[str]
     """Their folders."""
+
+
+def embeddings_name(tables: Tables, config: Config, version: str) -> str:
+    """What ``read_embeddings`` takes for a version of the command line, where ``newest`` is one.
+
+    Raises:
+        ModelError: it is ``newest``, and there is no version.
+    """
+    return find_model(tables, config, version).embeddings if version == "newest" else version
 
 
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
@@ -48,6 +58,9 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
             found = {name: row[name] for name in ModelVersion.__dataclass_fields__ if name != "embeddings"}
             return ModelVersion(embeddings=newest if version == "newest" else version, **found)
     known = [row.model_version for row in rows]
+    base, mapped, old = version.partition(IN_SPACE_OF)
+    if mapped:
+        raise ModelError(f"'{version}' is no model version, but the rows of {base} in the space of {old}; name {base}")
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")
 
 

@@ -21,10 +21,12 @@ from gur_spark.config import Config
 from gur_spark.errors import ModelError, nearest
 from gur_spark.monitoring.samples import matrix
 from gur_spark.runs import Run
-from gur_spark.serving.publishing import mapped_name, select_embeddings
+from gur_spark.serving.changes import mapped_note
+from gur_spark.serving.publishing import select_embeddings
 from gur_spark.splits import held_out
 from gur_spark.tables import Tables
 from gur_spark.versions.mapping import HELD_OUT, SALT, LinearMap, Regression, Sums, compose
+from gur_spark.versions.names import asked_spaces, mapped_name
 
 log = logging.getLogger("gur_spark")
 
@@ -37,18 +39,19 @@ _SUMS = ", ".join(["side INT, users DOUBLE, squares DOUBLE", *(f"{name} ARRAY<DO
 def map_embeddings(tables: Tables, config: Config, version: str, as_of: date, run: Run) -> None:
     """Write a version's rows of a date once more for each older version that is asked for, or was before.
 
-    Asked for are those of ``scoring.in_space_of``; the version itself needs no map.
+    Asked for are those of ``scoring.in_space_of`` that are older.
 
     Raises:
         ModelError: there is no such version, or neither a map nor users to fit one on.
     """
     artefacts = _artefacts(tables)
-    asked = [old for old in config.scoring.in_space_of if old != version]
+    asked = asked_spaces(tables, config, version)
     for old in dict.fromkeys((*asked, *_mapped_before(tables, artefacts[version], version, as_of))):
-        found, name = _kept_map(tables, artefacts, version, old), mapped_name(version, old)
+        found, name = _kept_map(tables, artefacts, version, old, run), mapped_name(version, old)
         rows = select_embeddings(tables, version, as_of)
         mapped = rows.mapInArrow(_mapper(found, name), rows.schema)
-        tables.replace(mapped, "embeddings", f"model_version = '{name}' AND as_of = DATE '{as_of}'")
+        within = f"model_version = '{name}' AND as_of = DATE '{as_of}'"
+        tables.replace(mapped, "embeddings", within, mapped_note(name, as_of, version))
         run.outputs[f"embeddings {as_of} in the space of {old}"] = f"model_version={name}"
         log.info("score: %s at %s is also there as %s: residual %.3f", version, as_of, name, found.residual)
 
@@ -69,7 +72,7 @@ def _mapped_before(tables: Tables, artefact: str, version: str, as_of: date) -> 
     return [old for old in there if mapped_name(version, old) in names]
 
 
-def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: str) -> LinearMap:
+def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: str, run: Run) -> LinearMap:
     """The map that is kept, or a new one, which then is."""
     if old not in artefacts:
         known = sorted(artefacts)
@@ -83,10 +86,14 @@ def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: s
         found = compose([_read(_path(artefacts[new], to)) for new, to in steps], between)
     else:
         found = _fit(tables, version, old)
-    # Moved into its place: a reader sees the whole map or none.
-    storage.write_text(f"{path}.part", found.to_json())
-    storage.move(f"{path}.part", path)
-    return found
+    # Moved into its place: a reader sees the whole map or none. Of two runs that fitted one, both map by the first.
+    part = f"{path}.{run.id}.part"
+    storage.write_text(part, found.to_json())
+    if storage.exists(path):
+        storage.remove_file(part)
+    else:
+        storage.move(part, path)
+    return _read(path)
 
 
 def _chain(artefacts: Mapping[str, str], version: str, old: str) -> list[str] | None:
