@@ -77,7 +77,7 @@ def write_sequences(
         max_events: of a user with more, only the newest.
         vocabulary_version: the ids of the categories; the newest if none is given.
         known_at: what had landed by when counts; by default as_of midnight UTC plus the configured delay.
-        parent: the folder that gets the date's one; by default ``ROOT/sequences/<as_of>`` does, for the run.
+        parent: in which ``<as_of>/<run id>`` is written; by default ``ROOT/sequences``.
 
     Raises:
         TableError: ``events`` or ``vocabulary`` does not exist, or the vocabulary lacks a field.
@@ -92,8 +92,7 @@ def write_sequences(
     table = narrowing.event_rows(wanted.events(tables), manifest)
     inside = _window_events(table, as_of, known_at, window)
     events = _check_events(tables, config, inside, as_of, known_at, window)
-    day = as_of.isoformat()
-    folder = storage.join(parent, day) if parent else tables.folder("sequences", day, run.id)
+    folder = storage.join(parent or tables.folder("sequences"), as_of.isoformat(), run.id)
     encoded = encode(inside, vocabulary, manifest.categorical)
     files = _write(_by_user(encoded, manifest, events), Rows(manifest=manifest, as_of=as_of), max_events, folder)
     rows = check_keys(tables.spark.read.parquet(folder).select("user_id"), ["user_id"], f"sequences {folder}")

@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,7 +151,7 @@ def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tabl
         assert read_manifest(folders.asked).rows == USERS
         assert not storage.folders(tables.folder("sequences"))
         [staged] = clean(tables, datetime.now(UTC) + timedelta(hours=1), dry_run=True)
-        assert folders.asked == folders.trained_on == storage.join(staged, str(AS_OF))
+        assert folders.asked == folders.trained_on == storage.join(staged, str(AS_OF), Path(staged).name)
     assert not storage.folders(tables.folder("_staging"))
 
 
