@@ -63,7 +63,9 @@ def test_the_loss_falls_and_structure_is_reconstructed(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="gur_spark"):
         made = trained([snapshot], tmp_path, model)
-    losses = [record.args[2] for record in caplog.records if isinstance(record.args, tuple)]
+    losses = [
+        record.args[2] for record in caplog.records if record.name == "gur_spark" and isinstance(record.args, tuple)
+    ]
     assert made.metrics["epochs"] == len(losses) == 7
     assert made.metrics["validation_loss"] == pytest.approx(min(losses))
     assert min(losses) < 0.8 * losses[0]
