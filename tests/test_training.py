@@ -158,7 +158,7 @@ def test_a_run_killed_before_it_saved_trains_no_further(
         raise SystemExit
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.registry, "save", killed)
+        patched.setattr(train_module.registry, "save", killed)
         with pytest.raises(SystemExit):
             trained([snapshot], tmp_path, **changes)
     monkeypatch.setattr(Fit, "training_step", killed)
@@ -191,7 +191,7 @@ def test_a_killed_process_is_continued_to_the_same_weights(
 
 
 def test_a_checkpoint_of_other_settings_is_not_continued(snapshot: str, tmp_path: Path) -> None:
-    layout = training.Layout.of(tiny_manifest(), SIZES)
+    layout = train_module.Layout.of(tiny_manifest(), SIZES)
     data = train_module._Data.of([snapshot], layout, TRAINING, MODEL)
     first = train_module._fingerprint(data, MODEL, "hash")
     assert train_module._fingerprint(data, MODEL, "hash") == first
