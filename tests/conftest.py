@@ -185,6 +185,9 @@ def whole(spark: Any, raw: Path, whole_process: "Begun[Ended]") -> Any:
 @pytest.fixture(scope="session")
 def notebooks(elsewhere: ThreadPoolExecutor, whole_process: "Begun[Ended]") -> "dict[Path, Future[list[Any]]]":
     """Each notebook's errors, when it was run over the whole pipeline's tables."""
+    # Two threads that import it at once find it half made.
+    import nbclient  # noqa: F401
+
     root, _ = whole_process
     return {file: elsewhere.submit(beside.notebook, file, root) for file in beside.NOTEBOOKS}
 
