@@ -1,5 +1,6 @@
 """Scoring: users whose inputs are the same keep their embedding bit for bit; means of dates; one of two runs wins."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,12 +18,12 @@ from gur_spark.errors import GateError, TableError, WriteConflict
 from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.schema import MODELS
-from gur_spark.serving import scoring
+from gur_spark.serving import changes, scoring
 from gur_spark.serving.publishing import publish, space_of
 from gur_spark.serving.scoring import embed_batch, score_snapshot
 from gur_spark.serving.smoothing import mean_of_entries
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables import Commit, Tables
 from gur_spark.versions import registry
 from gur_spark.versions.known import find_model
 from gur_spark.versions.registry import LoadedModel
@@ -243,3 +244,26 @@ def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
     with pytest.raises(WriteConflict, match="another run wrote to it at the same time and won"):
         score_snapshot(tables, config, mine, model, new_run())
     assert scored(place, version, day) == plain(model, rows_of(7).slice(0, 30))
+
+
+@pytest.mark.any_engine
+@pytest.mark.parametrize("said", [None, "by hand", "[1]", '{"user": "ann"}'])
+def test_a_commit_that_scoring_did_not_write_may_have_changed_any_row_whatever_it_says(said: str | None) -> None:
+    own = Commit(
+        1, "WRITE", None, json.dumps({"model_version": "v", "as_of": str(D1), "snapshot": "s", "lineage": "l"})
+    )
+
+    class History:
+        commits = [own]
+
+        def exists(self, table: str) -> bool:
+            return True
+
+        def newest_commits(self, table: str, number: int) -> list[Commit]:
+            return self.commits
+
+    history: Any = History()
+    assert changes.find_scored(history, "v", D1).snapshot == "s"
+    history.commits = [Commit(2, "DELETE", None, said), own]
+    with pytest.raises(TableError, match="version 2 of the table"):
+        changes.find_scored(history, "v", D1)

@@ -21,7 +21,7 @@ from gur_spark.features.content import row_hashes
 from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables import Commit, Tables
 
 COMMITS = 1000
 """Of ``embeddings``, how many are gone back through at most."""
@@ -69,7 +69,7 @@ def find_scored(tables: Tables, model_version: str, as_of: date) -> Scored:
     commits = tables.newest_commits("embeddings", COMMITS) if tables.exists("embeddings") else []
     what = f"embeddings of {model_version} at {as_of}"
     for commit in commits:
-        said = json.loads(commit.note) if commit.note else {}
+        said = _said(commit)
         if (said.get("model_version"), said.get("as_of")) == (model_version, as_of.isoformat()):
             if "mapped_from" in said:
                 raise TableError(f"{what} were mapped from those of {said['mapped_from']}: ask for that version")
@@ -83,6 +83,15 @@ def find_scored(tables: Tables, model_version: str, as_of: date) -> Scored:
                 f"({commit.operation}) may have changed them; score the date once more, all users"
             )
     raise TableError(f"no {what} in the last {len(commits)} commits of the table; score that date first")
+
+
+def _said(commit: Commit) -> dict[str, str]:
+    """What ``note`` or ``mapped_note`` wrote; empty for a commit of anybody else, whatever it says."""
+    try:
+        said = json.loads(commit.note or "")
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) and said.keys() >= {"model_version", "as_of"} else {}
 
 
 def newest_scored(tables: Tables, model_version: str, as_of: date) -> Scored:

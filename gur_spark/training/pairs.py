@@ -157,7 +157,7 @@ def _future(tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, 
     """user_id and the columns of the future, of those who have one."""
     future = future_manifest(wanted.manifest, config.training.horizon_days)
     ends = snapshot.as_of + timedelta(config.training.horizon_days)
-    # What lands late counts, but nothing that lands after the cutoff: it was not known when training could begin.
+    # What lands late counts, but nothing that a snapshot of the cutoff would not know: training could begin with that.
     known = {ends: known_at(config.training_cutoff or ends, config.aggregates.delay_days)}
     inside = snapshot_events(event_rows(wanted.events(tables), wanted.manifest), known, future.reach)
     written = write_aggregates(
