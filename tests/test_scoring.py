@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,11 +219,13 @@ def test_a_mean_does_not_depend_on_the_order_of_entries_and_opposite_embeddings_
         assert mean_of_entries(users, unit_norm=True)["embedding"].to_pylist()[1] == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("dates", [1, 2], ids=["rows alone", "rows and means"])
 def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
-    place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dates: int
 ) -> None:
     tables, config = place
-    day, folder = D1 + timedelta(days=90), tables.folder("embeddings")
+    config = config.model_copy(update={"scoring": config.scoring.model_copy(update={"smoothing": dates})})
+    day, folder = D1 + timedelta(days=90 * dates), tables.folder("embeddings")
     mine = snapshot(tmp_path / "mine", rows_of(8), day)
     winner = embed_batch(registry.load_model(model), rows_of(7).slice(0, 30))
     version = registry.load_model(model).version
@@ -249,21 +252,10 @@ def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
 @pytest.mark.any_engine
 @pytest.mark.parametrize("said", [None, "by hand", "[1]", '{"user": "ann"}'])
 def test_a_commit_that_scoring_did_not_write_may_have_changed_any_row_whatever_it_says(said: str | None) -> None:
-    own = Commit(
-        1, "WRITE", None, json.dumps({"model_version": "v", "as_of": str(D1), "snapshot": "s", "lineage": "l"})
-    )
-
-    class History:
-        commits = [own]
-
-        def exists(self, table: str) -> bool:
-            return True
-
-        def newest_commits(self, table: str, number: int) -> list[Commit]:
-            return self.commits
-
-    history: Any = History()
+    note = json.dumps({"model_version": "v", "as_of": str(D1), "snapshot": "s", "lineage": "l"})
+    own = Commit(1, "WRITE", None, note)
+    history: Any = SimpleNamespace(exists=lambda table: True, newest_commits=lambda table, number: [own])
     assert changes.find_scored(history, "v", D1).snapshot == "s"
-    history.commits = [Commit(2, "DELETE", None, said), own]
+    history.newest_commits = lambda table, number: [Commit(2, "DELETE", None, said), own]
     with pytest.raises(TableError, match="version 2 of the table"):
         changes.find_scored(history, "v", D1)

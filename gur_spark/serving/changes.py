@@ -6,7 +6,7 @@ So rows and what they were made from cannot come apart, however often a run is k
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.errors import SnapshotError, TableError
+from gur_spark.errors import SnapshotError, TableError, WriteConflict
 from gur_spark.features.content import row_hashes
 from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
@@ -83,6 +83,22 @@ def find_scored(tables: Tables, model_version: str, as_of: date) -> Scored:
                 f"({commit.operation}) may have changed them; score the date once more, all users"
             )
     raise TableError(f"no {what} in the last {len(commits)} commits of the table; score that date first")
+
+
+def check_untouched(tables: Tables, since: int, versions: Collection[str], as_of: date) -> None:
+    """Whether no commit after ``since`` may have changed the rows of these versions and the date.
+
+    Raises:
+        WriteConflict: one has, or may have.
+    """
+    for commit in tables.newest_commits("embeddings", COMMITS):
+        said = _said(commit)
+        ours = said.get("model_version") in versions and said.get("as_of") == as_of.isoformat()
+        if commit.version > since and (ours or (not said and not commit.harmless)):
+            raise WriteConflict(
+                f"embeddings at {as_of}: another run wrote to it at the same time and won (version {commit.version} of "
+                "the table); nothing of this one is in it: run again"
+            )
 
 
 def _said(commit: Commit) -> dict[str, str]:

@@ -76,21 +76,47 @@ def score_snapshot(
         )
     tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
     staging = tables.folder("_staging", run.id)
+    began = tables.version("embeddings") if _read_again(tables, config, model.version, snapshot) else None
     try:
-        before = _comparable(tables, config, model.version, snapshot, changed_since, run)
-        marked = _marked(tables, before, snapshot, model, staging, run) if before else None
-        changed = marked.where(~F.col("same")).select("row_group", "row") if marked else None
-        frame = embed(tables.spark, snapshot, files, model, config.scoring.batch_rows, changed)
-        if before and marked:
-            copied = before.rows(tables).join(marked.where("same").select("user_id"), "user_id", "left_semi")
-            frame = frame.unionByName(copied.select(*frame.columns))
-        _replace(tables, config, _with_means(tables, config, model, snapshot, frame, staging, run), snapshot, force)
+        frame = _embedded(tables, config, snapshot, files, model, changed_since, staging, run)
+        if began is not None:
+            frame = _staged(tables, frame, storage.join(staging, "rows"))
+        _replace(
+            tables, config, _with_means(tables, config, model, snapshot, frame, staging, run), snapshot, force, began
+        )
     finally:
         storage.remove_folder(staging)
     run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
     run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
     run.counts[f"rows {snapshot.as_of}"] = rows
     return model.version
+
+
+def _read_again(tables: Tables, config: Config, version: str, snapshot: Snapshot) -> bool:
+    """Whether the rows are read more than once, so that they are staged: embedding them takes longer than a copy."""
+    there = Published(model_version=version, as_of=snapshot.as_of)
+    return config.scoring.smoothing > 1 or published(tables, config) == there
+
+
+def _embedded(
+    tables: Tables,
+    config: Config,
+    snapshot: Snapshot,
+    files: Mapping[str, bytes],
+    model: LoadedModel,
+    changed_since: date | None,
+    staging: str,
+    run: Run,
+) -> DataFrame:
+    """The rows of the date: embedded, or copied where the inputs are the same."""
+    before = _comparable(tables, config, model.version, snapshot, changed_since, run)
+    marked = _marked(tables, before, snapshot, model, staging, run) if before else None
+    changed = marked.where(~F.col("same")).select("row_group", "row") if marked else None
+    frame = embed(tables.spark, snapshot, files, model, config.scoring.batch_rows, changed)
+    if before and marked:
+        copied = before.rows(tables).join(marked.where("same").select("user_id"), "user_id", "left_semi")
+        frame = frame.unionByName(copied.select(*frame.columns))
+    return _keyed(frame, model.version, snapshot.as_of)
 
 
 def _comparable(
@@ -132,16 +158,10 @@ def _keyed(frame: DataFrame, version: str, as_of: date) -> DataFrame:
 
 
 def _with_means(
-    tables: Tables, config: Config, model: LoadedModel, snapshot: Snapshot, frame: DataFrame, staging: str, run: Run
+    tables: Tables, config: Config, model: LoadedModel, snapshot: Snapshot, rows: DataFrame, staging: str, run: Run
 ) -> dict[str, DataFrame]:
-    """What is to be written, by model_version: the date's rows, and the means of them and of the dates before.
-
-    Rows that are read more than once lie in the staging folder: embedding them takes longer than a copy.
-    """
+    """What is to be written, by model_version: the date's rows, and the means of them and of the dates before."""
     day, dates = snapshot.as_of, config.scoring.smoothing
-    rows = _keyed(frame, model.version, day)
-    if dates > 1 or published(tables, config) == Published(model_version=model.version, as_of=day):
-        rows = _staged(tables, rows, storage.join(staging, "rows"))
     if dates == 1:
         return {model.version: rows}
     before = last_dates(tables, model.version, day - timedelta(1), dates - 1)
@@ -160,15 +180,23 @@ def _staged(tables: Tables, frame: DataFrame, folder: str) -> DataFrame:
 
 
 def _replace(
-    tables: Tables, config: Config, by_version: Mapping[str, DataFrame], snapshot: Snapshot, force: bool
+    tables: Tables,
+    config: Config,
+    by_version: Mapping[str, DataFrame],
+    snapshot: Snapshot,
+    force: bool,
+    began: int | None,
 ) -> None:
     """Make these the rows of their versions and the date, and say in the table's history what they were made from.
 
-    None is replaced before all have passed.
+    None is replaced before all have passed. ``began`` is the table's version before rows were staged: Delta sees only
+    the conflicts of a write that embeds while it writes.
     """
     if not force:
         for version, rows in by_version.items():
             check_replacement(tables, config, rows, version, snapshot.as_of)
+    if began is not None:
+        changes.check_untouched(tables, began, by_version, snapshot.as_of)
     for version, rows in by_version.items():
         within = f"model_version = '{version}' AND as_of = DATE '{snapshot.as_of}'"
         tables.replace(rows, "embeddings", within, changes.note(version, snapshot))
