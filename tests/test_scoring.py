@@ -190,7 +190,7 @@ def test_means_are_those_of_the_dates_in_which_a_user_is_under_a_name_of_their_o
 
 
 def test_where_means_do_not_pass_the_rows_they_were_made_of_are_not_replaced_either(
-    place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: tuple[Tables, Any], model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tables, config = place
     config, day = scoring_as(config, smoothing=2), D1 + timedelta(days=120)
@@ -205,6 +205,9 @@ def test_where_means_do_not_pass_the_rows_they_were_made_of_are_not_replaced_eit
     assert scored(place, version, day) == plain(model, rows_of(3).slice(0, 20))
     assert len(scored(place, f"{version}-mean2", day)) == 20
     assert not storage.folders(tables.folder("_staging"))
+    assert "is published and stays" not in caplog.text
+    score_snapshot(tables, scoring_as(config, smoothing=1), corrected, model, new_run())
+    assert f"{version}-mean2 is published and stays at {day}" in caplog.text
 
 
 def test_a_mean_does_not_depend_on_the_order_of_entries_and_opposite_embeddings_leave_the_newest() -> None:

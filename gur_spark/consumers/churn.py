@@ -32,6 +32,7 @@ from gur_spark.serving.publishing import published, read_embeddings, space_of
 from gur_spark.splits import held_out
 from gur_spark.tables import Tables, check_keys
 from gur_spark.versions.known import seen_until
+from gur_spark.versions.scored import scored_dates
 
 log = logging.getLogger("gur_spark")
 
@@ -212,8 +213,7 @@ def _last_known(config: Config, known_by: date) -> date:
 
 def _label_dates(tables: Tables, version: str, first: date, last: date, horizon: int) -> list[date]:
     """The dates of ``[first, last]`` at which a version was scored."""
-    rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == version)
-    scored = sorted(row["as_of"] for row in rows.select("as_of").distinct().collect())
+    scored = scored_dates(tables, version)
     dates = [day for day in scored if first <= day <= last]
     if not dates:
         seen = "" if first == date.min else f" from {first} on, until when it was trained, and"

@@ -18,6 +18,7 @@ from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables import Tables
 from gur_spark.versions.known import find_model
+from gur_spark.versions.scored import scored_dates
 
 Features = Literal["aggregates", "embeddings"]
 
@@ -108,9 +109,9 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
 def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
     model = find_model(tables, config, version).embeddings
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
-    scored = {row.as_of for row in rows.select("as_of").distinct().collect()}
     # Scored from the usual snapshot: else it is not known when the embeddings' events were.
-    dates = frozenset(scored & {s.as_of for s in _usual_snapshots(tables, config)})
+    usual = {s.as_of for s in _usual_snapshots(tables, config)}
+    dates = frozenset(usual.intersection(scored_dates(tables, model)))
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")
     return _Source(

@@ -16,6 +16,7 @@ from gur_spark.monitoring.samples import users_in_common
 from gur_spark.monitoring.settings import Monitor
 from gur_spark.serving.publishing import select_embeddings, space_of, switches
 from gur_spark.tables import Tables
+from gur_spark.versions.scored import scored_dates
 
 log = logging.getLogger("gur_spark")
 
@@ -31,8 +32,7 @@ class Scored:
     def of(cls, tables: Tables, model_version: str) -> "Scored":
         if not tables.exists("embeddings"):
             return cls(model_version, [])
-        rows = tables.read("embeddings").where(F.col("model_version") == model_version)
-        return cls(model_version, sorted(row[0] for row in rows.select("as_of").distinct().collect()))
+        return cls(model_version, scored_dates(tables, model_version))
 
 
 def embedding_drift(tables: Tables, config: Config, scored: Scored, as_of: date) -> Iterator[Measurement]:

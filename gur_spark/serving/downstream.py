@@ -39,6 +39,7 @@ from gur_spark.serving.smoothing import base_version
 from gur_spark.splits import held_out
 from gur_spark.tables import Tables
 from gur_spark.versions.names import asked_spaces, mapped_name
+from gur_spark.versions.scored import scored_dates
 
 log = logging.getLogger("gur_spark")
 
@@ -157,11 +158,9 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
     Raises:
         EvaluationError: the label table cannot be read, or it is not known what a version was trained on.
     """
-    keys = tables.read("embeddings").where(F.col("model_version").isin(new, now))
-    rows = keys.select("model_version", "as_of").distinct().collect()
-    dates = [{row["as_of"] for row in rows if row["model_version"] == version} for version in (new, now)]
+    common = set(scored_dates(tables, new)).intersection(scored_dates(tables, now))
     first = max(_seen_until(tables, version) for version in (new, now))
-    days = sorted((day for day in dates[0] & dates[1] if day >= first), reverse=True)
+    days = sorted((day for day in common if day >= first), reverse=True)
     settings, name = config.evaluation, config.gates.task
     for table in settings.labels:
         if table.name == name:

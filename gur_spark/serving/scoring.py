@@ -6,7 +6,7 @@ inside the task; each worker process loads it once. A user's embedding depends o
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 
@@ -23,7 +23,7 @@ from gur_spark.errors import ModelError, TableError
 from gur_spark.runs import Run
 from gur_spark.serving import changes
 from gur_spark.serving.publishing import Published, check_replacement, published
-from gur_spark.serving.smoothing import last_dates, smoothed, smoothed_version
+from gur_spark.serving.smoothing import base_version, last_dates, smoothed, smoothed_version
 from gur_spark.snapshots.files import RowGroup, row_groups
 from gur_spark.snapshots.visible import Snapshot, differing_columns
 from gur_spark.tables import Tables, check_keys
@@ -81,15 +81,26 @@ def score_snapshot(
         frame = _embedded(tables, config, snapshot, files, model, changed_since, staging, run)
         if began is not None:
             frame = _staged(tables, frame, storage.join(staging, "rows"))
-        _replace(
-            tables, config, _with_means(tables, config, model, snapshot, frame, staging, run), snapshot, force, began
-        )
+        by_version = _with_means(tables, config, model, snapshot, frame, staging, run)
+        _replace(tables, config, by_version, snapshot, force, began)
     finally:
         storage.remove_folder(staging)
     run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
     run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
     run.counts[f"rows {snapshot.as_of}"] = rows
+    _warn_of_stale(published(tables, config), model.version, by_version)
     return model.version
+
+
+def _warn_of_stale(now: Published | None, version: str, written: Collection[str]) -> None:
+    """Say so where a version's published name, its own or its means', gets no rows any more (``scoring.smoothing``)."""
+    if now and base_version(now.model_version) == version and now.model_version not in written:
+        log.warning(
+            "score: %s is published and stays at %s: scoring.smoothing is now such that %s is written; publish that",
+            now.model_version,
+            now.as_of,
+            " and ".join(written),
+        )
 
 
 def _read_again(tables: Tables, config: Config, version: str, snapshot: Snapshot) -> bool:

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.tables import Tables
+from gur_spark.versions.scored import scored_dates
 
 _MEAN = re.compile(r"-mean\d+$")
 
@@ -31,9 +32,8 @@ def base_version(name: str) -> str:
 
 def last_dates(tables: Tables, model_version: str, as_of: date, dates: int) -> list[date]:
     """The last scored dates of a version up to ``as_of``, newest first."""
-    rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model_version)
-    found = rows.where(F.col("as_of") <= F.lit(as_of)).select("as_of").distinct().collect()
-    return sorted((row[0] for row in found), reverse=True)[:dates]
+    known = [day for day in scored_dates(tables, model_version) if day <= as_of]
+    return known[::-1][:dates]
 
 
 def smoothed(rows: DataFrame, newest: date, user_id_type: str, unit_norm: bool) -> DataFrame:

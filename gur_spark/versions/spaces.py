@@ -27,6 +27,7 @@ from gur_spark.splits import held_out
 from gur_spark.tables import Tables
 from gur_spark.versions.mapping import HELD_OUT, SALT, LinearMap, Regression, Sums, compose
 from gur_spark.versions.names import asked_spaces, mapped_name
+from gur_spark.versions.scored import scored_dates
 
 log = logging.getLogger("gur_spark")
 
@@ -135,9 +136,7 @@ def _fit(tables: Tables, version: str, old: str) -> LinearMap:
     Raises:
         ModelError: there is no such date, or too few users have both.
     """
-    keys = tables.read("embeddings").where(F.col("model_version").isin(version, old))
-    pairs = keys.select("model_version", "as_of").distinct().collect()
-    dates = {name: sorted(row["as_of"] for row in pairs if row["model_version"] == name) for name in (version, old)}
+    dates = {name: scored_dates(tables, name) for name in (version, old)}
     common = set(dates[version]) & set(dates[old])
     if not common:
         have = "; ".join(f"{name} has {[str(day) for day in days]}" for name, days in dates.items())
