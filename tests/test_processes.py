@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gur_spark.batches.streams import AggregateDataset, stream
 from gur_spark.errors import TrainingError
@@ -67,6 +69,18 @@ def large() -> bytes:
     return bytes(1 << 20)
 
 
+def raised(module: torch.nn.Module) -> list[float]:
+    """Adds 1 to the module's weights in this process, and returns them."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(1)
+    return values(module)
+
+
+def values(module: torch.nn.Module) -> list[float]:
+    return torch.nn.utils.parameters_to_vector(module.parameters()).tolist()
+
+
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -79,10 +93,18 @@ def test_a_result_of_any_size_comes_back_and_a_process_that_is_killed_is_an_erro
 
 
 @pytest.mark.slow
+def test_each_process_has_weights_of_its_own() -> None:
+    module = torch.nn.Linear(1, 1)
+    before = values(module)
+    assert in_processes(partial(raised, module), 2, 1) == pytest.approx([x + 1 for x in before])
+    assert values(module) == before
+
+
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(snapshot: str, two: TrainedModel, tmp_path: Path) -> None:
     one = trained([snapshot], tmp_path, epochs=EPOCHS)
     for of_one, of_two in zip(curve(one), curve(two), strict=True):
-        assert of_two == pytest.approx(of_one, rel=0.25)
+        assert of_two == pytest.approx(of_one, rel=0.15)
     assert two.metrics["r2"] == pytest.approx(one.metrics["r2"], rel=0.1)
     assert two.metrics["epochs"] == one.metrics["epochs"] == EPOCHS
     assert weights(two) != weights(one)
@@ -113,6 +135,4 @@ def test_a_killed_run_of_two_processes_goes_on_with_the_same_losses(
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     resumed = curve(trained([snapshot], tmp_path, processes=2, epochs=EPOCHS))
-    # Two processes do not always add up to the same last digits.
-    for of_resumed, of_two in zip(resumed, curve(two), strict=True):
-        assert of_resumed == pytest.approx(of_two, rel=0.01)
+    assert resumed == curve(two)

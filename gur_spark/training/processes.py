@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.multiprocessing.spawn import ProcessException, start_processes
@@ -31,7 +31,8 @@ def in_processes(run: Callable[[], Found], count: int, threads: int) -> Found:
     with TemporaryDirectory() as folder:
         # Not a pipe, which takes so much until it is read, and nobody reads while the processes run.
         result = Path(folder, "result")
-        arguments = (run, count, threads, _free_port(), log.getEffectiveLevel(), result)
+        # As bytes: torch's own way to hand on a module puts its weights into memory that all processes would update.
+        arguments = (pickle.dumps(run), count, threads, _free_port(), log.getEffectiveLevel(), result)
         try:
             start_processes(_placed, arguments, nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
         except ProcessException as error:
@@ -40,7 +41,7 @@ def in_processes(run: Callable[[], Found], count: int, threads: int) -> Found:
         return found
 
 
-def _placed(rank: int, run: Callable[[], Any], count: int, threads: int, port: int, level: int, result: Path) -> None:
+def _placed(rank: int, run: bytes, count: int, threads: int, port: int, level: int, result: Path) -> None:
     # What torch has the kernel send when the parent is killed; a scheduler's processes may have it ignored.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = {"LOCAL_RANK": rank, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -49,7 +50,7 @@ def _placed(rank: int, run: Callable[[], Any], count: int, threads: int, port: i
     if rank == 0:
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
         log.setLevel(level)
-    found = run()
+    found = pickle.loads(run)()
     if rank == 0:
         result.write_bytes(pickle.dumps(found))
 
