@@ -75,8 +75,8 @@ class Events:
     ids: dict[str, Array]
 
     @classmethod
-    def random(cls, users: int, generator: np.random.Generator) -> "Events":
-        row = np.repeat(np.arange(users), generator.geometric(1 / EVENTS_PER_USER, users))
+    def random(cls, users: int, generator: np.random.Generator, per_user: int = EVENTS_PER_USER) -> "Events":
+        row = np.repeat(np.arange(users), generator.geometric(1 / per_user, users))
         return cls(
             users=users,
             row=row,

@@ -2,11 +2,11 @@
 
     python -m benchmarks.training_vs_sequences --users 20000 --json OUT
 
-The events of ``benchmarks.training``: about 49 per user in the longest of three windows, three categories of 300, 6 and
-12 values, two numbers. Ours reads the snapshot, theirs a flat folder of one row per user through pytorch-lifestream's
-data set and collation; each epoch goes from Parquet to the last step of Adam, with the same batch size, latent width,
-widths of the category tables and loss, on one thread. Ours has more inputs: six statistics of a number, not its mean.
-Both sides in turn, in one process, medians after a warm-up.
+The events of ``benchmarks.training``: about 49 per user in the longest of three windows, or each of
+``--events-per-user`` in turn, three categories of 300, 6 and 12 values, two numbers. Ours reads the snapshot, theirs a
+flat folder of one row per user through pytorch-lifestream's data set and collation; each epoch goes from Parquet to the
+last step of Adam, with the same batch size, latent width, widths of the category tables and loss, on one thread. Ours
+has more inputs: six statistics of a number, not its mean. Both sides in turn, in one process, medians after a warm-up.
 """
 
 import argparse
@@ -26,7 +26,17 @@ from ptls.nn import TrxEncoder
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.training import AS_OF, FILES, NUMERIC, SIZES, WINDOWS, Events, aggregates, standard_manifest
+from benchmarks.training import (
+    AS_OF,
+    EVENTS_PER_USER,
+    FILES,
+    NUMERIC,
+    SIZES,
+    WINDOWS,
+    Events,
+    aggregates,
+    standard_manifest,
+)
 from benchmarks.windows import measured, timed
 from gur_spark.batches.aggregates import Layout
 from gur_spark.batches.sequences import midnight
@@ -42,6 +52,7 @@ from gur_spark.models.tables import table_width
 def main() -> int:
     parser = argparse.ArgumentParser(description="training on aggregates against training on sequences")
     parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--events-per-user", type=int, nargs="+", default=[EVENTS_PER_USER], help="one figure of each")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", metavar="OUT")
     parser.add_argument("--work", metavar="FOLDER", help="keep the data here")
@@ -49,25 +60,33 @@ def main() -> int:
 
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
-    snapshot, sequences = make_data(work, args.users)
     base = OmegaConf.load(base_file())
     model, training = Model(**base.model), Training(**base.training)
     torch.set_num_threads(training.threads)
+    settings = {"users": args.users, "batch_size": training.batch_size, "threads": training.threads}
+    found = [
+        compare(work / str(events), args.users, events, args.runs, model, training) for events in args.events_per_user
+    ]
+    return {**settings, **(found[0] if len(found) == 1 else {"by_events_per_user": found})}
+
+
+def compare(
+    work: Path, users: int, events_per_user: int, runs: int, model: Model, training: Training
+) -> dict[str, object]:
+    snapshot, sequences = make_data(work, users, events_per_user)
     sides = {"ours": Ours(snapshot, model, training), "theirs": Theirs(sequences, model, training)}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for attempt in range(args.runs + 1):
+    for attempt in range(runs + 1):
         for name, side in sides.items():
             seconds[name].append(timed(lambda side=side: epoch(side)))  # type: ignore[misc]
         last = {name: round(s[-1], 2) for name, s in seconds.items()}
-        print(f"{last} s{'' if attempt else ' (warm-up)'}", flush=True)
+        print(f"{events_per_user} events per user: {last} s{'' if attempt else ' (warm-up)'}", flush=True)
     ours, theirs = (median(s[1:]) for s in seconds.values())
     return {
+        "events_per_user": events_per_user,
         "ours_s": ours,
         "theirs_s": theirs,
         "ratio": ours / theirs,
-        "users": args.users,
-        "batch_size": training.batch_size,
-        "threads": training.threads,
         "runs": {name: s[1:] for name, s in seconds.items()},
     }
 
@@ -117,14 +136,14 @@ def adam(module: nn.Module, training: Training) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), lr=training.learning_rate, fused=True)
 
 
-def make_data(work: Path, users: int) -> tuple[str, str]:
+def make_data(work: Path, users: int, events_per_user: int) -> tuple[str, str]:
     """The same random events as a snapshot and as sequences; returns both folders."""
     snapshot, sequences, manifest = work / "snapshot", work / "sequences", standard_manifest()
     for folder in (snapshot / "data", sequences):
         folder.mkdir(parents=True, exist_ok=True)
     (snapshot / "manifest.json").write_text(manifest.to_json())
     for number, part in enumerate(np.array_split(np.arange(users), FILES)):
-        events = Events.random(len(part), np.random.default_rng(number))
+        events = Events.random(len(part), np.random.default_rng(number), events_per_user)
         name = f"part-{number:05d}.parquet"
         pq.write_table(aggregates(part, events, manifest), snapshot / "data" / name)
         pq.write_table(as_sequences(part, events), sequences / name)
