@@ -182,6 +182,8 @@ def main() -> None:
     base = OmegaConf.merge(OmegaConf.load(base_file()), OmegaConf.from_dotlist(args.overrides))
     model = Model(**base.model)
     training = Training(**{**base.training, "epochs": args.epochs, "device": "cpu"})
+    if training.processes > 1:
+        parser.error("the rates of several processes are in their own logs; expected training.processes=1")
     torch.set_num_threads(training.threads)
     with tempfile.TemporaryDirectory() as folder:
         snapshot = make_snapshot(Path(folder) / "snapshot", args.users)
