@@ -13,6 +13,7 @@ from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.runs import Run, record
 from gur_spark.serving.smoothing import smoothed_version
 from gur_spark.tables import Tables
+from gur_spark.training.pairs import check_cutoff
 from jobs import aggregate, evaluate, ingest, publish, score, train, vocabulary
 
 log = logging.getLogger("gur_spark")
@@ -82,6 +83,8 @@ def check_dates(config: Config) -> None:
     for key, dates in (("training.as_of", config.training.as_of), ("scoring.as_of", config.scoring.as_of)):
         if not dates:
             raise ConfigError(f"{key}: the pipeline needs at least one date, such as {key}=[2024-01-31]")
+    if "future" in config.model.loss:
+        check_cutoff(config, config.training.as_of, ConfigError)
 
 
 def summary(tables: Tables, config: Config, made: Sequence[Run]) -> str:

@@ -1,5 +1,6 @@
 """Switch the version that consumers read."""
 
+import logging
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from gur_spark.runs import Run
 from gur_spark.serving.publishing import publish, published, rollback
 from gur_spark.tables import Tables
 from gur_spark.versions.known import find_model
+
+log = logging.getLogger("gur_spark")
 
 
 def options(parser: ArgumentParser) -> None:
@@ -42,6 +45,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     version = find_model(tables, config, args.model).embeddings
     run.counts["rows"] = publish(tables, config, version, as_of, args.reason or "scheduled", args.force)
     run.outputs["published"] = f"{version} at {as_of}"
+    log.info("published %s at %s, before: %s", version, as_of, run.inputs["before"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

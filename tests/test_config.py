@@ -202,6 +202,9 @@ def test_a_pipeline_without_dates_is_refused_before_spark_starts(
     file.write_text(MINIMAL)
     assert pipeline.main(["--config", str(file), f"tables.root={tmp_path}", "scoring.as_of=[2024-01-31]"]) == 2
     assert "training.as_of: the pipeline needs at least one date" in capsys.readouterr().err
+    future = ["training.as_of=[2024-01-15]", "model.loss=future"]
+    assert pipeline.main(["--config", str(file), f"tables.root={tmp_path}", "scoring.as_of=[2024-01-31]", *future]) == 2
+    assert "expected dates up to 2024-01-03, or a shorter training.horizon_days" in capsys.readouterr().err
 
 
 WEB = {

@@ -1,7 +1,9 @@
 """Training in two processes: each reads its own row groups, the losses are those of one, and a killed run goes on."""
 
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,7 +123,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_killed_run_of_two_processes_goes_on_with_the_same_losses(
-    snapshot: str, two: TrainedModel, tmp_path: Path
+    snapshot: str, two: TrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
     root = Path(__file__).parents[1]
     script = tmp_path / "killed.py"
@@ -134,5 +136,9 @@ def test_a_killed_run_of_two_processes_goes_on_with_the_same_losses(
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
+    caplog.set_level(logging.INFO, "gur_spark")
     resumed = curve(trained([snapshot], tmp_path, processes=2, epochs=EPOCHS))
+    ran = re.findall(r" epoch (\d+):", capfd.readouterr().err)
+    assert ran, "the resumed run said nothing of its epochs"
+    assert "1" not in ran
     assert resumed == curve(two)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from deltalake import write_deltalake
+from deltalake import CommitProperties, write_deltalake
 
 from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
@@ -222,18 +223,22 @@ def test_a_mean_does_not_depend_on_the_order_of_entries_and_opposite_embeddings_
         assert mean_of_entries(users, unit_norm=True)["embedding"].to_pylist()[1] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("dates", [1, 2], ids=["rows alone", "rows and means"])
+@pytest.mark.parametrize(
+    ("dates", "before"), [(1, 0), (2, 0), (2, 7)], ids=["rows alone", "rows and means", "means and rows of before"]
+)
 def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
-    place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dates: int
+    place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dates: int, before: int
 ) -> None:
     tables, config = place
     config = config.model_copy(update={"scoring": config.scoring.model_copy(update={"smoothing": dates})})
-    day, folder = D1 + timedelta(days=90 * dates), tables.folder("embeddings")
+    day, folder = D1 + timedelta(days=90 * dates + before), tables.folder("embeddings")
     mine = snapshot(tmp_path / "mine", rows_of(8), day)
+    day -= timedelta(before)
     winner = embed_batch(registry.load_model(model), rows_of(7).slice(0, 30))
     version = registry.load_model(model).version
     keys = {"as_of": pa.array([day] * 30, pa.date32()), "model_version": [version] * 30}
     table = pa.table({**{name: winner[name] for name in winner.schema.names}, **keys})
+    said = CommitProperties(custom_metadata={"userMetadata": changes.note(version, replace(mine, as_of=day))})
     embed = scoring.embed
 
     def embed_while_another_run_commits(*given: Any) -> Any:
@@ -241,7 +246,7 @@ def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
 
         def meanwhile(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             within = f"model_version = '{version}' AND as_of = '{day}'"
-            write_deltalake(folder, table, mode="overwrite", predicate=within)
+            write_deltalake(folder, table, mode="overwrite", predicate=within, commit_properties=said)
             yield from batches
 
         return frame.coalesce(1).mapInArrow(meanwhile, frame.schema)

@@ -85,19 +85,19 @@ def find_scored(tables: Tables, model_version: str, as_of: date) -> Scored:
     raise TableError(f"no {what} in the last {len(commits)} commits of the table; score that date first")
 
 
-def check_untouched(tables: Tables, since: int, versions: Collection[str], as_of: date) -> None:
-    """Whether no commit after ``since`` may have changed the rows of these versions and the date.
+def check_untouched(tables: Tables, since: int, versions: Collection[str], as_of: date | None) -> None:
+    """Whether no commit after ``since`` may have changed the rows of these versions and the date; None: of any date.
 
     Raises:
         WriteConflict: one has, or may have.
     """
     for commit in tables.newest_commits("embeddings", COMMITS):
         said = _said(commit)
-        ours = said.get("model_version") in versions and said.get("as_of") == as_of.isoformat()
+        ours = said.get("model_version") in versions and as_of in (None, date.fromisoformat(said["as_of"]))
         if commit.version > since and (ours or (not said and not commit.harmless)):
             raise WriteConflict(
-                f"embeddings at {as_of}: another run wrote to it at the same time and won (version {commit.version} of "
-                "the table); nothing of this one is in it: run again"
+                f"embeddings of {', '.join(versions)}: another run wrote to it at the same time and won (version "
+                f"{commit.version} of the table); nothing of this one is in it: run again"
             )
 
 

@@ -8,7 +8,7 @@ inside the task; each worker process loads it once. A user's embedding depends o
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 import pyarrow as pa
@@ -96,10 +96,11 @@ def _warn_of_stale(now: Published | None, version: str, written: Collection[str]
     """Say so where a version's published name, its own or its means', gets no rows any more (``scoring.smoothing``)."""
     if now and base_version(now.model_version) == version and now.model_version not in written:
         log.warning(
-            "score: %s is published and stays at %s: scoring.smoothing is now such that %s is written; publish that",
+            "score: %s is published and stays at %s: with this scoring.smoothing no more rows of it are written; "
+            "publish --model %s",
             now.model_version,
             now.as_of,
-            " and ".join(written),
+            list(written)[-1],
         )
 
 
@@ -198,19 +199,20 @@ def _replace(
     force: bool,
     began: int | None,
 ) -> None:
-    """Make these the rows of their versions and the date, and say in the table's history what they were made from.
+    """Make these the rows of their versions and the date, in one commit, which says what they were made from.
 
-    None is replaced before all have passed. ``began`` is the table's version before rows were staged: Delta sees only
-    the conflicts of a write that embeds while it writes.
+    ``began`` is the table's version before rows were staged: Delta sees only the conflicts of a write that embeds while
+    it writes. Means are of the rows of other dates, too.
     """
     if not force:
         for version, rows in by_version.items():
             check_replacement(tables, config, rows, version, snapshot.as_of)
     if began is not None:
-        changes.check_untouched(tables, began, by_version, snapshot.as_of)
-    for version, rows in by_version.items():
-        within = f"model_version = '{version}' AND as_of = DATE '{snapshot.as_of}'"
-        tables.replace(rows, "embeddings", within, changes.note(version, snapshot))
+        changes.check_untouched(tables, began, by_version, snapshot.as_of if len(by_version) == 1 else None)
+    versions = ", ".join(f"'{version}'" for version in by_version)
+    within = f"model_version IN ({versions}) AND as_of = DATE '{snapshot.as_of}'"
+    rows = reduce(DataFrame.unionByName, by_version.values())
+    tables.replace(rows, "embeddings", within, changes.note(next(iter(by_version)), snapshot))
 
 
 def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:

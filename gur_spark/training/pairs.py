@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
 from gur_spark.config import Config, views_of
-from gur_spark.errors import TrainingError
+from gur_spark.errors import GurError, TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
 from gur_spark.features.narrowing import event_rows, known_at, prepare, snapshot_events
 from gur_spark.features.plan import make_manifest
@@ -89,15 +89,24 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
     Raises:
         TrainingError: naming the last date that could be trained on, or the first landing that is missing.
     """
+    check_cutoff(config, dates, TrainingError)
+    check_complete(events, config, list(dates), config.training.horizon_days, TrainingError)
+
+
+def check_cutoff(config: Config, dates: Sequence[date], error: type[GurError]) -> None:
+    """Whether each date's future ends before the cutoff, which the configuration alone can tell.
+
+    Raises:
+        ``error``: naming the last date that could be trained on.
+    """
     horizon, cutoff = timedelta(config.training.horizon_days), config.training_cutoff
     for day in dates:
         if cutoff and day + horizon > cutoff:
-            raise TrainingError(
+            raise error(
                 f"the {horizon.days} days from {day} on reach past the cutoff of training, {cutoff} (the first date of "
                 f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff - horizon}, or a shorter "
                 "training.horizon_days"
             )
-    check_complete(events, config, list(dates), horizon.days, TrainingError)
 
 
 def _write(
