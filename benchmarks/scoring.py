@@ -36,7 +36,8 @@ from gur_spark.config_file import load_config
 from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.schema import Manifest
-from gur_spark.serving.scoring import embed_batch, score_snapshot
+from gur_spark.serving.embedding import embed_batch
+from gur_spark.serving.scoring import score_snapshot
 from gur_spark.session import local_conf, local_session
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables

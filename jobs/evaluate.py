@@ -21,8 +21,8 @@ from gur_spark.evaluate.report import Report
 from gur_spark.evaluate.sequence_baselines import Sequences, coles, hand_made
 from gur_spark.evaluate.settings import Evaluation
 from gur_spark.runs import Run
+from gur_spark.serving.embedding import check_fit
 from gur_spark.serving.publishing import read_embeddings
-from gur_spark.serving.scoring import check_fit
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
 from gur_spark.versions.known import embeddings_name, find_model

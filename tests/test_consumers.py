@@ -12,8 +12,9 @@ from pyspark.sql import functions as F
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, SnapshotError, TableError
 from gur_spark.runs import Run
+from gur_spark.serving.embedding import embed_batch, load_once
 from gur_spark.serving.publishing import Published, publish, published
-from gur_spark.serving.scoring import embed_batch, load_once, score_snapshot
+from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables import Tables
 from gur_spark.versions.known import find_model

@@ -63,7 +63,7 @@ NEUTRAL = {
     "events.__init__",
     "features.__init__",
 }
-BOTH = {"serving.scoring", "serving.live"}
+BOTH = {"serving.embedding", "serving.scoring", "serving.live"}
 
 
 @cache

@@ -5,9 +5,7 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from gur_spark.errors import TrainingError
 from gur_spark.training.processes import in_processes
 from gur_spark.training.train import TrainedModel
 from tests.aggregate_data import SIZES, make_snapshot, tiny_manifest
-from tests.test_training import trained, weights
+from tests.test_training import kill_after_an_epoch, trained, weights
 
 EPOCHS = 4
 
@@ -125,17 +123,9 @@ if __name__ == "__main__":
 def test_a_killed_run_of_two_processes_goes_on_with_the_same_losses(
     snapshot: str, two: TrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
-    root = Path(__file__).parents[1]
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    command = [sys.executable, str(script), snapshot, str(tmp_path), str(EPOCHS)]
-    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
-    while not list((tmp_path / "work").glob("*/last.ckpt")):
-        assert process.poll() is None, "it ended before it was killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "out").exists()
+    kill_after_an_epoch([sys.executable, str(script), snapshot, str(tmp_path), str(EPOCHS)], tmp_path)
     caplog.set_level(logging.INFO, "gur_spark")
     resumed = curve(trained([snapshot], tmp_path, processes=2, epochs=EPOCHS))
     ran = re.findall(r" epoch (\d+):", capfd.readouterr().err)

@@ -16,7 +16,7 @@ from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Loss, Model, Training
 from gur_spark.errors import ModelError
 from gur_spark.models.autoencoder import GUR
-from gur_spark.serving.scoring import check_fit
+from gur_spark.serving.embedding import check_fit
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.versions import card as model_card
 from gur_spark.versions import registry

@@ -21,8 +21,9 @@ from gur_spark.models.autoencoder import GUR
 from gur_spark.runs import Run
 from gur_spark.schema import MODELS
 from gur_spark.serving import changes, scoring
+from gur_spark.serving.embedding import embed_batch
 from gur_spark.serving.publishing import publish, space_of
-from gur_spark.serving.scoring import embed_batch, score_snapshot
+from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.smoothing import mean_of_entries
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Commit, Tables

@@ -176,19 +176,23 @@ trained([sys.argv[1]], Path(sys.argv[2]))
 """
 
 
-@pytest.mark.slow
-def test_a_killed_process_is_continued_to_the_same_weights(
-    snapshot: str, uninterrupted: TrainedModel, tmp_path: Path
-) -> None:
+def kill_after_an_epoch(command: list[str], folder: Path) -> None:
+    """Run a script that trains in the folder, and kill it as soon as there is a checkpoint."""
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", KILLED, snapshot, str(tmp_path)]
     process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
-    while not list((tmp_path / "work").glob("*/last.ckpt")):
+    while not list((folder / "work").glob("*/last.ckpt")):
         assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "out").exists()
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_continued_to_the_same_weights(
+    snapshot: str, uninterrupted: TrainedModel, tmp_path: Path
+) -> None:
+    kill_after_an_epoch([sys.executable, "-c", KILLED, snapshot, str(tmp_path)], tmp_path)
     assert weights(trained([snapshot], tmp_path)) == weights(uninterrupted)
 
 

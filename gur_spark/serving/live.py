@@ -23,9 +23,9 @@ from gur_spark.config import Config
 from gur_spark.errors import TableError
 from gur_spark.runs import Run
 from gur_spark.serving.changes import find_scored
+from gur_spark.serving.embedding import check_fit, embed
 from gur_spark.serving.publishing import NOW as TABLE
 from gur_spark.serving.publishing import Published, published
-from gur_spark.serving.scoring import check_fit, embed
 from gur_spark.snapshots.aggregation import aggregate_users
 from gur_spark.snapshots.bases import written_landings
 from gur_spark.snapshots.routes import Wanted

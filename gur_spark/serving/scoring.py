@@ -1,40 +1,28 @@
-"""Aggregates -> embeddings: the one step that sees both Spark and torch.
-
-Each task is one row group of the snapshot, which the worker reads with pyarrow as training does: the rows
-do not pass through the JVM, which would take as long as embedding them. The model travels to the workers
-inside the task; each worker process loads it once. A user's embedding depends on the user's row alone.
-"""
+"""Scoring a date: embeddings of a snapshot, checked, judged by the gates, and put in place of the date's rows."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date, timedelta
-from functools import lru_cache, reduce
+from functools import reduce
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import torch
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
 from gur_spark.config import Config
-from gur_spark.errors import ModelError, TableError
+from gur_spark.errors import TableError
 from gur_spark.runs import Run
 from gur_spark.serving import changes
+from gur_spark.serving.embedding import check_fit, embed
 from gur_spark.serving.publishing import Published, check_replacement, published
 from gur_spark.serving.smoothing import base_version, last_dates, smoothed, smoothed_version
-from gur_spark.snapshots.files import RowGroup, row_groups
-from gur_spark.snapshots.visible import Snapshot, differing_columns
+from gur_spark.snapshots.files import row_groups
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables, check_keys
 from gur_spark.versions import registry
 from gur_spark.versions.registry import LoadedModel
 
 log = logging.getLogger("gur_spark")
-
-_PLACES = pa.schema([("row_group", pa.int32()), ("row", pa.int32())])
-
-Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def score_snapshot(
@@ -68,12 +56,7 @@ def score_snapshot(
     files = registry.pack(model_path)
     model = registry.unpack(files)
     check_fit(model, snapshot)
-    aggregates = tables.spark.read.parquet(snapshot.data)
-    rows = check_keys(aggregates, ["user_id"], f"aggregates of {snapshot.as_of}")
-    if rows != snapshot.rows:
-        raise TableError(
-            f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
-        )
+    _check_rows(tables, snapshot)
     tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
     staging = tables.folder("_staging", run.id)
     began = tables.version("embeddings") if _read_again(tables, config, model.version, snapshot) else None
@@ -87,9 +70,17 @@ def score_snapshot(
         storage.remove_folder(staging)
     run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
     run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
-    run.counts[f"rows {snapshot.as_of}"] = rows
+    run.counts[f"rows {snapshot.as_of}"] = snapshot.rows
     _warn_of_stale(published(tables, config), model.version, by_version)
     return model.version
+
+
+def _check_rows(tables: Tables, snapshot: Snapshot) -> None:
+    rows = check_keys(tables.spark.read.parquet(snapshot.data), ["user_id"], f"aggregates of {snapshot.as_of}")
+    if rows != snapshot.rows:
+        raise TableError(
+            f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
+        )
 
 
 def _warn_of_stale(now: Published | None, version: str, written: Collection[str]) -> None:
@@ -213,103 +204,3 @@ def _replace(
     within = f"model_version IN ({versions}) AND as_of = DATE '{snapshot.as_of}'"
     rows = reduce(DataFrame.unionByName, by_version.values())
     tables.replace(rows, "embeddings", within, changes.note(next(iter(by_version)), snapshot))
-
-
-def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
-    """Refuse aggregates that are not the model's.
-
-    Raises:
-        ModelError: another manifest or vocabulary; the message names the columns or the versions.
-    """
-    if snapshot.manifest_hash != model.manifest.hash:
-        differ = differing_columns(snapshot.manifest(), model.manifest)
-        raise ModelError(
-            f"model {model.version} was trained on manifest {model.manifest.hash}, the snapshot of {snapshot.as_of} "
-            f"has {snapshot.manifest_hash}; they differ in {differ}"
-        )
-    if snapshot.vocabulary_hash != model.vocabulary_hash:
-        raise ModelError(
-            f"model {model.version} was trained with vocabulary {model.vocabulary_version} ({model.vocabulary_hash}), "
-            f"the snapshot of {snapshot.as_of} has {snapshot.vocabulary_version} ({snapshot.vocabulary_hash}); "
-            f"aggregate again with --vocabulary {model.vocabulary_version}, or train a new version"
-        )
-
-
-def embed(
-    spark: SparkSession,
-    snapshot: Snapshot,
-    files: Mapping[str, bytes],
-    model: LoadedModel,
-    batch_rows: int,
-    places: DataFrame | None = None,
-) -> DataFrame:
-    """One row per row of the snapshot: user_id, embedding, events (of the longest window).
-
-    Args:
-        places: row_group and row of those that are wanted; default: all of them.
-    """
-    user_id = schema.SQL_USER_ID[model.manifest.user_id_type]
-    groups = row_groups(snapshot.path)
-    rows = sum(group.rows for group in groups)
-    if rows != snapshot.rows:
-        raise TableError(f"aggregates of {snapshot.as_of} have {rows} rows in {snapshot.path}, not {snapshot.rows}")
-    columns = ["user_id", *model.layout.columns]
-    if places is None:
-        # One id, and so one row group, per task.
-        tasks, kernel = spark.range(0, len(groups), 1, len(groups)), all_rows(groups, files, columns, batch_rows)
-    else:
-        tasks, kernel = places.repartition("row_group"), some_rows(groups, files, columns)
-    return tasks.mapInArrow(kernel, f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT")
-
-
-def all_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str], batch_rows: int) -> Kernel:
-    """The function that runs on a worker, over the ids of the row groups of one task."""
-    frozen = tuple(sorted(files.items()))
-
-    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        model = load_once(frozen)
-        for number in (number for batch in batches for number in batch["id"].to_pylist()):
-            for rows in groups[number].read(columns, batch_rows):
-                yield embed_batch(model, rows)
-
-    return score
-
-
-def some_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str]) -> Kernel:
-    """The same over places in row groups, all those of a row group in one task."""
-    frozen = tuple(sorted(files.items()))
-
-    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        places = pa.Table.from_batches(batches, _PLACES)
-        for number in places["row_group"].unique().to_pylist():
-            wanted = places.filter(pc.field("row_group") == number)["row"].sort()
-            rows = pa.Table.from_batches(groups[number].read(columns, groups[number].rows)).take(wanted)
-            yield embed_batch(load_once(frozen), rows.combine_chunks().to_batches()[0])
-
-    return score
-
-
-@lru_cache(maxsize=1)
-def load_once(files: tuple[tuple[str, bytes], ...]) -> LoadedModel:
-    """The model of this worker process; Spark reuses the process for the next task."""
-    # Spark runs one worker per core: more torch threads would only wait for each other.
-    torch.set_num_threads(1)
-    return registry.unpack(dict(files))
-
-
-def embed_batch(model: LoadedModel, rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Embeddings of one batch, checked: one finite vector of the model's width per row."""
-    vectors = model.embed(rows)
-    if vectors.shape != (rows.num_rows, model.latent_dim):
-        raise ModelError(
-            f"model {model.version} gave shape {vectors.shape}, expected {(rows.num_rows, model.latent_dim)}"
-        )
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        user = rows["user_id"][int(np.argmin(finite))].as_py()
-        raise ModelError(f"model {model.version} gives user {user!r} an embedding that is not finite")
-    lists = pa.ListArray.from_arrays(
-        np.arange(rows.num_rows + 1, dtype=np.int32) * model.latent_dim, pa.array(vectors.reshape(-1))
-    )
-    events = rows[f"events_{model.manifest.windows[-1]}d"]
-    return pa.RecordBatch.from_arrays([rows["user_id"], lists, events], names=["user_id", "embedding", "events"])
