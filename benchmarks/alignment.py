@@ -15,14 +15,12 @@ import csv
 import sys
 import tempfile
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -30,7 +28,12 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.windows import report
 from gur_spark.config_file import load_config
+from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.session import build_session
+from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.splits import held_out
+from gur_spark.tables import Tables
+from gur_spark.training.pairs import write_pairs
 from gur_spark.training.train import TrainedModel, train
 from gur_spark.versions.mapping import HELD_OUT, SALT, LinearMap, Regression
 from gur_spark.versions.registry import LoadedModel, load_model
@@ -48,19 +51,20 @@ def main() -> int:
 
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
-    config = load_config("conf/demo.yaml")
-    rows = DeltaTable(f"{args.root}/snapshots").to_pyarrow_table().to_pylist()
-    snapshots: dict[date, str] = {row["as_of"]: row["path"] for row in rows}
-    vocabulary = sizes(DeltaTable(f"{args.root}/vocabulary"), rows[0]["vocabulary_version"])
+    config = load_config("conf/demo.yaml", [f"tables.root={args.root}", "engine=sail"])
+    tables = Tables.of(build_session(config), config)
+    trained_on = [find_snapshot(tables, config, day) for day in config.training.as_of]
+    vocabulary = read_vocabulary(tables, trained_on[0].vocabulary_version)
+    pairs = write_pairs(tables, config, trained_on, vocabulary, str(work / "pairs"))
 
     def made(seed: int, align_to: str | None) -> TrainedModel:
         return train(
-            [snapshots[day] for day in config.training.as_of], vocabulary, rows[0]["vocabulary_version"],
-            rows[0]["vocabulary_hash"], config.model, config.training.model_copy(update={"seed": seed}),
-            work=str(work / "checkpoints"), out=str(work / "models"), align_to=align_to,
+            pairs, vocabulary.sizes, vocabulary.version, vocabulary.hash, config.model,
+            config.training.model_copy(update={"seed": seed}), work=str(work / "checkpoints"),
+            out=str(work / "models"), align_to=align_to,
         )  # fmt: skip
 
-    scored, common = snapshots[config.scoring.as_of[0]], snapshots[config.training.as_of[-1]]
+    scored, common = find_snapshot(tables, config, config.scoring.as_of[0]).path, trained_on[-1].path
     users, labels = personas(scored, args.labels)
     test_N = held_out(users, 0.3, "benchmark")
     first = made(0, None)
@@ -91,15 +95,6 @@ def fitted(new: LoadedModel, old: LoadedModel, snapshot: str) -> LinearMap:
     regression = Regression()
     regression.update(embed(new, snapshot), embed(old, snapshot), held_out(users, HELD_OUT, SALT))
     return regression.fit()
-
-
-def sizes(table: DeltaTable, version: int) -> dict[str, int]:
-    """Greatest id + 1 of each field."""
-    found: dict[str, int] = {}
-    for row in table.to_pyarrow_table().to_pylist():
-        if row["version"] == version:
-            found[row["field"]] = max(found.get(row["field"], 0), row["id"] + 1)
-    return found
 
 
 def personas(snapshot: str, file: str) -> tuple[Any, Any]:

@@ -14,7 +14,9 @@ from gur_spark.tables import Tables
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "training.as_of=[2025-03-01,2025-03-15]", "scoring.as_of=[2025-04-01]", "evaluation.as_of=2025-04-01",
-    "training.epochs=2", "training.device=cpu", "model.latent_dim=8", "evaluation.bootstrap=20", "spark.memory=2g",
+    # Losses that look forward, at what follows or at another date, have tests of their own: test_pairs, test_views.
+    "model.loss=likelihood", "training.epochs=2", "training.device=cpu", "model.latent_dim=8",
+    "evaluation.bootstrap=20", "spark.memory=2g",
     "evaluation.hand_made=false", "evaluation.tasks=[{kind: churn}]",
     # As in conftest.py: little data, so plans are not compiled.
     'spark.conf={spark.sql.codegen.wholeStage: "false", spark.sql.codegen.factoryMode: NO_CODEGEN}',

@@ -117,7 +117,7 @@ def represent(
     embedding = standardise(embedding_NL, train_N)
     return {
         RAW: raw_NC,
-        PCA: standardise(principal_components(raw_NC, train_N, embedding_NL.shape[1], seed), train_N),
+        PCA: principal_components(raw_NC, train_N, embedding_NL.shape[1], seed),
         RANDOM: standardise(windows.random_NL, train_N),
         **{name: standardise(values_NC, train_N) for name, values_NC in (more or {}).items()},
         EMBEDDING: embedding,
@@ -146,7 +146,10 @@ def standardise(x_NC: Array, train_N: Mask) -> Array:
 
 
 def principal_components(x_NC: sparse.csr_array, train_N: Mask, width: int, seed: int) -> Array:
-    """The first ``width`` components, fewer where there are not as many columns or train users."""
+    """The first ``width`` components, fewer where there are not as many columns or train users.
+
+    They keep their scale, so that a penalised model tells the first from the last: made equally wide, they are worse.
+    """
     fitted = x_NC[train_N]
     components = min(width, min(fitted.shape) - 1)
     pca = extra("sklearn.decomposition").PCA(components, svd_solver="arpack", random_state=seed)

@@ -47,6 +47,10 @@ class GUR(nn.Module):
         self.encoder = mlp([width, width, half, self.latent.inputs], config.dropout)
         self.decoder = Decoder(layout, config, width, half, self.inputs.targets) if config.reconstructs else None
         self.future_head = FutureHead(layout, config) if "future" in config.loss else None
+        # Cosines do not tell how long a vector is. Of a projection of the embedding they leave the embedding itself its
+        # length, and so how much a user does (a projection head: Chen et al. 2020, arXiv 2002.05709, section 4.2).
+        width = config.latent_dim
+        self.projection_head = mlp([width, width, width], 0.0) if "contrastive" in config.loss else None
 
     @property
     def target_blocks(self) -> list[Block]:
@@ -67,9 +71,10 @@ class GUR(nn.Module):
         latent_BL, posterior = self._encode(target_BT, flags_BF)
         read_BL = self.latent.for_heads(latent_BL)
         pair = None
-        if batch.views:
+        if batch.views and self.projection_head:
             looks = [latent_BL, *map(self.encode, batch.views.batches)]
-            pair = Pair(looks[-2], looks[-1], self._temperature)
+            first_BL, second_BL = (self.projection_head(self.latent.for_heads(look_BL)) for look_BL in looks[-2:])
+            pair = Pair(first_BL, second_BL, self._temperature)
         prediction_BT, log_p = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
         return Reconstruction(
             target_BT[:, : prediction_BT.shape[1]],

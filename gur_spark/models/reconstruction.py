@@ -42,7 +42,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two looks at each user."""
+    """Projections of two looks at each user."""
 
     first_BL: Tensor
     second_BL: Tensor

@@ -93,8 +93,9 @@ def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(several: int
     found = module(batch)
     assert found.pair is not None
     assert found.pair.temperature == 0.2
-    torch.testing.assert_close(found.pair.first_BL, module.encode(looks[-2]))
-    torch.testing.assert_close(found.pair.second_BL, module.encode(looks[-1]))
+    assert module.projection_head is not None
+    torch.testing.assert_close(found.pair.first_BL, module.projection_head(module.encode(looks[-2])))
+    torch.testing.assert_close(found.pair.second_BL, module.projection_head(module.encode(looks[-1])))
     training_loss(found, batch, module.loss_weights).mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
     with pytest.raises(ValueError, match="needs batches of training pairs, with other looks"):
