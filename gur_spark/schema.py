@@ -5,6 +5,7 @@ it imports neither.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -63,6 +64,17 @@ RUNS = (
     "counts MAP<STRING, BIGINT>, outputs MAP<STRING, STRING>, started TIMESTAMP, seconds DOUBLE, "
     "status STRING, error STRING"
 )
+
+ALIKE = {
+    "vocabulary": VOCABULARY, "snapshots": SNAPSHOTS, "models": MODELS, "published": PUBLISHED,
+    "drift": DRIFT, "runs": RUNS,
+}  # fmt: skip
+"""Of the tables that are the same in every pipeline."""
+
+
+def column_names(sql: str) -> list[str]:
+    """The names in a schema such as those above."""
+    return re.findall(r"([a-z_]+) [A-Z]", sql)
 
 
 def quarantine_schema(several_logs: bool = False) -> str:

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from gur_spark import storage
 from gur_spark.config import Config
 from gur_spark.errors import TableError, WriteConflict
+from gur_spark.schema import ALIKE, column_names
 from gur_spark.session import is_sail
 
 _HARMLESS = {"CREATE TABLE", "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
@@ -107,7 +108,8 @@ class Tables:
         """The table as it stands, or stood after a commit.
 
         Raises:
-            TableError: it does not exist; ``made_by`` names the job that makes it.
+            TableError: it does not exist, and ``made_by`` names the job that makes it; or another version of gur_spark
+                made it with other columns.
         """
         if not self.exists(table):
             hint = f"; run the {made_by} job first" if made_by else ""
@@ -115,8 +117,20 @@ class Tables:
         if version is not None:
             return self.spark.sql(f"SELECT * FROM {self.sql_name(table)} VERSION AS OF {version}")
         if self.catalog:
-            return self.spark.read.table(self.sql_name(table))
-        return self.spark.read.format("delta").load(self.folder(table))
+            frame = self.spark.read.table(self.sql_name(table))
+        else:
+            frame = self.spark.read.format("delta").load(self.folder(table))
+        return self._complete(table, frame)
+
+    def _complete(self, table: str, frame: DataFrame) -> DataFrame:
+        """The frame, if it has the columns that this version of gur_spark asks for."""
+        expected = column_names(ALIKE[table]) if table in ALIKE else []
+        if missing := sorted(set(expected) - set(frame.columns)):
+            raise TableError(
+                f"table {self.sql_name(table)} has no column {', '.join(missing)}: another version of gur_spark made "
+                "it; set tables.root to a new place and run the pipeline there, or go on with that version"
+            )
+        return frame
 
     def create(self, table: str, schema: str, partitioned_by: Sequence[str] = ()) -> None:
         """Make an empty table where there is none; an existing one is left as it is."""

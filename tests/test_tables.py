@@ -9,6 +9,7 @@ from deltalake import write_deltalake
 
 from gur_spark.errors import TableError
 from gur_spark.runs import record
+from gur_spark.schema import SNAPSHOTS, column_names
 from gur_spark.tables import Tables, check_keys
 
 pytestmark = pytest.mark.both_engines
@@ -43,6 +44,16 @@ def test_rows_outside_the_predicate_are_refused_and_nothing_is_written(tables: T
 def test_a_missing_table_names_the_job_that_makes_it(tables: Tables) -> None:
     with pytest.raises(TableError, match="run the score job first"):
         tables.read("embeddings", made_by="score")
+
+
+def test_a_table_of_another_version_of_gur_spark_is_refused_with_the_column_it_has_not(tables: Tables) -> None:
+    tables.create("snapshots", SNAPSHOTS.replace("lineage STRING, ", "") + ", more STRING")
+    with pytest.raises(TableError, match=r"snapshots.* has no column lineage: another version"):
+        tables.read("snapshots")
+
+
+def test_names_in_a_schema_are_those_of_its_columns() -> None:
+    assert column_names("a_b INT, metrics MAP<STRING, DOUBLE>, c ARRAY<STRING>") == ["a_b", "metrics", "c"]
 
 
 def test_double_and_null_keys_are_refused(tables: Tables) -> None:
