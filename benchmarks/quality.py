@@ -39,7 +39,8 @@ from jobs.train import train_model
 def main() -> int:
     parser = argparse.ArgumentParser(description="embeddings beside every baseline")
     parser.add_argument("--log", default="demo", choices=["demo", "online_retail", "mobile_game1", "deskdrop"])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--demo-seed", type=int, default=7, help="of the demo's log; another one has other users")
+    parser.add_argument("--seeds", type=int, default=5, help="splits of the users")
     parser.add_argument("--coles-seconds", type=int, default=60)
     parser.add_argument("--loss", nargs="*", help="each in turn, such as '{future: 1}'; default: the configured one")
     parser.add_argument("--earlier", type=int, default=0, metavar="DAYS", help="move all dates back: for choices")
@@ -56,7 +57,7 @@ def main() -> int:
 def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dict[str, object]:
     given = [
         f"engine={args.engine}", f"tables.root={work}/tables", f"evaluation.seeds={args.seeds}",
-        f"evaluation.coles_seconds={args.coles_seconds}", *demo(work, args.log), *changes,
+        f"evaluation.coles_seconds={args.coles_seconds}", *demo(work, args), *changes,
     ]  # fmt: skip
     given += earlier(load_config(f"conf/{args.log}.yaml", given), args.earlier)
     configs = [load_config(f"conf/{args.log}.yaml", [*given, f"model.loss={loss}"]) for loss in args.loss or []]
@@ -64,6 +65,8 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
     tables = Tables.of(build_session(configs[0]), configs[0])
     make_snapshots(tables, configs[0])
     found: dict[str, object] = {"log": args.log, "changes": list(changes), "earlier_days": args.earlier}
+    if args.log == "demo":
+        found["demo_seed"] = args.demo_seed
     for config in configs:
         made = judge(tables, config)
         name = ", ".join(f"{loss} {weight:g}" for loss, weight in config.model.loss.items())
@@ -73,11 +76,11 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
     return found
 
 
-def demo(work: Path, log: str) -> list[str]:
+def demo(work: Path, args: argparse.Namespace) -> list[str]:
     """The demo's log, written first, and where it is."""
-    if log != "demo":
+    if args.log != "demo":
         return []
-    synthetic.write(work / "raw", 3000, 7)
+    synthetic.write(work / "raw", 3000, args.demo_seed)
     label = f"{{name: persona, path: {work}/raw/labels.csv, user_column: client, label_column: persona}}"
     return [f"source.path={work}/raw/landings", f"evaluation.labels=[{label}]"]
 
