@@ -10,7 +10,7 @@ their events are taken out, they are in no training snapshot, and have a row at 
 * neighbours: of each cold user's ten nearest among the others, the share with the same country and plan, and how much
   the interests have in common (Jaccard); beside users drawn at random.
 
-Once as configured, once without ``model.cold_dropout``.
+Of each loss that is asked for, once with ``model.cold_dropout`` and once without.
 """
 
 import argparse

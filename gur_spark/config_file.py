@@ -58,8 +58,12 @@ def to_yaml(config: Config) -> str:
 
 
 def _merge(left: DictConfig, right: DictConfig) -> DictConfig:
+    """The right one's values over the left one's; ``model.loss`` is one value, whose losses are not added to others."""
     merged = OmegaConf.merge(left, right)
     assert isinstance(merged, DictConfig)
+    loss = OmegaConf.select(right, "model.loss")
+    if loss is not None:
+        merged.model.loss = loss
     return merged
 
 

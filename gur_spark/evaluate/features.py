@@ -112,7 +112,10 @@ def represent(
     seed: int,
     more: Mapping[str, Array] | None = None,
 ) -> Mapping[str, Matrix]:
-    """Every representation by its name, scaled for a linear model; ``more`` are further ones, a row per user."""
+    """Every representation by its name; ``more`` are further ones, a row per user.
+
+    Scaled for a linear model: each number to deviation 1, but those of PCA, whose scale is what orders them.
+    """
     raw_NC = raw_windows(windows, train_N, log_scale=log_scale)
     embedding = standardise(embedding_NL, train_N)
     return {

@@ -154,8 +154,8 @@ def ask(task: Question, representations: Mapping[str, Matrix], train_N: Mask, se
             for name, x in representations.items()
         }
 
-    # One thread each, and the two models beside each other: products are small, so that the threads of one fit would
-    # wait for one another, and its sums depend on how many there are. LightGBM must not run in two threads at once.
+    # The two models beside each other, in a thread each: products are small, so that the threads of one fit would wait
+    # for one another, and its sums depend on how many there are. LightGBM has globals: it runs in this thread alone.
     with extra("threadpoolctl").threadpool_limits(1), ThreadPoolExecutor(1) as beside:
         by_linear = beside.submit(answers, linear)
         by_trees = answers(trees)

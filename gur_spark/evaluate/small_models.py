@@ -28,9 +28,10 @@ TREES = {
 }
 ROUNDS = 100
 
-PRIOR_VARIANCES = (0.001, 0.01, 0.1, 1.0)
-"""Of a linear model's weights: one over its ridge penalty, chosen for each representation, since one for all would
-decide between 32 numbers and 10,000. As a prior it does not depend on how many users there are: some may choose it."""
+PRIOR_VARIANCES = (0.0001, 0.001, 0.01, 0.1, 1.0)
+"""Of a linear model's weights: one over its ridge penalty (of amounts, in variances of their noise). Chosen for each
+representation, since one for all would decide between 32 numbers and 10,000. As a prior it does not depend on how many
+users there are: some may choose it."""
 CHOSEN_BY = 20_000
 """Users at most."""
 FOLDS = 3
@@ -39,15 +40,15 @@ FOLDS = 3
 def logistic_regression(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, classes: int, seed: int) -> Array:
     """Class probabilities of the test users, (N, K), by logistic regression whose ridge penalty is chosen within ``x``.
 
-    A class of one user leaves nothing to choose by; the prior's variance is then 0.01.
+    It is chosen by users of classes that have one in each fold; where there are no two such, the variance is 0.01.
     """
     linear_model, selection = extra("sklearn.linear_model"), extra("sklearn.model_selection")
     settings = {"solver": "newton-cg", "max_iter": 500}
-    variance = PRIOR_VARIANCES[1]
     some = _some(x, seed)
-    folds = min(FOLDS, int(np.bincount(label[some], minlength=classes).min()))
-    if folds > 1:
-        by = selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
+    some = some[np.bincount(label[some], minlength=classes)[label[some]] >= FOLDS]
+    variance = 0.01
+    if len(np.unique(label[some])) > 1:
+        by = selection.StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         # The ratio of its default, which a later release spells so.
         choice = linear_model.LogisticRegressionCV(
             Cs=PRIOR_VARIANCES, l1_ratios=(0,), cv=by, scoring="neg_log_loss", use_legacy_attributes=False, **settings
@@ -68,14 +69,22 @@ def boosted_trees(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, class
 def ridge_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> Array:
     """Values of the test users, (N,), by linear regression whose ridge penalty is chosen within ``x``."""
     linear_model, selection = extra("sklearn.linear_model"), extra("sklearn.model_selection")
-    model = linear_model.Ridge(solver="lsqr", random_state=seed)
+    low, high = value_N.min(), value_N.max()
+
+    def clipped(model: Any, x: Matrix) -> Array:
+        # A column that is rare among the train users may be far out for one other user, who would be all of the error.
+        return np.asarray(model.predict(x)).clip(low, high)
+
+    def score(model: Any, x: Matrix, value_N: Array) -> float:
+        return -float(((clipped(model, x) - value_N) ** 2).mean())
+
+    # To the end: where it stops early, columns of small scale would be penalised more than by the penalty.
+    model = linear_model.Ridge(solver="lsqr", tol=1e-8, random_state=seed)
     some = _some(x, seed)
     by = selection.KFold(min(FOLDS, len(some)), shuffle=True, random_state=seed)
     trials = {"alpha": [1 / variance for variance in PRIOR_VARIANCES]}
-    search = selection.GridSearchCV(model, trials, scoring="neg_mean_squared_error", cv=by, refit=False)
-    model.set_params(**search.fit(x[some], value_N[some]).best_params_)
-    # A column that is rare among the train users may be far out for one test user, who would be all of the error.
-    return np.asarray(np.clip(model.fit(x, value_N).predict(x_test), value_N.min(), value_N.max()))
+    search = selection.GridSearchCV(model, trials, scoring=score, cv=by, refit=False).fit(x[some], value_N[some])
+    return clipped(model.set_params(**search.best_params_).fit(x, value_N), x_test)
 
 
 def boosted_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> Array:
@@ -88,7 +97,7 @@ def _trees(x: Matrix, y: npt.NDArray[Any], x_test: Matrix, objective: Mapping[st
     # LightGBM knows scipy's matrices, not yet its arrays.
     x, x_test = (sparse.csr_matrix(part) if sparse.issparse(part) else part for part in (x, x_test))
     trees = lightgbm.train({**TREES, **objective, "seed": seed}, lightgbm.Dataset(x, y), num_boost_round=ROUNDS)
-    return np.asarray(trees.predict(x_test))
+    return np.asarray(trees.predict(x_test, num_threads=TREES["num_threads"]))
 
 
 def _some(x: Matrix, seed: int) -> npt.NDArray[np.int64]:

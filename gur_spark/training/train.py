@@ -91,7 +91,7 @@ def train(
         torch.manual_seed(training.seed)
         module = GUR(layout, model)
         _set_up(module, data, model)
-        checkpoints = storage.join(work, _fingerprint(data, model, vocabulary_hash))
+        checkpoints = storage.join(work, _fingerprint(data, module, model, vocabulary_hash))
         fitted, epochs = fit(module, data.loader, training, checkpoints, accelerator, progress)
         metrics = {**fitted, **_row_counts(data), **_validation_metrics(module, data)}
         alignment = _align(module, older, data) if older else None
@@ -274,13 +274,14 @@ def _set_up(module: GUR, data: _Data, model: Model) -> None:
     module.inputs.set_standardisation(moments)
 
 
-def _fingerprint(data: _Data, model: Model, vocabulary_hash: str) -> str:
+def _fingerprint(data: _Data, module: GUR, model: Model, vocabulary_hash: str) -> str:
     """Names what a run depends on: only a run of the same inputs may continue from a checkpoint."""
     inputs = {
         "manifest": data.layout.manifest.hash,
         "files": [[group.file, group.number, group.rows] for s in data.snapshots for group in row_groups(s)],
         "vocabulary": [vocabulary_hash, dict(data.layout.sizes)],
         "config": [model.model_dump(mode="json"), data.training.model_dump(mode="json")],
+        "weights": {name: list(tensor.shape) for name, tensor in module.state_dict().items()},
         "versions": [torch.__version__, version("lightning")],
     }
     return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
