@@ -284,3 +284,10 @@ def test_a_condition_may_speak_of_the_log_and_features_of_its_fields_only(minima
     assert columns["page_counts_7d"].where == "source IN ('web')"
     assert columns["events_7d"].where is None
     assert [(log.name, log.fields) for log in manifest.logs] == [("main", ("item", "amount")), ("web", ("page",))]
+
+
+@pytest.mark.parametrize("loss", ["future", "{future: 1}"])
+def test_a_loss_replaces_the_configured_ones_and_is_not_added_to_them(loss: str) -> None:
+    config = load_config(CONF / "demo.yaml", [f"model.loss={loss}"])
+    assert config.model.loss == {"future": 1.0}
+    assert config.model.latent_dim == DEMO["model"]["latent_dim"]

@@ -140,6 +140,17 @@ def test_principal_components_are_those_of_the_covariance(windows):
     np.testing.assert_allclose(np.abs(ours), np.abs(left[:, :3] * values[:3]), atol=1e-6)
 
 
+def test_each_number_has_deviation_1_but_principal_components_keep_their_scale(windows):
+    everyone = np.ones(USERS, dtype=bool)
+    embedding = np.random.default_rng(0).normal(3, 5, (USERS, 3))
+    made = features.represent(windows, embedding, everyone, log_scale=True, seed=0, more={"more": embedding * 2})
+    for name in ("random encoder", "embedding", "more"):
+        np.testing.assert_allclose(made[name].std(axis=0), 1, rtol=1e-6)
+    raw = made["raw windows"]
+    np.testing.assert_array_equal(made["PCA"], features.principal_components(raw, everyone, 3, seed=0))
+    assert made["PCA"].std(axis=0)[0] > 1.5 * made["PCA"].std(axis=0)[-1]
+
+
 def test_components_are_as_many_as_the_train_users_allow(windows):
     few = np.arange(USERS) < 3
     raw = features.raw_windows(windows, few, log_scale=True)

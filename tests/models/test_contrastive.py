@@ -77,9 +77,16 @@ CONFIG = Model(
 )
 
 
+def test_a_model_without_the_loss_has_no_head_for_it() -> None:
+    assert GUR(LAYOUT, CONFIG.model_copy(update={"loss": {"likelihood": 1.0}})).projection_head is None
+
+
+@pytest.mark.parametrize("unit_norm", [False, True])
 @pytest.mark.parametrize("several", [1, 2])
 @pytest.mark.parametrize("weights", [{"contrastive": 1.0}, {"likelihood": 1.0, "contrastive": 0.5}])
-def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(several: int, weights: dict[str, float]) -> None:
+def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(
+    several: int, weights: dict[str, float], unit_norm: bool
+) -> None:
     looks = [
         to_batch(to_rows(random_events(30, SIZES, ["amount"], seed, WINDOWS[-1]), tiny_manifest()), LAYOUT)
         for seed in range(1 + several)
@@ -88,14 +95,16 @@ def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(several: int
     of = Views(tuple(looks[1:]), torch.arange(30), torch.ones(30, dtype=torch.bool))
     batch = Batch(own.dense_BD, own.histograms, views=of)
     torch.manual_seed(0)
-    module = GUR(LAYOUT, CONFIG.model_copy(update={"loss": weights, "temperature": 0.2}))
+    module = GUR(LAYOUT, CONFIG.model_copy(update={"loss": weights, "temperature": 0.2, "unit_norm": unit_norm}))
     assert (module.decoder is None) == ("likelihood" not in weights)
     found = module(batch)
     assert found.pair is not None
     assert found.pair.temperature == 0.2
     assert module.projection_head is not None
-    torch.testing.assert_close(found.pair.first_BL, module.projection_head(module.encode(looks[-2])))
-    torch.testing.assert_close(found.pair.second_BL, module.projection_head(module.encode(looks[-1])))
+    # Components of variance 1, for which layers are initialised, whatever the length of the embedding.
+    scale = 6**0.5 if unit_norm else 1
+    torch.testing.assert_close(found.pair.first_BL, module.projection_head(module.encode(looks[-2]) * scale))
+    torch.testing.assert_close(found.pair.second_BL, module.projection_head(module.encode(looks[-1]) * scale))
     training_loss(found, batch, module.loss_weights).mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
     with pytest.raises(ValueError, match="needs batches of training pairs, with other looks"):
