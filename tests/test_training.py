@@ -15,6 +15,7 @@ import torch
 
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
+from gur_spark.models.autoencoder import GUR
 from gur_spark.splits import held_out
 from gur_spark.training import train as train_module
 from gur_spark.training.epochs import Fit
@@ -196,15 +197,17 @@ def test_a_killed_process_is_continued_to_the_same_weights(
     assert weights(trained([snapshot], tmp_path)) == weights(uninterrupted)
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(snapshot: str, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_or_of_another_network_is_not_continued(snapshot: str) -> None:
     layout = train_module.Layout.of(tiny_manifest(), SIZES)
-    data = train_module._Data.of([snapshot], layout, TRAINING, MODEL)
-    first = train_module._fingerprint(data, MODEL, "hash")
-    assert train_module._fingerprint(data, MODEL, "hash") == first
-    assert train_module._fingerprint(data, FROZEN_MSE, "hash") != first
-    assert train_module._fingerprint(data, MODEL, "other") != first
-    other = train_module._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": 2}), MODEL)
-    assert train_module._fingerprint(other, MODEL, "hash") != first
+
+    def name(model: Model = MODEL, network: Model = MODEL, vocabulary: str = "hash", seed: int = TRAINING.seed) -> str:
+        data = train_module._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": seed}), model)
+        return train_module._fingerprint(data, GUR(layout, network), model, vocabulary)
+
+    wider = MODEL.model_copy(update={"latent_dim": MODEL.latent_dim + 1})
+    different = [name(), name(FROZEN_MSE), name(network=wider), name(vocabulary="other"), name(seed=TRAINING.seed + 1)]
+    assert name() == different[0]
+    assert len(set(different)) == len(different)
 
 
 def test_nothing_is_printed_and_no_folder_is_left(
