@@ -1,12 +1,13 @@
 """An epoch of GUR on aggregates, and of the same autoencoder on padded sequences of the same events.
 
-    python -m benchmarks.training_vs_sequences --users 20000 --json OUT
+    python -m benchmarks.training_vs_sequences --json OUT
 
 The events of ``benchmarks.training``: about 49 per user in the longest of three windows, or each of
 ``--events-per-user`` in turn, three categories of 300, 6 and 12 values, two numbers. Ours reads the snapshot, theirs a
-flat folder of one row per user through pytorch-lifestream's data set and collation; each epoch goes from Parquet to the
-last step of Adam, with the same batch size, latent width, widths of the category tables and loss, on one thread. Ours
-has more inputs: six statistics of a number, not its mean. Both sides in turn, in one process, medians after a warm-up.
+flat folder of one row per user through pytorch-lifestream's data set and collation. Both train one network: numbers of
+events, means of numbers and of embedded categories, layer by layer of the same widths. Each epoch goes from Parquet to
+the last step of Adam, with one batch size and loss, on one thread. Beside them ``with_statistics``, GUR as the pipeline
+trains it, with six statistics of a number instead of its mean. All in turn, in one process, medians after a warm-up.
 """
 
 import argparse
@@ -47,12 +48,14 @@ from gur_spark.lifestream import AutoEncoderSeqEncoder, GURIterableDataset, GURM
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.losses import reconstruction_loss
 from gur_spark.models.tables import table_width
+from gur_spark.schema import Manifest
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="training on aggregates against training on sequences")
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--events-per-user", type=int, nargs="+", default=[EVENTS_PER_USER], help="one figure of each")
+    parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", metavar="OUT")
     parser.add_argument("--work", metavar="FOLDER", help="keep the data here")
@@ -61,7 +64,7 @@ def main() -> int:
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     base = OmegaConf.load(base_file())
-    model, training = Model(**base.model), Training(**base.training)
+    model, training = Model(**base.model), Training(**{**base.training, "batch_size": args.batch_size})
     torch.set_num_threads(training.threads)
     settings = {"users": args.users, "batch_size": training.batch_size, "threads": training.threads}
     found = [
@@ -74,21 +77,37 @@ def compare(
     work: Path, users: int, events_per_user: int, runs: int, model: Model, training: Training
 ) -> dict[str, object]:
     snapshot, sequences = make_data(work, users, events_per_user)
-    sides = {"ours": Ours(snapshot, model, training), "theirs": Theirs(sequences, model, training)}
+    whole = standard_manifest()
+    ours, theirs = Ours(snapshot, means_only(whole), model, training), Theirs(sequences, model, training)
+    check_same(ours.module, theirs.module)
+    sides = {"ours": ours, "with_statistics": Ours(snapshot, whole, model, training), "theirs": theirs}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for attempt in range(runs + 1):
         for name, side in sides.items():
             seconds[name].append(timed(lambda side=side: epoch(side)))  # type: ignore[misc]
         last = {name: round(s[-1], 2) for name, s in seconds.items()}
         print(f"{events_per_user} events per user: {last} s{'' if attempt else ' (warm-up)'}", flush=True)
-    ours, theirs = (median(s[1:]) for s in seconds.values())
+    medians = {name: median(s[1:]) for name, s in seconds.items()}
     return {
         "events_per_user": events_per_user,
-        "ours_s": ours,
-        "theirs_s": theirs,
-        "ratio": ours / theirs,
+        **{f"{name}_s": value for name, value in medians.items()},
+        "ratio": medians["ours"] / medians["theirs"],
+        "ratio_with_statistics": medians["with_statistics"] / medians["theirs"],
         "runs": {name: s[1:] for name, s in seconds.items()},
     }
+
+
+def means_only(manifest: Manifest) -> Manifest:
+    """Without the statistics of numbers that a sequence encoder does not have."""
+    kept = [c for c in manifest.columns if c.statistic in ("key", "events", "mean") or c.dtype.startswith("array")]
+    return manifest.model_copy(update={"columns": tuple(kept)})
+
+
+def check_same(ours: nn.Module, theirs: nn.Module) -> None:
+    """Whether both have weights of the same shapes."""
+    shapes = [sorted(tuple(p.shape) for p in module.parameters() if p.requires_grad) for module in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise SystemExit(f"the two sides train different networks: {shapes[0]} and {shapes[1]}")
 
 
 def epoch(side: "Ours | Theirs") -> None:
@@ -102,15 +121,15 @@ def epoch(side: "Ours | Theirs") -> None:
 class Ours:
     """GUR on aggregates."""
 
-    def __init__(self, snapshot: str, model: Model, training: Training) -> None:
+    def __init__(self, snapshot: str, manifest: Manifest, model: Model, training: Training) -> None:
         self._snapshot, self._training = snapshot, training
-        self._layout = Layout.of(standard_manifest(), SIZES)
-        self._module = GUR(self._layout, model)
-        self.optimizer = adam(self._module, training)
+        self._layout = Layout.of(manifest, SIZES)
+        self.module = GUR(self._layout, model)
+        self.optimizer = adam(self.module, training)
 
     def losses(self) -> Iterator[Tensor]:
         for batch in stream([self._snapshot], self._layout, self._training.batch_size, shuffle_seed=1):
-            yield reconstruction_loss(self._module(batch), batch).mean()
+            yield reconstruction_loss(self.module(batch), batch).mean()
 
 
 class Theirs:
@@ -121,14 +140,14 @@ class Theirs:
         numbers = dict.fromkeys(NUMERIC, "identity")
         trx = TrxEncoder(embeddings=tables, numeric_values=numbers, use_batch_norm=False, embeddings_noise=0)
         encoder = AutoEncoderSeqEncoder(trx, latent_dim=model.latent_dim, time_windows=list(WINDOWS))
-        self._module = GURModule(encoder, "likelihood")
+        self.module = GURModule(encoder, "likelihood")
         data = GURIterableDataset(ParquetDataset(ParquetFiles(folder)))
         self._loader = DataLoader(data, training.batch_size, collate_fn=data.collate_fn)
-        self.optimizer = adam(self._module, training)
+        self.optimizer = adam(self.module, training)
 
     def losses(self) -> Iterator[Tensor]:
         for x, y in self._loader:
-            made, batch = self._module.shared_step(x, y)
+            made, batch = self.module.shared_step(x, y)
             yield reconstruction_loss(made, batch).mean()
 
 

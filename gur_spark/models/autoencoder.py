@@ -8,23 +8,22 @@ over a window is an ``EmbeddingBag`` over the window's histogram, so that events
 # W = windows, M = W * B bags (a user's window), V = ids of one field, E = width of its table
 # H = width of the decoder's last layer, L = latent width
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gur_spark.batches.aggregates import LIFETIME, Batch, Layout, to_batch
 from gur_spark.config import Model
 from gur_spark.features.kernel import row_without_events
 from gur_spark.models.dropout import BlockDropout, ColdDropout
 from gur_spark.models.latent import Latent, Posterior
+from gur_spark.models.layers import SELU, MultinomialHead, linear, mlp, pooled
 from gur_spark.models.reconstruction import Block, Moments, Pair, Prediction, Reconstruction
 from gur_spark.models.tables import Table, table_width
-from gur_spark.schema import PADDING_ID, Column
+from gur_spark.schema import Column
 
 
 class GUR(nn.Module):
@@ -75,11 +74,11 @@ class GUR(nn.Module):
             looks = [latent_BL, *map(self.encode, batch.views.batches)]
             first_BL, second_BL = (self.projection_head(self.latent.for_heads(look_BL)) for look_BL in looks[-2:])
             pair = Pair(first_BL, second_BL, self._temperature)
-        prediction_BT, log_p = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
+        prediction_BT, logits = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
         return Reconstruction(
             target_BT[:, : prediction_BT.shape[1]],
             prediction_BT,
-            log_p,
+            logits,
             future=self.future_head(read_BL) if self.future_head else None,
             posterior=posterior,
             pair=pair,
@@ -116,7 +115,7 @@ class Decoder(nn.Module):
 
     def __init__(self, layout: Layout, config: Model, width: int, half: int, targets: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), nn.SELU())
+        self.layers = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), SELU())
         # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
         by_likelihood = layout.sizes if config.reconstructs == "likelihood" else {}
         self.target_head = linear(width, len(layout.dense) if by_likelihood else targets)
@@ -128,7 +127,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, latent_BL: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Values (B, T), and log p of each input's ids (M, V)."""
+        """Values (B, T), and logits of each input's ids (M, V)."""
         last_BH = self.layers(latent_BL)
         return self.target_head(last_BH), {field: head(last_BH) for field, head in self.histogram_heads.items()}
 
@@ -211,8 +210,7 @@ class Inputs(nn.Module):
         parts = [x_BD.sign() * x_BD.abs().log1p() if self._log_scale else x_BD]
         for field, table in self._bags():
             histogram = batch.histograms[field]
-            pooled_ME = table(histogram.ids_N, histogram.offsets_M, per_sample_weights=histogram.shares_N)
-            pooled_ME = pooled_ME.masked_fill(~histogram.filled_M[:, None], torch.nan)
+            pooled_ME = pooled(table.weight, histogram).masked_fill(~histogram.filled_M[:, None], torch.nan)
             parts += pooled_ME.view(len(self._windows[field]), len(batch), table.embedding_dim).unbind()
         return torch.cat(parts, dim=1)
 
@@ -233,29 +231,6 @@ class Inputs(nn.Module):
             yield field, table
 
 
-class MultinomialHead(nn.Module):
-    """Logits of a field's ids per window: a query per window against one output table, plus a bias per window."""
-
-    _padding_V: Tensor
-
-    def __init__(self, width: int, windows: int, size: int, table: int) -> None:
-        super().__init__()
-        self.query = linear(width, windows * table)
-        self.table_VE = nn.Parameter(torch.randn(size, table) / table**0.5)
-        self.bias_WV = nn.Parameter(torch.zeros(windows, size))
-        padding_V = torch.zeros(size).index_fill(0, torch.tensor([PADDING_ID]), -torch.inf)
-        self.register_buffer("_padding_V", padding_V, persistent=False)
-
-    def forward(self, last_BH: Tensor) -> Tensor:
-        """log p of each id in each bag, (M, V); padding has p = 0."""
-        queries = self.query(last_BH).chunk(len(self.bias_WV), dim=1)
-        logits = [
-            F.linear(query_BE, self.table_VE, bias_V + self._padding_V)
-            for query_BE, bias_V in zip(queries, self.bias_WV, strict=True)
-        ]
-        return torch.cat(logits).log_softmax(dim=1)
-
-
 def cold_dropout(inputs: Inputs, layout: Layout, p: float) -> ColdDropout | None:
     """None where there is nothing but events to be known of a user."""
     known = {field.name for field in layout.manifest.attributes}
@@ -269,19 +244,3 @@ def cold_dropout(inputs: Inputs, layout: Layout, p: float) -> ColdDropout | None
 
 def _block(column: Column) -> Block:
     return Block(column.window_days or LIFETIME, column.field)
-
-
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """With lecun-normal weights, which SELU needs to keep activations normalised (Klambauer et al. 2017)."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, std=inputs**-0.5)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers with SELU and AlphaDropout between them."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [linear(inputs, outputs), nn.SELU(), nn.AlphaDropout(dropout)]
-    return nn.Sequential(*layers[:-2])

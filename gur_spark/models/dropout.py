@@ -35,9 +35,9 @@ class BlockDropout(nn.Module):
         if not self.training or self.p == 0:
             return x_BI
         windows, fields = self._shape
-        kept_B = torch.rand(len(x_BI), windows + fields + 1, device=x_BI.device) >= self.p
-        kept_B[:, -1] = True
-        return x_BI * (kept_B[:, self._window_I] & kept_B[:, windows + self._field_I])
+        kept_B = (torch.rand(len(x_BI), windows + fields + 1, device=x_BI.device) >= self.p).to(x_BI.dtype)
+        kept_B[:, -1] = 1
+        return x_BI * kept_B.index_select(1, self._window_I) * kept_B.index_select(1, windows + self._field_I)
 
 
 class ColdDropout(nn.Module):

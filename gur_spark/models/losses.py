@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gur_spark.batches.aggregates import Batch, Future, Histogram, Views
+from gur_spark.batches.aggregates import Batch, Future, Views
 from gur_spark.models.latent import Posterior
+from gur_spark.models.layers import multinomial_nll
 from gur_spark.models.reconstruction import Pair, Prediction, Reconstruction
 
 
@@ -44,7 +45,7 @@ def future_loss(expected: Prediction, future: Future) -> Tensor:
     active_B = (future.events_B > 0).to(expected.active_B.dtype)
     cross_entropy_B = F.binary_cross_entropy_with_logits(expected.active_B, active_B, reduction="none")
     loss_B = cross_entropy_B + (expected.log_events_B - future.events_B.log1p()).square()
-    terms = [multinomial_nll(log_p_BV, future.histograms[field]) for field, log_p_BV in expected.log_p.items()]
+    terms = [multinomial_nll(logits_BV, future.histograms[field]) for field, logits_BV in expected.logits.items()]
     return loss_B + torch.stack(terms).mean(0) if terms else loss_B
 
 
@@ -57,7 +58,7 @@ def reconstruction_loss(made: Reconstruction, batch: Batch) -> Tensor:
     By hand: squared error 2.5, histogram terms 1.0 and 2.0 -> 2.5 + (1.0 + 2.0) / 2 = 4.0.
     """
     error_B = masked_squared_error(made.prediction_BT, made.target_BT)
-    terms = [multinomial_nll(log_p_MV, batch.histograms[field]) for field, log_p_MV in made.log_p.items()]
+    terms = [multinomial_nll(logits_MV, batch.histograms[field]) for field, logits_MV in made.logits.items()]
     return error_B + torch.cat(terms).view(-1, len(batch)).mean(0) if terms else error_B
 
 
@@ -73,19 +74,6 @@ def masked_squared_error(prediction_BT: Tensor, target_BT: Tensor) -> Tensor:
     missing_BT = target_BT.isnan()
     error_BT = (prediction_BT - target_BT).masked_fill(missing_BT, 0.0)
     return error_BT.square().sum(1) / (~missing_BT).sum(1).clamp(min=1)
-
-
-def multinomial_nll(log_p_MV: Tensor, histogram: Histogram) -> Tensor:
-    """Negative log-likelihood of each bag's histogram per event, without its constant; (M,), nats.
-
-    Mult-DAE (Liang et al. 2018, arXiv 1802.05814, equation 2) divided by the bag's number of events:
-    ``-sum_v share_v log p_v``, 0 for an empty bag. The histogram stays sparse.
-
-    By hand: p = (1/2, 1/4, 1/4), counts (2, 1, 1) -> (2 ln 2 + ln 4 + ln 4) / 4 = 1.5 ln 2 = 1.0397.
-    """
-    size = log_p_MV.shape[1]
-    log_p_N = log_p_MV.view(-1).index_select(0, histogram.bags_N * size + histogram.ids_N)
-    return log_p_MV.new_zeros(len(log_p_MV)).index_add(0, histogram.bags_N, -histogram.shares_N * log_p_N)
 
 
 def contrastive_loss(pair: Pair, views: Views) -> Tensor:

@@ -36,8 +36,8 @@ class Prediction:
     """Logit of having an event."""
     log_events_B: Tensor
     """ln(1 + events)."""
-    log_p: Mapping[str, Tensor]
-    """Per categorical field, log p of each id, (B, V)."""
+    logits: Mapping[str, Tensor]
+    """Per categorical field, of each id, (B, V)."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Reconstruction:
     target_BT: Tensor
     """Standardised inputs, NaN where not there."""
     prediction_BT: Tensor
-    log_p: Mapping[str, Tensor]
-    """Per categorical input, log p of each id in each bag, (M, V); only of the loss ``likelihood``."""
+    logits: Mapping[str, Tensor]
+    """Per categorical input, of each id in each bag, (M, V); only of the loss ``likelihood``."""
     future: Prediction | None = None
     """Of the loss ``future``."""
     posterior: Posterior | None = None
@@ -112,10 +112,10 @@ class RSquared:
     def update(self, made: Reconstruction, batch: Batch) -> None:
         for block, columns in self._columns.items():
             self._add(block, made.target_BT[:, columns], made.prediction_BT[:, columns])
-        for field, log_p_MV in made.log_p.items():
+        for field, logits_MV in made.logits.items():
             windows = self._windows[field]
-            share_WBV = _shares(batch.histograms[field], log_p_MV).view(len(windows), len(batch), -1)
-            for days, share_BV, p_BV in zip(windows, share_WBV, log_p_MV.exp().view_as(share_WBV), strict=True):
+            share_WBV = _shares(batch.histograms[field], logits_MV).view(len(windows), len(batch), -1)
+            for days, share_BV, p_BV in zip(windows, share_WBV, logits_MV.softmax(1).view_as(share_WBV), strict=True):
                 self._add(Block(days, field), share_BV, p_BV)
 
     def result(self) -> dict[str, float]:

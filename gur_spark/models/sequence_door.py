@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from gur_spark.batches.aggregates import Batch, Histogram, Layout
 from gur_spark.batches.sequences import AS_OF, EVENT_TIME, Unit, midnight, per_day
 from gur_spark.errors import ModelError
-from gur_spark.models.autoencoder import mlp
 from gur_spark.models.dropout import BlockDropout
+from gur_spark.models.layers import mlp, pooled
 from gur_spark.models.reconstruction import Block
 from gur_spark.models.sequence_inputs import Kind, Part, RunningMoments, parts_of
 from gur_spark.schema import MISSING_ID, PADDING_ID, missing_column
@@ -199,14 +199,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
 
     def _bag_means(self, part: Part, histogram: Histogram) -> Tensor:
         """The mean embedding of each window's histogram, (B, W, E)."""
-        means_ME = nn.functional.embedding_bag(
-            histogram.ids_N,
-            self.trx_encoder.embeddings[part.name].weight,
-            histogram.offsets_M,
-            mode="sum",
-            per_sample_weights=histogram.shares_N,
-            include_last_offset=True,
-        )
+        means_ME = pooled(self.trx_encoder.embeddings[part.name].weight, histogram)
         means_ME = means_ME.masked_fill(~histogram.filled_M[:, None], torch.nan)
         return means_ME.view(len(self.windows), -1, part.width).transpose(0, 1)
 

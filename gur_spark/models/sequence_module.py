@@ -12,7 +12,8 @@ from torchmetrics import Metric
 
 from gur_spark.batches.aggregates import Batch
 from gur_spark.errors import ModelError
-from gur_spark.models.autoencoder import ByField, MultinomialHead, linear, mlp
+from gur_spark.models.autoencoder import ByField
+from gur_spark.models.layers import SELU, MultinomialHead, linear, mlp
 from gur_spark.models.losses import reconstruction_loss
 from gur_spark.models.reconstruction import Reconstruction
 from gur_spark.models.sequence_door import AutoEncoderSeqEncoder
@@ -50,7 +51,7 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
         self._targets = seq_encoder.dense if loss == "likelihood" else width - windows
         hidden = [seq_encoder.latent_dim, max(1, width // 2), width]
         dropout = next((m.p for m in seq_encoder.encoder if isinstance(m, nn.AlphaDropout)), 0.0)
-        self.decoder = nn.Sequential(mlp(hidden, dropout), nn.SELU())
+        self.decoder = nn.Sequential(mlp(hidden, dropout), SELU())
         self.target_head = linear(width, self._targets)
         widths = {part.name: part.width for part in seq_encoder.parts}
         self.histogram_heads = ByField(
@@ -78,7 +79,7 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
         made = Reconstruction(
             target_BT=values_BV[:, : self._targets],
             prediction_BT=self.target_head(last_BI),
-            log_p={name: head(last_BI) for name, head in self.histogram_heads.items()},
+            logits={name: head(last_BI) for name, head in self.histogram_heads.items()},
         )
         histograms = self.seq_encoder.histograms(x) if len(self.histogram_heads) else {}
         return made, Batch(pooled.values_BV, histograms)

@@ -10,7 +10,8 @@ from gur_spark.batches.aggregates import Batch, Future, Histogram, Layout, to_ba
 from gur_spark.config import Model
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.spec import aggregation
-from gur_spark.models.autoencoder import GUR, BlockDropout, MultinomialHead
+from gur_spark.models.autoencoder import GUR, BlockDropout
+from gur_spark.models.layers import MultinomialHead
 from gur_spark.models.losses import reconstruction_loss, training_loss
 from gur_spark.models.reconstruction import Block, Moments, RSquared
 from gur_spark.models.tables import frozen_tables
@@ -54,7 +55,7 @@ def test_shapes_are_those_of_the_layout(config: Model, batch: Batch) -> None:
     assert module.encode(batch).shape == (60, 6)
     assert reconstruction.prediction_BT.shape == reconstruction.target_BT.shape == (60, len(module.target_blocks))
     expected = {} if "mse" in config.loss else {f: (2 * 60, size) for f, size in SIZES.items()}
-    assert {f: tuple(p.shape) for f, p in reconstruction.log_p.items()} == expected
+    assert {f: tuple(p.shape) for f, p in reconstruction.logits.items()} == expected
     assert reconstruction_loss(reconstruction, batch).shape == (60,)
 
 
@@ -73,7 +74,7 @@ def test_a_field_may_be_named_like_a_method_of_a_module() -> None:
     layout = Layout.of(manifest, names)
     rows = to_rows(random_events(20, names, (), seed=0, longest=WINDOWS[-1]), manifest)
     module = GUR(layout, CONFIG)
-    assert set(module(to_batch(rows, layout)).log_p) == set(names)
+    assert set(module(to_batch(rows, layout)).logits) == set(names)
 
 
 @pytest.mark.parametrize("loss", [{"future": 1.0}, {"likelihood": 1.0, "future": 0.5}])
@@ -87,7 +88,7 @@ def test_with_the_future_every_parameter_learns_and_without_a_reconstruction_the
     paired = Batch(batch.dense_BD, batch.histograms, Future(events_B, came))
     found = module(paired)
     assert found.future is not None
-    assert {f: tuple(p.shape) for f, p in found.future.log_p.items()} == {f: (60, size) for f, size in SIZES.items()}
+    assert {f: tuple(p.shape) for f, p in found.future.logits.items()} == {f: (60, size) for f, size in SIZES.items()}
     training_loss(found, paired, module.loss_weights).mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
     # The embedding is of the past alone.
@@ -191,7 +192,7 @@ def test_inputs_are_standardised_as_numpy_does(config: Model, batch: Batch) -> N
 
 
 def test_padding_has_no_probability_and_the_others_sum_to_one() -> None:
-    p_MV = MultinomialHead(width=3, windows=2, size=5, table=4)(torch.randn(7, 3)).exp()
+    p_MV = MultinomialHead(width=3, windows=2, size=5, table=4)(torch.randn(7, 3)).softmax(1)
     assert p_MV.shape == (14, 5)
     assert not p_MV[:, 0].any()
     torch.testing.assert_close(p_MV.sum(1), torch.ones(14))

@@ -96,7 +96,7 @@ def test_what_is_hidden_is_reconstructed_all_the_same_and_some_users_are_not(bat
     torch.testing.assert_close(found.target_BT, module.inputs(batch)[0][:, : found.target_BT.shape[1]], equal_nan=True)
     with torch.no_grad():
         hidden, whole = module.encode(batch), module.eval().encode(batch)
-    same = (hidden == whole).all(dim=1)
+    same = torch.isclose(hidden, whole, atol=1e-5).all(dim=1)
     assert 5 < int(same.sum()) < 35
     training_loss(found, batch, module.loss_weights).mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())

@@ -6,10 +6,10 @@ import torch
 from torch.distributions import Multinomial
 
 from gur_spark.batches.aggregates import Batch, Future, Histogram
+from gur_spark.models.layers import multinomial_nll
 from gur_spark.models.losses import (
     future_loss,
     masked_squared_error,
-    multinomial_nll,
     reconstruction_loss,
     training_loss,
 )
@@ -66,7 +66,7 @@ def test_numbers_and_histograms_weigh_alike_whatever_their_number() -> None:
     made = Reconstruction(
         target_BT=torch.tensor([[3.0, math.nan, 4.0]]),
         prediction_BT=torch.tensor([[1.0, 2.0, 5.0]]),
-        log_p={"mcc": torch.full((2, 2), 0.5).log()},
+        logits={"mcc": torch.full((2, 2), 0.5).log()},
     )
     assert reconstruction_loss(made, batch).tolist() == pytest.approx([2.5 + math.log(2) / 2])
 
@@ -98,7 +98,7 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
         made = Reconstruction(
             target_BT=target[users],
             prediction_BT=prediction[users],
-            log_p={"mcc": torch.cat([log_p[users], log_p[30:][users]])},
+            logits={"mcc": torch.cat([log_p[users], log_p[30:][users]])},
         )
         found.update(made, batch)
 
@@ -121,13 +121,13 @@ def test_a_block_that_does_not_vary_has_no_r2() -> None:
     found = RSquared([Block(7, None), Block(30, None)], {})
     batch = Batch(torch.zeros(3, 2), {})
     target = torch.tensor([[1.0, 0.1], [2.0, 0.1], [3.0, 0.1]])
-    found.update(Reconstruction(target_BT=target, prediction_BT=target, log_p={}), batch)
+    found.update(Reconstruction(target_BT=target, prediction_BT=target, logits={}), batch)
     assert found.result() == {"r2": 1.0, "r2_activity_7d": 1.0}
 
 
 def test_the_future_of_a_user_is_the_number_derived_by_hand() -> None:
     log_p = {"mcc": torch.tensor([[0.5, 0.5]]).log(), "channel": torch.tensor([[0.25, 0.75]]).log()}
-    expected = Prediction(active_B=torch.zeros(1), log_events_B=torch.ones(1), log_p=log_p)
+    expected = Prediction(active_B=torch.zeros(1), log_events_B=torch.ones(1), logits=log_p)
     silent = Future(torch.zeros(1), dict.fromkeys(log_p, histogram_of([[0, 0]])))
     assert future_loss(expected, silent).item() == pytest.approx(math.log(2) + 1)
     # Three events: ln 2 of being active, (1 - ln 4)^2, and the mean of ln 2 and of ln 4 for two of three.
@@ -139,7 +139,7 @@ def test_the_future_of_a_user_is_the_number_derived_by_hand() -> None:
 
 def test_losses_are_added_by_their_weights() -> None:
     batch = Batch(torch.zeros(1, 1), {}, Future(torch.zeros(1), {}))
-    future = Prediction(active_B=torch.zeros(1), log_events_B=torch.ones(1), log_p={})
+    future = Prediction(active_B=torch.zeros(1), log_events_B=torch.ones(1), logits={})
     made = Reconstruction(torch.zeros(1, 1), torch.full((1, 1), 2.0), {}, future)
     by_hand = 0.5 * 4.0 + 3 * (math.log(2) + 1)
     assert training_loss(made, batch, {"mse": 0.5, "future": 3.0}).item() == pytest.approx(by_hand)

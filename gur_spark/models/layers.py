@@ -1,0 +1,166 @@
+"""The layers of encoder, decoder and heads, in the form in which a CPU trains them fastest.
+
+What they compute is what torch's own modules of the same names do; ``tests/models/test_layers.py`` holds them to that,
+and ``benchmarks.training`` says what they save.
+"""
+
+# B = users, X = any width, M = bags (a user's window), N = (bag, id) pairs of one field, V = its ids, E = its width
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gur_spark.batches.aggregates import Histogram
+from gur_spark.schema import PADDING_ID
+
+ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805
+"""Of SELU, which keeps mean 0 and variance 1 (Klambauer et al. 2017, arXiv 1706.02515)."""
+
+NARROW = 64
+"""Ids up to which a softmax goes by columns."""
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """With lecun-normal weights, which SELU needs to keep activations normalised (Klambauer et al. 2017)."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers with SELU and AlphaDropout between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [linear(inputs, outputs), SELU(), AlphaDropout(dropout)]
+    return nn.Sequential(*layers[:-2])
+
+
+class SELU(nn.SELU):
+    """In training by ``exp``, to 1e-6: torch's ``expm1`` takes three times as long where there is AVX-512."""
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        if not self.training:
+            return F.selu(x_BX)
+        above_BX = x_BX.relu()
+        return SCALE * (above_BX + ALPHA * ((x_BX - above_BX).exp() - 1))
+
+
+class AlphaDropout(nn.AlphaDropout):
+    """Its mask takes one random number for four values: drawing them is what dropout costs."""
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        """What is dropped becomes SELU's limit; all are then scaled, so that mean 0 and variance 1 stay.
+
+        By hand: p = 0.5 drops to -1.758 and scales by 1 / sqrt(0.5 (1 + 0.5 * 1.758^2)) = 0.8864, shifted by 0.7791: a
+        dropped value is (-1.758) 0.8864 + 0.7791 = -0.7792, a kept 1 is 1.6655.
+        """
+        if not self.training or self.p == 0:
+            return x_BX
+        limit = -SCALE * ALPHA
+        scale = ((1 - self.p) * (1 + self.p * limit**2)) ** -0.5
+        kept_BX = dropped(x_BX, self.p).logical_not_().to(x_BX.dtype)
+        return (x_BX - limit) * (kept_BX * scale) + limit * scale * (1 - self.p)
+
+
+def dropped(like: Tensor, p: float) -> Tensor:
+    """A random mask of the same shape, true with probability ``p``, to 1/65536."""
+    words = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    return words.view(torch.int16)[: like.numel()].view(like.shape) < round(p * 2**16) - 2**15
+
+
+class MultinomialHead(nn.Module):
+    """Logits of a field's ids per window: a query per window against one output table, plus a bias per window."""
+
+    _padding_V: Tensor
+
+    def __init__(self, width: int, windows: int, size: int, table: int) -> None:
+        super().__init__()
+        self.query = linear(width, windows * table)
+        self.table_VE = nn.Parameter(torch.randn(size, table) / table**0.5)
+        self.bias_WV = nn.Parameter(torch.zeros(windows, size))
+        padding_V = torch.zeros(size).index_fill(0, torch.tensor([PADDING_ID]), -torch.inf)
+        self.register_buffer("_padding_V", padding_V, persistent=False)
+
+    def forward(self, last_BH: Tensor) -> Tensor:
+        """Logits of each id in each bag, (M, V); padding has p = 0."""
+        queries = self.query(last_BH).chunk(len(self.bias_WV), dim=1)
+        biases = (self.bias_WV + self._padding_V).unbind()
+        return torch.cat(
+            [F.linear(query_BE, self.table_VE, bias_V) for query_BE, bias_V in zip(queries, biases, strict=True)]
+        )
+
+
+def multinomial_nll(logits_MV: Tensor, histogram: Histogram) -> Tensor:
+    """Negative log-likelihood of each bag's histogram per event, without its constant; (M,), nats.
+
+    Mult-DAE (Liang et al. 2018, arXiv 1802.05814, equation 2) divided by the bag's number of events:
+    ``-sum_v share_v log p_v``, 0 for an empty bag. The histogram stays sparse.
+
+    By hand: p = (1/2, 1/4, 1/4), counts (2, 1, 1) -> (2 ln 2 + ln 4 + ln 4) / 4 = 1.5 ln 2 = 1.0397.
+    """
+    made: Tensor = _MultinomialNLL.apply(  # type: ignore[no-untyped-call]
+        logits_MV, histogram.ids_N, histogram.bags_N, histogram.shares_N, histogram.filled_M
+    )
+    return made
+
+
+class _MultinomialNLL(torch.autograd.Function):
+    """With its gradient as it is on paper, ``p - share``: autograd would make it of three dense (M, V)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_MV: Tensor, ids_N: Tensor, bags_N: Tensor, shares_N: Tensor, filled_M: Tensor
+    ) -> Tensor:
+        log_p_MV = log_softmax(logits_MV)
+        place_N = bags_N * log_p_MV.shape[1] + ids_N
+        ctx.save_for_backward(log_p_MV, place_N, bags_N, shares_N, filled_M)
+        said_N = log_p_MV.view(-1).index_select(0, place_N)
+        return log_p_MV.new_zeros(len(log_p_MV)).index_add_(0, bags_N, -shares_N * said_N)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        log_p_MV, place_N, bags_N, shares_N, filled_M = ctx.saved_tensors
+        (grad_M,) = grads
+        grad_MV = log_p_MV.exp().mul_((grad_M * filled_M)[:, None])
+        grad_MV.view(-1).index_add_(0, place_N, -shares_N * grad_M.index_select(0, bags_N))
+        return grad_MV, None, None, None, None
+
+
+def log_softmax(logits_MV: Tensor) -> Tensor:
+    """Over the ids, (M, V)."""
+    # Along a last dimension as short as that, torch takes 20 times as long as along the first.
+    if logits_MV.shape[1] > NARROW:
+        return logits_MV.log_softmax(1)
+    return logits_MV.T.contiguous().log_softmax(0).T.contiguous()
+
+
+def pooled(table_VE: Tensor, histogram: Histogram) -> Tensor:
+    """The mean of the embedded ids of each bag, (M, E); 0 for an empty one."""
+    made: Tensor = _Pooled.apply(table_VE, histogram.ids_N, histogram.bags_N, histogram.shares_N, histogram.offsets_M)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Pooled(torch.autograd.Function):
+    """``EmbeddingBag`` over histograms; its own backward sorts all ids first, which takes three times as long."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, table_VE: Tensor, ids_N: Tensor, bags_N: Tensor, shares_N: Tensor, offsets_M: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(ids_N, bags_N, shares_N)
+        ctx.size = len(table_VE)
+        return F.embedding_bag(
+            ids_N, table_VE, offsets_M, mode="sum", per_sample_weights=shares_N, include_last_offset=True
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        ids_N, bags_N, shares_N = ctx.saved_tensors
+        (grad_ME,) = grads
+        of_pairs_NE = grad_ME.index_select(0, bags_N).mul_(shares_N[:, None])
+        return grad_ME.new_zeros(ctx.size, grad_ME.shape[1]).index_add_(0, ids_N, of_pairs_NE), None, None, None, None
