@@ -3,7 +3,7 @@
     python -m benchmarks.quality --json OUT --log online_retail --seeds 5
 
 Ingests the log, trains GUR on the configuration's dates, by its loss or by each of ``--loss``, scores the evaluated
-date, and reports on it beside raw windows, PCA, a random encoder, hand-made statistics and CoLES. What to choose of
+dates, and reports on them beside raw windows, PCA, a random encoder, hand-made statistics and CoLES. What to choose of
 several losses or settings (any further ``key=value``) is asked with ``--earlier DAYS``, which moves all dates back: the
 later date then has had no part in the choice. Real logs are found by ``GUR_SPARK_DATA``.
 """
@@ -90,13 +90,8 @@ def earlier(config: Config, days: int) -> list[str]:
     if not days:
         return []
     back = timedelta(days)
-    judged = config.evaluation.as_of
-    assert judged is not None
-    return [
-        f"training.as_of=[{','.join(str(day - back) for day in config.training.as_of)}]",
-        f"scoring.as_of=[{judged - back}]",
-        f"evaluation.as_of={judged - back}",
-    ]
+    moved = {"training": config.training.as_of, "scoring": config.scoring.as_of, "evaluation": config.evaluation.as_of}
+    return [f"{key}.as_of=[{','.join(str(day - back) for day in days)}]" for key, days in moved.items()]
 
 
 def new_run(job: str) -> Run:
@@ -113,12 +108,11 @@ def make_snapshots(tables: Tables, config: Config) -> None:
 
 
 def judge(tables: Tables, config: Config) -> Report:
-    """Train, score the evaluated date, and report on it."""
-    as_of = config.evaluation.as_of
-    assert as_of is not None
+    """Train, score the evaluated dates, and report on them."""
     made = train_model(tables, config, config.training.as_of, new_run("train"))
-    score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, new_run("score"))
-    judged = evaluate_embeddings(tables, config, as_of, made.version, new_run("evaluate"))
+    for as_of in config.evaluation.as_of:
+        score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, new_run("score"))
+    judged = evaluate_embeddings(tables, config, config.evaluation.as_of, made.version, new_run("evaluate"))
     print(judged.to_text(), flush=True)
     return judged
 
@@ -140,7 +134,7 @@ def summary(judged: Report) -> dict[str, Any]:
                 f"{d.against}, {d.model}": [d.value, d.low, d.high, d.verdict] for d in judged.headline(task.name)
             },
         }
-    return {"as_of": judged.as_of, "seeds": judged.seeds, "notes": list(judged.notes), "tasks": tasks}
+    return {"dates": list(judged.dates), "seeds": judged.seeds, "notes": list(judged.notes), "tasks": tasks}
 
 
 if __name__ == "__main__":

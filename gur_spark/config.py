@@ -145,6 +145,9 @@ class Training(Section):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    """What a step takes off every weight, times the learning rate (AdamW): of few users, 1 keeps the network from
+    learning them by heart."""
     patience: int = Field(ge=1)
     """Epochs without a better validation loss before training stops."""
     validation_share: float = Field(gt=0, lt=1)
@@ -249,16 +252,17 @@ class Config(Section):
         tasks = [t.name for t in (*self.evaluation.tasks, *self.evaluation.labels) if not isinstance(t, Volume)]
         if self.gates.task is not None and self.gates.task not in tasks:
             raise ValueError(f"gates.task: no task '{self.gates.task}'; available: {tasks}")
-        judged, cutoff = self.evaluation.as_of, self.training.cutoff
-        if {"future", "contrastive"} & self.model.loss.keys() and judged and cutoff and cutoff > judged:
-            raise ValueError(
-                f"training.cutoff {cutoff} is after evaluation.as_of {judged}: the model would be judged by "
-                "what it has seen"
-            )
-        if judged is not None and self.scoring.as_of and judged not in self.scoring.as_of:
-            raise ValueError(
-                f"evaluation.as_of {judged} is not among scoring.as_of: {list(map(str, self.scoring.as_of))}"
-            )
+        cutoff = self.training.cutoff
+        for judged in self.evaluation.as_of:
+            if {"future", "contrastive"} & self.model.loss.keys() and cutoff and cutoff > judged:
+                raise ValueError(
+                    f"training.cutoff {cutoff} is after evaluation.as_of {judged}: the model would be judged by "
+                    "what it has seen"
+                )
+            if self.scoring.as_of and judged not in self.scoring.as_of:
+                raise ValueError(
+                    f"evaluation.as_of {judged} is not among scoring.as_of: {list(map(str, self.scoring.as_of))}"
+                )
         self._check_tasks()
         try:
             self.manifest()
@@ -278,8 +282,7 @@ class Config(Section):
     @property
     def training_cutoff(self) -> date | None:
         """The first date whose events training must not see."""
-        judged = [day for day in (*self.scoring.as_of, self.evaluation.as_of) if day]
-        return self.training.cutoff or min(judged, default=None)
+        return self.training.cutoff or min([*self.scoring.as_of, *self.evaluation.as_of], default=None)
 
     @property
     def main(self) -> Log:

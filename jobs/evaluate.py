@@ -16,7 +16,7 @@ from gur_spark.evaluate.baseline_inputs import sequence_folders
 from gur_spark.evaluate.features import COLES, HAND_MADE, Array
 from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.plots import draw
-from gur_spark.evaluate.probe import evaluate
+from gur_spark.evaluate.probe import Population, evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.evaluate.sequence_baselines import Sequences, coles, hand_made
 from gur_spark.evaluate.settings import Evaluation
@@ -31,8 +31,8 @@ from jobs.sequences import positive
 
 
 def options(parser: ArgumentParser) -> None:
-    default = "default: evaluation.as_of, else the last date of scoring.as_of"
-    parser.add_argument("--as-of", type=cli.day, metavar="DATE", help=default)
+    default = "several are asked together; default: evaluation.as_of, else the last date of scoring.as_of"
+    parser.add_argument("--as-of", type=cli.day, nargs="+", metavar="DATE", help=default)
     parser.add_argument(
         "--model", default="published", metavar="VERSION", help="a version, or newest; default: the published one"
     )
@@ -44,63 +44,70 @@ def options(parser: ArgumentParser) -> None:
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    as_of = args.as_of or config.evaluation.as_of or max(config.scoring.as_of, default=None)
-    if as_of is None:
+    dates = sorted(set(args.as_of or config.evaluation.as_of or sorted(config.scoring.as_of)[-1:]))
+    if not dates:
         raise ConfigError("no as-of date: give --as-of DATE, or evaluation.as_of in the config")
     given = {"seeds": args.seeds, "coles_seconds": args.coles_seconds}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = Evaluation.model_validate(config.evaluation.model_dump() | changes)
     config = config.model_copy(update={"evaluation": settings})
     version = embeddings_name(tables, config, args.model)
-    report = evaluate_embeddings(tables, config, as_of, version, run)
+    report = evaluate_embeddings(tables, config, dates, version, run)
     print(report.to_text())
 
 
-def evaluate_embeddings(tables: Tables, config: Config, as_of: date, version: str, run: Run) -> Report:
-    """Make the report of one model version at one date and write it below ``reports``.
+def evaluate_embeddings(tables: Tables, config: Config, dates: Sequence[date], version: str, run: Run) -> Report:
+    """Make the report of one model version at one date, or at several together, and write it below ``reports``.
 
     Raises:
         TableError: there are no such embeddings.
-        EvaluationError: the future is not complete, or a label cannot be used.
-        SnapshotError: the snapshot of the date is missing.
-        ModelError: the model is missing, or the snapshot is no longer the one it can read.
+        EvaluationError: a future is not complete, or a label cannot be used.
+        SnapshotError: the snapshot of a date is missing.
+        ModelError: the model is missing, or a snapshot is no longer one that it can read.
     """
-    embeddings = read_embeddings(tables.spark, config, version=version, as_of=as_of)
+    embeddings = [read_embeddings(tables.spark, config, version=version, as_of=as_of) for as_of in dates]
     # read_embeddings never gives an empty frame, so there is a first row, with the version behind "published".
-    model_version = embeddings.select("model_version").head(1)[0][0]
+    model_version = embeddings[0].select("model_version").head(1)[0][0]
     model = load_model(find_model(tables, config, model_version).path)
-    snapshot = find_snapshot(tables, config, as_of)
-    check_fit(model, snapshot)
+    snapshots = [find_snapshot(tables, config, as_of) for as_of in dates]
     seen = model.card.seen_until
-    if seen and as_of < date.fromisoformat(seen):
-        raise EvaluationError(
-            f"{model_version} was trained on events up to {seen}: at {as_of} it would be judged by what it has seen; "
-            f"evaluate it from {seen} on, or train it on dates, and what follows them, up to {as_of}"
-        )
+    for snapshot in snapshots:
+        check_fit(model, snapshot)
+        if seen and snapshot.as_of < date.fromisoformat(seen):
+            raise EvaluationError(
+                f"{model_version} was trained on events up to {seen}: at {snapshot.as_of} it would be judged by what "
+                f"it has seen; evaluate it from {seen} on, or train it on dates, and what follows them, up to "
+                f"{snapshot.as_of}"
+            )
     settings = config.evaluation
-    tables_of_labels, notes = labels.make_labels(tables, config, embeddings.select("user_id", "events"), as_of)
-    answers = labels.answers(embeddings, tables_of_labels, settings.max_users, settings.seed).toArrow()
-    users = embeddings.count()
-    if users > settings.max_users:
-        notes.append(f"a sample of {settings.max_users:,} of {users:,} users (evaluation.max_users)")
-    more, left_out, told = baselines(tables, config, snapshot, answers)
-    report = evaluate(
-        answers, snapshot.path, model, settings,
-        pipeline=config.name, as_of=as_of, notes=[*notes, *told], more=more, left_out=left_out,
-    )  # fmt: skip
+    answers, notes = [], []
+    for as_of, frame in zip(dates, embeddings, strict=True):
+        made, told = labels.make_labels(tables, config, frame.select("user_id", "events"), as_of)
+        answers.append(labels.answers(frame, made, settings.max_users, settings.seed).toArrow())
+        users = frame.count()
+        if users > settings.max_users:
+            told.append(f"a sample of {settings.max_users:,} of {users:,} users (evaluation.max_users)")
+        notes += told if len(dates) == 1 else [f"{as_of}: {note}" for note in told]
+    more, left_out, told = baselines(tables, config, snapshots, answers)
+    populations = [
+        Population(as_of=snapshot.as_of, answers=known, snapshot=snapshot.path, more=others)
+        for snapshot, known, others in zip(snapshots, answers, more, strict=True)
+    ]
+    report = evaluate(populations, model, settings, pipeline=config.name, notes=[*notes, *told], left_out=left_out)
     report = replace(report, model_version=model_version)
     _write(tables, report, run)
-    run.inputs |= {"snapshot": snapshot.path, "model": model.version}
+    run.inputs |= {"snapshot": " ".join(snapshot.path for snapshot in snapshots), "model": model.version}
     run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}
     return report
 
 
 def baselines(
-    tables: Tables, config: Config, snapshot: Snapshot, answers: pa.Table
-) -> tuple[dict[str, Array], list[str], list[str]]:
-    """pytorch-lifestream's, for the users of ``answers``: by name, what is left out and why, how CoLES was trained."""
+    tables: Tables, config: Config, snapshots: Sequence[Snapshot], answers: Sequence[pa.Table]
+) -> tuple[list[dict[str, Array]], list[str], list[str]]:
+    """pytorch-lifestream's, for the users of each date's ``answers``: by name, what is left out and why, how CoLES was
+    trained."""
     settings = config.evaluation
-    made: dict[str, Array] = {}
+    made: list[dict[str, Array]] = [{} for _ in answers]
     left_out: list[str] = []
     told: list[str] = []
     wanted = [*([HAND_MADE] if settings.hand_made else []), *([COLES] if settings.coles_seconds else [])]
@@ -110,23 +117,28 @@ def baselines(
         left_out.append(f"{COLES} (evaluation.coles_seconds is 0; --coles-seconds 60 trains it for a minute)")
     if not wanted:
         return made, left_out, told
-    users, width = answers.column("user_id").combine_chunks(), len(answers.column("embedding")[0])
+    users, width = [one.column("user_id").combine_chunks() for one in answers], len(answers[0].column("embedding")[0])
     try:
-        with sequence_folders(tables, config, snapshot) as folders:
-            asked, trained_on = (Sequences.at(folder) for folder in (folders.asked, folders.trained_on))
+        with sequence_folders(tables, config, snapshots) as folders:
+            asked = list(zip(map(Sequences.at, folders.asked), users, strict=True))
             if HAND_MADE in wanted:
-                made[HAND_MADE] = hand_made(asked, users)
+                found = [hand_made(*one) for one in asked]
+                made = [others | {HAND_MADE: x} for others, x in zip(made, found, strict=True)]
             if COLES in wanted:
-                made[COLES], said = coles(trained_on, asked, users, width, settings.coles_seconds, settings.seed)
+                trained_on = Sequences.at(folders.trained_on)
+                found, said = coles(trained_on, asked, width, settings.coles_seconds, settings.seed)
+                made = [others | {COLES: x} for others, x in zip(made, found, strict=True)]
                 told.append(said)
     except (EvaluationError, SnapshotError, ConfigError) as error:
         # A report without them is one; that they cannot be made of this log is said in it.
-        left_out += [f"{name} ({error})" for name in wanted if name not in made]
+        left_out += [f"{name} ({error})" for name in wanted if name not in made[0]]
     return made, left_out, told
 
 
 def _write(tables: Tables, report: Report, run: Run) -> None:
-    folder = tables.folder("reports", report.model_version, report.as_of)
+    folder = tables.folder(
+        "reports", report.model_version, "_to_".join(dict.fromkeys((report.dates[0], report.dates[-1])))
+    )
     contents = {
         "json": report.to_json().encode(),
         "txt": report.to_text().encode(),

@@ -49,7 +49,7 @@ def run_step(tables: Tables, config: Config, step: Step) -> Run:
     except EvaluationError as error:
         # Embeddings of today have no future to be judged by yet: unless the config names
         # a date to evaluate, what was published stands, and the summary says why no report was made.
-        if config.evaluation.as_of is not None:
+        if config.evaluation.as_of:
             raise
         log.warning("not evaluated: %s", error)
         run.outputs["not evaluated"] = str(error)

@@ -291,3 +291,12 @@ def test_a_loss_replaces_the_configured_ones_and_is_not_added_to_them(loss: str)
     config = load_config(CONF / "demo.yaml", [f"model.loss={loss}"])
     assert config.model.loss == {"future": 1.0}
     assert config.model.latent_dim == DEMO["model"]["latent_dim"]
+
+
+def test_evaluation_takes_one_date_or_several_in_order(minimal):
+    scored = "scoring.as_of=[2024-06-01,2024-07-01]"
+    for said, expected in (("2024-07-01", ["2024-07-01"]), ("[2024-06-01,2024-07-01]", ["2024-06-01", "2024-07-01"])):
+        config = load_config(minimal, [scored, f"evaluation.as_of={said}"])
+        assert list(map(str, config.evaluation.as_of)) == expected
+        assert str(config.training_cutoff) == "2024-06-01"
+    assert "expected ascending dates" in message_of(minimal, "evaluation.as_of=[2024-07-01,2024-06-01]")

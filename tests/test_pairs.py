@@ -145,7 +145,7 @@ def test_a_model_of_both_losses_is_registered_with_its_snapshots(
 def judged_on(tables: Tables, config: Config, day: date, version: str) -> None:
     made = aggregate_snapshot(tables, config, day, new_run())
     score_snapshot(tables, config, made, find_model(tables, config, version).path, new_run())
-    evaluate_embeddings(tables, config, day, version, new_run())
+    evaluate_embeddings(tables, config, [day], version, new_run())
 
 
 def test_landings_that_come_a_day_late_are_waited_for(tables: Tables, config: Any, snapshot: Snapshot) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.autoencoder import GUR
@@ -112,6 +113,21 @@ def test_training_stops_early_and_keeps_the_best_epoch(snapshot: str, tmp_path: 
     assert made.metrics["epochs"] < 60
     again = trained([snapshot], tmp_path, epochs=int(made.metrics["epochs"]) - 2, learning_rate=0.05, patience=2)
     assert weights(again) == weights(made)
+
+
+def test_weight_decay_takes_its_share_of_every_weight_at_every_step(snapshot: str, tmp_path: Path) -> None:
+    # One epoch of one batch: what the decay takes off is learning rate * decay * the weight as it was drawn.
+    once = {"epochs": 1, "batch_size": 512}
+    plain, decayed, none = (
+        load_model(trained([snapshot], tmp_path / str(decay), weight_decay=decay, **once).path).module.state_dict()
+        for decay in (0.0, 2.0, 1e-12)
+    )
+    torch.manual_seed(TRAINING.seed)
+    drawn = GUR(Layout.of(tiny_manifest(), SIZES), MODEL).double().state_dict()
+    for name in ("encoder.0.weight", "inputs.tables.of_mcc.weight"):
+        expected = plain[name] - 2.0 * TRAINING.learning_rate * drawn[name]
+        torch.testing.assert_close(decayed[name], expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(none[name], plain[name], atol=1e-9, rtol=1e-7)
 
 
 def test_several_snapshots_are_trained_on_together(snapshot: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The sequences that pytorch-lifestream's baselines are made from, written for one report and removed after it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,35 +16,34 @@ from gur_spark.tables import Tables
 
 @dataclass(frozen=True)
 class Folders:
-    """Of sequences with the vocabulary of the evaluated snapshot."""
+    """Of sequences with the vocabulary of the evaluated snapshots."""
 
-    asked: str
-    """At its date, as it was known."""
+    asked: tuple[str, ...]
+    """At each date, as it was known."""
     trained_on: str
-    """At the cutoff of training; the same where that is the date."""
+    """At the cutoff of training; that of the first date where this is the cutoff."""
 
 
 @contextmanager
-def sequence_folders(tables: Tables, config: Config, snapshot: Snapshot) -> Iterator[Folders]:
+def sequence_folders(tables: Tables, config: Config, snapshots: Sequence[Snapshot]) -> Iterator[Folders]:
     """Write them, and remove them at the end.
 
     What learns from sequences sees no event at or after the first date of scoring and evaluation
-    (``training.cutoff``), nor after the date that it is judged at.
+    (``training.cutoff``), nor after the first date that it is judged at.
 
     Raises:
         SnapshotError: nobody had an event before one of the dates.
         ConfigError: a field has a name that means something else to pytorch-lifestream.
     """
-    cutoff = min(config.training_cutoff or snapshot.as_of, snapshot.as_of)
+    first = min(snapshot.as_of for snapshot in snapshots)
+    cutoff = min(config.training_cutoff or first, first)
     run = Run(id=uuid4().hex, job="evaluate", parameters={})
-    vocabulary = snapshot.vocabulary_version
+    vocabulary = snapshots[0].vocabulary_version
     # Of a run that is killed, `clean` takes what is staged.
     staging = tables.folder("_staging", run.id)
     write = partial(write_sequences, tables, config, run=run, vocabulary_version=vocabulary, parent=staging)
     try:
-        trained_on = asked = write(as_of=snapshot.as_of, known_at=snapshot.known_at)[0]
-        if cutoff != snapshot.as_of:
-            trained_on = write(as_of=cutoff)[0]
-        yield Folders(asked, trained_on)
+        asked = {s.as_of: write(as_of=s.as_of, known_at=s.known_at)[0] for s in snapshots}
+        yield Folders(tuple(asked.values()), asked[cutoff] if cutoff in asked else write(as_of=cutoff)[0])
     finally:
         storage.remove_folder(staging)

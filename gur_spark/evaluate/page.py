@@ -1,6 +1,6 @@
 """A report as one HTML file that needs no network: verdicts, what was compared, every figure, segments and seeds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from gur_spark.evaluate.plots import draw_scores, draw_segments
@@ -10,13 +10,13 @@ from gur_spark.pages import document, picture
 
 def to_html(report: Report) -> str:
     """The page of a report."""
-    title = f"{report.pipeline}, {report.as_of}: what the embeddings know"
+    title = f"{report.pipeline}, {report.when}: what the embeddings know"
     said = (
         f"{report.users:,} users, {report.dimension} numbers each, by {report.model_version}; 95 % bootstrap intervals"
     )
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="said">{escape(said)} over test users, means over {report.seeds} split(s).</p>',
+        f'<p class="said">{escape(said)} over test users, means over {_means(report)}.</p>',
         "<h2>Verdicts</h2>",
         '<p class="said">The embedding against each baseline. A difference is clear where its interval does not hold '
         "0; of twenty such intervals one misses by chance.</p>",
@@ -31,6 +31,7 @@ def to_html(report: Report) -> str:
         picture(draw_scores(report), "scores of every representation"),
         *(part for task in report.tasks for part in _overall(report, task)),
         *_segments(report),
+        *_dates(report),
         *_seeds(report),
     ]
     return document(title, parts)
@@ -86,17 +87,32 @@ def _at(scores: Sequence[object] | None, number: int) -> str:
     return cell(scores[number]) if scores else "not measured"  # type: ignore[arg-type]
 
 
+def _means(report: Report) -> str:
+    dates = f"{len(report.dates)} dates, with " if len(report.dates) > 1 else ""
+    return f"{dates}{report.seeds} split(s)"
+
+
+def _dates(report: Report) -> Iterator[str]:
+    if len(report.dates) > 1:
+        yield "<h2>By date</h2>"
+        yield '<p class="said">The difference at each date, a mean over its splits.</p>'
+        yield _parts(report, report.dates, report.by_date)
+
+
 def _seeds(report: Report) -> Iterator[str]:
-    if report.seeds < 2:
-        return
-    yield "<h2>By seed</h2>"
-    yield '<p class="said">The difference in each split: how much of a figure is the luck of one.</p>'
+    if report.seeds > 1:
+        yield "<h2>By seed</h2>"
+        yield '<p class="said">The difference in each split: how much of a figure is the luck of one.</p>'
+        yield _parts(report, [f"split {n}" for n in range(1, report.seeds + 1)], report.by_split)
+
+
+def _parts(report: Report, names: Sequence[str], of: Callable[[Difference], list[float]]) -> str:
     rows = [
-        [escape(task.name), escape(d.against), d.model, d.metric, *(f"{value:+.3f}" for value in d.by_seed)]
+        [escape(task.name), escape(d.against), d.model, d.metric, *(f"{value:+.3f}" for value in of(d))]
         for task in report.tasks
         for d in report.headline(task.name)
     ]
-    yield _table(["task", "against", "model", "metric", *(f"split {n}" for n in range(1, report.seeds + 1))], rows)
+    return _table(["task", "against", "model", "metric", *names], rows)
 
 
 def _difference(d: Difference) -> str:

@@ -31,7 +31,7 @@ def draw_scores(report: Report) -> Any:
             axis.axvline(0.5, color="0.5", linewidth=1, linestyle=":")
         axis.set_title(f"{task.name} ({task.test_users:,} test users)", fontsize=10)
         axis.set_xlabel(f"{scores[0].metric}, 95 % interval")
-    figure.suptitle(f"{report.pipeline}, {report.as_of}: what {report.dimension} numbers per user know", fontsize=11)
+    figure.suptitle(f"{report.pipeline}, {report.when}: what {report.dimension} numbers per user know", fontsize=11)
     return _finished(figure, axes)
 
 

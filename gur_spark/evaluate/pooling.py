@@ -1,12 +1,13 @@
-"""Scores and differences over several splits of the same users.
+"""Scores and differences over several splits of the users, at one date or at several.
 
 The figure of a representation is the mean of a metric over the splits' test users. Its interval is that of a bootstrap
-of users, not of (user, split) pairs: a user who is drawn twice counts twice in each split that tests them, so that what
-the splits have in common is not taken for new evidence. All representations are measured on the same draws, so that
-their differences have intervals too. What is random in fitting probes is averaged over splits, not in the interval.
+of users, not of (user, split) pairs: a user who is drawn twice counts twice in each split that tests them, at each
+date, so that what the splits and dates have in common is not taken for new evidence. All representations are measured
+on the same draws, so that their differences have intervals too. What is random in fitting probes is averaged over
+splits, not in the interval.
 """
 
-# N = users, U = users tested in some split, R = resamples
+# N = rows of a date, one per user, U = users tested in some split, R = resamples
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +15,39 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.bootstrap import Array, Weights, interval, resamples
 from gur_spark.evaluate.report import Difference, Score
-from gur_spark.evaluate.tasks import Ints, Metric, Question
+from gur_spark.evaluate.segments import Segments
+from gur_spark.evaluate.tasks import Ints, Question
 
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Split:
-    """What was said of the test users of one split."""
+class Asked:
+    """A task at one date."""
 
+    task: Question
+    user_N: Ints
+    """Whose each row is: a number that the user has at every date."""
+    segments: Segments | None = None
+
+    def members(self, segment: str) -> Mask:
+        """Which rows are of a segment, or of ``all``."""
+        if segment == "all":
+            return np.ones(len(self.user_N), dtype=bool)
+        assert self.segments is not None
+        return self.segments.members(segment)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was said of the test users of one split of one date."""
+
+    asked: Asked
     test: Ints
-    """Their positions."""
+    """Their rows."""
     said: Mapping[tuple[str, str], Array]
     """By model and representation: probabilities or values, a row per test user."""
 
@@ -46,44 +67,66 @@ class Measured:
 class Pool:
     """The splits of a task, and the resamples of all users that they test."""
 
-    def __init__(self, task: Question, splits: Sequence[Split], bootstrap: int, seed: int) -> None:
-        self.task, self.splits = task, splits
-        self.tested_U = np.unique(np.concatenate([split.test for split in splits]))
+    def __init__(self, splits: Sequence[Split], bootstrap: int, seed: int) -> None:
+        """Raises EvaluationError where the dates have a task in different forms."""
+        self.splits = splits
+        self.name = splits[0].asked.task.name
+        self.metrics = [metric for metric, _ in splits[0].asked.task.metrics]
+        for split in splits:
+            if [metric for metric, _ in split.asked.task.metrics] != self.metrics:
+                raise EvaluationError(
+                    f"task '{self.name}' has two classes at one date and more at another; evaluate them apart"
+                )
+        self.tested_U = np.unique(np.concatenate([split.asked.user_N[split.test] for split in splits]))
         self.weights: Weights = resamples(len(self.tested_U), bootstrap, seed)
 
-    def scores(
-        self,
-        metrics: Sequence[tuple[str, Metric]],
-        segment: str = "all",
-        members_N: Mask | None = None,
-    ) -> tuple[list[Score], dict[tuple[str, str, str], Measured]]:
-        """Those of every model, metric and representation, over the users of a segment, where they are defined."""
+    def tested(self, segment: str = "all") -> int:
+        """How many different users are tested while in a segment."""
+        rows = [(split.asked.user_N[split.test], split.asked.members(segment)[split.test]) for split in self.splits]
+        return len(np.unique(np.concatenate([user_N[in_N] for user_N, in_N in rows])))
+
+    def shares(self) -> dict[str, float]:
+        """Of each class among the users that each date tests; the mean over the dates."""
+        tests: dict[int, list[Split]] = {}
+        for split in self.splits:
+            tests.setdefault(id(split.asked), []).append(split)
+        found = [
+            splits[0].asked.task.shares(np.unique(np.concatenate([split.test for split in splits])))
+            for splits in tests.values()
+        ]
+        names = dict.fromkeys(name for shares in found for name in shares)
+        return {name: float(np.mean([shares.get(name, 0.0) for shares in found])) for name in names}
+
+    def scores(self, metrics: int, segment: str = "all") -> tuple[list[Score], dict[tuple[str, str, str], Measured]]:
+        """The first ``metrics`` of every model and representation, over a segment's users, where they are defined."""
         scores, found = [], {}
         for model, representation in self.splits[0].said:
-            for metric, of in metrics:
-                measured = self._measure(of, (model, representation), members_N)
+            for number, metric in enumerate(self.metrics[:metrics]):
+                measured = self._measure(number, (model, representation), segment)
                 if np.isfinite(measured.value):
                     low, high = interval(measured.resampled_R)
                     found[model, metric, representation] = measured
                     scores.append(
                         Score(
-                            self.task.name, model, metric, representation, measured.value, low, high, segment,
+                            self.name, model, metric, representation, measured.value, low, high, segment,
                             measured.by_split,
                         )
                     )  # fmt: skip
         return scores, found
 
-    def _measure(self, metric: Metric, key: tuple[str, str], members_N: Mask | None) -> Measured:
+    def _measure(self, number: int, key: tuple[str, str], segment: str) -> Measured:
         points, resampled = [], []
         for split in self.splits:
-            chosen = np.ones(len(split.test), dtype=bool) if members_N is None else members_N[split.test]
+            chosen = split.asked.members(segment)[split.test]
             test, said = split.test[chosen], split.said[key][chosen]
             if not len(test):
                 return Measured((float("nan"),), np.full(len(self.weights), np.nan))
-            answers = self.task.answer_N[test]
+            _, metric = split.asked.task.metrics[number]
+            answers = split.asked.task.answer_N[test]
             everyone = np.ones((1, len(test)), dtype=np.uint16)
             points.append(float(metric(answers, said, everyone)[0]))
-            resampled.append(metric(answers, said, self.weights[:, np.searchsorted(self.tested_U, test)]))
+            drawn = self.weights[:, np.searchsorted(self.tested_U, split.asked.user_N[test])]
+            resampled.append(metric(answers, said, drawn))
         return Measured(tuple(points), np.mean(resampled, axis=0))
 
 

@@ -7,14 +7,16 @@ several seeds, on several such splits. How scores of several splits become one i
 # N = users, K = classes
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
@@ -33,9 +35,9 @@ from gur_spark.evaluate.features import (
     represent,
     untrained,
 )
-from gur_spark.evaluate.pooling import Pool, Split, differences
+from gur_spark.evaluate.pooling import Asked, Pool, Split, differences
 from gur_spark.evaluate.report import Difference, Report, Score, TaskResult
-from gur_spark.evaluate.segments import SEGMENTS, Segments
+from gur_spark.evaluate.segments import SEGMENTS, Segments, meaning
 from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.small_models import (
     Matrix,
@@ -44,7 +46,7 @@ from gur_spark.evaluate.small_models import (
     logistic_regression,
     ridge_regression,
 )
-from gur_spark.evaluate.tasks import Question, Task, question
+from gur_spark.evaluate.tasks import Ints, Question, Task, question
 from gur_spark.splits import held_out
 from gur_spark.versions.registry import LoadedModel
 
@@ -58,67 +60,102 @@ SALT = "evaluation"
 COMPARED = (*((EMBEDDING, other) for other in (PCA, RAW, RANDOM, HAND_MADE, COLES)), (BOTH, RAW))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """The embedded users of one date, and what is known of them."""
+
+    as_of: date
+    answers: pa.Table
+    """One row per user: ``user_id, embedding, events`` (of the longest window), and a column per task, null where not
+    known: texts are classes, numbers are quantities."""
+    snapshot: str
+    """Path of the snapshot that was embedded."""
+    more: Mapping[str, Array] = field(default_factory=dict)
+    """Further representations by name, rows in the order of ``answers``."""
+
+    @property
+    def users(self) -> pa.Array:
+        return self.answers.column("user_id").combine_chunks()
+
+    @property
+    def tasks(self) -> list[str]:
+        return [name for name in self.answers.column_names if name not in ("user_id", "embedding", "events")]
+
+
 def evaluate(
-    answers: pa.Table,
-    snapshot: str,
+    populations: Sequence[Population],
     model: LoadedModel,
     settings: Evaluation,
     *,
     pipeline: str,
-    as_of: date,
     notes: Sequence[str] = (),
-    more: Mapping[str, Array] | None = None,
     left_out: Sequence[str] = (),
 ) -> Report:
-    """Probe embeddings beside what else can be made of the same users.
+    """Probe embeddings beside what else can be made of the same users, at one date or at several.
+
+    Each date has probes of its own, fitted on its train users; who trains and who tests is the same at all of them.
 
     Args:
-        answers: one row per user: ``user_id, embedding, events`` (of the longest window), and a column per task, null
-            where not known: texts are classes, numbers are quantities.
-        snapshot: path of the snapshot that was embedded.
-        more: further representations by name, rows in the order of ``answers``.
         left_out: which baselines are not there, and why.
 
     Raises:
         EvaluationError: there is no task, one cannot be probed, or a user is not in the snapshot.
     """
-    users = answers.column("user_id").combine_chunks()
-    names = [name for name in answers.column_names if name not in ("user_id", "embedding", "events")]
-    tasks = [question(name, answers.column(name)) for name in names]
-    if not tasks:
+    if not populations[0].tasks:
         raise EvaluationError("nothing to evaluate: expected something in evaluation.tasks or evaluation.labels")
-    embedding_NL = np.stack(answers.column("embedding").to_numpy()).astype(np.float64)
-    windows = read_windows(snapshot, model.layout, users, untrained(model, settings.seed))
-    segments = Segments.of(answers.column("events").to_numpy().astype(np.int64), settings.segments)
-    log_scale = model.model.dense_scale == "signed_log1p"
-    splits: dict[str, list[Split]] = {task.name: [] for task in tasks}
-    train_users: dict[str, int] = {}
-    for number in range(settings.seeds):
-        seed = settings.seed + number
-        train_N = ~held_out(users, settings.test_share, salt_of(number))
-        made = represent(windows, embedding_NL, train_N, log_scale=log_scale, seed=seed, more=more)
-        for task in tasks:
-            splits[task.name].append(ask(task, made, train_N, seed))
-            train_users.setdefault(task.name, int((task.known_N & train_N).sum()))
+    numbers, users = numbered([population.users for population in populations])
+    splits: dict[str, list[Split]] = {name: [] for name in populations[0].tasks}
+    compared: dict[str, None] = {}
+    segments = []
+    for population, user_N in zip(populations, numbers, strict=True):
+        events_N = population.answers.column("events").to_numpy().astype(np.int64)
+        segments.append(Segments.of(events_N, settings.segments))
+        asked = [
+            Asked(question(name, population.answers.column(name)), user_N, segments[-1]) for name in population.tasks
+        ]
+        for made, train_N, seed in represented(population, model, settings):
+            compared |= dict.fromkeys(made)
+            for one in asked:
+                splits[one.task.name].append(ask(one, made, train_N, seed))
     measured = [
-        measure(task, splits[task.name], train_users[task.name], settings.bootstrap, settings.seed, segments)
-        for task in tasks
+        measure(splits[name], train_users(splits[name][0]), settings.bootstrap, settings.seed, segmented=True)
+        for name in splits
     ]
     return Report(
         pipeline=pipeline,
         model_version=model.version,
-        as_of=as_of.isoformat(),
-        users=len(users),
-        dimension=embedding_NL.shape[1],
+        dates=[population.as_of.isoformat() for population in populations],
+        users=users,
+        dimension=len(populations[0].answers.column("embedding")[0]),
         seeds=settings.seeds,
-        compared={name: ABOUT[name] for name in ABOUT if name in made},
+        compared={name: ABOUT[name] for name in ABOUT if name in compared},
         left_out=list(left_out),
-        segments=segments.meaning,
+        segments=meaning(segments),
         tasks=[result for result, _, _ in measured],
         scores=[score for _, scores, _ in measured for score in scores],
         differences=[difference for _, _, found in measured for difference in found],
         notes=list(notes),
     )
+
+
+def numbered(users: Sequence[pa.Array]) -> tuple[list[Ints], int]:
+    """A number of each user, the same in all arrays, and how many different ones there are."""
+    everyone = pc.unique(pa.chunked_array(users))
+    return [pc.index_in(some, everyone).to_numpy().astype(np.int64) for some in users], len(everyone)
+
+
+def represented(
+    population: Population, model: LoadedModel, settings: Evaluation
+) -> Iterator[tuple[Mapping[str, Matrix], Mask, int]]:
+    """Of each split of a date: every representation, who trains, and the seed."""
+    embedding_NL = np.stack(population.answers.column("embedding").to_numpy()).astype(np.float64)
+    windows = read_windows(population.snapshot, model.layout, population.users, untrained(model, settings.seed))
+    log_scale = model.model.dense_scale == "signed_log1p"
+    for number in range(settings.seeds):
+        seed = settings.seed + number
+        train_N = ~held_out(population.users, settings.test_share, salt_of(number))
+        made = represent(windows, embedding_NL, train_N, log_scale=log_scale, seed=seed, more=population.more)
+        yield made, train_N, seed
 
 
 def salt_of(number: int) -> str:
@@ -134,16 +171,17 @@ def probe(
     Raises:
         EvaluationError: a class has no user to train on, or none to test on.
     """
-    split = ask(task, representations, train_N, seed)
-    return measure(task, [split], int((task.known_N & train_N).sum()), bootstrap, seed, None)
+    split = ask(Asked(task, np.arange(len(train_N))), representations, train_N, seed)
+    return measure([split], train_users(split), bootstrap, seed)
 
 
-def ask(task: Question, representations: Mapping[str, Matrix], train_N: Mask, seed: int) -> Split:
+def ask(asked: Asked, representations: Mapping[str, Matrix], train_N: Mask, seed: int) -> Split:
     """What both models, fitted on the train users, say of the test users, for each representation.
 
     Raises:
         EvaluationError: a side of the split does not have what the task needs.
     """
+    task = asked.task
     train, test = np.flatnonzero(task.known_N & train_N), np.flatnonzero(task.known_N & ~train_N)
     task.check(train, test)
     linear, trees = models_of(task)
@@ -161,26 +199,28 @@ def ask(task: Question, representations: Mapping[str, Matrix], train_N: Mask, se
         by_trees = answers(trees)
         said = by_linear.result() | by_trees
     log.info("%s: %s and %s on %d representations", task.name, linear, trees, len(representations))
-    return Split(test, said)
+    return Split(asked, test, said)
+
+
+def train_users(split: Split) -> int:
+    """How many users the probes of a split are fitted on."""
+    return int(split.asked.task.known_N.sum()) - len(split.test)
 
 
 def measure(
-    task: Question, splits: Sequence[Split], train_users: int, bootstrap: int, seed: int, segments: Segments | None
+    splits: Sequence[Split], train_users: int, bootstrap: int, seed: int, segmented: bool = False
 ) -> tuple[TaskResult, list[Score], list[Difference]]:
     """Scores and differences over all test users, and by the first metric over those of each segment."""
-    pool = Pool(task, splits, bootstrap, seed)
-    scores, found = pool.scores(task.metrics)
-    apart = list(differences(task.name, found, COMPARED))
+    pool = Pool(splits, bootstrap, seed)
+    scores, found = pool.scores(len(pool.metrics))
+    apart = list(differences(pool.name, found, COMPARED))
     sizes = {}
-    for segment in SEGMENTS if segments else ():
-        assert segments is not None
-        members_N = segments.members(segment)
-        sizes[segment] = int(members_N[pool.tested_U].sum())
-        some, found = pool.scores(task.metrics[:1], segment, members_N)
+    for segment in SEGMENTS if segmented else ():
+        sizes[segment] = pool.tested(segment)
+        some, found = pool.scores(1, segment)
         scores += some
-        apart += differences(task.name, found, COMPARED, segment)
-    result = TaskResult(task.name, task.shares(pool.tested_U), train_users, len(pool.tested_U), sizes)
-    return result, scores, apart
+        apart += differences(pool.name, found, COMPARED, segment)
+    return TaskResult(pool.name, pool.shares(), train_users, pool.tested(), sizes), scores, apart
 
 
 def models_of(task: Question) -> tuple[str, str]:

@@ -6,9 +6,10 @@ Pictures are made by ``plots``, the page by ``page``. ``FORMAT`` changes when a 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Literal
 
-FORMAT = 2
+FORMAT = 3
 
 Verdict = Literal["win", "no clear difference", "loss"]
 
@@ -41,7 +42,7 @@ class Score:
     high: float
     segment: str = "all"
     by_seed: Sequence[float] = ()
-    """The metric of each split; ``value`` is their mean."""
+    """The metric of each split of each date, those of a date together; ``value`` is their mean."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,16 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the embeddings of one model version at one date know."""
+    """What the embeddings of one model version know, at one date or at several."""
 
     pipeline: str
     model_version: str
-    as_of: str
+    dates: Sequence[str]
     users: int
+    """Different ones, at all dates together."""
     dimension: int
     seeds: int = 1
+    """Splits of each date's users."""
     compared: Mapping[str, str] = field(default_factory=dict)
     """What each representation is."""
     left_out: Sequence[str] = ()
@@ -86,6 +89,13 @@ class Report:
     differences: Sequence[Difference]
     notes: Sequence[str]
     """What a reader must know: a sample, labels of unknown users, ..."""
+
+    @property
+    def when(self) -> str:
+        """The date, or the first and the last with their number."""
+        return (
+            self.dates[0] if len(self.dates) == 1 else f"{len(self.dates)} dates, {self.dates[0]} to {self.dates[-1]}"
+        )
 
     def to_json(self) -> str:
         """All of the above under its name, ``format``, and the ``verdicts``."""
@@ -99,8 +109,10 @@ class Report:
     def to_text(self) -> str:
         """A table per task: a row per representation, a column per model and metric."""
         splits = f"means of {self.seeds} splits, " if self.seeds > 1 else ""
+        if len(self.dates) > 1:
+            splits = f"means over the dates{f' and {self.seeds} splits of each' if self.seeds > 1 else ''}, "
         lines = [
-            f"{self.pipeline}: embeddings of {self.as_of} by {self.model_version}",
+            f"{self.pipeline}: embeddings of {self.when} by {self.model_version}",
             f"{self.users:,} users, dimension {self.dimension}; {splits}95 % bootstrap intervals over test users",
         ]
         lines += [f"note: {note}" for note in self.notes]
@@ -122,6 +134,14 @@ class Report:
         """What verdicts go by: the task's first metric, the embedding against each baseline, by both models."""
         metrics = [score.metric for score in self.of(task)][:1]
         return [d for d in self.compared_with(task) if d.representation == "embedding" and d.metric in metrics]
+
+    def by_date(self, d: Difference) -> list[float]:
+        """A difference at each date, a mean over its splits."""
+        return [fmean(d.by_seed[n * self.seeds : (n + 1) * self.seeds]) for n in range(len(self.dates))]
+
+    def by_split(self, d: Difference) -> list[float]:
+        """A difference in each split of the users, a mean over the dates."""
+        return [fmean(d.by_seed[n :: self.seeds]) for n in range(self.seeds)]
 
     def verdict_line(self, task: str) -> str:
         """One line: against each baseline what the models say, one word if they agree."""

@@ -2,6 +2,7 @@
 
 # N = users
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,10 @@ class Segments:
     def members(self, name: str) -> npt.NDArray[np.bool_]:
         return np.asarray(self.index_N == SEGMENTS.index(name))
 
-    @property
-    def meaning(self) -> str:
-        low, high = self.bounds
-        return f"events in the longest window: cold below {low}, light below {high}, heavy from {high} on"
+
+def meaning(of_dates: Sequence[Segments]) -> str:
+    """What the segments are, at each date where they are not the same at all of them."""
+    bounds = list(dict.fromkeys(segments.bounds for segments in of_dates))
+    told = [f"cold below {low}, light below {high}, heavy from {high} on" for low, high in bounds]
+    dates = ", terciles of each date" if len(bounds) > 1 else ""
+    return f"events in the longest window{dates}: {'; '.join(told)}"

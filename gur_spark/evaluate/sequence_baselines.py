@@ -145,9 +145,9 @@ def hand_made(sequences: Sequences, users: pa.Array) -> Array:
 
 
 def coles(
-    trained_on: Sequences, sequences: Sequences, users: pa.Array, width: int, seconds: int, seed: int
-) -> tuple[Array, str]:
-    """CoLES embeddings of ``users``, (N, L), and how it was trained; NaN for a user without events in the window.
+    trained_on: Sequences, asked: Sequence[tuple[Sequences, pa.Array]], width: int, seconds: int, seed: int
+) -> tuple[list[Array], str]:
+    """CoLES embeddings of the users of each date, (N, L), and how it was trained; NaN for a user without events.
 
     The recurrent encoder (GRU), loss, and hard negatives are pytorch-lifestream's own, with Adam at 1e-3; training
     ends after ``seconds``, so its weights depend on the machine.
@@ -162,12 +162,16 @@ def coles(
         f"before {trained_on.manifest.as_of}"
     )
     log.info(said)
-    made_NL = np.full((len(users), width), np.nan)
     module.eval()
+    return [_coles_embeddings(module, sequences, users, width) for sequences, users in asked], said
+
+
+def _coles_embeddings(module: Any, sequences: Sequences, users: pa.Array, width: int) -> Array:
+    made_NL = np.full((len(users), width), np.nan)
     with _one_thread(), torch.inference_mode():
         for positions, some in _batches(sequences.records(users), 64):
             made_NL[positions] = module(_padded(some)).double().numpy()
-    return made_NL, said
+    return made_NL
 
 
 def _training_records(sequences: Sequences) -> list[Record]:

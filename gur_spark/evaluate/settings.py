@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gur_spark.features.spec import Days
 from gur_spark.raw_log import Name, Section
@@ -52,7 +52,8 @@ class Label(Section):
 
 
 class Evaluation(Section):
-    as_of: date | None = None
+    as_of: list[date] = Field(default_factory=list)
+    """One date, or several that are asked together: figures are means over them too, and intervals narrower."""
     horizon_days: Days
     """Of the tasks: ``[as_of, as_of + horizon_days)``."""
     tasks: list[Task] = Field(default_factory=list)
@@ -69,6 +70,18 @@ class Evaluation(Section):
     bootstrap: int = Field(ge=10)
     max_users: int = Field(ge=10)
     seed: int = Field(ge=0, lt=2**31)
+
+    @field_validator("as_of", mode="before")
+    @classmethod
+    def _one_date(cls, value: Any) -> Any:
+        return [] if value is None else value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("as_of")
+    @classmethod
+    def _ascending(cls, value: list[date]) -> list[date]:
+        if sorted(set(value)) != value:
+            raise ValueError(f"expected ascending dates, each once, got {list(map(str, value))}")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "Evaluation":

@@ -47,7 +47,7 @@ class SELU(nn.SELU):
         if not self.training:
             return F.selu(x_BX)
         above_BX = x_BX.relu()
-        return SCALE * (above_BX + ALPHA * ((x_BX - above_BX).exp() - 1))
+        return (above_BX + ((x_BX - above_BX).exp() - 1) * ALPHA) * SCALE
 
 
 class AlphaDropout(nn.AlphaDropout):
@@ -62,7 +62,7 @@ class AlphaDropout(nn.AlphaDropout):
         if not self.training or self.p == 0:
             return x_BX
         limit = -SCALE * ALPHA
-        scale = ((1 - self.p) * (1 + self.p * limit**2)) ** -0.5
+        scale: float = ((1 - self.p) * (1 + self.p * limit**2)) ** -0.5
         kept_BX = dropped(x_BX, self.p).logical_not_().to(x_BX.dtype)
         return (x_BX - limit) * (kept_BX * scale) + limit * scale * (1 - self.p)
 

@@ -144,7 +144,9 @@ class Fit(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         learned = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(learned, lr=self._training.learning_rate, fused=True)
+        optimizer = torch.optim.AdamW(
+            learned, lr=self._training.learning_rate, weight_decay=self._training.weight_decay, fused=True
+        )
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)]
 
 

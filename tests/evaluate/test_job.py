@@ -85,12 +85,12 @@ def tables(spark: Any, config: Any) -> Tables:
 
 def report_of(tables: Tables, config: Any) -> tuple[Report, Run]:
     run = new_run()
-    return evaluate.evaluate_embeddings(tables, config, AS_OF, "published", run), run
+    return evaluate.evaluate_embeddings(tables, config, [AS_OF], "published", run), run
 
 
 def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config: Any, capsys: Any) -> None:
     run = new_run()
-    evaluate.stage(tables, config, Namespace(as_of=AS_OF, model="published", seeds=2, coles_seconds=1), run)
+    evaluate.stage(tables, config, Namespace(as_of=[AS_OF], model="published", seeds=2, coles_seconds=1), run)
     [version] = [row.model_version for row in tables.read("models").collect()]
     folder = tables.folder("reports", version, "2024-06-01")
     assert run.outputs == {kind: f"{folder}/report.{kind}" for kind in ("json", "txt", "png", "html")}
@@ -99,7 +99,7 @@ def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config
     assert capsys.readouterr().out == text + "\n"
     assert storage.read_bytes(run.outputs["png"]).startswith(b"\x89PNG")
     report = json.loads(storage.read_text(run.outputs["json"]))
-    assert (report["users"], report["dimension"], report["as_of"]) == (USERS, 4, "2024-06-01")
+    assert (report["users"], report["dimension"], report["dates"]) == (USERS, 4, ["2024-06-01"])
     assert list(report["compared"]) == [
         *["raw windows", "PCA", "random encoder", "hand-made", "CoLES", "embedding", "raw + embedding"],
     ]
@@ -133,6 +133,31 @@ def test_events_of_the_future_change_who_churned_and_nothing_that_is_known_befor
     assert after.tasks[0].classes["churned"] < before.tasks[0].classes["churned"]
 
 
+def test_two_dates_make_one_report_of_their_own_answers(tables: Tables, config: Any) -> None:
+    later = AS_OF + timedelta(1)
+    try:
+        write(tables, [*LOG, event(500, 7.5)])
+        [version] = [row.model_version for row in tables.read("models").collect()]
+        path = tables.read("models").first()["path"]  # type: ignore[index]
+        for day in (AS_OF, later):
+            score_snapshot(tables, config, aggregate_snapshot(tables, config, day, new_run()), path, new_run())
+        run = new_run()
+        asked = Namespace(as_of=[later, AS_OF], model=version, seeds=None, coles_seconds=1)
+        evaluate.stage(tables, config, asked, run)
+    finally:
+        write(tables, LOG)
+        aggregate_snapshot(tables, config, AS_OF, new_run())
+    report = json.loads(storage.read_text(run.outputs["json"]))
+    assert run.outputs["json"] == tables.folder("reports", version, "2024-06-01_to_2024-06-02", "report.json")
+    assert report["dates"] == ["2024-06-01", "2024-06-02"]
+    assert {"hand-made", "CoLES"} <= report["compared"].keys()
+    churned = "churn: churned is who was active and has no event, in the 7 days from"
+    assert [f"{day}: {churned} {day} on" for day in report["dates"]] == [n for n in report["notes"] if churned in n]
+    # CoLES learns once, from what was before the first of them.
+    assert [n.partition("before ")[2] for n in report["notes"] if "trained for" in n] == ["2024-06-01"]
+    assert all(len(score["by_seed"]) == 2 for score in report["scores"])
+
+
 def test_more_users_than_allowed_are_sampled_and_the_report_says_so(tables: Tables, config: Any) -> None:
     fewer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"max_users": 60})})
     report, _ = report_of(tables, fewer)
@@ -147,11 +172,12 @@ def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -
 
 
 def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tables, config: Any) -> None:
-    with sequence_folders(tables, config, find_snapshot(tables, config, AS_OF)) as folders:
-        assert read_manifest(folders.asked).rows == USERS
+    with sequence_folders(tables, config, [find_snapshot(tables, config, AS_OF)]) as folders:
+        [asked] = folders.asked
+        assert read_manifest(asked).rows == USERS
         assert not storage.folders(tables.folder("sequences"))
         [staged] = clean(tables, datetime.now(UTC) + timedelta(hours=1), dry_run=True)
-        assert folders.asked == folders.trained_on == storage.join(staged, str(AS_OF), Path(staged).name)
+        assert asked == folders.trained_on == storage.join(staged, str(AS_OF), Path(staged).name)
     assert not storage.folders(tables.folder("_staging"))
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from gur_spark.evaluate.pooling import Pool, Split, differences
+from gur_spark.errors import EvaluationError
+from gur_spark.evaluate.pooling import Asked, Pool, Split, differences
 from gur_spark.evaluate.segments import Segments
 from gur_spark.evaluate.tasks import Task
 
@@ -14,14 +15,17 @@ CHURN = Task("churn", ("active", "churned"), (RNG.random(USERS) < 0.4).astype(np
 SAID = CHURN.label_N + RNG.normal(0, 1, USERS)
 
 
-def split_of(test, said=SAID):
+USERS_N = np.arange(USERS)
+
+
+def split_of(test, said=SAID, asked=None):
     scores = np.stack([-said[test], said[test]], axis=1)
-    return Split(test, {("trees", "embedding"): scores, ("trees", "PCA"): scores[::-1]})
+    return Split(asked or Asked(CHURN, USERS_N), test, {("trees", "embedding"): scores, ("trees", "PCA"): scores[::-1]})
 
 
 def test_a_figure_is_the_mean_over_the_splits_and_each_one_is_kept():
     tests = [np.arange(0, 80), np.arange(40, 160)]
-    scores, found = Pool(CHURN, [split_of(test) for test in tests], 30, seed=1).scores(CHURN.metrics[:1])
+    scores, found = Pool([split_of(test) for test in tests], 30, seed=1).scores(1)
     expected = [roc_auc_score(CHURN.label_N[test], SAID[test]) for test in tests]
     [score] = [s for s in scores if s.representation == "embedding"]
     assert score.by_seed == pytest.approx(expected)
@@ -31,32 +35,68 @@ def test_a_figure_is_the_mean_over_the_splits_and_each_one_is_kept():
     assert apart.low <= apart.value <= apart.high
 
 
-def test_the_same_split_twice_is_no_new_evidence():
+def test_the_same_split_twice_is_no_new_evidence_and_nor_is_the_same_date():
     test = np.arange(0, USERS, 2)
-    once, twice = (Pool(CHURN, [split_of(test)] * times, 100, seed=1).scores(CHURN.metrics)[0] for times in (1, 2))
-    np.testing.assert_allclose(*([(s.value, s.low, s.high) for s in scores] for scores in (once, twice)))
+    same = Asked(CHURN, USERS_N)
+    trials = [[split_of(test)], [split_of(test)] * 2, [split_of(test), split_of(test, asked=same)]]
+    once, twice, dates = (Pool(splits, 100, seed=1).scores(2)[0] for splits in trials)
+    for other in (twice, dates):
+        np.testing.assert_allclose(*([(s.value, s.low, s.high) for s in scores] for scores in (once, other)))
+
+
+def test_other_users_at_another_date_make_the_interval_narrower():
+    test = np.arange(0, USERS, 2)
+    others = Asked(CHURN, USERS_N + USERS)
+    alone, both = (
+        Pool(splits, 400, seed=1).scores(1)[0][0]
+        for splits in ([split_of(test)], [split_of(test), split_of(test, asked=others)])
+    )
+    assert both.value == pytest.approx(alone.value)
+    assert (both.high - both.low) / (alone.high - alone.low) == pytest.approx(2**-0.5, rel=0.2)
 
 
 def test_a_resample_draws_a_user_as_often_in_every_split_that_tests_them():
-    tests = [np.array([5, 7, 9]), np.array([3, 7])]
-    pool = Pool(CHURN, [split_of(test) for test in tests], 10, seed=2)
+    # At the second date, the rows are those of other users: 7 is in row 1.
+    asked = [Asked(WEIGHED, USERS_N), Asked(WEIGHED, np.array([3, 7]))]
+    tests = [np.array([5, 7, 9]), np.array([0, 1])]
+    pool = Pool([split_of(test, asked=one) for test, one in zip(tests, asked, strict=True)], 10, seed=2)
     assert pool.tested_U.tolist() == [3, 5, 7, 9]
-    asked = []
-
-    def metric(labels, said, weights):
-        asked.append(weights)
-        return weights.mean(axis=1)
-
-    pool.scores([("weight", metric)])
-    drawn = [weights for weights in asked if len(weights) == 10][:2]
+    ASKED.clear()
+    pool.scores(1)
+    drawn = [weights for weights in ASKED if len(weights) == 10][:2]
     assert np.array_equal(drawn[0][:, 1], drawn[1][:, 1])
 
 
+ASKED = []
+
+
+class Weighed(Task):
+    """A task whose metric keeps the weights it is asked with."""
+
+    @property
+    def metrics(self):
+        def metric(labels, said, weights):
+            ASKED.append(weights)
+            return weights.mean(axis=1)
+
+        return (("weight", metric),)
+
+
+WEIGHED = Weighed("churn", CHURN.classes, CHURN.label_N)
+
+
 def test_a_segment_without_users_or_with_one_class_has_no_figure():
-    pool = Pool(CHURN, [split_of(np.arange(USERS))], 10, seed=1)
-    for members in (np.zeros(USERS, bool), CHURN.label_N == 1):
-        scores, _ = pool.scores(CHURN.metrics[:1], "cold", members)
-        assert scores == []
+    for cold in (np.zeros(USERS, bool), CHURN.label_N == 1):
+        asked = Asked(CHURN, USERS_N, Segments((1, 2), np.where(cold, 0, 2)))
+        pool = Pool([split_of(np.arange(USERS), asked=asked)], 10, seed=1)
+        assert pool.scores(1, "cold")[0] == []
+        assert pool.tested("cold") == cold.sum()
+
+
+def test_a_task_that_has_more_classes_at_one_date_than_at_another_is_refused():
+    three = Task("churn", ("active", "churned", "gone"), np.arange(USERS) % 3)
+    with pytest.raises(EvaluationError, match="two classes at one date and more at another"):
+        Pool([split_of(np.arange(9)), split_of(np.arange(9), asked=Asked(three, USERS_N))], 10, seed=1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features, probe
-from gur_spark.evaluate.probe import Task, evaluate
+from gur_spark.evaluate.probe import Population, Task, evaluate
 from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.tasks import Quantity
 from gur_spark.splits import held_out
@@ -138,23 +138,26 @@ def snapshot(tmp_path_factory):
     return make_snapshot(tmp_path_factory.mktemp("snapshot"), users=300, seed=1)
 
 
-def report_of(snapshot, embedding):
-    users = np.arange(300)[::-1]
+def population_of(snapshot, embedding, day=1, users=300):
+    users = np.arange(users)[::-1]
     answers = pa.table(
         {
             "user_id": users,
             "events": users % 9,
-            "embedding": pa.array(list(embedding.astype(np.float32)), pa.list_(pa.float32())),
+            "embedding": pa.array(list(embedding[: len(users)].astype(np.float32)), pa.list_(pa.float32())),
             "persona": np.where(users % 2, "spender", "saver"),
         }
     )
-    as_of = date(2024, 6, 1)
-    return evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=as_of, notes=["made up"])
+    return Population(as_of=date(2024, 6, day), answers=answers, snapshot=snapshot)
+
+
+def report_of(*populations):
+    return evaluate(populations, make_model(), SETTINGS, pipeline="test", notes=["made up"])
 
 
 def test_a_report_compares_every_representation_of_the_same_users(snapshot):
     embedding = np.random.default_rng(1).normal(size=(300, 4))
-    report = report_of(snapshot, embedding)
+    report = report_of(population_of(snapshot, embedding))
     assert (report.users, report.dimension, report.notes) == (300, 4, ["made up"])
     [task] = report.tasks
     assert sum(task.segments.values()) == task.test_users
@@ -165,13 +168,41 @@ def test_a_report_compares_every_representation_of_the_same_users(snapshot):
     # The personas differ in what they do, and that is in the windows whatever the order of the users.
     assert min(auc[name].value for name in (features.RAW, features.PCA, features.BOTH)) > 0.9
     assert auc[features.EMBEDDING].low < 0.5 < auc[features.EMBEDDING].high
-    assert report == report_of(snapshot, embedding)
+    assert report == report_of(population_of(snapshot, embedding))
+
+
+def test_several_dates_are_asked_apart_and_a_figure_is_the_mean_over_them(snapshot, tmp_path):
+    other = make_snapshot(tmp_path / "other", users=200, seed=2)
+    embedding = np.random.default_rng(1).normal(size=(300, 4))
+    populations = [population_of(snapshot, embedding), population_of(other, embedding, day=8, users=200)]
+    both, *apart = report_of(*populations), *(report_of(one) for one in populations)
+    assert (both.dates, both.users, both.seeds) == (["2024-06-01", "2024-06-08"], 300, 2)
+    for score in both.scores:
+        if score.segment == "all":
+            [first, second] = [
+                next(s for s in one.of(score.task) if (s.model, s.metric, s.representation) == key)
+                for one in apart
+                for key in [(score.model, score.metric, score.representation)]
+            ]
+            assert score.by_seed == pytest.approx([*first.by_seed, *second.by_seed])
+            assert score.value == pytest.approx((first.value + second.value) / 2)
+    [difference] = [d for d in both.headline("persona") if (d.against, d.model) == ("PCA", "LightGBM")]
+    assert both.by_date(difference) == pytest.approx([np.mean(difference.by_seed[:2]), np.mean(difference.by_seed[2:])])
+    assert both.by_split(difference) == pytest.approx(
+        [np.mean(difference.by_seed[::2]), np.mean(difference.by_seed[1::2])]
+    )
+    # Users of both dates are the same ones: those of the second are among those of the first.
+    assert both.tasks[0].test_users == apart[0].tasks[0].test_users
+    assert both.tasks[0].classes == pytest.approx(
+        {name: np.mean([one.tasks[0].classes[name] for one in apart]) for name in ("saver", "spender")}
+    )
 
 
 def test_without_labels_there_is_nothing_to_evaluate(snapshot):
     answers = pa.table({"user_id": [1, 2], "embedding": [[0.0], [1.0]], "events": [1, 1]})
+    population = Population(as_of=date(2024, 6, 1), answers=answers, snapshot=snapshot)
     with pytest.raises(EvaluationError, match=r"something in evaluation\.tasks or evaluation\.labels"):
-        evaluate(answers, snapshot, make_model(), SETTINGS, pipeline="test", as_of=date(2024, 6, 1))
+        evaluate([population], make_model(), SETTINGS, pipeline="test")
 
 
 def test_a_missing_extra_is_named_when_it_is_used(monkeypatch):

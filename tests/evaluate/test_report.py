@@ -14,7 +14,7 @@ from gur_spark.evaluate.report import FORMAT, Difference, Report, Score, TaskRes
 REPORT = Report(
     pipeline="shop",
     model_version="gur-1",
-    as_of="2024-06-01",
+    dates=["2024-06-01"],
     users=1200,
     dimension=8,
     tasks=[TaskResult("churn", {"active": 0.75, "churned": 0.25}, 840, 360, {"cold": 120, "heavy": 240})],

@@ -58,8 +58,11 @@ def test_hand_made_statistics_are_those_of_each_user_on_a_logarithmic_scale(sequ
 def test_coles_gives_a_row_per_user_and_leaves_the_generators_as_they_were(sequences):
     found, _ = sequences
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist(), torch.get_num_threads()
-    made, said = coles(found, found, pa.array([4, 99, 0]), 8, seconds=1, seed=3)
+    asked = [(found, pa.array([4, 99, 0])), (found, pa.array([0]))]
+    (made, again), said = coles(found, asked, 8, seconds=1, seed=3)
     assert made.shape == (3, 8)
+    # One training, asked at several dates.
+    np.testing.assert_allclose(again[0], made[2], rtol=1e-4)
     assert np.isnan(made[1]).all()
     assert np.isfinite(made[[0, 2]]).all()
     assert f"on {USERS} users' events before 1972-09-27" in said
