@@ -4,6 +4,7 @@ Every message names what was expected, what came and what is available, so that
 the engineer who reads it in a scheduler's log can act on it without the code.
 """
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 
@@ -56,7 +57,11 @@ class ModelError(GurError):
 
 
 class GateError(GurError):
-    """Embeddings did not pass a gate; consumers read what they read before."""
+    """Embeddings did not pass a gate; consumers read what they read before. ``outcomes`` are those of all gates."""
+
+    def __init__(self, message: str, outcomes: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.outcomes = outcomes
 
 
 class MissingExtra(GurError):

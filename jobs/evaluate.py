@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
+from pyspark.sql import DataFrame
 
 from gur_spark import cli, storage
 from gur_spark.config import Config
@@ -19,9 +20,10 @@ from gur_spark.evaluate.plots import draw
 from gur_spark.evaluate.probe import Population, evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.evaluate.sequence_baselines import Sequences, coles, hand_made
-from gur_spark.evaluate.settings import Evaluation
+from gur_spark.evaluate.settings import Evaluation, Volume
 from gur_spark.runs import Run
 from gur_spark.serving.embedding import check_fit
+from gur_spark.serving.lifecycle import gate_decisions, shared_spaces
 from gur_spark.serving.publishing import read_embeddings
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
@@ -81,6 +83,7 @@ def evaluate_embeddings(tables: Tables, config: Config, dates: Sequence[date], v
             )
     settings = config.evaluation
     answers, notes = [], []
+    made: list[DataFrame] = []
     for as_of, frame in zip(dates, embeddings, strict=True):
         made, told = labels.make_labels(tables, config, frame.select("user_id", "events"), as_of)
         answers.append(labels.answers(frame, made, settings.max_users, settings.seed).toArrow())
@@ -93,12 +96,26 @@ def evaluate_embeddings(tables: Tables, config: Config, dates: Sequence[date], v
         Population(as_of=snapshot.as_of, answers=known, snapshot=snapshot.path, more=others)
         for snapshot, known, others in zip(snapshots, answers, more, strict=True)
     ]
-    report = evaluate(populations, model, settings, pipeline=config.name, notes=[*notes, *told], left_out=left_out)
+    task, label = first_classes(settings, made)
+    report = evaluate(
+        populations, model, settings,
+        pipeline=config.name, notes=[*notes, *told], left_out=left_out,
+        spaces=shared_spaces(tables, config, model_version, dates[-1], task, label),
+        decisions=gate_decisions(tables, model_version),
+    )  # fmt: skip
     report = replace(report, model_version=model_version)
     _write(tables, report, run)
     run.inputs |= {"snapshot": " ".join(snapshot.path for snapshot in snapshots), "model": model.version}
     run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}
     return report
+
+
+def first_classes(settings: Evaluation, made: Sequence[DataFrame]) -> tuple[str | None, DataFrame | None]:
+    """The first task that asks for a class, by which consumers' loss is measured, and its labels among those made."""
+    for asked, frame in zip([*settings.tasks, *settings.labels], made, strict=True):
+        if not isinstance(asked, Volume):
+            return asked.name, frame.withColumnRenamed(asked.name, "label")
+    return None, None
 
 
 def baselines(

@@ -43,7 +43,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     if as_of is None:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     version = find_model(tables, config, args.model).embeddings
-    run.counts["rows"] = publish(tables, config, version, as_of, args.reason or "scheduled", args.force)
+    run.counts["rows"] = publish(tables, config, version, as_of, args.reason or "scheduled", args.force, run)
     run.outputs["published"] = f"{version} at {as_of}"
     log.info("published %s at %s, before: %s", version, as_of, run.inputs["before"])
 

@@ -31,6 +31,7 @@ def to_html(report: Report) -> str:
         picture(draw_scores(report), "scores of every representation"),
         *(part for task in report.tasks for part in _overall(report, task)),
         *_segments(report),
+        *_version(report),
         *_dates(report),
         *_seeds(report),
     ]
@@ -39,7 +40,14 @@ def to_html(report: Report) -> str:
 
 def _verdicts(report: Report) -> str:
     rows = [
-        [escape(task.name), escape(d.against), escape(d.model), d.metric, _difference(d), _badge(d)]
+        [
+            escape(task.name),
+            escape(d.against),
+            escape(d.model),
+            d.metric,
+            _difference(d),
+            _badge(d.verdict.split()[0], d.verdict),
+        ]
         for task in report.tasks
         for d in report.headline(task.name)
     ]
@@ -54,7 +62,13 @@ def _overall(report: Report, task: TaskResult) -> Iterator[str]:
     cells = [[escape(name), *(cell(score) for score in scores)] for name, scores in rows.items()]
     yield _table(["", *(f"{model}, {metric}" for model, metric in columns)], cells)
     found = [
-        [f"{escape(d.representation)} less {escape(d.against)}", d.model, d.metric, _difference(d), _badge(d)]
+        [
+            f"{escape(d.representation)} less {escape(d.against)}",
+            d.model,
+            d.metric,
+            _difference(d),
+            _badge(d.verdict.split()[0], d.verdict),
+        ]
         for d in report.compared_with(task.name)
     ]
     table = _table(["", "model", "metric", "difference", ""], found)
@@ -92,6 +106,27 @@ def _means(report: Report) -> str:
     return f"{dates}{report.seeds} split(s)"
 
 
+def _version(report: Report) -> Iterator[str]:
+    yield "<h2>The version</h2>"
+    spaces = [escape(str(space)) for space in report.spaces] or [
+        "in a space of its own: no older version's consumers read it"
+    ]
+    decisions = ["nothing was published before it: no gate was asked"]
+    yield "".join(f'<p class="said">{told}</p>' for told in [*spaces, *([] if report.decisions else decisions)])
+    for decision in report.decisions:
+        yield f"<h3>Gates, {escape(decision.of)}: {'published' if decision.published else 'refused'}</h3>"
+        rows = [
+            [
+                escape(g["gate"]),
+                f"{g['value']:.3f}",
+                escape(g["bound"]),
+                _badge("win" if g["passed"] else "loss", "passed" if g["passed"] else "not passed"),
+            ]
+            for g in decision.gates
+        ]
+        yield _table(["gate", "value", "expected", ""], rows)
+
+
 def _dates(report: Report) -> Iterator[str]:
     if len(report.dates) > 1:
         yield "<h2>By date</h2>"
@@ -119,8 +154,8 @@ def _difference(d: Difference) -> str:
     return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 
-def _badge(d: Difference) -> str:
-    return f'<span class="s {d.verdict.split()[0]}">{d.verdict}</span>'
+def _badge(kind: str, said: str) -> str:
+    return f'<span class="s {kind}">{said}</span>'
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -36,7 +36,7 @@ from gur_spark.evaluate.features import (
     untrained,
 )
 from gur_spark.evaluate.pooling import Asked, Pool, Split, differences
-from gur_spark.evaluate.report import Difference, Report, Score, TaskResult
+from gur_spark.evaluate.report import Decision, Difference, Report, Score, SharedSpace, TaskResult
 from gur_spark.evaluate.segments import SEGMENTS, Segments, meaning
 from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.small_models import (
@@ -90,6 +90,8 @@ def evaluate(
     pipeline: str,
     notes: Sequence[str] = (),
     left_out: Sequence[str] = (),
+    spaces: Sequence[SharedSpace] = (),
+    decisions: Sequence[Decision] = (),
 ) -> Report:
     """Probe embeddings beside what else can be made of the same users, at one date or at several.
 
@@ -97,6 +99,7 @@ def evaluate(
 
     Args:
         left_out: which baselines are not there, and why.
+        spaces, decisions: what is known of the version's life.
 
     Raises:
         EvaluationError: there is no task, one cannot be probed, or a user is not in the snapshot.
@@ -134,6 +137,8 @@ def evaluate(
         tasks=[result for result, _, _ in measured],
         scores=[score for _, scores, _ in measured for score in scores],
         differences=[difference for _, _, found in measured for difference in found],
+        spaces=list(spaces),
+        decisions=list(decisions),
         notes=list(notes),
     )
 

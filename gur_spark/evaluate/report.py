@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 FORMAT = 3
 
@@ -66,6 +66,50 @@ class Difference:
         return "win" if self.low > 0 else "loss" if self.high < 0 else "no clear difference"
 
 
+@dataclass(frozen=True)
+class SharedSpace:
+    """An older version whose consumers can read the evaluated one."""
+
+    version: str
+    how: str
+    """``aligned``: the embeddings themselves are in its space; ``mapped``: those that ``score`` wrote once more."""
+    residual: float | None
+    """0: the same, 1: nothing in common."""
+    users: int | None
+    """It was fitted on."""
+    task: str | None = None
+    consumer_loss: float | None = None
+    """Share of its AUC in the task that a model trained on the older version loses, at the newest evaluated date; None
+    where the older one has no embeddings there."""
+
+    def __str__(self) -> str:
+        residual = "" if self.residual is None else f", residual {self.residual:.3f}"
+        users = "" if self.users is None else f" on {self.users:,} users"
+        lost = "not measured: it was not scored at the newest date evaluated, or there is no task of classes"
+        if self.consumer_loss is not None:
+            lost = f"{self.consumer_loss:+.1%} of AUC in {self.task}"
+        return f"{self.how} to {self.version}{residual}{users}; what its consumers lose: {lost}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gates found when the version was to be published."""
+
+    of: str
+    """The version and date."""
+    published: bool
+    """Whether it was, also by force."""
+    gates: Sequence[Mapping[str, Any]]
+    """``gate``, ``value``, ``bound`` and ``passed`` of each."""
+
+    def __str__(self) -> str:
+        failed = [f"{g['gate']} {g['value']:.3f}, expected {g['bound']}" for g in self.gates if not g["passed"]]
+        said = f"{len(self.gates) - len(failed)} of {len(self.gates)} gates passed"
+        return f"{self.of}: {'published' if self.published else 'refused'}, {said}" + "".join(
+            f"; not {f}" for f in failed
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What the embeddings of one model version know, at one date or at several."""
@@ -87,6 +131,9 @@ class Report:
     tasks: Sequence[TaskResult]
     scores: Sequence[Score]
     differences: Sequence[Difference]
+    spaces: Sequence[SharedSpace] = ()
+    decisions: Sequence[Decision] = ()
+    """Of each time that it was to be published, where something was published before."""
     notes: Sequence[str]
     """What a reader must know: a sample, labels of unknown users, ..."""
 
@@ -117,6 +164,8 @@ class Report:
         ]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"left out: {name}" for name in self.left_out]
+        lines += [f"space: {space}" for space in self.spaces]
+        lines += [f"gates: {decision}" for decision in self.decisions]
         for task in self.tasks:
             lines += ["", *self._table(task), "", *self._compared(task), *self._by_segment(task)]
         lines += ["", *(self.verdict_line(task.name) for task in self.tasks)]

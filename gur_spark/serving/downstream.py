@@ -106,6 +106,29 @@ def _asked(tables: Tables, config: Config, new: Embeddings, now: Embeddings) -> 
         yield Outcome(what, 0, f"at least 1: score {new.model_version} at that date with scoring.in_space_of", False)
 
 
+def consumer_loss_at(
+    tables: Tables, config: Config, label: DataFrame, day: date, new: str, old: str, same_space: bool
+) -> float | None:
+    """What who was trained on an older version loses at a date, relative AUC, asked with the newer one's rows in its
+    space; None where one of the two has no rows there, or there are too few users.
+
+    Args:
+        label: ``user_id, label``, classes as text.
+        same_space: whether the newer one's own rows are in that space; else those that were mapped to it are asked.
+
+    Raises:
+        EvaluationError: the users have one class, or a side of the split does not have all.
+    """
+    rows = tables.read("embeddings")
+    sides = Embeddings(new, day, rows, old if same_space else new), Embeddings(old, day, rows, old)
+    answers = _answers(tables, config, label, day, *sides)
+    if answers.claimed_NL is None or len(answers.users_N) < FEWEST:
+        return None
+    test_N = held_out(answers.users_N, config.evaluation.test_share, SALT)
+    answers.task.check(np.flatnonzero(~test_N), np.flatnonzero(test_N))
+    return consumer_loss(answers, test_N, config.evaluation.seed)
+
+
 def downstream_losses(
     answers: Answers, test_N: npt.NDArray[np.bool_], settings: Evaluation
 ) -> Iterator[tuple[str, float]]:

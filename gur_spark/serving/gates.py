@@ -59,7 +59,8 @@ def check(candidate: Embeddings, published: Embeddings, gates: Gates, further: I
             f"embeddings of {candidate.model_version} at {candidate.as_of} do not pass: "
             + "; ".join(map(str, failed))
             + f" (against {published.model_version} at {published.as_of}); consumers read what they read before; see "
-            "gates in the configuration, or --force with a reason"
+            "gates in the configuration, or --force with a reason",
+            outcomes,
         )
     return outcomes
 

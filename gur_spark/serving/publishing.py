@@ -1,7 +1,9 @@
 """The one version that consumers read: switched by one atomic append, behind gates, read through one function."""
 
+import json
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from getpass import getuser
 
@@ -11,6 +13,7 @@ from pyspark.sql import functions as F
 from gur_spark import schema
 from gur_spark.config import Config
 from gur_spark.errors import GateError, TableError
+from gur_spark.runs import Run
 from gur_spark.serving import downstream, gates
 from gur_spark.serving.smoothing import base_version
 from gur_spark.tables import Tables
@@ -20,6 +23,9 @@ log = logging.getLogger("gur_spark")
 
 NOW = "embeddings_now"
 """The table of what came after the published rows; see ``gur_spark.serving.live``."""
+
+GATES_OF, GATES = "gates asked of", "gates"
+"""Outputs of a publish run: the version and date, and as JSON what each gate found."""
 
 _ROLLBACK = "rollback of"
 """How the reason of a rollback begins."""
@@ -35,11 +41,19 @@ class Published:
     as_of: date
 
 
-def publish(tables: Tables, config: Config, model_version: str, as_of: date, reason: str, force: bool = False) -> int:
+def publish(
+    tables: Tables,
+    config: Config,
+    model_version: str,
+    as_of: date,
+    reason: str,
+    force: bool = False,
+    run: Run | None = None,
+) -> int:
     """Switch ``published`` to the embeddings of a version and date, and return their row count.
 
     Where something is published, the new rows must pass the gates against it; ``force`` switches all the same, and
-    what was not passed is kept with the reason.
+    what was not passed is kept with the reason. What each gate found, passed or not, is kept with the ``run``.
 
     Raises:
         TableError: there are no such embeddings, or one of them is not finite; nothing was switched.
@@ -50,7 +64,7 @@ def publish(tables: Tables, config: Config, model_version: str, as_of: date, rea
         _check_rows(tables, mapped_name(model_version, old), as_of)
     now, new = published(tables, config), Published(model_version=model_version, as_of=as_of)
     if now and now != new:
-        reason = _past_the_gates(tables, config, new, now, reason, force)
+        reason = _past_the_gates(tables, config, new, now, reason, force, run)
     _switch(tables, config, model_version, as_of, reason)
     return rows
 
@@ -80,19 +94,30 @@ def _switch(tables: Tables, config: Config, model_version: str, as_of: date, rea
     tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
 
 
-def _past_the_gates(tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool) -> str:
+def _past_the_gates(
+    tables: Tables, config: Config, new: Published, now: Published, reason: str, force: bool, run: Run | None
+) -> str:
     """The reason to keep: with what was not passed, where the publish is forced."""
     candidate, before = (_embeddings(tables, s) for s in (new, now))
     try:
         further = downstream.outcomes(tables, config, candidate, before)
-        for outcome in gates.check(candidate, before, config.gates, further):
+        found = gates.check(candidate, before, config.gates, further)
+        for outcome in found:
             log.info("publish: %s: passed", outcome)
+        _keep(run, new, found)
         return reason
     except GateError as error:
+        _keep(run, new, error.outcomes)
         if not force:
             raise
         log.warning("publish: forced, although %s", error)
         return f"{reason} (forced, although {error})"
+
+
+def _keep(run: Run | None, new: Published, outcomes: Sequence[object]) -> None:
+    if run is not None:
+        run.outputs[GATES_OF] = f"{new.model_version} at {new.as_of}"
+        run.outputs[GATES] = json.dumps([asdict(o) for o in outcomes if isinstance(o, gates.Outcome)])
 
 
 def check_replacement(tables: Tables, config: Config, rows: DataFrame, version: str, as_of: date) -> None:

@@ -57,6 +57,15 @@ def map_embeddings(tables: Tables, config: Config, version: str, as_of: date, ru
         log.info("score: %s at %s is also there as %s: residual %.3f", version, as_of, name, found.residual)
 
 
+def kept_maps(artefact: str) -> dict[str, LinearMap]:
+    """The maps of a version's artefact, by the older version that each leads to.
+
+    Raises:
+        ModelError: one is damaged.
+    """
+    return {old: _read(path) for old, path in _maps(artefact)}
+
+
 def _artefacts(tables: Tables) -> dict[str, str]:
     """The folder of each version."""
     rows = tables.read("models", made_by="train").select("model_version", "path").collect()

@@ -2,14 +2,15 @@
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import matplotlib.image
 import numpy as np
+import pytest
 
 from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.plots import draw
-from gur_spark.evaluate.report import FORMAT, Difference, Report, Score, TaskResult
+from gur_spark.evaluate.report import FORMAT, Decision, Difference, Report, Score, SharedSpace, TaskResult
 
 REPORT = Report(
     pipeline="shop",
@@ -86,3 +87,47 @@ def test_the_page_shows_verdicts_left_out_baselines_and_segments_and_needs_no_ne
     assert "By seed" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert page.count("data:image/svg+xml;base64,") == 2
+
+
+REFUSED = [
+    {"gate": "norm ratio", "value": 1.3, "bound": "at most 1.2", "passed": False},
+    {"gate": "share of neighbours kept", "value": 0.8, "bound": "at least 0.1", "passed": True},
+]
+LIVED = replace(
+    REPORT,
+    spaces=[
+        SharedSpace("gur-0", "aligned", 0.25, 1200, "churn", 0.016),
+        SharedSpace("gur-<old>", "mapped", 0.14, 900),
+    ],
+    decisions=[Decision("gur-1 at 2024-06-01", False, REFUSED), Decision("gur-1 at 2024-06-08", True, REFUSED[1:])],
+)
+
+
+def test_a_report_tells_whose_space_it_is_what_that_costs_and_what_the_gates_found():
+    told = [line for line in LIVED.to_text().splitlines() if line.startswith(("space: ", "gates: "))]
+    assert told == [
+        "space: aligned to gur-0, residual 0.250 on 1,200 users; what its consumers lose: +1.6% of AUC in churn",
+        "space: mapped to gur-<old>, residual 0.140 on 900 users; what its consumers lose: not measured: it was not "
+        "scored at the newest date evaluated, or there is no task of classes",
+        "gates: gur-1 at 2024-06-01: refused, 1 of 2 gates passed; not norm ratio 1.300, expected at most 1.2",
+        "gates: gur-1 at 2024-06-08: published, 1 of 1 gates passed",
+    ]
+    page = to_html(LIVED)
+    for said in ("gur-&lt;old&gt;", "Gates, gur-1 at 2024-06-01: refused", '<span class="s loss">not passed</span>'):
+        assert said in page
+    assert "no gate was asked" in to_html(REPORT)
+    found = json.loads(LIVED.to_json())
+    assert (found["spaces"][0]["consumer_loss"], found["decisions"][0]["gates"]) == (0.016, REFUSED)
+
+
+def test_several_dates_are_named_and_shown_one_by_one():
+    both = Difference("churn", "LightGBM", "AUC", "embedding", "PCA", 0.05, 0.01, 0.08, "all", (0.02, 0.04, 0.06, 0.08))
+    several = replace(REPORT, dates=["2024-06-01", "2024-07-01"], seeds=2, differences=[both])
+    lines = several.to_text().splitlines()
+    assert lines[0] == "shop: embeddings of 2 dates, 2024-06-01 to 2024-07-01 by gur-1"
+    assert "means over the dates and 2 splits of each, 95 % bootstrap intervals" in lines[1]
+    page = to_html(several)
+    assert several.by_date(both) == pytest.approx([0.03, 0.07])
+    assert several.by_split(both) == pytest.approx([0.04, 0.06])
+    for said in ("By date", "<th>2024-07-01</th>", "+0.030", "+0.070", "By seed", "2 dates, with 2 split(s)"):
+        assert said in page

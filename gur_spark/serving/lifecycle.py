@@ -1,0 +1,72 @@
+"""What a report tells of a version beside its scores: whose space it shares, at what cost, and what the gates found."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark.config import Config
+from gur_spark.errors import EvaluationError
+from gur_spark.evaluate.report import Decision, SharedSpace
+from gur_spark.serving.downstream import consumer_loss_at
+from gur_spark.serving.publishing import GATES, GATES_OF
+from gur_spark.serving.smoothing import base_version
+from gur_spark.tables import Tables
+from gur_spark.versions.spaces import kept_maps
+
+log = logging.getLogger("gur_spark")
+
+
+def shared_spaces(
+    tables: Tables, config: Config, version: str, as_of: date, task: str | None, label: DataFrame | None
+) -> list[SharedSpace]:
+    """The older versions whose consumers can read a version: by its alignment, and by each map in its artefact.
+
+    Args:
+        task, label: what the consumers' loss is measured by, at this date: ``user_id, label``, classes as text.
+    """
+    version = base_version(version)
+    found = []
+    for old, how, residual, users in _ways(tables, version):
+        lost = None
+        if label is not None:
+            try:
+                lost = consumer_loss_at(tables, config, label, as_of, version, old, same_space=how == "aligned")
+            except EvaluationError as error:
+                log.info("evaluate: what consumers of %s lose is not known: %s", old, error)
+        found.append(SharedSpace(old, how, residual, users, task if lost is not None else None, lost))
+    return found
+
+
+def _ways(tables: Tables, version: str) -> Iterator[tuple[str, str, float | None, int | None]]:
+    """(older version, how, residual, users it was fitted on)."""
+    row = tables.read("models", made_by="train").where(F.col("model_version") == version).first()
+    if row is None:
+        return
+    if row["aligned_to"]:
+        users = row["metrics"].get("alignment_users")
+        yield (
+            row["aligned_to"],
+            "aligned",
+            row["metrics"].get("alignment_residual"),
+            None if users is None else int(users),
+        )
+    for old, found in kept_maps(row["path"]).items():
+        yield old, "mapped", found.residual, found.users
+
+
+def gate_decisions(tables: Tables, version: str) -> list[Decision]:
+    """What the gates found of a version each time that it was to be published, in the order of the runs."""
+    if not tables.exists("runs"):
+        return []
+    asked = F.col("outputs")[GATES_OF]
+    rows = (
+        tables.read("runs").where((F.col("job") == "publish") & asked.startswith(f"{version} at ")).orderBy("started")
+    )
+    return [
+        Decision(row["outputs"][GATES_OF], row["status"] == "succeeded", json.loads(row["outputs"][GATES]))
+        for row in rows.collect()
+    ]
