@@ -1,16 +1,17 @@
-"""What embeddings know beside every baseline, over several splits of the users, on the demo or a real log.
+"""What embeddings know beside every baseline, at several dates and over several splits of the users.
 
-    python -m benchmarks.quality --json OUT --log online_retail --seeds 5
+    python -m benchmarks.quality --json OUT --log online_retail --earlier 0 28 56
 
-Ingests the log, trains GUR on the configuration's dates, by its loss or by each of ``--loss``, scores the evaluated
-dates, and reports on them beside raw windows, PCA, a random encoder, hand-made statistics and CoLES. What to choose of
-several losses or settings (any further ``key=value``) is asked with ``--earlier DAYS``, which moves all dates back: the
-later date then has had no part in the choice. Real logs are found by ``GUR_SPARK_DATA``.
+Ingests the demo's log or a real one, trains GUR on the configuration's dates, by its loss or by each of ``--loss``,
+scores the evaluated dates, and reports on them beside raw windows, PCA, a random encoder, hand-made statistics and
+CoLES. ``--earlier`` moves all dates back by so many days, by several in turn: as it would have been then, with a
+vocabulary, a training (of GUR and of CoLES) and probes of its own, and all dates in one report. What to choose of
+several losses or settings (any further ``key=value``, before ``--loss``) is asked with earlier dates than those
+that are reported on. Real logs are found by ``GUR_SPARK_DATA``.
 """
 
 import argparse
 import logging
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,10 @@ from benchmarks.windows import report
 from gur_spark import synthetic
 from gur_spark.config import Config
 from gur_spark.config_file import load_config
+from gur_spark.evaluate.page import to_html
+from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report
+from gur_spark.evaluate.settings import Evaluation
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.runs import Run
@@ -32,7 +36,7 @@ from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables import Tables
-from jobs.evaluate import evaluate_embeddings
+from jobs.evaluate import Asked, ask
 from jobs.train import train_model
 
 
@@ -43,7 +47,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="splits of the users")
     parser.add_argument("--coles-seconds", type=int, default=60)
     parser.add_argument("--loss", nargs="*", help="each in turn, such as '{future: 1}'; default: the configured one")
-    parser.add_argument("--earlier", type=int, default=0, metavar="DAYS", help="move all dates back: for choices")
+    shares = "of the users whose answers the probes learn from, in turn; default: what evaluation.test_share leaves"
+    parser.add_argument("--label-shares", type=float, nargs="+", metavar="SHARE", help=shares)
+    parser.add_argument(
+        "--earlier", type=int, nargs="+", default=[0], metavar="DAYS", help="move all dates back, in turn"
+    )
     parser.add_argument("--engine", default="sail")
     parser.add_argument("--pages", metavar="FOLDER", help="keep the reports' pages and pictures here")
     parser.add_argument("--json", metavar="OUT")
@@ -59,20 +67,31 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
         f"engine={args.engine}", f"tables.root={work}/tables", f"evaluation.seeds={args.seeds}",
         f"evaluation.coles_seconds={args.coles_seconds}", *demo(work, args), *changes,
     ]  # fmt: skip
-    given += earlier(load_config(f"conf/{args.log}.yaml", given), args.earlier)
-    configs = [load_config(f"conf/{args.log}.yaml", [*given, f"model.loss={loss}"]) for loss in args.loss or []]
-    configs = configs or [load_config(f"conf/{args.log}.yaml", given)]
-    tables = Tables.of(build_session(configs[0]), configs[0])
-    make_snapshots(tables, configs[0])
-    found: dict[str, object] = {"log": args.log, "changes": list(changes), "earlier_days": args.earlier}
+    plain = load_config(f"conf/{args.log}.yaml", given)
+    tables = Tables.of(build_session(plain), plain)
+    for name in plain.all_logs:
+        ingest(tables, plain, new_run("ingest"), name=name)
+    found: dict[str, Any] = {"log": args.log, "changes": list(changes), "earlier_days": args.earlier}
     if args.log == "demo":
         found["demo_seed"] = args.demo_seed
-    for config in configs:
-        made = judge(tables, config)
-        name = ", ".join(f"{loss} {weight:g}" for loss, weight in config.model.loss.items())
-        found[name] = summary(made)
-        if args.pages:
-            shutil.copytree(tables.folder("reports"), args.pages, dirs_exist_ok=True)
+    asked: dict[str, list[Asked]] = {}
+    for days in sorted(args.earlier, reverse=True):
+        moved = [*given, *earlier(plain, days)]
+        losses = [[f"model.loss={loss}"] for loss in args.loss or []] or [[]]
+        configs = [load_config(f"conf/{args.log}.yaml", [*moved, *loss]) for loss in losses]
+        make_snapshots(tables, configs[0])
+        for config in configs:
+            name = ", ".join(f"{loss} {weight:g}" for loss, weight in config.model.loss.items())
+            asked.setdefault(name, []).append(train_and_ask(tables, config))
+    for name, parts in asked.items():
+        for share in args.label_shares or [1 - plain.evaluation.test_share]:
+            settings = plain.evaluation.model_copy(update={"test_share": 1 - share})
+            judged = judge(plain.name, settings, parts)
+            print(f"{name}; answers of {share:.0%} of the users\n{judged.to_text()}", flush=True)
+            found.setdefault(name, {})[f"{share:g} of the answers"] = summary(judged)
+            if args.pages:
+                Path(args.pages).mkdir(parents=True, exist_ok=True)
+                Path(args.pages, f"{args.log}, {name}, {share:g}.html").write_text(to_html(judged))
     return found
 
 
@@ -99,22 +118,29 @@ def new_run(job: str) -> Run:
 
 
 def make_snapshots(tables: Tables, config: Config) -> None:
-    for name in config.all_logs:
-        ingest(tables, config, new_run("ingest"), name=name)
     # The vocabulary knows nothing of the time after training, as it would not in production.
     fit_vocabulary(tables, config, new_run("vocabulary"), max(config.training.as_of))
     dates = sorted({*config.training.as_of, *config.scoring.as_of})
     aggregate_snapshots(tables, config, dates, new_run("aggregate"))
 
 
-def judge(tables: Tables, config: Config) -> Report:
-    """Train, score the evaluated dates, and report on them."""
+def train_and_ask(tables: Tables, config: Config) -> Asked:
+    """Train, score the evaluated dates, and gather what is to be told of their users."""
     made = train_model(tables, config, config.training.as_of, new_run("train"))
     for as_of in config.evaluation.as_of:
         score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, new_run("score"))
-    judged = evaluate_embeddings(tables, config, config.evaluation.as_of, made.version, new_run("evaluate"))
-    print(judged.to_text(), flush=True)
-    return judged
+    return ask(tables, config, config.evaluation.as_of, made.version)
+
+
+def judge(pipeline: str, settings: Evaluation, parts: Sequence[Asked]) -> Report:
+    """One report on the dates of all trainings."""
+    return evaluate(
+        [population for part in parts for population in part.populations],
+        settings,
+        pipeline=pipeline,
+        notes=[note for part in parts for note in part.notes],
+        left_out=list(dict.fromkeys(reason for part in parts for reason in part.left_out)),
+    )
 
 
 def summary(judged: Report) -> dict[str, Any]:
@@ -133,6 +159,7 @@ def summary(judged: Report) -> dict[str, Any]:
             "differences": {
                 f"{d.against}, {d.model}": [d.value, d.low, d.high, d.verdict] for d in judged.headline(task.name)
             },
+            "by_date": {f"{d.against}, {d.model}": judged.by_date(d) for d in judged.headline(task.name)},
         }
     return {"dates": list(judged.dates), "seeds": judged.seeds, "notes": list(judged.notes), "tasks": tasks}
 

@@ -3,12 +3,14 @@
 Nothing here starts Spark or torch.
 """
 
+import os
 from collections.abc import Iterable
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from gur_spark import storage
 from gur_spark.evaluate.settings import Evaluation, Volume
 from gur_spark.features.plan import make_manifest
 from gur_spark.features.spec import Aggregation, Days
@@ -203,17 +205,39 @@ class Gates(Section):
     """Users that are compared."""
 
 
+MLFLOW = "mlflow"
+"""In the place of ``tracking`` or of its store: the store is the one of ``default_store``."""
+
+
 class Tracking(Section):
     """MLflow, beside the ``models`` table; see ``gur_spark.versions.tracking``."""
 
     store: str
-    """MLflow's tracking URI: ``sqlite:////data/mlflow.db``, ``http://mlflow:5000``, ``databricks``."""
+    """MLflow's tracking URI: ``sqlite:////data/mlflow.db``, ``http://mlflow:5000``, ``databricks``; in a file also the
+    word ``mlflow``."""
     artifacts: str | None = None
     """Where a new experiment keeps files; default: where the store does, for sqlite ``mlartifacts`` beside it."""
     name: str | None = None
     """Of the experiment and the registered model; default: the pipeline's."""
     required: bool = False
     """Whether ``train`` fails where a version cannot be logged; the version stands all the same."""
+
+
+def default_store(root: str) -> str:
+    """MLflow's tracking URI where none is named: the environment's, else a database file in ``tables.root``.
+
+    Raises:
+        ValueError: there is none in the environment, and a database file cannot lie in this root.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    if named:
+        return named
+    if not storage.is_local(root):
+        raise ValueError(
+            f"tables.root {root} is not a local path, where MLflow's database could lie: give tracking.store, such as "
+            "http://mlflow:5000, or set MLFLOW_TRACKING_URI"
+        )
+    return f"sqlite:///{storage.join(storage.absolute(root), 'mlflow.db')}"
 
 
 class Config(Section):
@@ -238,6 +262,17 @@ class Config(Section):
     gates: Gates
     monitor: Monitor
     evaluation: Evaluation
+
+    @field_validator("tracking", mode="before")
+    @classmethod
+    def _named_store(cls, value: Any, info: ValidationInfo) -> Any:
+        given = {"store": MLFLOW} if value == MLFLOW else value
+        if not (given is None or isinstance(given, dict | Tracking)):
+            raise ValueError(f"expected '{MLFLOW}', a mapping with a store, or null")
+        # Tables that are wrong have an error of their own.
+        if isinstance(given, dict) and given.get("store") == MLFLOW and "tables" in info.data:
+            return {**given, "store": default_store(info.data["tables"].root)}
+        return given
 
     @model_validator(mode="after")
     def _whole(self) -> "Config":

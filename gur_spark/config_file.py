@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from gur_spark.config import Config
+from gur_spark.config import MLFLOW, Config
 from gur_spark.errors import ConfigError, nearest
 
 
@@ -59,7 +59,9 @@ def to_yaml(config: Config) -> str:
 
 def _merge(left: DictConfig, right: DictConfig) -> DictConfig:
     """The right one's values over the left one's; ``model.loss`` is one value, whose losses are not added to others."""
-    merged = OmegaConf.merge(left, right)
+    # The word's store must outlive keys that come beside it, such as `tracking.required=true`.
+    word = OmegaConf.to_container(OmegaConf.masked_copy(left, ["tracking"])) == {"tracking": MLFLOW}
+    merged = OmegaConf.merge(left, {"tracking": {"store": MLFLOW}} if word else {}, right)
     assert isinstance(merged, DictConfig)
     loss = OmegaConf.select(right, "model.loss")
     if loss is not None:

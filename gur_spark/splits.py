@@ -37,6 +37,11 @@ def held_out(user_ids: pa.Array | npt.NDArray[Any], share: float, salt: str) -> 
     return (user_hash(user_ids, salt) >> np.uint64(11)) < np.uint64(round(share * 2**53))
 
 
+def validation_side(user_ids: pa.Array | npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """True for the users that a training of this seed validates on: nothing is learned or counted of them."""
+    return held_out(user_ids, share, f"validation {seed}")
+
+
 def _as_numpy(user_ids: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
     if isinstance(user_ids, np.ndarray):
         return user_ids

@@ -3,7 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from gur_spark.serving.publishing import read_embeddings
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
 from gur_spark.versions.known import embeddings_name, find_model
-from gur_spark.versions.registry import load_model
+from gur_spark.versions.registry import LoadedModel, load_model
 from jobs.sequences import positive
 
 
@@ -67,20 +67,44 @@ def evaluate_embeddings(tables: Tables, config: Config, dates: Sequence[date], v
         SnapshotError: the snapshot of a date is missing.
         ModelError: the model is missing, or a snapshot is no longer one that it can read.
     """
+    asked = ask(tables, config, dates, version)
+    task, label = first_classes(config.evaluation, asked.labels)
+    report = evaluate(
+        asked.populations, config.evaluation,
+        pipeline=config.name, notes=asked.notes, left_out=asked.left_out,
+        spaces=shared_spaces(tables, config, asked.version, dates[-1], task, label),
+        decisions=gate_decisions(tables, asked.version),
+    )  # fmt: skip
+    report = replace(report, model_version=asked.version)
+    _write(tables, report, run)
+    paths = [population.snapshot for population in asked.populations]
+    run.inputs |= {"snapshot": " ".join(paths), "model": asked.populations[-1].model.version}
+    run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a report is made of."""
+
+    version: str
+    populations: list[Population]
+    labels: list[DataFrame]
+    """Of the newest date, of each task and label table."""
+    notes: list[str]
+    left_out: list[str]
+
+
+def ask(tables: Tables, config: Config, dates: Sequence[date], version: str) -> Asked:
+    """The embedded users of each date with their answers and every baseline; raises as ``evaluate_embeddings``."""
     embeddings = [read_embeddings(tables.spark, config, version=version, as_of=as_of) for as_of in dates]
     # read_embeddings never gives an empty frame, so there is a first row, with the version behind "published".
     model_version = embeddings[0].select("model_version").head(1)[0][0]
     model = load_model(find_model(tables, config, model_version).path)
     snapshots = [find_snapshot(tables, config, as_of) for as_of in dates]
-    seen = model.card.seen_until
     for snapshot in snapshots:
         check_fit(model, snapshot)
-        if seen and snapshot.as_of < date.fromisoformat(seen):
-            raise EvaluationError(
-                f"{model_version} was trained on events up to {seen}: at {snapshot.as_of} it would be judged by what "
-                f"it has seen; evaluate it from {seen} on, or train it on dates, and what follows them, up to "
-                f"{snapshot.as_of}"
-            )
+        check_unseen(model, model_version, snapshot.as_of)
     settings = config.evaluation
     answers, notes = [], []
     made: list[DataFrame] = []
@@ -93,21 +117,20 @@ def evaluate_embeddings(tables: Tables, config: Config, dates: Sequence[date], v
         notes += told if len(dates) == 1 else [f"{as_of}: {note}" for note in told]
     more, left_out, told = baselines(tables, config, snapshots, answers)
     populations = [
-        Population(as_of=snapshot.as_of, answers=known, snapshot=snapshot.path, more=others)
+        Population(as_of=snapshot.as_of, answers=known, snapshot=snapshot.path, model=model, more=others)
         for snapshot, known, others in zip(snapshots, answers, more, strict=True)
     ]
-    task, label = first_classes(settings, made)
-    report = evaluate(
-        populations, model, settings,
-        pipeline=config.name, notes=[*notes, *told], left_out=left_out,
-        spaces=shared_spaces(tables, config, model_version, dates[-1], task, label),
-        decisions=gate_decisions(tables, model_version),
-    )  # fmt: skip
-    report = replace(report, model_version=model_version)
-    _write(tables, report, run)
-    run.inputs |= {"snapshot": " ".join(snapshot.path for snapshot in snapshots), "model": model.version}
-    run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}
-    return report
+    return Asked(version=model_version, populations=populations, labels=made, notes=[*notes, *told], left_out=left_out)
+
+
+def check_unseen(model: LoadedModel, name: str, as_of: date) -> None:
+    """Raises EvaluationError where the model has seen what follows a date."""
+    seen = model.card.seen_until
+    if seen and as_of < date.fromisoformat(seen):
+        raise EvaluationError(
+            f"{name} was trained on events up to {seen}: at {as_of} it would be judged by what it has seen; "
+            f"evaluate it from {seen} on, or train it on dates, and what follows them, up to {as_of}"
+        )
 
 
 def first_classes(settings: Evaluation, made: Sequence[DataFrame]) -> tuple[str | None, DataFrame | None]:

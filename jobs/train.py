@@ -4,20 +4,24 @@ import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 from gur_spark import cli, schema, storage
+from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Config
 from gur_spark.errors import ModelError, SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.models.tables import counted_inputs
 from gur_spark.runs import Run
 from gur_spark.serving.publishing import published
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables import Tables
+from gur_spark.training.cooccurrence import Together
+from gur_spark.training.counting import count_on_spark
 from gur_spark.training.pairs import seen_until, write_pairs
-from gur_spark.training.train import TrainedModel, train
+from gur_spark.training.train import TrainedModel, common_manifest, train
 from gur_spark.versions.known import ModelVersion, find_model
 from gur_spark.versions.tracking import track
 
@@ -80,6 +84,7 @@ def train_model(
         made_of=[s.path for s in snapshots],
         align_to=older.path if older else None,
         seen_until=seen_until(config, as_of) if snapshots else None,
+        together=_together(tables, config, folders, vocabulary.sizes) if config.model.tables == "frozen" else None,
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)
@@ -97,6 +102,13 @@ def _older(tables: Tables, config: Config, align_to: str) -> ModelVersion:
             f"--align-to published: nothing is published for pipeline '{config.name}'; name a version, or train without"
         )
     return find_model(tables, config)
+
+
+def _together(tables: Tables, config: Config, folders: Sequence[str], sizes: Mapping[str, int]) -> Together:
+    """What the frozen tables are made of, over the folders that training reads."""
+    layout = Layout.of(common_manifest(folders), sizes)
+    wanted = counted_inputs(layout, config.model)
+    return count_on_spark(tables.spark, folders, layout.manifest, wanted, config.training)
 
 
 def checkpoint_folder(tables: Tables) -> str:

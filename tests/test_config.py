@@ -69,6 +69,67 @@ def test_an_environment_variable_names_the_folder_of_the_real_logs(monkeypatch):
     assert load_config(CONF / "online_retail.yaml").source.path == "../shared/data/online_retail"
 
 
+@pytest.fixture
+def no_tracking_uri(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+TRACKED = "sqlite:///{root}/mlflow.db"
+
+
+@pytest.mark.usefixtures("no_tracking_uri")
+@pytest.mark.parametrize(
+    ("line", "overrides", "store", "required"),
+    [
+        ("tracking: mlflow", [], TRACKED, False),
+        ("", ["tracking=mlflow"], TRACKED, False),
+        ("tracking: {store: mlflow, required: true}", [], TRACKED, True),
+        ("tracking: mlflow", ["tracking.required=true"], TRACKED, True),
+        ("tracking: mlflow", ["tracking.store=databricks"], "databricks", False),
+        ("tracking: {store: databricks, required: true}", [], "databricks", True),
+        ("tracking: {store: databricks, required: true}", ["tracking=mlflow"], TRACKED, False),
+    ],
+)
+def test_the_word_mlflow_is_a_database_in_the_root_and_is_shown_as_that(
+    minimal, capsys, line, overrides, store, required
+):
+    minimal.write_text(f"{MINIMAL}{line}\n")
+    config = load_config(minimal, overrides)
+    root = Path("build/shop").absolute()
+    assert (config.tracking.store, config.tracking.required) == (store.format(root=root), required)
+    assert cli.main("ingest", "Ingest.", _never, ["--config", str(minimal), "--print-config", *overrides]) == 0
+    shown = capsys.readouterr().out
+    assert check(yaml.safe_load(shown), "shown") == config
+    minimal.write_text(shown)
+    assert load_config(minimal) == config
+
+
+@pytest.mark.usefixtures("no_tracking_uri")
+def test_the_word_mlflow_is_nothing_where_null_takes_it_back(minimal):
+    minimal.write_text(f"{MINIMAL}tracking: mlflow\n")
+    assert load_config(minimal, ["tracking=null"]).tracking is None
+
+
+@pytest.mark.parametrize("root", ["build/shop", "s3://bucket/shop"])
+def test_the_word_mlflow_is_the_environments_store_wherever_the_root_is(minimal, monkeypatch, root):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert load_config(minimal, ["tracking=mlflow", f"tables.root={root}"]).tracking.store == "http://mlflow:5000"
+    named = load_config(minimal, ["tracking.store=databricks", f"tables.root={root}"])
+    assert named.tracking.store == "databricks"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert "MLFLOW_TRACKING_URI" in message_of(minimal, "tracking=mlflow", "tables.root=s3://bucket/shop")
+
+
+@pytest.mark.usefixtures("no_tracking_uri")
+def test_a_root_that_cannot_hold_the_database_asks_for_a_store(minimal):
+    message = message_of(minimal, "tracking=mlflow", "tables.root=s3://bucket/shop")
+    assert "tracking: tables.root s3://bucket/shop is not a local path" in message
+    assert "give tracking.store, such as http://mlflow:5000, or set MLFLOW_TRACKING_URI" in message
+    wrong = message_of(minimal, "tracking=mlflow", "tables={rot: x}")
+    assert "tables.rot: unknown key" in wrong
+    assert "tracking" not in wrong
+
+
 def test_base_then_file_then_overrides(minimal):
     config = load_config(minimal, ["aggregates.windows=[1,2]", "tables.root=/elsewhere", "source.path=s3://bucket/log"])
     assert (config.vocabulary.min_count, config.aggregates.windows) == (2, [1, 2])
@@ -114,6 +175,9 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("fields.categorical=[{name: as_of, column: a}]", ["'as_of' is a name of gur_spark's own"]),
         ("filters=[{column: c, keep: in}]", ["filters.0", "'in' and 'not_in' need values"]),
         ("tracking.stor=x", ["tracking.store: required", "tracking.stor: unknown key", "did you mean 'store'?"]),
+        ("tracking.required=true", ["tracking.store: required, and not given"]),
+        ("tracking=mlflo", ["tracking: expected 'mlflow', a mapping with a store, or null; got 'mlflo'"]),
+        ("tracking=off", ["tracking: expected 'mlflow', a mapping with a store, or null; got False"]),
         ("no_equals_sign", ["override 'no_equals_sign'", "expected key.path=value"]),
         ("tables.root=${oc.env:SURELY_NOT_SET_ANYWHERE}", ["SURELY_NOT_SET_ANYWHERE"]),
     ],

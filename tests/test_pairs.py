@@ -19,6 +19,7 @@ from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
+from gur_spark.training.cooccurrence import Together, count_snapshots
 from gur_spark.training.pairs import check_horizon, write_pairs
 from gur_spark.versions.known import find_model
 from gur_spark.versions.registry import load_model
@@ -140,6 +141,30 @@ def test_a_model_of_both_losses_is_registered_with_its_snapshots(
     assert clean(tables, datetime.now(UTC) + timedelta(1)) == [str(left)]
     with pytest.raises(EvaluationError, match="was trained on events up to 2024-07-11: at 2024-07-10"):
         judged_on(tables, config, date(2024, 7, 10), made.version)
+
+
+def test_frozen_tables_are_counted_over_the_folders_of_pairs(
+    tables: Tables, config: Any, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of fewer columns than ids: otherwise the table is the identity.
+    frozen = config.model.model_copy(update={"tables": "frozen", "embedding_dim": 2})
+    config = config.model_copy(update={"model": frozen})
+    given: list[Any] = []
+
+    def stop(folders: list[str], *_rest: Any, together: Together, **_more: Any) -> None:
+        given.extend([folders, together])
+        raise TrainingError("far enough")
+
+    monkeypatch.setattr(train, "train", stop)
+    with pytest.raises(TrainingError, match="far enough"):
+        train.train_model(tables, config, [AS_OF], new_run())
+    folders, together = given
+    assert folders == pairs(tables, config, snapshot)
+    sizes = read_vocabulary(tables).sizes
+    expected = count_snapshots(folders, snapshot.manifest(), sizes, config.training)
+    assert together.keys() == expected.keys() == {"mcc"}
+    assert expected["mcc"].nnz
+    assert (together["mcc"] != expected["mcc"]).nnz == 0
 
 
 def judged_on(tables: Tables, config: Config, day: date, version: str) -> None:

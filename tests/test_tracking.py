@@ -92,6 +92,24 @@ def test_a_failure_does_not_tell_the_password(tmp_path: Path) -> None:
     assert "secret" not in str(error.value)
 
 
+def test_the_word_mlflow_logs_to_a_database_in_the_root_with_the_files_beside_it(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    config = make_config({"tables": {"root": "tables"}}, "tracking=mlflow")
+    path = saved(tmp_path / "tables" / "artefacts")
+    said = track(config.tracking, config.name, path)
+    assert said["mlflow"].endswith("test version 1")
+    store = Tracking(store=f"sqlite:///{tmp_path}/tables/mlflow.db")
+    assert config.tracking == store
+    [run] = runs(store, "test")
+    copy = Path(client(store).get_model_version_download_uri("test", "1"))
+    assert copy.is_relative_to(tmp_path / "tables" / "mlartifacts" / run.info.run_id)
+    assert load_model(str(copy)).version == Path(path).name
+    assert sorted(file.name for file in (tmp_path / "tables").iterdir()) == ["artefacts", "mlartifacts", "mlflow.db"]
+
+
 @pytest.mark.any_engine
 @pytest.mark.parametrize("required", [False, True])
 def test_a_store_that_fails_takes_nothing_from_a_trained_version(

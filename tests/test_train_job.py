@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from gur_spark.errors import ModelError, SnapshotError, TrainingError
-from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.runs import Run
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables import Tables
+from gur_spark.training import train as training_module
+from gur_spark.training.train import TrainedModel
 from gur_spark.versions.registry import load_model
 from jobs import train
 from tests.test_snapshots import write
@@ -69,6 +71,35 @@ def test_the_version_is_registered_with_where_it_comes_from(
     assert run.counts["train_rows"] + run.counts["validation_rows"] == sum(s.rows for s in snapshots)
     assert loaded.card.seen_until == str(DAYS[1])
     assert not Path(made.checkpoints).exists()
+
+
+def weights(made: TrainedModel) -> bytes:
+    return (Path(made.path) / "model.safetensors").read_bytes()
+
+
+def test_frozen_tables_are_counted_by_spark_and_give_the_weights_that_training_alone_gives(
+    tables: Tables, config: Any, snapshots: list[Snapshot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of fewer columns than ids: otherwise the table is the identity.
+    frozen = config.model.model_copy(update={"tables": "frozen", "embedding_dim": 2})
+    config = config.model_copy(update={"model": frozen})
+    with monkeypatch.context() as patched:
+        # By the job, training itself counts nothing.
+        patched.setattr(training_module, "count_snapshots", None)
+        by_job = train.train_model(tables, config, DAYS, new_run())
+    vocabulary = read_vocabulary(tables)
+    alone = training_module.train(
+        [s.path for s in snapshots],
+        vocabulary.sizes,
+        vocabulary.version,
+        vocabulary.hash,
+        config.model,
+        config.training,
+        work=str(tmp_path / "work"),
+        out=str(tmp_path / "out"),
+    )
+    assert weights(by_job) == weights(alone)
+    assert load_model(by_job.path).module.inputs.tables["mcc"].weight.any()
 
 
 def test_a_version_is_aligned_to_one_by_name_and_the_table_says_so(tables: Tables, make_config: Any) -> None:

@@ -4,17 +4,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from gur_spark.errors import ModelError, nearest
-from gur_spark.schema import FUTURE_EVENTS, PADDING_ID, VIEWS, Column, Manifest, future_columns, view_column
+from gur_spark.batches.columns import check_columns, check_ids, flat, flat_counts, single
+from gur_spark.errors import ModelError
+from gur_spark.schema import FUTURE_EVENTS, VIEWS, Column, Manifest, future_columns, view_column
 
 LIFETIME = 0
 """The days of a window that has no end."""
@@ -154,9 +153,7 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
     Raises:
         ModelError: a column is missing, lists differ in length, or an id is not in the model's vocabulary.
     """
-    present = rows.schema.names
-    for name in sorted(set(layout.columns) - set(present)):
-        raise ModelError(f"column '{name}' is not in the aggregates{nearest(name, present)}")
+    check_columns(rows, layout.columns)
     dense_BD = np.empty((rows.num_rows, len(layout.dense)), dtype=np.float32)
     for position, column in enumerate(layout.dense):
         # Nulls become NaN; a column without nulls is not copied.
@@ -167,7 +164,7 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
     return Batch(
         torch.from_numpy(dense_BD),
         histograms,
-        _future(rows, layout) if FUTURE_EVENTS in present else None,
+        _future(rows, layout) if FUTURE_EVENTS in rows.schema.names else None,
         _views(rows, layout),
     )
 
@@ -204,9 +201,9 @@ def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
 
 def _counted(rows: pa.RecordBatch, field: str, ids: str, counts: Sequence[str], layout: Layout) -> Histogram:
     """The histogram of a column of ids and the columns of their counts, one per window."""
-    ids_N, offsets_B = _flat(rows, ids)
-    _check_ids(ids_N, field, layout)
-    counts_WN = np.stack([_counts(rows, name, offsets_B) for name in counts])
+    ids_N, offsets_B = flat(rows, ids)
+    check_ids(ids_N, field, layout.sizes[field])
+    counts_WN = np.stack([flat_counts(rows, name, offsets_B) for name in counts])
     # Windows are cumulative, and most ids are in the longest one only: zeros are dropped.
     window_N, pair_N = np.nonzero(counts_WN)
     rows_N = np.repeat(np.arange(rows.num_rows), np.diff(offsets_B))
@@ -221,11 +218,10 @@ def _counted(rows: pa.RecordBatch, field: str, ids: str, counts: Sequence[str], 
 
 
 def _single_ids(rows: pa.RecordBatch, name: str, layout: Layout) -> Histogram:
-    there_B = rows.column(name).is_valid().to_numpy(zero_copy_only=False)
-    ids_N = rows.column(name).drop_null().to_numpy()
-    _check_ids(ids_N, name, layout)
+    ids_N, there_B = single(rows, name)
+    check_ids(ids_N, name, layout.sizes[name])
     arrays = (
-        ids_N.astype(np.int64),
+        ids_N,
         np.flatnonzero(there_B),
         np.ones(len(ids_N), dtype=np.float32),
         np.concatenate(([0], np.cumsum(there_B))),
@@ -235,33 +231,9 @@ def _single_ids(rows: pa.RecordBatch, name: str, layout: Layout) -> Histogram:
 
 
 def _sets(rows: pa.RecordBatch, name: str, layout: Layout) -> Histogram:
-    ids_N, offsets_B = _flat(rows, name)
-    _check_ids(ids_N, name, layout)
+    ids_N, offsets_B = flat(rows, name)
+    check_ids(ids_N, name, layout.sizes[name])
     size_B = np.diff(offsets_B)
     bags_N = np.repeat(np.arange(rows.num_rows), size_B)
     shares_N = (1 / size_B[bags_N]).astype(np.float32)
     return Histogram(*map(torch.from_numpy, (ids_N.astype(np.int64), bags_N, shares_N, offsets_B, size_B > 0)))
-
-
-def _check_ids(ids_N: npt.NDArray[Any], name: str, layout: Layout) -> None:
-    size = layout.sizes[name]
-    if len(ids_N) and not (ids_N.min() > PADDING_ID and ids_N.max() < size):
-        raise ModelError(
-            f"field '{name}': ids from {ids_N.min()} to {ids_N.max()}, the model's vocabulary has 1 to {size - 1}"
-        )
-
-
-def _counts(rows: pa.RecordBatch, name: str, offsets_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    counts_N, count_offsets_B = _flat(rows, name)
-    if not np.array_equal(offsets_B, count_offsets_B):
-        raise ModelError(f"column '{name}' has lists of other lengths than the field's ids")
-    return counts_N
-
-
-def _flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Values of a list column, and where each row's begin; the last offset is the number of values."""
-    lists = rows.column(name)
-    if lists.null_count:
-        raise ModelError(f"column '{name}' has {lists.null_count} nulls; expected lists, empty where there is no event")
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return lists.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]

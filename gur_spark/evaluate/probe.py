@@ -70,6 +70,8 @@ class Population:
     known: texts are classes, numbers are quantities."""
     snapshot: str
     """Path of the snapshot that was embedded."""
+    model: LoadedModel
+    """By which version; another one at each date, where each has a training of its own."""
     more: Mapping[str, Array] = field(default_factory=dict)
     """Further representations by name, rows in the order of ``answers``."""
 
@@ -84,7 +86,6 @@ class Population:
 
 def evaluate(
     populations: Sequence[Population],
-    model: LoadedModel,
     settings: Evaluation,
     *,
     pipeline: str,
@@ -116,7 +117,7 @@ def evaluate(
         asked = [
             Asked(question(name, population.answers.column(name)), user_N, segments[-1]) for name in population.tasks
         ]
-        for made, train_N, seed in represented(population, model, settings):
+        for made, train_N, seed in represented(population, settings):
             compared |= dict.fromkeys(made)
             for one in asked:
                 splits[one.task.name].append(ask(one, made, train_N, seed))
@@ -126,7 +127,7 @@ def evaluate(
     ]
     return Report(
         pipeline=pipeline,
-        model_version=model.version,
+        model_version=populations[-1].model.version,
         dates=[population.as_of.isoformat() for population in populations],
         users=users,
         dimension=len(populations[0].answers.column("embedding")[0]),
@@ -149,10 +150,9 @@ def numbered(users: Sequence[pa.Array]) -> tuple[list[Ints], int]:
     return [pc.index_in(some, everyone).to_numpy().astype(np.int64) for some in users], len(everyone)
 
 
-def represented(
-    population: Population, model: LoadedModel, settings: Evaluation
-) -> Iterator[tuple[Mapping[str, Matrix], Mask, int]]:
+def represented(population: Population, settings: Evaluation) -> Iterator[tuple[Mapping[str, Matrix], Mask, int]]:
     """Of each split of a date: every representation, who trains, and the seed."""
+    model = population.model
     embedding_NL = np.stack(population.answers.column("embedding").to_numpy()).astype(np.float64)
     windows = read_windows(population.snapshot, model.layout, population.users, untrained(model, settings.seed))
     log_scale = model.model.dense_scale == "signed_log1p"

@@ -1,16 +1,16 @@
 """Category tables: how wide they are, and how frozen ones are made from co-occurrence."""
 
-# U = users of a batch, V = ids of one field, E = width of a table
+# V = ids of one field, E = width of a table
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from gur_spark.batches.aggregates import Batch, Layout
+from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Model
 
 WIDEST = 24
@@ -37,26 +37,25 @@ def fastai_width(size: int) -> int:
     return min(WIDEST, round(1.6 * math.pow(size, 0.56)))
 
 
-def frozen_tables(batches: Iterable[Batch], layout: Layout, config: Model) -> dict[str, Table]:
-    """One (V, E) table per field, from which ids the same users have; one pass over the batches."""
-    together = {field: sparse.csr_array((size, size), dtype=np.int64) for field, size in layout.sizes.items()}
-    for batch in batches:
-        for field, size in layout.sizes.items():
-            has_UV = _presence(batch, field, len(layout.windows_of[field]), size)
-            together[field] = together[field] + has_UV.T @ has_UV
+def counted_inputs(layout: Layout, config: Model) -> dict[str, int]:
+    """Name and size of the inputs whose frozen tables are made from co-occurrence: all but those with the identity."""
+    return {field: size for field, size in layout.sizes.items() if table_width(size, config) != size}
+
+
+def frozen_tables(together: Mapping[str, sparse.csr_array], layout: Layout, config: Model) -> dict[str, Table]:
+    """One (V, E) table per input, from which ids the same users have.
+
+    Args:
+        together: of each of the ``counted_inputs``, how many users have both of two ids, (V, V)
+            (``training.cooccurrence``).
+    """
+    counted = counted_inputs(layout, config)
     return {
-        field: np.eye(size, dtype=np.float32)
-        if table_width(size, config) == size
-        else factorise(shifted_pmi(together[field]), shares(together[field]), table_width(size, config))
+        field: factorise(shifted_pmi(together[field]), shares(together[field]), table_width(size, config))
+        if field in counted
+        else np.eye(size, dtype=np.float32)
         for field, size in layout.sizes.items()
     }
-
-
-def _presence(batch: Batch, field: str, windows: int, size: int) -> sparse.csr_array:
-    # Windows are cumulative: the longest has all the ids.
-    ids, _, offsets = batch.histograms[field].window(windows - 1, len(batch))
-    ones = np.ones(len(ids), dtype=np.int64)
-    return sparse.csr_array((ones, ids.numpy(), offsets.numpy()), shape=(len(batch), size))
 
 
 def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr_array:

@@ -22,10 +22,11 @@ from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.autoencoder import GUR
 from gur_spark.models.losses import loss_terms
 from gur_spark.models.reconstruction import Moments, RSquared
-from gur_spark.models.tables import frozen_tables
+from gur_spark.models.tables import counted_inputs, frozen_tables
 from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
-from gur_spark.splits import held_out
+from gur_spark.splits import validation_side
+from gur_spark.training.cooccurrence import Together, count_snapshots
 from gur_spark.versions import registry
 from gur_spark.versions.alignment import Alignment, align, check_alignable, check_stable_users
 
@@ -60,11 +61,15 @@ def train(
     made_of: Sequence[str] = (),
     align_to: str | None = None,
     seen_until: date | None = None,
+    together: Together | None = None,
 ) -> TrainedModel:
     """Train on the snapshots in these folders and save a new version under ``out``.
 
     For the losses ``future`` and ``contrastive`` they are folders of training pairs (``training.pairs``), and
     ``made_of`` the snapshots' own. ``seen_until`` is the first date whose events none of them holds.
+
+    ``together`` is what frozen tables are made of, counted elsewhere over these folders (``cooccurrence``); without,
+    it is counted here.
 
     With ``align_to``, the folder of an older version, the new embeddings are moved into its space (``alignment``).
 
@@ -81,7 +86,7 @@ def train(
     from gur_spark.training.epochs import fit
 
     accelerator = _accelerator(training.device)
-    layout = Layout.of(_common_manifest(snapshots), sizes)
+    layout = Layout.of(common_manifest(snapshots), sizes)
     older = registry.load_model(align_to) if align_to else None
     if older:
         check_alignable(older, layout.manifest.hash, vocabulary_hash, model)
@@ -90,7 +95,7 @@ def train(
     with _threads(training.threads):
         torch.manual_seed(training.seed)
         module = GUR(layout, model)
-        _set_up(module, data, model)
+        _set_up(module, data, model, together)
         checkpoints = storage.join(work, _fingerprint(data, module, model, vocabulary_hash))
         fitted, epochs = fit(module, data.loader, training, checkpoints, accelerator, progress)
         metrics = {**fitted, **_row_counts(data), **_validation_metrics(module, data)}
@@ -208,11 +213,16 @@ class _Data:
 
 
 def _validation(users: pa.Array, training: Training) -> Any:
-    return held_out(users, training.validation_share, f"validation {training.seed}")
+    return validation_side(users, training.validation_share, training.seed)
 
 
-def _common_manifest(snapshots: Sequence[str]) -> Manifest:
-    """The manifest that all snapshots have."""
+def common_manifest(snapshots: Sequence[str]) -> Manifest:
+    """The manifest that all snapshots have.
+
+    Raises:
+        TrainingError: there is no snapshot.
+        SnapshotError: a manifest is missing or damaged, or they differ.
+    """
     if not snapshots:
         raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
     first, *others = [read_manifest(snapshot) for snapshot in snapshots]
@@ -261,10 +271,13 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _set_up(module: GUR, data: _Data, model: Model) -> None:
+def _set_up(module: GUR, data: _Data, model: Model, together: Together | None) -> None:
     """What is computed from the training users rather than learned: frozen tables, mean and std."""
     if model.tables == "frozen":
-        module.inputs.set_tables(frozen_tables(data.training_batches(), data.layout, model))
+        if together is None:
+            wanted = counted_inputs(data.layout, model)
+            together = count_snapshots(data.snapshots, data.layout.manifest, wanted, data.training)
+        module.inputs.set_tables(frozen_tables(together, data.layout, model))
     moments = Moments(module.inputs.targets)
     for batch in data.training_batches():
         moments.update(module.inputs.raw(batch).numpy())

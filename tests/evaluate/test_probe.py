@@ -148,11 +148,11 @@ def population_of(snapshot, embedding, day=1, users=300):
             "persona": np.where(users % 2, "spender", "saver"),
         }
     )
-    return Population(as_of=date(2024, 6, day), answers=answers, snapshot=snapshot)
+    return Population(as_of=date(2024, 6, day), answers=answers, snapshot=snapshot, model=make_model())
 
 
 def report_of(*populations):
-    return evaluate(populations, make_model(), SETTINGS, pipeline="test", notes=["made up"])
+    return evaluate(populations, SETTINGS, pipeline="test", notes=["made up"])
 
 
 def test_a_report_compares_every_representation_of_the_same_users(snapshot):
@@ -200,9 +200,9 @@ def test_several_dates_are_asked_apart_and_a_figure_is_the_mean_over_them(snapsh
 
 def test_without_labels_there_is_nothing_to_evaluate(snapshot):
     answers = pa.table({"user_id": [1, 2], "embedding": [[0.0], [1.0]], "events": [1, 1]})
-    population = Population(as_of=date(2024, 6, 1), answers=answers, snapshot=snapshot)
+    population = Population(as_of=date(2024, 6, 1), answers=answers, snapshot=snapshot, model=make_model())
     with pytest.raises(EvaluationError, match=r"something in evaluation\.tasks or evaluation\.labels"):
-        evaluate([population], make_model(), SETTINGS, pipeline="test")
+        evaluate([population], SETTINGS, pipeline="test")
 
 
 def test_a_missing_extra_is_named_when_it_is_used(monkeypatch):

@@ -40,7 +40,7 @@ def made(config: Model, batch: Batch, layout: Layout = LAYOUT) -> GUR:
     torch.manual_seed(0)
     module = GUR(layout, config)
     if config.tables == "frozen":
-        module.inputs.set_tables(frozen_tables([batch], layout, config))
+        module.inputs.set_tables(frozen_tables({}, layout, config))
     moments = Moments(module.inputs.targets)
     with torch.no_grad():
         moments.update(module.inputs.raw(batch).numpy())

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import Layout
 from gur_spark.config import Model
-from gur_spark.models.tables import factorise, frozen_tables, shares, shifted_pmi, table_width
+from gur_spark.models.tables import counted_inputs, factorise, frozen_tables, shares, shifted_pmi, table_width
+from gur_spark.training.cooccurrence import count
 from tests.aggregate_data import random_events, tiny_manifest, to_rows
 
 FROZEN = Model(latent_dim=4, dropout=0, block_dropout=0, loss={"mse": 1.0}, tables="frozen", dense_scale="none")
@@ -76,11 +77,14 @@ def test_frozen_tables_come_from_who_has_what_whatever_the_batches(batch_rows: i
     manifest = tiny_manifest(categorical=tuple(sizes))
     rows = to_rows(random_events(200, sizes, ["amount"], seed=1, longest=30), manifest)
     layout = Layout.of(manifest, sizes)
-    batches = [to_batch(rows.slice(start, batch_rows), layout) for start in range(0, 200, batch_rows)]
+    batches = [rows.slice(start, batch_rows) for start in range(0, 200, batch_rows)]
     has = np.zeros((200, 40), dtype=int)
     for user, ids in enumerate(rows.column("mcc_ids").to_pylist()):
         has[user, ids] = 1
-    found = frozen_tables(batches, layout, FROZEN)
+    wanted = counted_inputs(layout, FROZEN)
+    # The table of few ids is the identity, whoever has them.
+    assert wanted == {"mcc": 40}
+    found = frozen_tables(count(batches, manifest, wanted), layout, FROZEN)
     together = sparse.csr_array(has.T @ has)
     expected = factorise(shifted_pmi(together), shares(together), table_width(40, FROZEN))
     np.testing.assert_allclose(found["mcc"], expected, atol=1e-6)
