@@ -1,0 +1,50 @@
+"""The pages lead to one another, and name commands and keys that there are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")]
+)
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """As a forge makes them of headings."""
+    heads = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_to_a_page_or_a_heading_leads_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", without_code(page)):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_benchmark_and_job_that_is_named_is_there(page: Path) -> None:
+    text = page.read_text()
+    for benchmark in set(re.findall(r"benchmarks\.([a-z_]+)", text)):
+        assert (ROOT / "benchmarks" / f"{benchmark}.py").exists(), benchmark
+    for job in set(re.findall(r"jobs/([a-z_]+)\.py", text)):
+        assert (ROOT / "jobs" / f"{job}.py").exists(), job
+
+
+def test_every_page_of_the_docs_is_reached_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in readme] == []
