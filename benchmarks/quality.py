@@ -4,10 +4,11 @@
 
 Ingests the demo's log or a real one, trains GUR on the configuration's dates, by its loss or by each of ``--loss``,
 scores the evaluated dates, and reports on them beside raw windows, PCA, a random encoder, hand-made statistics and
-CoLES. ``--earlier`` moves all dates back by so many days, by several in turn: as it would have been then, with a
-vocabulary, a training (of GUR and of CoLES) and probes of its own, and all dates in one report. What to choose of
-several losses or settings (any further ``key=value``, before ``--loss``) is asked with earlier dates than those
-that are reported on. Real logs are found by ``GUR_SPARK_DATA``.
+CoLES. ``--earlier`` moves all dates back by so many days, by several in turn, oldest first: each then has a
+training (of GUR and of CoLES) and probes of its own, a vocabulary that went on from the one before, and all are in one
+report. Of ``--label-shares``, probes learn from so many users' answers; PCA and scaling are fitted on the same users.
+What to choose of several losses or settings (any further ``key=value``, before the options) is asked with earlier dates
+than those that are reported on. Real logs are found by ``GUR_SPARK_DATA``.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument("--coles-seconds", type=int, default=60)
     parser.add_argument("--loss", nargs="*", help="each in turn, such as '{future: 1}'; default: the configured one")
     shares = "of the users whose answers the probes learn from, in turn; default: what evaluation.test_share leaves"
-    parser.add_argument("--label-shares", type=float, nargs="+", metavar="SHARE", help=shares)
+    parser.add_argument("--label-shares", type=share, nargs="+", metavar="SHARE", help=shares)
     parser.add_argument(
         "--earlier", type=int, nargs="+", default=[0], metavar="DAYS", help="move all dates back, in turn"
     )
@@ -60,6 +61,14 @@ def main() -> int:
     logging.getLogger("gur_spark").setLevel(logging.INFO)
     with tempfile.TemporaryDirectory(prefix="gur_quality_") as work:
         return report(measure(Path(work), args, changes), args.json)
+
+
+def share(text: str) -> float:
+    """A share of the users on the command line, neither none nor all."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, got {text}")
+    return value
 
 
 def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dict[str, object]:
@@ -84,14 +93,14 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
             name = ", ".join(f"{loss} {weight:g}" for loss, weight in config.model.loss.items())
             asked.setdefault(name, []).append(train_and_ask(tables, config))
     for name, parts in asked.items():
-        for share in args.label_shares or [1 - plain.evaluation.test_share]:
-            settings = plain.evaluation.model_copy(update={"test_share": 1 - share})
+        for labelled in args.label_shares or [1 - plain.evaluation.test_share]:
+            settings = plain.evaluation.model_copy(update={"test_share": 1 - labelled})
             judged = judge(plain.name, settings, parts)
-            print(f"{name}; answers of {share:.0%} of the users\n{judged.to_text()}", flush=True)
-            found.setdefault(name, {})[f"{share:g} of the answers"] = summary(judged)
+            print(f"{name}; answers of {labelled:.0%} of the users\n{judged.to_text()}", flush=True)
+            found.setdefault(name, {})[f"{labelled:g} of the answers"] = summary(judged)
             if args.pages:
                 Path(args.pages).mkdir(parents=True, exist_ok=True)
-                Path(args.pages, f"{args.log}, {name}, {share:g}.html").write_text(to_html(judged))
+                Path(args.pages, f"{args.log}, {name}, {labelled:g}.html").write_text(to_html(judged))
     return found
 
 

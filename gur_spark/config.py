@@ -92,7 +92,7 @@ class Model(Section):
     """The GUR autoencoder; the meaning of each value is in ``gur_spark.models.autoencoder``."""
 
     latent_dim: int = Field(ge=1, le=4096)
-    dropout: Share
+    dropout: float = Field(ge=0, le=0.99)
     block_dropout: Share
     """Chance that a whole field or window is hidden from the encoder."""
     cold_dropout: Share = 0.1

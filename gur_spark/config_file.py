@@ -36,11 +36,19 @@ def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     base, given = _read(base_file()), _read(Path(file))
     try:
         # An override meant for a key given with no value (`~`) must still find its section.
-        all_layers = reduce(_merge, [base, given, OmegaConf.from_dotlist(list(overrides))])
+        all_layers = reduce(_merge, [base, given, _overrides(overrides)])
         merged = OmegaConf.to_container(_with_defaults(all_layers, base), resolve=True)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"{file}: {error}") from error
     return check(merged, str(file))
+
+
+def _overrides(given: Sequence[str]) -> DictConfig:
+    """What ``a.b=c`` on a command line says; ``tracking=mlflow`` goes with keys of its own in any order."""
+    word = f"tracking={MLFLOW}"
+    if word in given and any(one.startswith("tracking.") for one in given):
+        given = [f"tracking.store={MLFLOW}" if one == word else one for one in given]
+    return OmegaConf.from_dotlist(list(given))
 
 
 def check(values: Any, origin: str) -> Config:

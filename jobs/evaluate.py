@@ -97,9 +97,11 @@ class Asked:
 
 def ask(tables: Tables, config: Config, dates: Sequence[date], version: str) -> Asked:
     """The embedded users of each date with their answers and every baseline; raises as ``evaluate_embeddings``."""
-    embeddings = [read_embeddings(tables.spark, config, version=version, as_of=as_of) for as_of in dates]
+    first = read_embeddings(tables.spark, config, version=version, as_of=dates[0])
     # read_embeddings never gives an empty frame, so there is a first row, with the version behind "published".
-    model_version = embeddings[0].select("model_version").head(1)[0][0]
+    model_version = first.select("model_version").head(1)[0][0]
+    # By that name: a publish between two reads must not mix versions.
+    embeddings = [read_embeddings(tables.spark, config, version=model_version, as_of=as_of) for as_of in dates]
     model = load_model(find_model(tables, config, model_version).path)
     snapshots = [find_snapshot(tables, config, as_of) for as_of in dates]
     for snapshot in snapshots:
@@ -131,6 +133,13 @@ def check_unseen(model: LoadedModel, name: str, as_of: date) -> None:
             f"{name} was trained on events up to {seen}: at {as_of} it would be judged by what it has seen; "
             f"evaluate it from {seen} on, or train it on dates, and what follows them, up to {as_of}"
         )
+
+
+def folder_name(dates: Sequence[str]) -> str:
+    """Of a report on one date, or on several: the first, the last, and how many where there are more."""
+    if len(dates) == 1:
+        return dates[0]
+    return f"{dates[0]}_to_{dates[-1]}" + (f"_{len(dates)}_dates" if len(dates) > 2 else "")
 
 
 def first_classes(settings: Evaluation, made: Sequence[DataFrame]) -> tuple[str | None, DataFrame | None]:
@@ -176,9 +185,7 @@ def baselines(
 
 
 def _write(tables: Tables, report: Report, run: Run) -> None:
-    folder = tables.folder(
-        "reports", report.model_version, "_to_".join(dict.fromkeys((report.dates[0], report.dates[-1])))
-    )
+    folder = tables.folder("reports", report.model_version, folder_name(report.dates))
     contents = {
         "json": report.to_json().encode(),
         "txt": report.to_text().encode(),

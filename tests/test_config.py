@@ -364,3 +364,17 @@ def test_evaluation_takes_one_date_or_several_in_order(minimal):
         assert list(map(str, config.evaluation.as_of)) == expected
         assert str(config.training_cutoff) == "2024-06-01"
     assert "expected ascending dates" in message_of(minimal, "evaluation.as_of=[2024-07-01,2024-06-01]")
+
+
+@pytest.mark.parametrize(
+    "given", [("tracking=mlflow", "tracking.required=true"), ("tracking.required=true", "tracking=mlflow")]
+)
+def test_the_word_for_mlflow_goes_with_keys_of_its_own_in_any_order(minimal, given, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = load_config(minimal, given).tracking
+    assert tracking.required
+    assert tracking.store.startswith("sqlite:///")
+
+
+def test_a_dropout_that_leaves_nothing_is_refused(minimal):
+    assert "model.dropout" in message_of(minimal, "model.dropout=1.0")

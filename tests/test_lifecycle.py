@@ -85,6 +85,14 @@ def test_spaces_have_their_residual_and_what_consumers_lose_where_both_were_scor
     assert (mapped.version, mapped.how, mapped.residual, mapped.users) == ("zero", "mapped", 0.5, 200)
     assert mapped.consumer_loss is not None
     assert mapped.consumer_loss > 0.9
+    # Aligned through another, it shares the first one's space, too; mapped rows do not stand in for aligned ones.
+    register(tables, "three", aligned_to="two", residual=0.1)
+    score(tables, "three", D1, X)
+    score(tables, mapped_name("three", "one"), D1, -X)
+    chain = shared_spaces(tables, config, "three", D1, "kind", label)
+    assert [(space.version, space.residual, space.consumer_loss) for space in chain] == [
+        ("two", 0.1, 0.0), ("one", None, 0.0),
+    ]  # fmt: skip
     # At a date that the older ones were not scored at, and without a task, nothing is said of it.
     assert [space.consumer_loss for space in shared_spaces(tables, config, "two", D2, "kind", label)] == [None, None]
     assert [space.task for space in shared_spaces(tables, config, "two", D1, None, None)] == [None, None]

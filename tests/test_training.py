@@ -118,16 +118,15 @@ def test_training_stops_early_and_keeps_the_best_epoch(snapshot: str, tmp_path: 
 def test_weight_decay_takes_its_share_of_every_weight_at_every_step(snapshot: str, tmp_path: Path) -> None:
     # One epoch of one batch: what the decay takes off is learning rate * decay * the weight as it was drawn.
     once = {"epochs": 1, "batch_size": 512}
-    plain, decayed, none = (
+    plain, decayed = (
         load_model(trained([snapshot], tmp_path / str(decay), weight_decay=decay, **once).path).module.state_dict()
-        for decay in (0.0, 2.0, 1e-12)
+        for decay in (0.0, 2.0)
     )
     torch.manual_seed(TRAINING.seed)
     drawn = GUR(Layout.of(tiny_manifest(), SIZES), MODEL).double().state_dict()
     for name in ("encoder.0.weight", "inputs.tables.of_mcc.weight"):
         expected = plain[name] - 2.0 * TRAINING.learning_rate * drawn[name]
         torch.testing.assert_close(decayed[name], expected, atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(none[name], plain[name], atol=1e-9, rtol=1e-7)
 
 
 def test_several_snapshots_are_trained_on_together(snapshot: str, tmp_path: Path) -> None:

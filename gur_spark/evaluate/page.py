@@ -107,12 +107,12 @@ def _means(report: Report) -> str:
 
 
 def _version(report: Report) -> Iterator[str]:
+    if report.spaces is None or report.decisions is None:
+        return
     yield "<h2>The version</h2>"
-    spaces = [escape(str(space)) for space in report.spaces] or [
-        "in a space of its own: no older version's consumers read it"
-    ]
-    decisions = ["nothing was published before it: no gate was asked"]
-    yield "".join(f'<p class="said">{told}</p>' for told in [*spaces, *([] if report.decisions else decisions)])
+    told = [str(space) for space in report.spaces] or ["in a space of its own: no older version's consumers read it"]
+    told += [] if report.decisions else ["no gate was asked of it"]
+    yield "".join(f'<p class="said">{escape(line)}</p>' for line in told)
     for decision in report.decisions:
         yield f"<h3>Gates, {escape(decision.of)}: {'published' if decision.published else 'refused'}</h3>"
         rows = [

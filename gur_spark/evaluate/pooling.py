@@ -9,6 +9,7 @@ splits, not in the interval.
 
 # N = rows of a date, one per user, U = users tested in some split, R = resamples
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.bootstrap import Array, Weights, interval, resamples
 from gur_spark.evaluate.report import Difference, Score
 from gur_spark.evaluate.segments import Segments
-from gur_spark.evaluate.tasks import Ints, Question
+from gur_spark.evaluate.tasks import Ints, Question, Task
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,6 +52,10 @@ class Split:
     said: Mapping[tuple[str, str], Array]
     """By model and representation: probabilities or values, a row per test user."""
 
+    @property
+    def representations(self) -> set[str]:
+        return {representation for _, representation in self.said}
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -61,7 +66,8 @@ class Measured:
 
     @property
     def value(self) -> float:
-        return float(np.mean(self.by_split))
+        defined = [value for value in self.by_split if not np.isnan(value)]
+        return float(np.mean(defined)) if defined else float("nan")
 
 
 class Pool:
@@ -73,9 +79,10 @@ class Pool:
         self.name = splits[0].asked.task.name
         self.metrics = [metric for metric, _ in splits[0].asked.task.metrics]
         for split in splits:
-            if [metric for metric, _ in split.asked.task.metrics] != self.metrics:
+            kinds = [_kind(one.asked.task) for one in (splits[0], split)]
+            if kinds[0] != kinds[1]:
                 raise EvaluationError(
-                    f"task '{self.name}' has two classes at one date and more at another; evaluate them apart"
+                    f"task '{self.name}' is of {kinds[0]} at one date and of {kinds[1]} at another; evaluate them apart"
                 )
         self.tested_U = np.unique(np.concatenate([split.asked.user_N[split.test] for split in splits]))
         self.weights: Weights = resamples(len(self.tested_U), bootstrap, seed)
@@ -98,9 +105,12 @@ class Pool:
         return {name: float(np.mean([shares.get(name, 0.0) for shares in found])) for name in names}
 
     def scores(self, metrics: int, segment: str = "all") -> tuple[list[Score], dict[tuple[str, str, str], Measured]]:
-        """The first ``metrics`` of every model and representation, over a segment's users, where they are defined."""
+        """The first ``metrics`` of every model and representation that all dates have, over a segment's users, where
+        they are defined: a split in which a segment has nobody, or one answer only, has no part."""
         scores, found = [], {}
         for model, representation in self.splits[0].said:
+            if any((model, representation) not in split.said for split in self.splits):
+                continue
             for number, metric in enumerate(self.metrics[:metrics]):
                 measured = self._measure(number, (model, representation), segment)
                 if np.isfinite(measured.value):
@@ -120,14 +130,26 @@ class Pool:
             chosen = split.asked.members(segment)[split.test]
             test, said = split.test[chosen], split.said[key][chosen]
             if not len(test):
-                return Measured((float("nan"),), np.full(len(self.weights), np.nan))
+                points.append(float("nan"))
+                resampled.append(np.full(len(self.weights), np.nan))
+                continue
             _, metric = split.asked.task.metrics[number]
             answers = split.asked.task.answer_N[test]
             everyone = np.ones((1, len(test)), dtype=np.uint16)
             points.append(float(metric(answers, said, everyone)[0]))
             drawn = self.weights[:, np.searchsorted(self.tested_U, split.asked.user_N[test])]
             resampled.append(metric(answers, said, drawn))
-        return Measured(tuple(points), np.mean(resampled, axis=0))
+        with warnings.catch_warnings():
+            # Of a resample in which no split has all answers.
+            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+            return Measured(tuple(points), np.nanmean(resampled, axis=0))
+
+
+def _kind(task: Question) -> str:
+    """Of two classes which they are, for one is the positive; else how it is measured."""
+    if isinstance(task, Task) and len(task.classes) == 2:
+        return f"the classes {' and '.join(task.classes)}"
+    return "many classes" if isinstance(task, Task) else "amounts"
 
 
 def differences(

@@ -9,6 +9,7 @@ several seeds, on several such splits. How scores of several splits become one i
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -91,8 +92,8 @@ def evaluate(
     pipeline: str,
     notes: Sequence[str] = (),
     left_out: Sequence[str] = (),
-    spaces: Sequence[SharedSpace] = (),
-    decisions: Sequence[Decision] = (),
+    spaces: Sequence[SharedSpace] | None = None,
+    decisions: Sequence[Decision] | None = None,
 ) -> Report:
     """Probe embeddings beside what else can be made of the same users, at one date or at several.
 
@@ -107,6 +108,10 @@ def evaluate(
     """
     if not populations[0].tasks:
         raise EvaluationError("nothing to evaluate: expected something in evaluation.tasks or evaluation.labels")
+    for population in populations:
+        if population.tasks != populations[0].tasks:
+            first = f"{populations[0].tasks} at {populations[0].as_of}"
+            raise EvaluationError(f"the tasks are {first}, and {population.tasks} at {population.as_of}")
     numbers, users = numbered([population.users for population in populations])
     splits: dict[str, list[Split]] = {name: [] for name in populations[0].tasks}
     compared: dict[str, None] = {}
@@ -114,13 +119,13 @@ def evaluate(
     for population, user_N in zip(populations, numbers, strict=True):
         events_N = population.answers.column("events").to_numpy().astype(np.int64)
         segments.append(Segments.of(events_N, settings.segments))
-        asked = [
-            Asked(question(name, population.answers.column(name)), user_N, segments[-1]) for name in population.tasks
-        ]
-        for made, train_N, seed in represented(population, settings):
-            compared |= dict.fromkeys(made)
-            for one in asked:
-                splits[one.task.name].append(ask(one, made, train_N, seed))
+        with dated(population.as_of):
+            asked = [Asked(question(t, population.answers.column(t)), user_N, segments[-1]) for t in population.tasks]
+            for made, train_N, seed in represented(population, settings):
+                compared |= dict.fromkeys(made)
+                for one in asked:
+                    splits[one.task.name].append(ask(one, made, train_N, seed))
+    missing = {name for name in compared for split in next(iter(splits.values())) if name not in split.representations}
     measured = [
         measure(splits[name], train_users(splits[name][0]), settings.bootstrap, settings.seed, segmented=True)
         for name in splits
@@ -132,16 +137,25 @@ def evaluate(
         users=users,
         dimension=len(populations[0].answers.column("embedding")[0]),
         seeds=settings.seeds,
-        compared={name: ABOUT[name] for name in ABOUT if name in compared},
-        left_out=list(left_out),
+        compared={name: ABOUT[name] for name in ABOUT if name in compared and name not in missing},
+        left_out=[*left_out, *(f"{name} (not there at every date)" for name in sorted(missing))],
         segments=meaning(segments),
         tasks=[result for result, _, _ in measured],
         scores=[score for _, scores, _ in measured for score in scores],
         differences=[difference for _, _, found in measured for difference in found],
-        spaces=list(spaces),
-        decisions=list(decisions),
+        spaces=spaces,
+        decisions=decisions,
         notes=list(notes),
     )
+
+
+@contextmanager
+def dated(as_of: date) -> Iterator[None]:
+    """Errors name the date."""
+    try:
+        yield
+    except EvaluationError as error:
+        raise EvaluationError(f"at {as_of}: {error}") from error
 
 
 def numbered(users: Sequence[pa.Array]) -> tuple[list[Ints], int]:

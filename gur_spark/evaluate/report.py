@@ -22,7 +22,7 @@ class TaskResult:
     classes: dict[str, float]
     """Share of each class among the test users; of a quantity, of nothing and of something."""
     train_users: int
-    """Of the first split."""
+    """Of the first split of the first date."""
     test_users: int
     """Different ones, in all splits together."""
     segments: dict[str, int] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class SharedSpace:
     def __str__(self) -> str:
         residual = "" if self.residual is None else f", residual {self.residual:.3f}"
         users = "" if self.users is None else f" on {self.users:,} users"
-        lost = "not measured: it was not scored at the newest date evaluated, or there is no task of classes"
+        lost = "not measured: no task of classes, too few users, or it was not scored at the newest date evaluated"
         if self.consumer_loss is not None:
             lost = f"{self.consumer_loss:+.1%} of AUC in {self.task}"
         return f"{self.how} to {self.version}{residual}{users}; what its consumers lose: {lost}"
@@ -131,9 +131,10 @@ class Report:
     tasks: Sequence[TaskResult]
     scores: Sequence[Score]
     differences: Sequence[Difference]
-    spaces: Sequence[SharedSpace] = ()
-    decisions: Sequence[Decision] = ()
-    """Of each time that it was to be published, where something was published before."""
+    spaces: Sequence[SharedSpace] | None = None
+    """None: not looked for."""
+    decisions: Sequence[Decision] | None = None
+    """Of each time that gates were asked before it was published; None: not looked for."""
     notes: Sequence[str]
     """What a reader must know: a sample, labels of unknown users, ..."""
 
@@ -164,8 +165,8 @@ class Report:
         ]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"left out: {name}" for name in self.left_out]
-        lines += [f"space: {space}" for space in self.spaces]
-        lines += [f"gates: {decision}" for decision in self.decisions]
+        lines += [f"space: {space}" for space in self.spaces or ()]
+        lines += [f"gates: {decision}" for decision in self.decisions or ()]
         for task in self.tasks:
             lines += ["", *self._table(task), "", *self._compared(task), *self._by_segment(task)]
         lines += ["", *(self.verdict_line(task.name) for task in self.tasks)]
@@ -186,11 +187,11 @@ class Report:
 
     def by_date(self, d: Difference) -> list[float]:
         """A difference at each date, a mean over its splits."""
-        return [fmean(d.by_seed[n * self.seeds : (n + 1) * self.seeds]) for n in range(len(self.dates))]
+        return [_mean(d.by_seed[n * self.seeds : (n + 1) * self.seeds]) for n in range(len(self.dates))]
 
     def by_split(self, d: Difference) -> list[float]:
         """A difference in each split of the users, a mean over the dates."""
-        return [fmean(d.by_seed[n :: self.seeds]) for n in range(self.seeds)]
+        return [_mean(d.by_seed[n :: self.seeds]) for n in range(self.seeds)]
 
     def verdict_line(self, task: str) -> str:
         """One line: against each baseline what the models say, one word if they agree."""
@@ -235,6 +236,12 @@ class Report:
             found = [d for d in self.compared_with(task.name, segment) if d.representation == "embedding"]
             told = "; ".join(f"{d.against} {d.value:+.3f} {d.verdict} ({d.model})" for d in found)
             yield f"{segment}, {users:,} test users: " + (told or "not measured: nobody, or all have the same answer")
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are defined."""
+    defined = [value for value in values if value == value]
+    return fmean(defined) if defined else float("nan")
 
 
 def cell(score: Score | None) -> str:

@@ -34,7 +34,8 @@ class Segments:
 
 def meaning(of_dates: Sequence[Segments]) -> str:
     """What the segments are, at each date where they are not the same at all of them."""
-    bounds = list(dict.fromkeys(segments.bounds for segments in of_dates))
+    bounds = [segments.bounds for segments in of_dates]
+    bounds = bounds[:1] if len(set(bounds)) == 1 else bounds
     told = [f"cold below {low}, light below {high}, heavy from {high} on" for low, high in bounds]
     dates = ", terciles of each date" if len(bounds) > 1 else ""
     return f"events in the longest window{dates}: {'; '.join(told)}"

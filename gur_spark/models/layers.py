@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gur_spark.batches.aggregates import Histogram
@@ -123,6 +124,7 @@ class _MultinomialNLL(torch.autograd.Function):
         return log_p_MV.new_zeros(len(log_p_MV)).index_add_(0, bags_N, -shares_N * said_N)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         log_p_MV, place_N, bags_N, shares_N, filled_M = ctx.saved_tensors
         (grad_M,) = grads
@@ -159,6 +161,7 @@ class _Pooled(torch.autograd.Function):
         )
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         ids_N, bags_N, shares_N = ctx.saved_tensors
         (grad_ME,) = grads

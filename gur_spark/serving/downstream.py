@@ -10,7 +10,7 @@ Legend of array shapes: N = users, L = width of an embedding, K = classes, R = r
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -107,23 +107,25 @@ def _asked(tables: Tables, config: Config, new: Embeddings, now: Embeddings) -> 
 
 
 def consumer_loss_at(
-    tables: Tables, config: Config, label: DataFrame, day: date, new: str, old: str, same_space: bool
+    tables: Tables, config: Config, task: str, label: DataFrame, day: date, claimed: str, old: str
 ) -> float | None:
-    """What who was trained on an older version loses at a date, relative AUC, asked with the newer one's rows in its
-    space; None where one of the two has no rows there, or there are too few users.
+    """What who was trained on an older version loses at a date, relative AUC, asked with rows that claim its space.
+
+    None where there are too few users of whom both have rows.
 
     Args:
         label: ``user_id, label``, classes as text.
-        same_space: whether the newer one's own rows are in that space; else those that were mapped to it are asked.
+        claimed: the model_version of those rows: of a newer version that was aligned, or mapped rows.
 
     Raises:
         EvaluationError: the users have one class, or a side of the split does not have all.
     """
-    rows = tables.read("embeddings")
-    sides = Embeddings(new, day, rows, old if same_space else new), Embeddings(old, day, rows, old)
-    answers = _answers(tables, config, label, day, *sides)
-    if answers.claimed_NL is None or len(answers.users_N) < FEWEST:
+    found = _joined(tables, config, label, day, {"now": old, "claimed": claimed})
+    if len(found) < FEWEST:
         return None
+    now_NL, claimed_NL = matrix(found["now"]), matrix(found["claimed"])
+    asked = Task.of(task, found["label"])
+    answers = Answers(found["user_id"].to_numpy(), asked, found["events"].to_numpy(), now_NL, claimed_NL, claimed_NL)
     test_N = held_out(answers.users_N, config.evaluation.test_share, SALT)
     answers.task.check(np.flatnonzero(~test_N), np.flatnonzero(test_N))
     return consumer_loss(answers, test_N, config.evaluation.seed)
@@ -218,6 +220,19 @@ def _seen_until(tables: Tables, version: str) -> date:
     return date.fromisoformat(seen) if seen else date.min
 
 
+def _joined(tables: Tables, config: Config, label: DataFrame, day: date, sides: Mapping[str, str]) -> pa.Table:
+    """``user_id, label, events`` and each side's embedding by its name, of the users that all have, or a sample."""
+    at_date = tables.read("embeddings").where(F.col("as_of") == F.lit(day))
+    both = label.where(F.col("label").isNotNull())
+    for name, version in sides.items():
+        rows = at_date.where(F.col("model_version") == version)
+        more = [F.col("events")] if name == "now" else []
+        both = both.join(rows.select("user_id", F.col("embedding").alias(name), *more), "user_id")
+    sampled = both.orderBy(F.xxhash64(F.lit(config.evaluation.seed), F.col("user_id")), "user_id")
+    table: pa.Table = sampled.limit(config.evaluation.max_users).toArrow()
+    return table
+
+
 def _answers(tables: Tables, config: Config, label: DataFrame, day: date, new: Embeddings, now: Embeddings) -> Answers:
     """Of the users that all sides have, or of a sample by a hash of their ids.
 
@@ -229,14 +244,8 @@ def _answers(tables: Tables, config: Config, label: DataFrame, day: date, new: E
     claimed = mapped if at_date.where(F.col("model_version") == mapped).head(1) else None
     if claimed is None and new.space == now.space:
         claimed = new.model_version
-    both = label.where(F.col("label").isNotNull())
-    for name, version in (("now", now.model_version), ("new", new.model_version), ("claimed", claimed)):
-        if version:
-            rows = at_date.where(F.col("model_version") == version)
-            more = [F.col("events")] if name == "now" else []
-            both = both.join(rows.select("user_id", F.col("embedding").alias(name), *more), "user_id")
-    sampled = both.orderBy(F.xxhash64(F.lit(config.evaluation.seed), F.col("user_id")), "user_id")
-    table: pa.Table = sampled.limit(config.evaluation.max_users).toArrow()
+    sides = {"now": now.model_version, "new": new.model_version} | ({"claimed": claimed} if claimed else {})
+    table = _joined(tables, config, label, day, sides)
     return Answers(
         users_N=table["user_id"].to_numpy(),
         task=Task.of(str(config.gates.task), table["label"]),

@@ -9,12 +9,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.config import Config
-from gur_spark.errors import EvaluationError
+from gur_spark.errors import EvaluationError, ModelError
 from gur_spark.evaluate.report import Decision, SharedSpace
 from gur_spark.serving.downstream import consumer_loss_at
 from gur_spark.serving.publishing import GATES, GATES_OF
 from gur_spark.serving.smoothing import base_version
 from gur_spark.tables import Tables
+from gur_spark.versions.names import mapped_name
 from gur_spark.versions.spaces import kept_maps
 
 log = logging.getLogger("gur_spark")
@@ -23,18 +24,18 @@ log = logging.getLogger("gur_spark")
 def shared_spaces(
     tables: Tables, config: Config, version: str, as_of: date, task: str | None, label: DataFrame | None
 ) -> list[SharedSpace]:
-    """The older versions whose consumers can read a version: by its alignment, and by each map in its artefact.
+    """The older versions whose consumers can read a version, or its means: by alignment, and by each map it has.
 
     Args:
         task, label: what the consumers' loss is measured by, at this date: ``user_id, label``, classes as text.
     """
-    version = base_version(version)
     found = []
-    for old, how, residual, users in _ways(tables, version):
+    for old, how, residual, users in _ways(tables, base_version(version)):
         lost = None
-        if label is not None:
+        if task is not None and label is not None:
+            claimed = version if how == "aligned" else mapped_name(version, old)
             try:
-                lost = consumer_loss_at(tables, config, label, as_of, version, old, same_space=how == "aligned")
+                lost = consumer_loss_at(tables, config, task, label, as_of, claimed, old)
             except EvaluationError as error:
                 log.info("evaluate: what consumers of %s lose is not known: %s", old, error)
         found.append(SharedSpace(old, how, residual, users, task if lost is not None else None, lost))
@@ -42,19 +43,24 @@ def shared_spaces(
 
 
 def _ways(tables: Tables, version: str) -> Iterator[tuple[str, str, float | None, int | None]]:
-    """(older version, how, residual, users it was fitted on)."""
-    row = tables.read("models", made_by="train").where(F.col("model_version") == version).first()
+    """(older version, how, residual, users it was fitted on); of what was aligned through others, no residual."""
+    rows = {row["model_version"]: row for row in tables.read("models", made_by="train").collect()}
+    row = rows.get(version)
     if row is None:
         return
-    if row["aligned_to"]:
-        users = row["metrics"].get("alignment_users")
-        yield (
-            row["aligned_to"],
-            "aligned",
-            row["metrics"].get("alignment_residual"),
-            None if users is None else int(users),
-        )
-    for old, found in kept_maps(row["path"]).items():
+    metrics = row["metrics"] or {}
+    residual, users = metrics.get("alignment_residual"), metrics.get("alignment_users")
+    older = row["aligned_to"]
+    while older:
+        yield older, "aligned", residual, None if users is None else int(users)
+        residual = users = None
+        older = rows[older]["aligned_to"] if older in rows else None
+    try:
+        maps = kept_maps(row["path"])
+    except ModelError as error:
+        log.warning("evaluate: the maps of %s are not told: %s", version, error)
+        return
+    for old, found in maps.items():
         yield old, "mapped", found.residual, found.users
 
 

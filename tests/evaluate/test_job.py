@@ -158,6 +158,18 @@ def test_two_dates_make_one_report_of_their_own_answers(tables: Tables, config: 
     assert all(len(score["by_seed"]) == 2 for score in report["scores"])
 
 
+@pytest.mark.parametrize(
+    ("dates", "name"),
+    [
+        (["2024-06-01"], "2024-06-01"),
+        (["2024-06-01", "2024-07-01"], "2024-06-01_to_2024-07-01"),
+        (["2024-06-01", "2024-06-15", "2024-07-01"], "2024-06-01_to_2024-07-01_3_dates"),
+    ],
+)
+def test_reports_on_more_dates_do_not_overwrite_those_on_fewer(dates: list[str], name: str) -> None:
+    assert evaluate.folder_name(dates) == name
+
+
 def test_more_users_than_allowed_are_sampled_and_the_report_says_so(tables: Tables, config: Any) -> None:
     fewer = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"max_users": 60})})
     report, _ = report_of(tables, fewer)

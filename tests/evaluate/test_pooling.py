@@ -95,8 +95,30 @@ def test_a_segment_without_users_or_with_one_class_has_no_figure():
 
 def test_a_task_that_has_more_classes_at_one_date_than_at_another_is_refused():
     three = Task("churn", ("active", "churned", "gone"), np.arange(USERS) % 3)
-    with pytest.raises(EvaluationError, match="two classes at one date and more at another"):
-        Pool([split_of(np.arange(9)), split_of(np.arange(9), asked=Asked(three, USERS_N))], 10, seed=1)
+    other = Task("churn", ("churned", "gone"), CHURN.label_N)
+    for task, kind in ((three, "many classes"), (other, "the classes churned and gone")):
+        with pytest.raises(
+            EvaluationError, match=f"the classes active and churned at one date and of {kind} at another"
+        ):
+            Pool([split_of(np.arange(9)), split_of(np.arange(9), asked=Asked(task, USERS_N))], 10, seed=1)
+
+
+def test_a_date_without_a_representation_takes_it_from_the_figures_and_a_split_without_answers_takes_nothing():
+    whole, rest = split_of(np.arange(USERS)), split_of(np.arange(USERS))
+    rest = Split(rest.asked, rest.test, {key: said for key, said in rest.said.items() if key[1] != "PCA"})
+    assert {score.representation for score in Pool([whole, rest], 10, seed=1).scores(1)[0]} == {"embedding"}
+    assert {score.representation for score in Pool([rest, whole], 10, seed=1).scores(1)[0]} == {"embedding"}
+    # Of two dates, one has only churned users in the segment.
+    half = np.arange(USERS) % 2 == 0
+    mixed = Asked(CHURN, USERS_N, Segments((1, 2), np.where(half, 0, 2)))
+    churned = Asked(CHURN, USERS_N, Segments((1, 2), np.where(CHURN.label_N == 1, 0, 2)))
+    tests = np.arange(USERS)
+    alone, both = (
+        next(s for s in Pool(splits, 50, seed=1).scores(1, "cold")[0] if s.representation == "embedding")
+        for splits in ([split_of(tests, asked=mixed)], [split_of(tests, asked=mixed), split_of(tests, asked=churned)])
+    )
+    assert both.value == alone.value
+    assert (both.low, both.high) == pytest.approx((alone.low, alone.high))
 
 
 @pytest.mark.parametrize(

@@ -107,15 +107,16 @@ def test_a_report_tells_whose_space_it_is_what_that_costs_and_what_the_gates_fou
     told = [line for line in LIVED.to_text().splitlines() if line.startswith(("space: ", "gates: "))]
     assert told == [
         "space: aligned to gur-0, residual 0.250 on 1,200 users; what its consumers lose: +1.6% of AUC in churn",
-        "space: mapped to gur-<old>, residual 0.140 on 900 users; what its consumers lose: not measured: it was not "
-        "scored at the newest date evaluated, or there is no task of classes",
+        "space: mapped to gur-<old>, residual 0.140 on 900 users; what its consumers lose: not measured: no task of "
+        "classes, too few users, or it was not scored at the newest date evaluated",
         "gates: gur-1 at 2024-06-01: refused, 1 of 2 gates passed; not norm ratio 1.300, expected at most 1.2",
         "gates: gur-1 at 2024-06-08: published, 1 of 1 gates passed",
     ]
     page = to_html(LIVED)
     for said in ("gur-&lt;old&gt;", "Gates, gur-1 at 2024-06-01: refused", '<span class="s loss">not passed</span>'):
         assert said in page
-    assert "no gate was asked" in to_html(REPORT)
+    assert "no gate was asked of it" in to_html(replace(REPORT, spaces=[], decisions=[]))
+    assert "The version" not in to_html(REPORT)
     found = json.loads(LIVED.to_json())
     assert (found["spaces"][0]["consumer_loss"], found["decisions"][0]["gates"]) == (0.016, REFUSED)
 
