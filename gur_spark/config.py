@@ -111,6 +111,8 @@ class Model(Section):
     """Embeddings have length 1: their dot product is their cosine."""
     tables: Literal["trained", "frozen"]
     """Category embeddings learned with the model, or truncated SVD of co-occurrence (shifted PMI)."""
+    pmi_shift: float = Field(default=0.0, ge=0)
+    """Of frozen tables: what PMI must exceed, ln k for k negative samples (Levy & Goldberg 2014)."""
     embedding_dim: int | None = Field(default=None, ge=1, le=1024)
     """Width of a category table; default min(24, 1.6 V^0.56)."""
     dense_scale: Literal["none", "signed_log1p"]

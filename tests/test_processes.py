@@ -105,7 +105,8 @@ def test_two_processes_learn_what_one_does(snapshot: str, two: TrainedModel, tmp
     one = trained([snapshot], tmp_path, epochs=EPOCHS)
     for of_one, of_two in zip(curve(one), curve(two), strict=True):
         assert of_two == pytest.approx(of_one, rel=0.15)
-    assert two.metrics["r2"] == pytest.approx(one.metrics["r2"], rel=0.1)
+    # After four epochs; of several seeds, that of one process is 0.56 to 0.59, of two 0.52 to 0.65.
+    assert two.metrics["r2"] == pytest.approx(one.metrics["r2"], rel=0.2)
     assert two.metrics["epochs"] == one.metrics["epochs"] == EPOCHS
     assert weights(two) != weights(one)
 

@@ -51,7 +51,9 @@ def frozen_tables(together: Mapping[str, sparse.csr_array], layout: Layout, conf
     """
     counted = counted_inputs(layout, config)
     return {
-        field: factorise(shifted_pmi(together[field]), shares(together[field]), table_width(size, config))
+        field: factorise(
+            shifted_pmi(together[field], config.pmi_shift), shares(together[field]), table_width(size, config)
+        )
         if field in counted
         else np.eye(size, dtype=np.float32)
         for field, size in layout.sizes.items()

@@ -89,3 +89,8 @@ def test_frozen_tables_come_from_who_has_what_whatever_the_batches(batch_rows: i
     expected = factorise(shifted_pmi(together), shares(together), table_width(40, FROZEN))
     np.testing.assert_allclose(found["mcc"], expected, atol=1e-6)
     np.testing.assert_array_equal(found["channel"], np.eye(5))
+    shifted = frozen_tables({"mcc": together}, layout, FROZEN.model_copy(update={"pmi_shift": 0.3}))["mcc"]
+    np.testing.assert_allclose(
+        shifted, factorise(shifted_pmi(together, 0.3), shares(together), table_width(40, FROZEN)), atol=1e-6
+    )
+    assert not np.allclose(shifted, found["mcc"], atol=1e-3)
