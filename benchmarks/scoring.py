@@ -51,7 +51,7 @@ AS_OF = date(2024, 6, 1)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Spark scoring against the bare torch forward")
-    parser.add_argument("--users", type=int, default=200_000)
+    parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", metavar="OUT")
     args = parser.parse_args()

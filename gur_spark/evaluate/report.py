@@ -6,6 +6,7 @@ Pictures are made by ``plots``, the page by ``page``. ``FORMAT`` changes when a 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from statistics import fmean
 from typing import Any, Literal
 
@@ -146,13 +147,14 @@ class Report:
         )
 
     def to_json(self) -> str:
-        """All of the above under its name, ``format``, and the ``verdicts``."""
+        """All of the above under its name, ``format``, and the ``verdicts``; null for what is not defined."""
         verdicts = [
             {"task": task.name, "model": d.model, "metric": d.metric, "against": d.against, "verdict": d.verdict}
             for task in self.tasks
             for d in self.headline(task.name)
         ]
-        return json.dumps({"format": FORMAT, **asdict(self), "verdicts": verdicts}, indent=2) + "\n"
+        content = _plain({"format": FORMAT, **asdict(self), "verdicts": verdicts})
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def to_text(self) -> str:
         """A table per task: a row per representation, a column per model and metric."""
@@ -238,9 +240,18 @@ class Report:
             yield f"{segment}, {users:,} test users: " + (told or "not measured: nobody, or all have the same answer")
 
 
+def _plain(value: Any) -> Any:
+    """As strict JSON has it, which knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def _mean(values: Sequence[float]) -> float:
     """Of those that are defined."""
-    defined = [value for value in values if value == value]
+    defined = [value for value in values if isfinite(value)]
     return fmean(defined) if defined else float("nan")
 
 

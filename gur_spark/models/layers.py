@@ -1,7 +1,7 @@
 """The layers of encoder, decoder and heads, in the form in which a CPU trains them fastest.
 
 What they compute is what torch's own modules of the same names do; ``tests/models/test_layers.py`` holds them to that,
-and ``benchmarks.training`` says what they save.
+and ``benchmarks.training`` measures them.
 """
 
 # B = users, X = any width, M = bags (a user's window), N = (bag, id) pairs of one field, V = its ids, E = its width

@@ -132,3 +132,9 @@ def test_several_dates_are_named_and_shown_one_by_one():
     assert several.by_split(both) == pytest.approx([0.04, 0.06])
     for said in ("By date", "<th>2024-07-01</th>", "+0.030", "+0.070", "By seed", "2 dates, with 2 split(s)"):
         assert said in page
+
+
+def test_json_is_strict_where_a_split_of_a_segment_has_no_figure():
+    undefined = Score("churn", "LightGBM", "AUC", "PCA", 0.7, 0.6, 0.8, "cold", (0.7, float("nan")))
+    found = json.loads(replace(REPORT, scores=[undefined]).to_json(), parse_constant=lambda name: pytest.fail(name))
+    assert found["scores"][0]["by_seed"] == [0.7, None]
