@@ -1,6 +1,6 @@
 """Scoring through Spark against the bare torch forward over the same Parquet, on the same cores.
 
-    python -m benchmarks.scoring --users 200000 --json OUT
+    python -m benchmarks.scoring --json OUT
 
 Both sides read the same aggregates and load the same model. Ours checks the keys, embeds in ``mapInArrow`` and
 commits to Delta. The bare side is the plain loop one would write: one process that reads batches with pyarrow,
