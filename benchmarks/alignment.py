@@ -27,16 +27,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.windows import report
-from gur_spark.config_file import load_config
+from gur_spark.config.file import load_config
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.models.gur.pairs import write_pairs
+from gur_spark.models.gur.train import TrainedModel, train
+from gur_spark.registry.artefact import LoadedModel, load_model
 from gur_spark.session import build_session
 from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.spaces.mapping import HELD_OUT, SALT, LinearMap, Regression
 from gur_spark.splits import held_out
-from gur_spark.tables import Tables
-from gur_spark.training.pairs import write_pairs
-from gur_spark.training.train import TrainedModel, train
-from gur_spark.versions.mapping import HELD_OUT, SALT, LinearMap, Regression
-from gur_spark.versions.registry import LoadedModel, load_model
+from gur_spark.tables.delta import Tables
 
 
 def main() -> int:

@@ -38,17 +38,17 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.alignment import embed
 from benchmarks.windows import report
 from gur_spark import synthetic
-from gur_spark.config import Config
-from gur_spark.config_file import load_config
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Config
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.runs import Run
+from gur_spark.registry.artefact import load_model
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.splits import held_out
-from gur_spark.tables import Tables
-from gur_spark.versions.registry import load_model
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs.train import train_model
 
 COLD = 0.2

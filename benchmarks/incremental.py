@@ -21,11 +21,11 @@ from deltalake import write_deltalake
 from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, measured, skewed_ids, standard_manifest, timed
-from gur_spark.config import Spark
-from gur_spark.features.incremental import entering_events, write_continued
-from gur_spark.features.narrowing import known_at, snapshot_events
-from gur_spark.features.state_files import Kept
-from gur_spark.features.windows import Written, bands_of, partitions_for, write_aggregates
+from gur_spark.config.pipeline import Spark
+from gur_spark.features.spark.incremental import entering_events, write_continued
+from gur_spark.features.spark.narrowing import known_at, snapshot_events
+from gur_spark.features.spark.writer import Written, bands_of, partitions_for, write_aggregates
+from gur_spark.features.states.files import Kept
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session
 

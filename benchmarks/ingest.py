@@ -19,12 +19,12 @@ from omegaconf import OmegaConf
 from pyarrow import csv
 
 from benchmarks.memory import PeakMemory
-from gur_spark.config import Config
-from gur_spark.config_file import load_config
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Config
 from gur_spark.events.ingest import ingest
-from gur_spark.runs import record
 from gur_spark.session import build_session
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import record
 
 CHUNK_ROWS = 1_000_000
 CATEGORIES = 300

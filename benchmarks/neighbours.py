@@ -18,8 +18,8 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from benchmarks.windows import report
-from gur_spark.consumers.nearness import Metric
-from gur_spark.neighbours import Search, Users, exact, hnsw
+from gur_spark.consumers.nearest import Metric
+from gur_spark.consumers.neighbours import Search, Users, exact, hnsw
 
 WIDTH, DIRECTIONS, GROUPS = 64, 16, 200
 K = 10

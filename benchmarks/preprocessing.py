@@ -29,13 +29,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, measured, timed
-from gur_spark.config import Config
-from gur_spark.config_file import load_config
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Config
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.runs import Run
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 CONFIG = f"""
 name: preprocessing

@@ -23,20 +23,20 @@ from uuid import uuid4
 
 from benchmarks.windows import report
 from gur_spark import synthetic
-from gur_spark.config import Config
-from gur_spark.config_file import load_config
+from gur_spark.config.evaluation import Evaluation
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Config
 from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report
-from gur_spark.evaluate.settings import Evaluation
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.runs import Run
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs.evaluate import Asked, ask
 from jobs.train import train_model
 

@@ -31,18 +31,18 @@ import torch
 from benchmarks.training import SIZES, make_snapshot
 from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Spark
-from gur_spark.config_file import load_config
-from gur_spark.models.autoencoder import GUR
-from gur_spark.runs import Run
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Spark
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.train import read_manifest
+from gur_spark.registry import artefact as registry
 from gur_spark.schema import Manifest
-from gur_spark.serving.embedding import embed_batch
 from gur_spark.serving.scoring import score_snapshot
+from gur_spark.serving.workers import embed_batch
 from gur_spark.session import local_conf, local_session
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
-from gur_spark.training.train import read_manifest
-from gur_spark.versions import registry
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 CORES = 2
 BATCH_ROWS = 4096

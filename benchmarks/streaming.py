@@ -30,19 +30,19 @@ from deltalake.exceptions import TableNotFoundError
 
 from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Config
-from gur_spark.config_file import load_config
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Config
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
-from gur_spark.models.autoencoder import GUR
-from gur_spark.runs import Run
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.registry import artefact as registry
 from gur_spark.schema import MODELS
 from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.streaming import call_with_new_files
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables import Tables
-from gur_spark.versions import registry
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs.stream import take_up
 
 TODAY = date(2025, 6, 30)

@@ -23,14 +23,14 @@ from pyspark.sql import SparkSession
 from benchmarks.preprocessing import configuration, make_table
 from benchmarks.windows import AS_OF, CORES, measured, timed
 from gur_spark import training_set
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.features.states import DAY_US
-from gur_spark.runs import Run
+from gur_spark.features.states.base import DAY_US
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 MAX_AGE_DAYS = 30
 COLUMNS = ("events_7d", "events_30d", "events_180d", "amount_sum_30d", "amount_mean_180d", "mcc_ids", "mcc_counts_180d")

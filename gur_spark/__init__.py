@@ -14,8 +14,8 @@ __all__ = ["explain", "load_config", "nearest_users", "read_embeddings", "read_e
 
 _PUBLIC = {
     "explain": "gur_spark.snapshots.explanation",
-    "load_config": "gur_spark.config_file",
-    "nearest_users": "gur_spark.neighbours",
+    "load_config": "gur_spark.config.file",
+    "nearest_users": "gur_spark.consumers.neighbours",
     "read_embeddings": "gur_spark.serving.publishing",
     "read_embeddings_now": "gur_spark.serving.publishing",
     "training_set": "gur_spark.consumers.point_in_time",

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from gur_spark.config import Config
-from gur_spark.config_file import load_config, to_yaml
+from gur_spark.config.file import load_config, to_yaml
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import GurError
 
 if TYPE_CHECKING:
-    from gur_spark.runs import Run
-    from gur_spark.tables import Tables
+    from gur_spark.tables.delta import Tables
+    from gur_spark.tables.runs import Run
 
 OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_0-9]+)*=")
 
@@ -90,9 +90,9 @@ def main(
 
 def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recorded: bool) -> int:
     # Spark is imported only now: a wrong configuration is answered at once.
-    from gur_spark.runs import Run, record
     from gur_spark.session import build_session
-    from gur_spark.tables import Tables
+    from gur_spark.tables.delta import Tables
+    from gur_spark.tables.runs import Run, record
 
     tables = Tables.of(build_session(config), config)
     if not recorded:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from gur_spark.errors import ConfigError
-from gur_spark.features.spec import Aggregation, Window
+from gur_spark.features.declare.spec import Aggregation, Window
 
 PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
 """Category ids: padding, unknown or rare, missing, then the vocabulary's values."""

@@ -16,7 +16,7 @@ from weakref import WeakSet
 import pyspark
 from pyspark.sql import SparkSession
 
-from gur_spark.config import Config, Spark
+from gur_spark.config.pipeline import Config, Spark
 from gur_spark.errors import ConfigError
 
 # 4.4.1 has a Python package but no jar; the 4.2 in the name is Spark's version.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import get_args
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.consumers.churn import OnSwitch, predict_churn
-from gur_spark.runs import Run
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 
 def options(parser: ArgumentParser) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from gur_spark import cli
-from gur_spark.cleaning import clean
-from gur_spark.config import Config
-from gur_spark.runs import Run
-from gur_spark.tables import Tables
+from gur_spark.config.pipeline import Config
+from gur_spark.tables.cleaning import clean
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 
 def options(parser: ArgumentParser) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from gur_spark import cli, storage
-from gur_spark.config import Config
+from gur_spark.config.evaluation import Evaluation, Volume
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, EvaluationError, SnapshotError
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.baseline_inputs import sequence_folders
@@ -20,15 +21,14 @@ from gur_spark.evaluate.plots import draw
 from gur_spark.evaluate.probe import Population, evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.evaluate.sequence_baselines import Sequences, coles, hand_made
-from gur_spark.evaluate.settings import Evaluation, Volume
-from gur_spark.runs import Run
-from gur_spark.serving.embedding import check_fit
+from gur_spark.registry.artefact import LoadedModel, load_model
+from gur_spark.registry.known import embeddings_name, find_model
 from gur_spark.serving.lifecycle import gate_decisions, shared_spaces
 from gur_spark.serving.publishing import read_embeddings
+from gur_spark.serving.workers import check_fit
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
-from gur_spark.tables import Tables
-from gur_spark.versions.known import embeddings_name, find_model
-from gur_spark.versions.registry import LoadedModel, load_model
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs.sequences import positive
 
 

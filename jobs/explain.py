@@ -5,11 +5,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
-from gur_spark.runs import Run
 from gur_spark.snapshots.explanation import explain
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 
 def options(parser: ArgumentParser) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.logs import MAIN
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, nearest
-from gur_spark.raw_log import MAIN
 
 if TYPE_CHECKING:
-    from gur_spark.runs import Run
     from gur_spark.snapshots.visible import Snapshot
-    from gur_spark.tables import Tables
+    from gur_spark.tables.delta import Tables
+    from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 
@@ -43,7 +43,7 @@ def _chosen(config: Config, names: Sequence[str]) -> Sequence[str]:
 
 def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     """Say which snapshots were made before the landings of this run came, or came again."""
-    from gur_spark.features.narrowing import known_at
+    from gur_spark.features.spark.narrowing import known_at
     from gur_spark.serving.publishing import published
     from gur_spark.snapshots.visible import stale_snapshots
 

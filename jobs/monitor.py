@@ -8,15 +8,15 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from gur_spark import cli, storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, nearest
 from gur_spark.evaluate import extra
 from gur_spark.monitoring.drift import Drift
 from gur_spark.monitoring.findings import Status, summary, to_text, worst
 from gur_spark.monitoring.monitor import history, monitor, names_of_ids
 from gur_spark.monitoring.page import shown_distributions, to_html
-from gur_spark.runs import Run
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 ABOVE_ITS_LEVEL = 3
 """The exit code of a run that succeeded and found drift."""

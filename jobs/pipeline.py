@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, EvaluationError
-from gur_spark.runs import Run, record
-from gur_spark.serving.smoothing import smoothed_version
-from gur_spark.tables import Tables
-from gur_spark.training.pairs import check_cutoff
+from gur_spark.models.gur.pairs import check_cutoff
+from gur_spark.spaces.smoothing import smoothed_version
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run, record
 from jobs import aggregate, evaluate, ingest, publish, score, train, vocabulary
 
 log = logging.getLogger("gur_spark")

@@ -5,14 +5,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
-from gur_spark.runs import Run
+from gur_spark.registry.known import find_model
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.visible import find_snapshot
-from gur_spark.tables import Tables
-from gur_spark.versions.known import find_model
-from gur_spark.versions.spaces import map_embeddings
+from gur_spark.spaces.maps import map_embeddings
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 
 def options(parser: ArgumentParser) -> None:

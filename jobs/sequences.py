@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
-from gur_spark.features.spec import Window
-from gur_spark.runs import Run
+from gur_spark.features.declare.spec import Window
 from gur_spark.schema import sequence_columns
-from gur_spark.sequences import write_sequences
-from gur_spark.tables import Tables
+from gur_spark.snapshots.sequences import write_sequences
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs.aggregate import chosen_vocabulary, vocabulary_version
 
 

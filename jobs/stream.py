@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.events.ingest import ingest
-from gur_spark.runs import Run, record
 from gur_spark.serving.live import refresh
 from gur_spark.serving.streaming import call_with_new_files, check_streaming, streamed_logs
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run, record
 
 
 def options(parser: ArgumentParser) -> None:

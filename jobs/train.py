@@ -10,20 +10,20 @@ from pathlib import Path
 
 from gur_spark import cli, schema, storage
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.models.tables import counted_inputs
-from gur_spark.runs import Run
+from gur_spark.models.gur.category_tables import counted_inputs
+from gur_spark.models.gur.cooccurrence import Together
+from gur_spark.models.gur.counting import count_on_spark
+from gur_spark.models.gur.pairs import seen_until, write_pairs
+from gur_spark.models.gur.train import TrainedModel, common_manifest, train
+from gur_spark.registry.known import ModelVersion, find_model
+from gur_spark.registry.tracking import track
 from gur_spark.serving.publishing import published
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
-from gur_spark.tables import Tables
-from gur_spark.training.cooccurrence import Together
-from gur_spark.training.counting import count_on_spark
-from gur_spark.training.pairs import seen_until, write_pairs
-from gur_spark.training.train import TrainedModel, common_manifest, train
-from gur_spark.versions.known import ModelVersion, find_model
-from gur_spark.versions.tracking import track
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 
 def options(parser: argparse.ArgumentParser) -> None:

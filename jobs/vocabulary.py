@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gur_spark import cli
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 
 if TYPE_CHECKING:
-    from gur_spark.runs import Run
-    from gur_spark.tables import Tables
+    from gur_spark.tables.delta import Tables
+    from gur_spark.tables.runs import Run
 
 
 def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:

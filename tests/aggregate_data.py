@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gur_spark.features.plan import make_manifest
+from gur_spark.features.declare.plan import make_manifest
 from gur_spark.schema import Manifest, NumericField
 
 WINDOWS = (7, 30)

@@ -52,7 +52,7 @@ def config_over(root: str | Path, **changes: Any) -> Any:
     """A checked config over this ``tables.root``, for fixtures that many tests share."""
     from omegaconf import OmegaConf
 
-    from gur_spark.config_file import base_file, check
+    from gur_spark.config.file import base_file, check
 
     values = OmegaConf.merge(OmegaConf.load(base_file()), BASE, {"tables": {"root": str(root)}}, changes)
     return check(OmegaConf.to_container(values), "tests")
@@ -71,7 +71,7 @@ def spark() -> Iterator[Any]:
 @pytest.fixture
 def make_config(tmp_path: Path) -> Any:
     """``make_config({"aggregates": {"windows": [1]}})``: a checked config over a fresh ``tables.root``."""
-    from gur_spark.config_file import load_config
+    from gur_spark.config.file import load_config
 
     def make(changes: dict[str, Any] | None = None, *overrides: str) -> Any:
         from omegaconf import OmegaConf
@@ -87,7 +87,7 @@ def make_config(tmp_path: Path) -> Any:
 @pytest.fixture
 def tables(spark: Any, make_config: Any) -> Any:
     """The tables of ``make_config()``, empty."""
-    from gur_spark.tables import Tables
+    from gur_spark.tables.delta import Tables
 
     return Tables.of(spark, make_config())
 
@@ -96,7 +96,7 @@ def tables(spark: Any, make_config: Any) -> Any:
 def fitted(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``vocabulary`` fitted on a small log, to be copied: fitting it anew takes longer than a snapshot."""
     from gur_spark.events.vocabulary import fit_vocabulary
-    from gur_spark.tables import Tables
+    from gur_spark.tables.delta import Tables
     from tests.test_snapshots import log, new_run, write
 
     config = config_over(tmp_path_factory.mktemp("fitted"), vocabulary={"min_count": 1})

@@ -6,10 +6,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from gur_spark.config import Config
-from gur_spark.config_file import load_config
-from gur_spark.runs import record
-from gur_spark.tables import Tables
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Config
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import record
 
 ROOT = Path(__file__).parents[1]
 SMALL = (

@@ -8,7 +8,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from gur_spark import schema
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 
 
 def add(

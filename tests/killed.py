@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 
 save = Tables._save
 

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
-from gur_spark.config import Model, Training
+from gur_spark.config.pipeline import Model, Training
 from gur_spark.errors import ModelError
-from gur_spark.training.train import TrainedModel, train
-from gur_spark.versions.alignment import Procrustes
-from gur_spark.versions.registry import load_model
+from gur_spark.models.gur.train import TrainedModel, train
+from gur_spark.registry.artefact import load_model
+from gur_spark.spaces.alignment import Procrustes
 from tests.aggregate_data import SIZES, make_snapshot
 
 pytestmark = pytest.mark.any_engine

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gur_spark.config_file import load_config
-from gur_spark.runs import record
-from gur_spark.tables import Tables
+from gur_spark.config.file import load_config
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import record
 from jobs import aggregate, ingest, vocabulary
 from jobs.aggregate import options
 

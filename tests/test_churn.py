@@ -13,13 +13,13 @@ import pytest
 from gur_spark.consumers import churn
 from gur_spark.consumers.churn import ChurnModel, fit, predict_churn, read_model
 from gur_spark.errors import ConsumerError, TableError
-from gur_spark.runs import Run
+from gur_spark.models.gur.train import TrainedModel, train
+from gur_spark.registry.artefact import load_model
 from gur_spark.serving.publishing import _switch
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
-from gur_spark.training.train import TrainedModel, train
-from gur_spark.versions.registry import load_model
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import churn_example
 from jobs.train import _register
 from tests import embedded

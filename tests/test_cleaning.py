@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from gur_spark.cleaning import clean
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import find_snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.cleaning import clean
+from gur_spark.tables.delta import Tables
 from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark import cli
-from gur_spark.config_file import base_file, check, load_config, to_yaml
+from gur_spark.config.file import base_file, check, load_config, to_yaml
 from gur_spark.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"

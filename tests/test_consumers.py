@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, SnapshotError, TableError
-from gur_spark.runs import Run
-from gur_spark.serving.embedding import embed_batch, load_once
+from gur_spark.registry.known import find_model
 from gur_spark.serving.publishing import Published, publish, published
 from gur_spark.serving.scoring import score_snapshot
+from gur_spark.serving.workers import embed_batch, load_once
 from gur_spark.snapshots.visible import find_snapshot
-from gur_spark.tables import Tables
-from gur_spark.versions.known import find_model
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def test_an_embedding_does_not_depend_on_its_batch(whole: Any) -> None:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from gur_spark.versions import registry
+    from gur_spark.registry import artefact as registry
 
     tables, config = whole
     model = load_once(tuple(sorted(registry.pack(find_model(tables, config).path).items())))

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gur_spark.errors import ConfigError
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 from tests.test_snapshots import MIDNIGHT, event, log, snapshot
 
 pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("vocabulary")]

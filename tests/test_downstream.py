@@ -14,14 +14,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gur_spark import schema
+from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import GateError
-from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.tasks import Task
 from gur_spark.serving import downstream
 from gur_spark.serving.downstream import Answers, consumer_loss, downstream_losses
 from gur_spark.serving.gates import Embeddings
 from gur_spark.serving.publishing import Published, check_replacement, publish, published
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 from tests.test_gates import D1, D2, D3, USERS, X, score
 
 N, WIDTH = 3000, 5

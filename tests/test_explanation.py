@@ -9,7 +9,7 @@ from gur_spark import explain, schema
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
 
 pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]

@@ -11,11 +11,11 @@ import pytest
 
 from gur_spark.consumers import export
 from gur_spark.consumers.export import export_embeddings
+from gur_spark.consumers.neighbours import Users, exact, hnsw
 from gur_spark.errors import ConsumerError, TableError
-from gur_spark.neighbours import Users, exact, hnsw
-from gur_spark.runs import Run
 from gur_spark.serving.publishing import publish
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import export as job
 from tests import embedded
 

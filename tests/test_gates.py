@@ -11,9 +11,9 @@ from deltalake import write_deltalake
 
 from gur_spark import schema
 from gur_spark.errors import ConfigError, GateError, TableError
-from gur_spark.runs import Run
 from gur_spark.serving.publishing import Published, publish, published, rollback
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import publish as job
 
 pytestmark = pytest.mark.any_engine

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gur_spark.errors import EvaluationError, TrainingError
-from gur_spark.horizon import check_complete, events_ahead
+from gur_spark.snapshots.horizon import check_complete, events_ahead
 from tests.conftest import BASE, config_over
 
 pytestmark = pytest.mark.any_engine

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from gur_spark.features import partial, windows
+from gur_spark.features.spark import partial
+from gur_spark.features.spark import writer as windows
 from gur_spark.snapshots.aggregation import aggregate_snapshots
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 from tests.test_snapshots import AS_OF, Event, event, log, new_run, write
 
 pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("vocabulary")]

@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from gur_spark.cleaning import clean
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.features.state_files import part_of
-from gur_spark.features.windows import part_of_user
-from gur_spark.runs import Run
+from gur_spark.features.spark.writer import part_of_user
+from gur_spark.features.states.files import part_of
 from gur_spark.snapshots.aggregation import aggregate_snapshots
-from gur_spark.snapshots.bases import written_landings
+from gur_spark.snapshots.base_snapshots import written_landings
 from gur_spark.snapshots.routes import Route
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
-from gur_spark.tables import Commit, Tables
+from gur_spark.tables.cleaning import clean
+from gur_spark.tables.delta import Commit, Tables
+from gur_spark.tables.runs import Run
 from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, EVENTS, Event, event, log, new_run, write
 

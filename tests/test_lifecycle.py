@@ -9,12 +9,12 @@ import pytest
 
 from gur_spark import schema
 from gur_spark.errors import GateError
-from gur_spark.runs import record
+from gur_spark.registry.names import mapped_name
 from gur_spark.serving.lifecycle import gate_decisions, shared_spaces
 from gur_spark.serving.publishing import publish
-from gur_spark.tables import Tables
-from gur_spark.versions.mapping import LinearMap
-from gur_spark.versions.names import mapped_name
+from gur_spark.spaces.mapping import LinearMap
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import record
 from tests.test_gates import D1, D2, MOVED, USERS, WIDTH, X, score
 
 pytestmark = pytest.mark.any_engine

@@ -20,14 +20,14 @@ from gur_spark.errors import ConfigError, EvaluationError, TableError, TrainingE
 from gur_spark.evaluate import labels
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
-from gur_spark.features.narrowing import event_rows
-from gur_spark.horizon import check_complete, events_ahead
-from gur_spark.runs import Run
-from gur_spark.sequences import write_sequences
+from gur_spark.features.spark.narrowing import event_rows
+from gur_spark.models.gur.pairs import check_horizon, write_pairs
 from gur_spark.snapshots.aggregation import aggregate_snapshots
+from gur_spark.snapshots.horizon import check_complete, events_ahead
+from gur_spark.snapshots.sequences import write_sequences
 from gur_spark.snapshots.visible import stale_snapshots
-from gur_spark.tables import Tables
-from gur_spark.training.pairs import check_horizon, write_pairs
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import ingest as job
 
 pytestmark = pytest.mark.both_engines

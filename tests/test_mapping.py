@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from gur_spark.errors import ModelError
-from gur_spark.versions.mapping import PENALTIES, LinearMap, Regression, Sums, compose
+from gur_spark.spaces.mapping import PENALTIES, LinearMap, Regression, Sums, compose
 
 NEW, OLD = 5, 3
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gur_spark import nearest_users, neighbours
-from gur_spark.consumers import nearness
+from gur_spark import nearest_users
+from gur_spark.consumers import nearest as nearness
+from gur_spark.consumers import neighbours
+from gur_spark.consumers.neighbours import Metric, Users, exact, hnsw
 from gur_spark.errors import ConsumerError, MissingExtra, TableError
-from gur_spark.neighbours import Metric, Users, exact, hnsw
 from gur_spark.serving.publishing import publish
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 from tests import embedded
 
 pytestmark = pytest.mark.any_engine

@@ -11,18 +11,18 @@ import pytest
 
 from gur_spark import schema
 from gur_spark.batches.aggregates import Layout, to_batch
-from gur_spark.cleaning import clean
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
+from gur_spark.models.gur.cooccurrence import Together, count_snapshots
+from gur_spark.models.gur.pairs import check_horizon, write_pairs
+from gur_spark.registry.artefact import load_model
+from gur_spark.registry.known import find_model
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
-from gur_spark.training.cooccurrence import Together, count_snapshots
-from gur_spark.training.pairs import check_horizon, write_pairs
-from gur_spark.versions.known import find_model
-from gur_spark.versions.registry import load_model
+from gur_spark.tables.cleaning import clean
+from gur_spark.tables.delta import Tables
 from jobs import train
 from jobs.evaluate import evaluate_embeddings
 from tests.test_snapshots import AS_OF, event, log, new_run, write

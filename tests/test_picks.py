@@ -14,7 +14,7 @@ from gur_spark import explain
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshots
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 from tests.test_snapshots import new_run
 
 pytestmark = pytest.mark.any_engine

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gur_spark import read_embeddings
-from gur_spark.config import Config
-from gur_spark.runs import record
-from gur_spark.tables import Tables
+from gur_spark.config.pipeline import Config
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import record
 from jobs import pipeline
 from tests.beside import WITHOUT_JAVA, Begun, Ended, options, run_to_the_end
 from tests.demo import run_pipeline

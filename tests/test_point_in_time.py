@@ -10,9 +10,9 @@ import pytest
 from gur_spark import training_set
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.features import narrowing
+from gur_spark.features.spark import narrowing
 from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapshots
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 from tests.conftest import config_over
 from tests.test_snapshots import MIDNIGHT, Event, event, log, new_run, write
 

@@ -15,8 +15,8 @@ import torch
 
 from gur_spark.batches.streams import AggregateDataset, stream
 from gur_spark.errors import TrainingError
+from gur_spark.models.gur.train import TrainedModel
 from gur_spark.training.processes import in_processes
-from gur_spark.training.train import TrainedModel
 from tests.aggregate_data import SIZES, make_snapshot, tiny_manifest
 from tests.test_training import kill_after_an_epoch, trained, weights
 

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load, save
 
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Loss, Model, Training
+from gur_spark.config.pipeline import Loss, Model, Training
 from gur_spark.errors import ModelError
-from gur_spark.models.autoencoder import GUR
-from gur_spark.serving.embedding import check_fit
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.registry import artefact as registry
+from gur_spark.registry import card as model_card
+from gur_spark.serving.workers import check_fit
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.versions import card as model_card
-from gur_spark.versions import registry
-from gur_spark.versions.alignment import Alignment
+from gur_spark.spaces.alignment import Alignment
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows
 
 MODEL = Model(

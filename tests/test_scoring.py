@@ -17,19 +17,19 @@ from deltalake import CommitProperties, write_deltalake
 from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.errors import GateError, TableError, WriteConflict
-from gur_spark.models.autoencoder import GUR
-from gur_spark.runs import Run
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.registry import artefact as registry
+from gur_spark.registry.artefact import LoadedModel
+from gur_spark.registry.known import find_model
 from gur_spark.schema import MODELS
 from gur_spark.serving import changes, scoring
-from gur_spark.serving.embedding import embed_batch
 from gur_spark.serving.publishing import publish, space_of
 from gur_spark.serving.scoring import score_snapshot
-from gur_spark.serving.smoothing import mean_of_entries
+from gur_spark.serving.workers import embed_batch
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Commit, Tables
-from gur_spark.versions import registry
-from gur_spark.versions.known import find_model
-from gur_spark.versions.registry import LoadedModel
+from gur_spark.spaces.smoothing import mean_of_entries
+from gur_spark.tables.delta import Commit, Tables
+from gur_spark.tables.runs import Run
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over
 

@@ -16,17 +16,18 @@ from deltalake import write_deltalake
 from ptls.data_load.datasets import ParquetDataset, ParquetFiles
 from ptls.nn import TrxEncoder
 
-from gur_spark import schema, sequences, storage
+from gur_spark import schema, storage
 from gur_spark.batches.aggregates import Layout, to_batch
-from gur_spark.cleaning import clean
 from gur_spark.errors import ConfigError, SnapshotError, TableError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.features.spec import Window
+from gur_spark.features.declare.spec import Window
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURIterableDataset
 from gur_spark.schema import SequenceManifest, sequence_columns
-from gur_spark.sequences import Rows, read_manifest, whole_users, write_sequences
+from gur_spark.snapshots import sequences
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables import Tables
+from gur_spark.snapshots.sequences import Rows, read_manifest, whole_users, write_sequences
+from gur_spark.tables.cleaning import clean
+from gur_spark.tables.delta import Tables
 from jobs import sequences as job
 from tests.aggregate_data import tiny_manifest
 from tests.test_snapshots import AS_OF, EVENTS, MIDNIGHT, Event, event, log, new_run, write

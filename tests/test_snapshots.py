@@ -17,13 +17,13 @@ from deltalake import write_deltalake
 from gur_spark import schema, storage
 from gur_spark.errors import AggregateOverflow, SnapshotError, TableError, WriteConflict
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.features import windows
-from gur_spark.runs import Run
+from gur_spark.features.spark import writer as windows
 from gur_spark.snapshots import aggregation
 from gur_spark.snapshots import visible as snapshots
 from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot, find_snapshot, make_visible, stale_snapshots, visible_snapshots
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from tests.oracles import DAY_US, aggregate_rows, same_rows
 
 pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("vocabulary")]

@@ -13,14 +13,14 @@ from deltalake import DeltaTable, write_deltalake
 
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, TableError
-from gur_spark.runs import Run
+from gur_spark.registry.known import embeddings_name, find_model
 from gur_spark.serving.changes import find_scored
 from gur_spark.serving.publishing import publish, space_of
-from gur_spark.tables import Tables
-from gur_spark.versions import spaces
-from gur_spark.versions.known import embeddings_name, find_model
-from gur_spark.versions.mapping import LinearMap
-from gur_spark.versions.spaces import map_embeddings
+from gur_spark.spaces import maps as spaces
+from gur_spark.spaces.mapping import LinearMap
+from gur_spark.spaces.maps import map_embeddings
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import export
 
 pytestmark = pytest.mark.any_engine

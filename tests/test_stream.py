@@ -10,18 +10,18 @@ import torch
 
 from gur_spark import read_embeddings, read_embeddings_now, schema, storage
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config_file import load_config
+from gur_spark.config.file import load_config
 from gur_spark.errors import ConfigError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.models.autoencoder import GUR
-from gur_spark.runs import Run
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.registry import artefact as registry
+from gur_spark.registry.known import find_model
 from gur_spark.serving.publishing import publish, select_embeddings
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.streaming import check_streaming, checkpoint
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables import Tables
-from gur_spark.versions import registry
-from gur_spark.versions.known import find_model
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import stream
 from tests.conftest import config_over
 from tests.demo import ROOT, clients, opened

@@ -8,9 +8,9 @@ import pytest
 from deltalake import write_deltalake
 
 from gur_spark.errors import TableError
-from gur_spark.runs import record
 from gur_spark.schema import SNAPSHOTS, column_names
-from gur_spark.tables import Tables, check_keys
+from gur_spark.tables.delta import Tables, check_keys
+from gur_spark.tables.runs import record
 
 pytestmark = pytest.mark.both_engines
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from gur_spark.config import Tracking
+from gur_spark.config.pipeline import Tracking
 from gur_spark.errors import MissingExtra, TrackingError
-from gur_spark.runs import Run
-from gur_spark.tables import Tables
-from gur_spark.training.train import TrainedModel
-from gur_spark.versions.registry import load_model
-from gur_spark.versions.tracking import log_version, track
+from gur_spark.models.gur.train import TrainedModel
+from gur_spark.registry.artefact import load_model
+from gur_spark.registry.tracking import log_version, track
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import train
 from tests.test_registry import saved
 from tests.test_train_job import DAYS, LITERAL, stub

@@ -10,13 +10,13 @@ import pytest
 
 from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
-from gur_spark.runs import Run
+from gur_spark.models.gur import train as training_module
+from gur_spark.models.gur.train import TrainedModel
+from gur_spark.registry.artefact import load_model
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
-from gur_spark.training import train as training_module
-from gur_spark.training.train import TrainedModel
-from gur_spark.versions.registry import load_model
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import train
 from tests.test_snapshots import write
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Model, Training
+from gur_spark.config.pipeline import Model, Training
 from gur_spark.errors import SnapshotError, TrainingError
-from gur_spark.models.autoencoder import GUR
+from gur_spark.models.gur import train as train_module
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.train import TrainedModel, train
+from gur_spark.registry.artefact import load_model
 from gur_spark.splits import held_out
-from gur_spark.training import train as train_module
-from gur_spark.training.epochs import Fit
-from gur_spark.training.train import TrainedModel, train
-from gur_spark.versions.registry import load_model
+from gur_spark.training.fit import Fit
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
 
 MODEL = Model(

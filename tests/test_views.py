@@ -13,11 +13,11 @@ import pytest
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.models.gur.pairs import write_pairs
+from gur_spark.registry.artefact import load_model
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
-from gur_spark.training.pairs import write_pairs
-from gur_spark.versions.registry import load_model
+from gur_spark.tables.delta import Tables
 from jobs import train
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, write
 

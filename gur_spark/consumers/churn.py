@@ -19,20 +19,20 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.consumers.point_in_time import training_set
 from gur_spark.errors import ConsumerError, EvaluationError, TableError
 from gur_spark.evaluate import labels
 from gur_spark.extras import import_extra
-from gur_spark.features.narrowing import event_rows
-from gur_spark.horizon import check_complete, events_ahead
-from gur_spark.monitoring.measures import auc
-from gur_spark.runs import Run
+from gur_spark.features.spark.narrowing import event_rows
+from gur_spark.outputs.scored import scored_dates
+from gur_spark.registry.known import seen_until
 from gur_spark.serving.publishing import published, read_embeddings, space_of
+from gur_spark.snapshots.horizon import check_complete, events_ahead
 from gur_spark.splits import held_out
-from gur_spark.tables import Tables, check_keys
-from gur_spark.versions.known import seen_until
-from gur_spark.versions.scored import scored_dates
+from gur_spark.statistics.measures import auc
+from gur_spark.tables.delta import Tables, check_keys
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
 from gur_spark import storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConsumerError, TableError
-from gur_spark.runs import Run
 from gur_spark.serving.publishing import read_embeddings, space_of
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

@@ -10,15 +10,15 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DateType, TimestampType
 
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, TableError
-from gur_spark.features.narrowing import known_at
-from gur_spark.features.states import DAY_US
+from gur_spark.features.spark.narrowing import known_at
+from gur_spark.features.states.base import DAY_US
+from gur_spark.outputs.scored import scored_dates
+from gur_spark.registry.known import find_model
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
-from gur_spark.tables import Tables
-from gur_spark.versions.known import find_model
-from gur_spark.versions.scored import scored_dates
+from gur_spark.tables.delta import Tables
 
 Features = Literal["aggregates", "embeddings"]
 

@@ -7,11 +7,11 @@ from functools import partial
 from uuid import uuid4
 
 from gur_spark import storage
-from gur_spark.config import Config
-from gur_spark.runs import Run
-from gur_spark.sequences import write_sequences
+from gur_spark.config.pipeline import Config
+from gur_spark.snapshots.sequences import write_sequences
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 
 @dataclass(frozen=True)

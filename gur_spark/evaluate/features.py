@@ -20,11 +20,11 @@ from gur_spark.batches.streams import READ_ROWS
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
 from gur_spark.evaluate.small_models import Matrix
-from gur_spark.models.autoencoder import GUR
-from gur_spark.models.reconstruction import Moments
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.reconstruction import Moments
+from gur_spark.registry.artefact import LoadedModel
 from gur_spark.schema import NUMERIC_STATISTICS
 from gur_spark.snapshots.files import row_groups
-from gur_spark.versions.registry import LoadedModel
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

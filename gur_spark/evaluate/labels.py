@@ -7,13 +7,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.config import Config
+from gur_spark.config.evaluation import Label, NextCategory, Task, Volume
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, nearest
-from gur_spark.evaluate.settings import Label, NextCategory, Task, Volume
-from gur_spark.features.narrowing import event_rows
-from gur_spark.horizon import check_complete, events_ahead
+from gur_spark.features.spark.narrowing import event_rows
 from gur_spark.schema import SQL_USER_ID
-from gur_spark.tables import Tables
+from gur_spark.snapshots.horizon import check_complete, events_ahead
+from gur_spark.tables.delta import Tables
 
 CHURN_CLASSES = ("active", "churned")
 """In alphabetical order, so that ``churned`` is the positive class of the probe."""

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate.bootstrap import Array, Weights, interval, resamples
 from gur_spark.evaluate.report import Difference, Score
 from gur_spark.evaluate.segments import Segments
 from gur_spark.evaluate.tasks import Ints, Question, Task
+from gur_spark.statistics.bootstrap import Array, Weights, interval, resamples
 
 Mask = npt.NDArray[np.bool_]
 

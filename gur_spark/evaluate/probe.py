@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra
 from gur_spark.evaluate.features import (
@@ -39,7 +40,6 @@ from gur_spark.evaluate.features import (
 from gur_spark.evaluate.pooling import Asked, Pool, Split, differences
 from gur_spark.evaluate.report import Decision, Difference, Report, Score, SharedSpace, TaskResult
 from gur_spark.evaluate.segments import SEGMENTS, Segments, meaning
-from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.small_models import (
     Matrix,
     boosted_regression,
@@ -48,8 +48,8 @@ from gur_spark.evaluate.small_models import (
     ridge_regression,
 )
 from gur_spark.evaluate.tasks import Ints, Question, Task, question
+from gur_spark.registry.artefact import LoadedModel
 from gur_spark.splits import held_out
-from gur_spark.versions.registry import LoadedModel
 
 __all__ = ["Task", "boosted_trees", "evaluate", "logistic_regression", "probe"]
 

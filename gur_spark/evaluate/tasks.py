@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate.bootstrap import Array, Weights, accuracy, auc, average_precision, macro_auc, r2, spearman
+from gur_spark.statistics.bootstrap import Array, Weights, accuracy, auc, average_precision, macro_auc, r2, spearman
 
 Ints = npt.NDArray[np.int64]
 Metric = Callable[[Any, Array, Weights], Array]

@@ -1,8 +1,8 @@
 """Whether ``events`` is the table that the configuration declares."""
 
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 
 
 def check_columns_of_events(tables: Tables, config: Config) -> None:

@@ -12,9 +12,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
+from gur_spark.config.logs import Source
 from gur_spark.errors import SourceError
 from gur_spark.events import sail
-from gur_spark.raw_log import Source
 from gur_spark.session import is_sail
 
 

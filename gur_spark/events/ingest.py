@@ -21,16 +21,16 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config import Config
+from gur_spark.config.logs import MAIN, Log
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events
 from gur_spark.events.files import BrokenFile, File, fingerprint, list_files
 from gur_spark.events.parse import check_pattern, parse_rows
 from gur_spark.events.quality import Tally, refuse_bad_rows, tally
 from gur_spark.events.source import check_columns, raw_files, raw_table
-from gur_spark.raw_log import MAIN, Log
-from gur_spark.runs import Run
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

@@ -16,10 +16,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import schema
+from gur_spark.config.logs import Categorical, EventTime, Filter, Log, Numeric, Source, UserId
 from gur_spark.errors import ConfigError
 from gur_spark.events.decimals import Decimals, decimals_of, half_even, number_type, step_type
 from gur_spark.events.source import text_of
-from gur_spark.raw_log import Categorical, EventTime, Filter, Log, Numeric, Source, UserId
 
 MICROS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 

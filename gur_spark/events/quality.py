@@ -7,9 +7,9 @@ from datetime import UTC, datetime, time
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from gur_spark.config.logs import EventTime, Log
 from gur_spark.errors import TooManyBadRows
 from gur_spark.events.parse import MICROS
-from gur_spark.raw_log import EventTime, Log
 
 SAMPLE_CHARS = 200
 REASONS_SHOWN = 5

@@ -17,11 +17,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
 from gur_spark.events.sets import each_member
-from gur_spark.runs import Run
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 # Beyond this many ids a broadcast costs more memory than the shuffle it saves.
 BROADCAST_IDS = 1_000_000

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gur_spark.features.bands import Bands
-from gur_spark.features.groups import Groups
 from gur_spark.features.kernel import PartitionState
-from gur_spark.features.shift import Shift
-from gur_spark.features.states import State
+from gur_spark.features.states.advance import Shift
+from gur_spark.features.states.base import State
+from gur_spark.features.states.groups import Groups
+from gur_spark.features.states.tiles import Bands
 from gur_spark.schema import Manifest
 
 FORMAT = 2

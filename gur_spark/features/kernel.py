@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gur_spark.features.activity import Activity
-from gur_spark.features.attributes import HELD, HELD_KNOWN, Attributes
-from gur_spark.features.bands import Bands, Slice
-from gur_spark.features.counts import Counts, Histogram
-from gur_spark.features.groups import Groups, Ints, Pairs, Rows, Users, as_numpy
+from gur_spark.features.declare.plan import Plan, Planned, plan_of
+from gur_spark.features.declare.spec import Window
 from gur_spark.features.operations import Output
-from gur_spark.features.plan import Plan, Planned, plan_of
-from gur_spark.features.spec import Window
-from gur_spark.features.states import DAY_US, Source, State, grown
+from gur_spark.features.states.activity import Activity
+from gur_spark.features.states.attributes import HELD, HELD_KNOWN, Attributes
+from gur_spark.features.states.base import DAY_US, Source, State, grown
+from gur_spark.features.states.counts import Counts, Histogram
+from gur_spark.features.states.groups import Groups, Ints, Pairs, Rows, Users, as_numpy
+from gur_spark.features.states.tiles import Bands, Slice
 from gur_spark.schema import Manifest
 
 AGE, KNOWN = "_age_us", "_known_from"

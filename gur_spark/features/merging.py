@@ -3,9 +3,9 @@
 import pyarrow as pa
 
 from gur_spark.features.continued import groups_of, states_of
-from gur_spark.features.groups import Pairs
 from gur_spark.features.kernel import PartitionState
-from gur_spark.features.states import grown
+from gur_spark.features.states.base import grown
+from gur_spark.features.states.groups import Pairs
 
 
 def merge(state: PartitionState, other: PartitionState) -> None:

@@ -8,15 +8,15 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.config import Config
+from gur_spark.config.monitoring import Monitor
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
-from gur_spark.monitoring import measures
 from gur_spark.monitoring.findings import Measurement
-from gur_spark.monitoring.samples import users_in_common
-from gur_spark.monitoring.settings import Monitor
+from gur_spark.outputs.scored import scored_dates
 from gur_spark.serving.publishing import select_embeddings, space_of, switches
-from gur_spark.tables import Tables
-from gur_spark.versions.scored import scored_dates
+from gur_spark.statistics import measures
+from gur_spark.statistics.samples import users_in_common
+from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gur_spark.monitoring.settings import Levels, Monitor
+from gur_spark.config.monitoring import Levels, Monitor
 
 Kind = Literal["snapshot", "feature", "embedding", "freshness"]
 Status = Literal["ok", "warn", "alert"]

@@ -5,13 +5,13 @@ from datetime import date
 
 from pyspark.sql import functions as F
 
-from gur_spark.config import Config
-from gur_spark.features.narrowing import known_at, last_landing, midnight
+from gur_spark.config.logs import MAIN
+from gur_spark.config.pipeline import Config
+from gur_spark.features.spark.narrowing import known_at, last_landing, midnight
 from gur_spark.monitoring.embeddings import Scored
 from gur_spark.monitoring.findings import Measurement
-from gur_spark.raw_log import MAIN
 from gur_spark.snapshots.visible import visible_snapshots
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 
 NEVER = float("inf")
 

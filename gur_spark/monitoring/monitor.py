@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.monitoring.drift import Drift
@@ -22,14 +22,14 @@ from gur_spark.monitoring.embeddings import Scored, embedding_drift
 from gur_spark.monitoring.features import Distribution, compare, measured_columns
 from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
-from gur_spark.monitoring.measures import ratio
-from gur_spark.monitoring.samples import some_users
-from gur_spark.runs import Run
+from gur_spark.registry.known import ModelVersion, find_model
 from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot, differing_columns, find_snapshot
-from gur_spark.tables import Tables
-from gur_spark.versions.known import ModelVersion, find_model
+from gur_spark.statistics.measures import ratio
+from gur_spark.statistics.samples import some_users
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

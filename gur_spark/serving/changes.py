@@ -17,11 +17,11 @@ from pyspark.sql import functions as F
 
 from gur_spark import schema
 from gur_spark.errors import SnapshotError, TableError, WriteConflict
-from gur_spark.features.content import row_hashes
+from gur_spark.features.checksum import row_hashes
 from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Commit, Tables
+from gur_spark.tables.delta import Commit, Tables
 
 COMMITS = 1000
 """Of ``embeddings``, how many are gone back through at most."""
@@ -56,7 +56,7 @@ def note(model_version: str, snapshot: Snapshot) -> str:
 
 
 def mapped_note(model_version: str, as_of: date, mapped_from: str) -> str:
-    """The same of rows that were mapped from those of another version (``gur_spark.versions.spaces``)."""
+    """The same of rows that were mapped from those of another version (``gur_spark.spaces.maps``)."""
     return json.dumps({"model_version": model_version, "as_of": as_of.isoformat(), "mapped_from": mapped_from})
 
 

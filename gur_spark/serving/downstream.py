@@ -22,24 +22,24 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.config import Config
+from gur_spark.config.evaluation import Evaluation
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import extra, labels
-from gur_spark.evaluate.bootstrap import Array, interval, resamples
 from gur_spark.evaluate.segments import SEGMENTS, Segments
-from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.small_models import logistic_regression
 from gur_spark.evaluate.tasks import Task
-from gur_spark.features.narrowing import event_rows
-from gur_spark.horizon import check_complete, events_ahead
-from gur_spark.monitoring.measures import FEWEST
-from gur_spark.monitoring.samples import matrix
+from gur_spark.features.spark.narrowing import event_rows
+from gur_spark.outputs.scored import scored_dates
+from gur_spark.registry.names import asked_spaces, mapped_name
 from gur_spark.serving.gates import Embeddings, Outcome
-from gur_spark.serving.smoothing import base_version
+from gur_spark.snapshots.horizon import check_complete, events_ahead
+from gur_spark.spaces.smoothing import base_version
 from gur_spark.splits import held_out
-from gur_spark.tables import Tables
-from gur_spark.versions.names import asked_spaces, mapped_name
-from gur_spark.versions.scored import scored_dates
+from gur_spark.statistics.bootstrap import Array, interval, resamples
+from gur_spark.statistics.measures import FEWEST
+from gur_spark.statistics.samples import matrix
+from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
 

@@ -12,11 +12,11 @@ from datetime import date
 
 from pyspark.sql import DataFrame
 
-from gur_spark.config import Gates
+from gur_spark.config.pipeline import Gates
 from gur_spark.errors import GateError
-from gur_spark.monitoring import measures
-from gur_spark.monitoring.measures import FEWEST, Sample
-from gur_spark.monitoring.samples import users_in_common
+from gur_spark.statistics import measures
+from gur_spark.statistics.measures import FEWEST, Sample
+from gur_spark.statistics.samples import users_in_common
 
 log = logging.getLogger("gur_spark")
 

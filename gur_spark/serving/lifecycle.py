@@ -8,15 +8,15 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, ModelError
 from gur_spark.evaluate.report import Decision, SharedSpace
+from gur_spark.registry.names import mapped_name
 from gur_spark.serving.downstream import consumer_loss_at
 from gur_spark.serving.publishing import GATES, GATES_OF
-from gur_spark.serving.smoothing import base_version
-from gur_spark.tables import Tables
-from gur_spark.versions.names import mapped_name
-from gur_spark.versions.spaces import kept_maps
+from gur_spark.spaces.maps import kept_maps
+from gur_spark.spaces.smoothing import base_version
+from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
 

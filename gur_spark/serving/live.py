@@ -19,19 +19,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
-from gur_spark.runs import Run
+from gur_spark.registry import artefact as registry
+from gur_spark.registry.known import ModelVersion, find_model
 from gur_spark.serving.changes import find_scored
-from gur_spark.serving.embedding import check_fit, embed
 from gur_spark.serving.publishing import NOW as TABLE
 from gur_spark.serving.publishing import Published, published
+from gur_spark.serving.workers import check_fit, embed
 from gur_spark.snapshots.aggregation import aggregate_users
-from gur_spark.snapshots.bases import written_landings
+from gur_spark.snapshots.base_snapshots import written_landings
 from gur_spark.snapshots.routes import Wanted
-from gur_spark.tables import Tables
-from gur_spark.versions import registry
-from gur_spark.versions.known import ModelVersion, find_model
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

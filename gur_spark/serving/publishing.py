@@ -11,13 +11,13 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import GateError, TableError
-from gur_spark.runs import Run
+from gur_spark.registry.names import IN_SPACE_OF, asked_spaces, mapped_name
 from gur_spark.serving import downstream, gates
-from gur_spark.serving.smoothing import base_version
-from gur_spark.tables import Tables
-from gur_spark.versions.names import IN_SPACE_OF, asked_spaces, mapped_name
+from gur_spark.spaces.smoothing import base_version
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 
@@ -204,7 +204,7 @@ def read_embeddings(
         version: a model version, or ``published`` for the one that consumers should use.
         as_of: the date; default is the published date, or the newest scored date of a named version.
         in_space_of: the version that the consumer was trained on; another version's rows are then those that ``score``
-            mapped to it (``gur_spark.versions.spaces``), of model_version ``NEW@OLD``.
+            mapped to it (``gur_spark.spaces.maps``), of model_version ``NEW@OLD``.
 
     Raises:
         TableError: nothing is published, or there are no such embeddings; the message lists what there is.

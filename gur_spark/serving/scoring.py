@@ -9,18 +9,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
-from gur_spark.runs import Run
+from gur_spark.registry import artefact as registry
+from gur_spark.registry.artefact import LoadedModel
 from gur_spark.serving import changes
-from gur_spark.serving.embedding import check_fit, embed
 from gur_spark.serving.publishing import Published, check_replacement, published
-from gur_spark.serving.smoothing import base_version, last_dates, smoothed, smoothed_version
+from gur_spark.serving.workers import check_fit, embed
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables, check_keys
-from gur_spark.versions import registry
-from gur_spark.versions.registry import LoadedModel
+from gur_spark.spaces.smoothing import base_version, last_dates, smoothed, smoothed_version
+from gur_spark.tables.delta import Tables, check_keys
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

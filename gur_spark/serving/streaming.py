@@ -13,10 +13,10 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
 
 from gur_spark import storage
-from gur_spark.config import Config
+from gur_spark.config.logs import Source
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, GurError
-from gur_spark.raw_log import Source
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
 
 _ENGINES = ("local", "databricks", "spark")
 _FOLDERS = ("csv", "jsonl", "parquet")

@@ -9,15 +9,16 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import encode
-from gur_spark.features import narrowing, partial, windows
-from gur_spark.features.state_files import Kept
-from gur_spark.runs import Run
+from gur_spark.features.spark import narrowing, partial
+from gur_spark.features.spark import writer as windows
+from gur_spark.features.states.files import Kept
 from gur_spark.snapshots.routes import Route, Wanted, check_landings, finish, from_base
 from gur_spark.snapshots.visible import Snapshot, is_whole, make_visible, visible_snapshots
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

@@ -10,19 +10,19 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.config import Config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.columns import check_columns_of_events
 from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
-from gur_spark.features import incremental
-from gur_spark.features.narrowing import attribute_rows, event_rows, prepare
-from gur_spark.features.windows import Written
-from gur_spark.runs import Run
+from gur_spark.features.spark import incremental
+from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare
+from gur_spark.features.spark.writer import Written
 from gur_spark.schema import Manifest
-from gur_spark.snapshots.bases import Base, Needed, find_base
+from gur_spark.snapshots.base_snapshots import Base, Needed, find_base
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 

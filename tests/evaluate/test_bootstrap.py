@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
-from gur_spark.evaluate import bootstrap
-from gur_spark.evaluate.bootstrap import accuracy, auc, average_precision, interval, macro_auc, r2, resamples, spearman
+from gur_spark.statistics import bootstrap
+from gur_spark.statistics.bootstrap import (
+    accuracy,
+    auc,
+    average_precision,
+    interval,
+    macro_auc,
+    r2,
+    resamples,
+    spearman,
+)
 
 ONCE = np.ones((1, 4), dtype=np.uint16)
 

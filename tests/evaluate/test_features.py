@@ -9,12 +9,12 @@ import torch
 
 from gur_spark.batches.aggregates import Layout
 from gur_spark.batches.streams import stream
-from gur_spark.config import Model, Training
+from gur_spark.config.pipeline import Model, Training
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features
 from gur_spark.evaluate.features import read_windows, represent, untrained
-from gur_spark.models.autoencoder import GUR
-from gur_spark.versions.registry import Card, LoadedModel
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.registry.artefact import Card, LoadedModel
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows, write_snapshot
 
 USERS = 60

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from gur_spark import storage
-from gur_spark.cleaning import clean
 from gur_spark.errors import ConfigError, EvaluationError, ModelError
 from gur_spark.evaluate.baseline_inputs import sequence_folders
 from gur_spark.evaluate.report import Report
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.runs import Run
 from gur_spark.schema import SNAPSHOTS
-from gur_spark.sequences import read_manifest
 from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.aggregation import aggregate_snapshot
+from gur_spark.snapshots.sequences import read_manifest
 from gur_spark.snapshots.visible import find_snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.cleaning import clean
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import evaluate, train
 from tests.conftest import config_over
 from tests.test_snapshots import write

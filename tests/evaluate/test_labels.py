@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
+from gur_spark.config.evaluation import Label, NextCategory, Volume
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import labels
-from gur_spark.evaluate.settings import Label, NextCategory, Volume
-from gur_spark.horizon import events_ahead
+from gur_spark.snapshots.horizon import events_ahead
 from tests.conftest import config_over
 
 pytestmark = pytest.mark.any_engine

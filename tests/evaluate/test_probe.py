@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features, probe
 from gur_spark.evaluate.probe import Population, Task, evaluate
-from gur_spark.evaluate.settings import Evaluation
 from gur_spark.evaluate.tasks import Quantity
 from gur_spark.splits import held_out
 from tests.aggregate_data import make_snapshot

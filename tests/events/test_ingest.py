@@ -13,17 +13,17 @@ import pytest
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.config import Config
-from gur_spark.config_file import load_config
+from gur_spark.config.file import load_config
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
 from gur_spark.events import ingest as module
 from gur_spark.events.files import list_files
 from gur_spark.events.ingest import ingest
 from gur_spark.events.source import raw_files
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.runs import Run, record
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run, record
 from jobs import ingest as job
 from tests.beside import Begun, Ended
 from tests.conftest import BASE

@@ -12,7 +12,7 @@ from hypothesis.strategies import DataObject
 from gur_spark import schema
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import Vocabulary, encode, fit_vocabulary, read_vocabulary
-from gur_spark.runs import Run
+from gur_spark.tables.runs import Run
 from tests.test_snapshots import write
 
 pytestmark = pytest.mark.both_engines

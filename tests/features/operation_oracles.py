@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from gur_spark.features.spec import Aggregation, Window
+from gur_spark.features.declare.spec import Aggregation, Window
 
 DAY_US = 86_400_000_000
 STEP = Fraction(1, 100)

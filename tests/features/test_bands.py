@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gur_spark.features.bands import Bands
-from gur_spark.features.spec import Window
+from gur_spark.features.declare.spec import Window
+from gur_spark.features.states.tiles import Bands
 
 NEWEST = date(2024, 7, 1)
 windows = st.builds(Window, days=st.one_of(st.none(), st.integers(1, 40)), before=st.integers(0, 20))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gur_spark.features.content import content_hash
+from gur_spark.features.checksum import content_hash
 
 SCHEMA = pa.schema(
     {

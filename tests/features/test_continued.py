@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
-from gur_spark.features.bands import Bands
-from gur_spark.features.content import content_hash
+from gur_spark.features.checksum import content_hash
 from gur_spark.features.continued import dump, load
+from gur_spark.features.declare.plan import make_manifest
+from gur_spark.features.declare.spec import Window, aggregation
 from gur_spark.features.kernel import PartitionState
-from gur_spark.features.plan import make_manifest
-from gur_spark.features.spec import Window, aggregation
-from gur_spark.features.states import State
+from gur_spark.features.states.base import State
+from gur_spark.features.states.tiles import Bands
 from gur_spark.schema import Manifest
 from tests.features import test_operations
 from tests.features.test_kernel import AMOUNT, AS_OF
@@ -108,7 +108,7 @@ def test_nothing_at_all_can_be_gone_on_from() -> None:
 
 def test_sums_of_bands_that_become_one_are_refused_where_they_would_wrap() -> None:
     half = {"user_id": 1, "amount": 2**39, "mcc": 3}
-    with patch("gur_spark.features.exact._ROOM", 2**39 * 40):
+    with patch("gur_spark.features.states.exact._ROOM", 2**39 * 40):
         base = full([half | {"age_us": DAY_US * day} for day in (6, 9) for _ in range(30)], SMALL, AS_OF, HORIZON)
         with pytest.raises(AggregateOverflow, match="field 'amount' of user 1"):
             load(dump(base), SMALL, base.bands, AS_OF + timedelta(days=1))

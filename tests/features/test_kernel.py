@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
-from gur_spark.features import kernel, states
-from gur_spark.features.bands import Bands
-from gur_spark.features.counts import Histogram
-from gur_spark.features.exact import SquareSum, exact_sums, std_steps
+from gur_spark.features import kernel
+from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
-from gur_spark.features.plan import make_manifest
-from gur_spark.features.states import DAY_US
+from gur_spark.features.states import base as states
+from gur_spark.features.states.base import DAY_US
+from gur_spark.features.states.counts import Histogram
+from gur_spark.features.states.exact import SquareSum, exact_sums, std_steps
+from gur_spark.features.states.tiles import Bands
 from gur_spark.schema import MAX_STEPS, Manifest, NumericField
 from tests.oracles import aggregate_rows, same_rows
 
@@ -138,7 +139,7 @@ def test_a_late_row_too_old_for_every_date_that_knows_it_is_nobodys() -> None:
     made = two_dates(9, [(15, 2**22, 1), (15, 2**22, 1), (1, 5, 0)])
     assert [list(rows) for rows in made.values()] == [[], [1]]
     assert made[AS_OF][1]["events_10d"] == 1
-    with patch("gur_spark.features.exact._ROOM", 2**23):
+    with patch("gur_spark.features.states.exact._ROOM", 2**23):
         assert two_dates(9, [(15, 2**22, 1), (15, 2**22, 1), (1, 5, 0)]) == made
 
 
@@ -178,7 +179,7 @@ def test_the_standard_deviation_does_not_cancel_where_the_mean_is_large() -> Non
 def test_a_sum_that_leaves_the_exact_range_names_field_and_user() -> None:
     rows = [{"user_id": 7, "age_us": 5, "amount": MAX_STEPS, "mcc": 3}] * 8
     with (
-        patch("gur_spark.features.exact._ROOM", 2**45),
+        patch("gur_spark.features.states.exact._ROOM", 2**45),
         pytest.raises(AggregateOverflow, match="field 'amount' of user 7"),
     ):
         run(rows, chunk=2)

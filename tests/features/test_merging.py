@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
-from gur_spark.features import states
-from gur_spark.features.bands import Bands
-from gur_spark.features.content import content_hash
+from gur_spark.features.checksum import content_hash
 from gur_spark.features.continued import dump, restored
+from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.kernel import KNOWN, PartitionState
 from gur_spark.features.merging import can_merge, merge
-from gur_spark.features.plan import make_manifest
-from gur_spark.features.sequence import LastValues
+from gur_spark.features.states import base as states
+from gur_spark.features.states.sequence import LastValues
+from gur_spark.features.states.tiles import Bands
 from gur_spark.schema import AttributeField, Manifest
 from tests.features.test_kernel import AMOUNT, AS_OF, names_a_user
 from tests.features.test_operations import DAY_US, MANIFEST, OLDEST, different, events, to_table, with_derived
@@ -132,7 +132,7 @@ def test_a_sum_of_two_parts_that_leaves_the_exact_range_names_field_and_user() -
     """The user has another code in each part."""
     rows = [with_derived({"user_id": user, "age_us": 5, "amount": 2**40, "mcc": 3}) for user in (7, 8)]
     bands = bands_of(SMALL)
-    with patch("gur_spark.features.exact._ROOM", 2**41):
+    with patch("gur_spark.features.states.exact._ROOM", 2**41):
         first, second = state_of([rows[1], rows[0]], bands, SMALL), state_of([rows[0]], bands, SMALL)
         with pytest.raises(AggregateOverflow, match="field 'amount' of user 7"):
             merge(first, second)

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.features import kernel
-from gur_spark.features.bands import Bands
-from gur_spark.features.content import content_hash
+from gur_spark.features.checksum import content_hash
+from gur_spark.features.declare.plan import make_manifest, plan_of
+from gur_spark.features.declare.spec import Aggregation, aggregation
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
-from gur_spark.features.numbers import NumericState
 from gur_spark.features.operations import REGISTRY, Operation, Output, operation
-from gur_spark.features.plan import make_manifest, plan_of
-from gur_spark.features.spec import Aggregation, aggregation
+from gur_spark.features.states.numbers import NumericState
+from gur_spark.features.states.tiles import Bands
 from gur_spark.schema import MAX_STEPS, Manifest
 from tests.features import operation_oracles as oracles
 from tests.features.test_kernel import AMOUNT, AS_OF

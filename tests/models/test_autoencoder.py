@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Batch, Future, Histogram, Layout, to_batch
-from gur_spark.config import Model
-from gur_spark.features.plan import make_manifest
-from gur_spark.features.spec import aggregation
-from gur_spark.models.autoencoder import GUR, BlockDropout
-from gur_spark.models.layers import MultinomialHead
-from gur_spark.models.losses import reconstruction_loss, training_loss
-from gur_spark.models.reconstruction import Block, Moments, RSquared
-from gur_spark.models.tables import frozen_tables
+from gur_spark.config.pipeline import Model
+from gur_spark.features.declare.plan import make_manifest
+from gur_spark.features.declare.spec import aggregation
+from gur_spark.models.gur.autoencoder import GUR, BlockDropout
+from gur_spark.models.gur.category_tables import frozen_tables
+from gur_spark.models.gur.layers import MultinomialHead
+from gur_spark.models.gur.losses import reconstruction_loss, training_loss
+from gur_spark.models.gur.reconstruction import Block, Moments, RSquared
 from gur_spark.schema import AttributeField, NumericField
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Batch, Layout, Views, to_batch
-from gur_spark.config import Model
-from gur_spark.models.autoencoder import GUR
-from gur_spark.models.losses import contrastive_loss, training_loss
-from gur_spark.models.reconstruction import Pair
+from gur_spark.config.pipeline import Model
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.losses import contrastive_loss, training_loss
+from gur_spark.models.gur.reconstruction import Pair
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
-from gur_spark.config import Model
+from gur_spark.config.pipeline import Model
+from gur_spark.features.declare.plan import make_manifest
+from gur_spark.features.declare.spec import aggregation
 from gur_spark.features.kernel import row_without_events
-from gur_spark.features.plan import make_manifest
-from gur_spark.features.spec import aggregation
-from gur_spark.models.autoencoder import GUR
-from gur_spark.models.losses import training_loss
-from gur_spark.models.reconstruction import Moments
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.losses import training_loss
+from gur_spark.models.gur.reconstruction import Moments
 from gur_spark.schema import AttributeField, NumericField
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 

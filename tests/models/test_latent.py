@@ -6,10 +6,10 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
-from gur_spark.config import Model
-from gur_spark.models import losses
-from gur_spark.models.autoencoder import GUR
-from gur_spark.models.latent import Posterior
+from gur_spark.config.pipeline import Model
+from gur_spark.models.gur import losses
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.latent import Posterior
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)

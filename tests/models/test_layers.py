@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from gur_spark.batches.aggregates import Histogram
-from gur_spark.models.layers import NARROW, SELU, AlphaDropout, dropped, log_softmax, mlp, multinomial_nll, pooled
+from gur_spark.models.gur.layers import NARROW, SELU, AlphaDropout, dropped, log_softmax, mlp, multinomial_nll, pooled
 
 
 def histogram_of(bags: list[dict[int, int]]) -> Histogram:

@@ -6,14 +6,14 @@ import torch
 from torch.distributions import Multinomial
 
 from gur_spark.batches.aggregates import Batch, Future, Histogram
-from gur_spark.models.layers import multinomial_nll
-from gur_spark.models.losses import (
+from gur_spark.models.gur.layers import multinomial_nll
+from gur_spark.models.gur.losses import (
     future_loss,
     masked_squared_error,
     reconstruction_loss,
     training_loss,
 )
-from gur_spark.models.reconstruction import Block, Moments, Prediction, Reconstruction, RSquared
+from gur_spark.models.gur.reconstruction import Block, Moments, Prediction, Reconstruction, RSquared
 
 
 def histogram_of(counts_MV: list[list[int]]) -> Histogram:

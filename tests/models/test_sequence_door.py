@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gur_spark.batches.aggregates import Layout, to_batch
-from gur_spark.batches.sequences import collate
-from gur_spark.config import Model
+from gur_spark.batches.lifestream import collate
+from gur_spark.config.pipeline import Model
 from gur_spark.errors import ModelError
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURDataset, GURIterableDataset, GURModule
-from gur_spark.models.autoencoder import GUR
-from gur_spark.models.reconstruction import Reconstruction
-from gur_spark.models.sequence_module import ReconstructionR2
-from gur_spark.sequences import Rows, write_file
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.reconstruction import Reconstruction
+from gur_spark.models.gur.sequence_module import ReconstructionR2
+from gur_spark.snapshots.sequences import Rows, write_file
 from tests.aggregate_data import SIZES, WINDOWS, Events, random_events, tiny_manifest, to_rows
 
 AS_OF = date(2024, 6, 1)

@@ -5,9 +5,16 @@ import pytest
 from scipy import sparse
 
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config import Model
-from gur_spark.models.tables import counted_inputs, factorise, frozen_tables, shares, shifted_pmi, table_width
-from gur_spark.training.cooccurrence import count
+from gur_spark.config.pipeline import Model
+from gur_spark.models.gur.category_tables import (
+    counted_inputs,
+    factorise,
+    frozen_tables,
+    shares,
+    shifted_pmi,
+    table_width,
+)
+from gur_spark.models.gur.cooccurrence import count
 from tests.aggregate_data import random_events, tiny_manifest, to_rows
 
 FROZEN = Model(latent_dim=4, dropout=0, block_dropout=0, loss={"mse": 1.0}, tables="frozen", dense_scale="none")

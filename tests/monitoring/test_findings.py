@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gur_spark.config.monitoring import Levels
 from gur_spark.monitoring.drift import Drift
 from gur_spark.monitoring.features import Distribution
 from gur_spark.monitoring.findings import Finding, Kind, Measurement, judge, summary, to_text, worst
 from gur_spark.monitoring.page import shown_distributions, to_html
-from gur_spark.monitoring.settings import Levels
 from tests.monitoring.test_features import settings
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from gur_spark.monitoring import measures
-from gur_spark.monitoring.measures import Sample
 from gur_spark.splits import held_out
+from gur_spark.statistics import measures
+from gur_spark.statistics.measures import Sample
 from tests.test_gates import MOVED, TURN, USERS, X
 
 

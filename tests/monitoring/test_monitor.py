@@ -18,9 +18,9 @@ from gur_spark.monitoring.embeddings import Scored, embedding_drift
 from gur_spark.monitoring.findings import WORST_FIRST, to_text, worst
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.monitor import monitor
-from gur_spark.runs import Run
 from gur_spark.schema import Manifest
-from gur_spark.tables import Tables
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 from jobs import monitor as job
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over

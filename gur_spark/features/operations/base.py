@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 import pyarrow as pa
 
 from gur_spark.errors import nearest
-from gur_spark.features.bands import Bands, Slice
-from gur_spark.features.groups import Groups
-from gur_spark.features.spec import FieldKind, Parameter, Window
-from gur_spark.features.states import Source, State
+from gur_spark.features.declare.spec import FieldKind, Parameter, Window
+from gur_spark.features.states.base import Source, State
+from gur_spark.features.states.groups import Groups
+from gur_spark.features.states.tiles import Bands, Slice
 
 REGISTRY: dict[tuple[FieldKind, str], type["Operation"]] = {}
 """By the kind of field and the operation's name."""

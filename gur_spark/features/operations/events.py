@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from gur_spark.errors import nearest
-from gur_spark.features.activity import Activity, Visits
-from gur_spark.features.bands import Slice
+from gur_spark.features.declare.spec import Parameter, Window
 from gur_spark.features.operations.base import Derived, Operation, Output, lists, operation
-from gur_spark.features.sequence import Gaps, Times
-from gur_spark.features.spec import Parameter, Window
-from gur_spark.features.states import DAY_US, Source
-from gur_spark.features.tallies import Clock
+from gur_spark.features.states.activity import Activity, Visits
+from gur_spark.features.states.base import DAY_US, Source
+from gur_spark.features.states.sequence import Gaps, Times
+from gur_spark.features.states.tallies import Clock
+from gur_spark.features.states.tiles import Slice
 
 
 @operation

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gur_spark.features.bands import Slice
-from gur_spark.features.counts import Counts
-from gur_spark.features.daily import DailyTotals, DaySums
-from gur_spark.features.numbers import Numbers, NumericState
+from gur_spark.features.declare.spec import Parameter
 from gur_spark.features.operations.base import Operation, Output, lists, operation
-from gur_spark.features.sketches import Buckets
-from gur_spark.features.spec import Parameter
-from gur_spark.features.states import Source
-from gur_spark.features.tallies import Bins, Powers, PowerSums, Signs
+from gur_spark.features.states.base import Source
+from gur_spark.features.states.counts import Counts
+from gur_spark.features.states.daily import DailyTotals, DaySums
+from gur_spark.features.states.numbers import Numbers, NumericState
+from gur_spark.features.states.sketches import Buckets
+from gur_spark.features.states.tallies import Bins, Powers, PowerSums, Signs
+from gur_spark.features.states.tiles import Slice
 
 Columns = list[tuple[pa.Array, ...]]
 

@@ -1,0 +1,249 @@
+"""Who is near whom by their embeddings: exactly, in blocks of bounded memory, or approximately by an HNSW index.
+
+Legend of array shapes: N = users, Q = users asked about, B = users of a block, P = pairs, L = width of an embedding.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+
+from gur_spark.config.pipeline import Config
+from gur_spark.consumers.export import EMBEDDINGS, USER_IDS, read_manifest
+from gur_spark.consumers.nearest import (
+    Array,
+    Metric,
+    Pairs,
+    Rows,
+    best,
+    both,
+    check_metric,
+    least,
+    likely,
+    nearness,
+    no_pairs,
+    prepared,
+    ranks,
+)
+from gur_spark.errors import ConsumerError
+from gur_spark.extras import import_extra
+from gur_spark.serving.publishing import read_embeddings
+
+QUERIES, BLOCK = 256, 8192
+"""Users asked about, and users compared with, at a time: their scores take 16 MB."""
+LINKS, DEPTH = 16, 200
+"""Of the HNSW graph (Malkov, Yashunin 2018): links per user (M), and candidates looked at (ef)."""
+
+
+@dataclass(frozen=True)
+class Users:
+    """Embeddings in memory, or in a file that is mapped."""
+
+    ids_N: pa.Array
+    x_NL: npt.NDArray[np.float32]
+    place_N: Rows = field(init=False)
+    """Of each user in the order of the ids."""
+
+    def __post_init__(self) -> None:
+        if self.x_NL.ndim != 2 or len(self.x_NL) != len(self.ids_N):
+            raise ConsumerError(f"expected a row per user, got shape {self.x_NL.shape} for {len(self.ids_N)} ids")
+        place_N = np.empty(len(self.ids_N), np.int64)
+        place_N[pc.sort_indices(self.ids_N).to_numpy()] = np.arange(len(place_N))
+        object.__setattr__(self, "place_N", place_N)
+
+    @classmethod
+    def collect(cls, frame: DataFrame) -> "Users":
+        """From rows with ``user_id, embedding``; a batch is given back as it is copied, so memory holds them once."""
+        batches = frame.select("user_id", "embedding").toArrow().to_batches()
+        rows = sum(batch.num_rows for batch in batches)
+        ids, at = [], 0
+        x_NL = np.empty((rows, 0), np.float32)
+        while batches:
+            batch = batches.pop(0)
+            part = batch["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+            if not x_NL.shape[1]:
+                x_NL = np.empty((rows, part.shape[1]), np.float32)
+            x_NL[at : at + len(part)] = part
+            at += len(part)
+            ids.append(batch["user_id"])
+        return cls(pa.concat_arrays(ids), x_NL)
+
+    @classmethod
+    def open(cls, folder: str) -> "Users":
+        """From a NumPy export (``gur_spark.consumers.export``), mapped rather than read.
+
+        Raises:
+            ConsumerError: the folder is none.
+        """
+        if read_manifest(folder).form != "numpy":
+            raise ConsumerError(f"{folder} is a Parquet export; expected one with --format numpy")
+        ids_N, x_NL = (np.load(Path(folder) / name, mmap_mode="r") for name in (USER_IDS, EMBEDDINGS))
+        return cls(pa.array(ids_N), x_NL)
+
+    def rows(self, users: Sequence[Any]) -> Rows:
+        """Where these users are.
+
+        Raises:
+            ConsumerError: some are not; the message names the first.
+        """
+        try:
+            wanted = pa.array(users, self.ids_N.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ConsumerError(f"user ids are {self.ids_N.type}: {error}") from error
+        found = pc.index_in(wanted, self.ids_N)
+        if found.null_count:
+            unknown = wanted.filter(pc.is_null(found))
+            raise ConsumerError(f"{len(unknown)} users have no embedding: {unknown[:5].to_pylist()} ...")
+        where: Rows = found.to_numpy().astype(np.int64)
+        return where
+
+
+Find = Callable[[Rows, int], Pairs]
+"""(rows of users, k) -> at least the k nearest of each, if there are so many."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Nearest users, found one way or the other."""
+
+    users: Users
+    metric: Metric
+    find: Find
+
+    def nearest(self, of: Sequence[Any] | None = None, k: int = 10) -> pa.Table:
+        """The nearest users of these, or of everyone: ``user_id, rank`` (from 1), ``neighbour, score``.
+
+        A user is no neighbour of its own. The score is the cosine, the dot product or the Euclidean distance. A user
+        has fewer than ``k`` rows where there are not so many others.
+
+        Raises:
+            ConsumerError: a user has no embedding, or ``k`` is not above 0.
+        """
+        return pa.Table.from_batches(self.batches(of, k), self.schema)
+
+    def batches(self, of: Sequence[Any] | None = None, k: int = 10) -> Iterator[pa.RecordBatch]:
+        """As ``nearest``, some users at a time."""
+        if k < 1:
+            raise ConsumerError(f"k: expected a number above 0, got {k}")
+        asked = np.arange(len(self.users.ids_N)) if of is None else self.users.rows(of)
+        for start in range(0, len(asked), QUERIES):
+            rows_Q = asked[start : start + QUERIES]
+            yield self._batch(rows_Q, best(self.find(rows_Q, k), k, self.users.place_N))
+
+    @property
+    def schema(self) -> pa.Schema:
+        user = self.users.ids_N.type
+        return pa.schema({"user_id": user, "rank": pa.int32(), "neighbour": user, "score": pa.float64()})
+
+    def _batch(self, rows_Q: Rows, found: Pairs) -> pa.RecordBatch:
+        score_P = np.sqrt(-found.nearness_P) if self.metric == "euclidean" else found.nearness_P
+        columns = [
+            self.users.ids_N.take(pa.array(rows_Q[found.asked_P])),
+            pa.array(ranks(found.asked_P) + 1, pa.int32()),
+            self.users.ids_N.take(pa.array(found.near_P)),
+            pa.array(score_P),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def nearest_users(
+    spark: SparkSession,
+    config: Config,
+    users: Sequence[Any] | None = None,
+    *,
+    k: int = 10,
+    metric: Metric = "cosine",
+    version: str = "published",
+    as_of: date | None = None,
+    approximate: bool = False,
+) -> pa.Table:
+    """The nearest users of these, or of everyone; see ``Search.nearest``.
+
+    To ask more than once, keep ``exact(Users.collect(read_embeddings(...)), metric)``.
+
+    Args:
+        version, as_of: as in ``read_embeddings``.
+        approximate: by an HNSW index, which takes longer to make and is faster to ask (extra ``neighbours``).
+
+    Raises:
+        TableError: there are no such embeddings.
+        ConsumerError: an unknown metric or user.
+        MissingExtra: Voyager is not installed.
+    """
+    check_metric(metric)
+    everyone = Users.collect(read_embeddings(spark, config, version, as_of))
+    return (hnsw(everyone, metric) if approximate else exact(everyone, metric)).nearest(users, k)
+
+
+def exact(users: Users, metric: Metric = "cosine") -> Search:
+    """Compares with every user, a block at a time.
+
+    Raises:
+        ConsumerError: an unknown metric.
+    """
+    check_metric(metric)
+
+    def find(rows_Q: Rows, k: int) -> Pairs:
+        q_QL = prepared(users.x_NL[rows_Q], metric)
+        found = no_pairs()
+        for first in range(0, len(users.x_NL), BLOCK):
+            x_BL = prepared(users.x_NL[first : first + BLOCK], metric)
+            likely_QB = likely(q_QL, x_BL, rows_Q - first, k, metric, least(found, k, len(rows_Q)))
+            asked_P, near_P = np.nonzero(likely_QB)
+            more = Pairs(asked_P, near_P + first, nearness(q_QL, x_BL, asked_P, near_P, metric))
+            found = best(both(found, more), k, users.place_N)
+        return found
+
+    return Search(users, metric, find)
+
+
+def hnsw(users: Users, metric: Metric = "cosine", threads: int = 1, depth: int = DEPTH) -> Search:
+    """Asks an index; the scores of those that it finds are exact.
+
+    Args:
+        threads: that make the index; with more than one it is another one each time.
+        depth: candidates that a search looks at; more find more of the nearest, and take longer.
+
+    Raises:
+        ConsumerError: an unknown metric, or (on search) an index that does not find ``k`` users.
+        MissingExtra: Voyager is not installed.
+    """
+    check_metric(metric)
+    voyager = import_extra("voyager", "neighbours", "an approximate search")
+    space = {"cosine": "Cosine", "dot": "InnerProduct", "euclidean": "Euclidean"}[metric]
+    n, width = users.x_NL.shape
+    index = voyager.Index(
+        getattr(voyager.Space, space), width, M=LINKS, ef_construction=DEPTH, random_seed=1, max_elements=max(n, 1)
+    )
+    for first in range(0, n, BLOCK):
+        # Voyager takes no array that cannot be written to, as a mapped file's.
+        block_BL = np.array(users.x_NL[first : first + BLOCK])
+        index.add_items(block_BL, range(first, first + len(block_BL)), num_threads=threads)
+
+    def find(rows_Q: Rows, k: int) -> Pairs:
+        wanted = min(k + 1, n)
+        try:
+            near_QK, _ = index.query(
+                np.array(users.x_NL[rows_Q]), wanted, num_threads=threads, query_ef=max(depth, wanted)
+            )
+        except voyager.RecallError as error:
+            raise ConsumerError(f"the index does not find {k} users near each: {error}; ask for exact ones") from error
+        asked_P, near_P = np.repeat(np.arange(len(rows_Q)), wanted), near_QK.reshape(-1).astype(np.int64)
+        other_P = near_P != rows_Q[asked_P]
+        asked_P, near_P = asked_P[other_P], near_P[other_P]
+        return Pairs(asked_P, near_P, _nearness_of_rows(users, rows_Q[asked_P], near_P, metric))
+
+    return Search(users, metric, find)
+
+
+def _nearness_of_rows(users: Users, asked_P: Rows, near_P: Rows, metric: Metric) -> Array:
+    a_PL, b_PL = (prepared(users.x_NL[rows], metric) for rows in (asked_P, near_P))
+    pair_P = np.arange(len(asked_P))
+    return nearness(a_PL, b_PL, pair_P, pair_P, metric)

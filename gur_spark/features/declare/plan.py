@@ -1,0 +1,301 @@
+"""Declarations -> the operations that make a snapshot's columns, and the manifest that names them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gur_spark.errors import nearest
+from gur_spark.features.declare.spec import Aggregation, Chosen, FieldKind, Window, aggregation
+from gur_spark.features.operations import Derived, Operation, Output, find
+from gur_spark.features.states.base import Source
+from gur_spark.schema import ID_UNIT, NUMERIC_STATISTICS, AttributeField, Column, LogFields, Manifest, NumericField
+
+_STANDARD: Mapping[FieldKind, Sequence[str]] = {
+    "events": ("events", "active_days", "recency", "tenure"),
+    "numeric": NUMERIC_STATISTICS,
+    "categorical": ("distinct", "ids", "histogram"),
+}
+"""What every pipeline's aggregates have, of the events and of each field, in the windows of ``aggregates.windows``."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One operation of an aggregation, over the windows that it gives columns for."""
+
+    aggregation: Aggregation
+    operation: Operation
+    windows: Sequence[Window]
+    value: str
+    """How the field's values are called: with their transform."""
+    where: str | None
+    """The condition that its events satisfy: the declared one, and that they are of a log with its fields."""
+
+    def name(self, output: Output, window: Window) -> str:
+        """A column's name."""
+        parts = (self.aggregation.subject, output.name, "" if self.operation.once else window.name)
+        return "_".join(part for part in parts if part)
+
+    def columns(self) -> Iterator[Column]:
+        for output in self.operation.outputs():
+            for window in self.windows:
+                yield self._column(output, window)
+
+    def _column(self, output: Output, window: Window) -> Column:
+        a = self.aggregation
+        within = window.meaning + (f" where {self.where}" if self.where else "")
+        words = {"field": a.field, "value": self.value, "subject": a.subject, "within": within}
+        null, meaning = output.null.format(**words), output.meaning.format(**words)
+        null = "never" if output.null == "never" else f"{null} {within}"
+        if a.by:
+            meaning, null = f"{meaning}, for each of {a.by}_ids", "never" if null == "never" else f"an element: {null}"
+        return Column(
+            name=self.name(output, window),
+            dtype=_LISTS[output.dtype] if a.by else output.dtype,
+            unit=output.unit.format(**words),
+            meaning=meaning,
+            statistic=output.name,
+            field=a.field,
+            window_days=window.days,
+            before_days=window.before,
+            where=self.where,
+            by=a.by,
+            null=null,
+        )
+
+
+_LISTS: Mapping[str, Literal["array<int>", "array<double>"]] = {"long": "array<int>", "double": "array<double>"}
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """A column that is one column over another."""
+
+    name: str
+    over: tuple[str, str]
+    days: tuple[int, int]
+    """What each is divided by before: 1, or the days of its window."""
+    of: str
+    """What the two are."""
+
+    def column(self, planned: Planned, longer: int) -> Column:
+        first, second = (n if d == 1 else f"{n} / {d}" for n, d in zip(self.over, self.days, strict=True))
+        return Column(
+            name=self.name,
+            dtype="double",
+            unit="",
+            meaning=f"({first}) / ({second})",
+            statistic=self.of,
+            field=planned.aggregation.field,
+            window_days=longer,
+            where=planned.where,
+            null=f"{self.over[1]} is zero or null, or {self.over[0]} null",
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a snapshot is made of."""
+
+    planned: Sequence[Planned]
+    quotients: Sequence[Quotient]
+    columns: Sequence[Column]
+    conditions: Mapping[str, str | None]
+    """Of each field, that an event is of a log which has it; None where every log has."""
+
+    def derived(self) -> dict[str, Derived]:
+        """What Spark computes for each event, by name."""
+        made: dict[str, Derived] = {}
+        for p in self.planned:
+            made |= p.operation.derived()
+            if p.where:
+                made[self.where_column(p.where)] = Derived(f"if({p.where}, 1, 0)", bits=1)
+        return made
+
+    def where_column(self, where: str) -> str:
+        """The name of the column that says whether an event satisfies a condition."""
+        conditions = list(dict.fromkeys(p.where for p in self.planned if p.where))
+        return f"_where_{conditions.index(where)}"
+
+
+def plan(
+    windows: Sequence[int],
+    numeric: Sequence[NumericField],
+    categorical: Sequence[str],
+    features: Sequence[Aggregation] = (),
+    logs: Sequence[LogFields] = (),
+) -> Plan:
+    """The standard columns and those of the declared features.
+
+    Raises:
+        ValueError: a declaration does not fit; the message begins with its place, ``features.0``.
+    """
+    standard = [aggregation(None, *_STANDARD["events"])]
+    standard += [aggregation(field.name, *_STANDARD["numeric"]) for field in numeric]
+    standard += [aggregation(name, *_STANDARD["categorical"]) for name in categorical]
+    usual = tuple(Window(days=w) for w in windows)
+    fields = _Fields(usual, {field.name: field for field in numeric}, list(categorical), logs)
+    planned: list[Planned] = []
+    quotients: list[Quotient] = []
+    columns: list[Column] = []
+    for number, declared in enumerate([*standard, *features], -len(standard)):
+        try:
+            whole = fields.complete(declared)
+            made = [fields.planned(whole, chosen) for chosen in whole.operations]
+            over = [(p, q, longer) for p in made for q, longer in _quotients(p)]
+        except ValueError as error:
+            raise ValueError(f"features.{number}: {error}") from error
+        planned, quotients = [*planned, *made], [*quotients, *(q for _, q, _ in over)]
+        columns += [column for p in made for column in p.columns()]
+        columns += [q.column(p, longer) for p, q, longer in over]
+    return Plan(planned, quotients, columns, {name: fields.condition(name) for name in fields.names})
+
+
+def plan_of(manifest: Manifest) -> Plan:
+    """The plan that a manifest is the outcome of."""
+    return plan(manifest.windows, manifest.numeric, manifest.categorical, manifest.features, manifest.logs)
+
+
+def make_manifest(
+    user_id_type: Literal["long", "string"],
+    windows: Sequence[int],
+    numeric: Sequence[NumericField],
+    categorical: Sequence[str],
+    features: Sequence[Aggregation] = (),
+    logs: Sequence[LogFields] = (),
+    attributes: Sequence[AttributeField] = (),
+) -> Manifest:
+    """The manifest of a pipeline's aggregates; column order here is the order in the Parquet files.
+
+    Args:
+        logs: the fields of each log of events, where there are several logs.
+        attributes: of users, from further logs.
+
+    Raises:
+        ValueError: a declaration does not fit, or two columns would have one name.
+    """
+    columns = [
+        Column(name="user_id", dtype=user_id_type, unit="", meaning="the user", statistic="key"),
+        Column(name="as_of", dtype="date", unit="", meaning="the UTC date the row is for", statistic="key"),
+        *plan(windows, numeric, categorical, features, logs).columns,
+        *map(_attribute, attributes),
+    ]
+    names = [column.name for column in columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two aggregate columns would be named '{name}'; rename a field, or name the feature")
+    return Manifest(
+        user_id_type=user_id_type,
+        windows=tuple(windows),
+        numeric=tuple(numeric),
+        categorical=tuple(categorical),
+        features=tuple(features),
+        logs=tuple(logs),
+        attributes=tuple(attributes),
+        columns=tuple(columns),
+    )
+
+
+def _attribute(field: AttributeField) -> Column:
+    if field.separator:
+        return Column(
+            name=field.name,
+            dtype="array<int>",
+            unit=ID_UNIT,
+            meaning=f"each {field.name} of the newest row of {field.log} before as_of, ascending; empty: not known",
+            statistic="attribute",
+            field=field.name,
+        )
+    transformed = field.numeric is not None and field.numeric.transform != "none"
+    value = f"{field.numeric.transform}({field.name})" if field.numeric and transformed else field.name
+    return Column(
+        name=field.name,
+        dtype="double" if field.numeric else "long",
+        unit=value if field.numeric else ID_UNIT,
+        meaning=f"{value} of the newest row of {field.log} before as_of",
+        statistic="attribute",
+        field=field.name,
+        null="not known" if field.numeric else "never",
+    )
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """What an aggregation may speak of."""
+
+    usual: tuple[Window, ...]
+    numeric: Mapping[str, NumericField]
+    categorical: Sequence[str]
+    logs: Sequence[LogFields]
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.numeric, *self.categorical]
+
+    def condition(self, *names: str | None) -> str | None:
+        """That an event is of a log with these fields; None where every log has them."""
+        wanted = [name for name in names if name]
+        having = [log.name for log in self.logs if set(wanted) <= set(log.fields)]
+        if len(having) == len(self.logs):
+            return None
+        if not having:
+            raise ValueError(f"no log has events with both {' and '.join(map(repr, wanted))}")
+        return f"source IN ({', '.join(map(repr, having))})"
+
+    def complete(self, aggregation: Aggregation) -> Aggregation:
+        """With its windows, and with the ids that histograms count."""
+        if aggregation.by and aggregation.by not in self.categorical:
+            known = list(self.categorical)
+            raise ValueError(
+                f"by: no categorical field '{aggregation.by}'; available: {known}{nearest(aggregation.by, known)}"
+            )
+        operations = list(aggregation.operations)
+        names = [chosen.name for chosen in operations]
+        if "histogram" in names and "ids" not in names:
+            operations.insert(names.index("histogram"), Chosen(name="ids"))
+        return aggregation.model_copy(
+            update={"operations": tuple(operations), "windows": aggregation.windows or self.usual}
+        )
+
+    def planned(self, aggregation: Aggregation, chosen: Chosen) -> Planned:
+        kind = self._kind(aggregation.field)
+        field = self.numeric.get(aggregation.field or "")
+        try:
+            made = find(kind, chosen.name)(Source(aggregation.field, field), chosen.parameter)
+            windows = made.windows(aggregation.windows)
+        except ValueError as error:
+            prefix = "" if str(error).startswith("no operation") else f"operation '{chosen.name}' "
+            raise ValueError(f"{prefix}{error}") from error
+        crossed = "by" if aggregation.by else "ratios and trends" if aggregation.ratios or aggregation.trends else ""
+        if crossed and (not made.single or made.once):
+            raise ValueError(f"operation '{chosen.name}' is not one number per window: it cannot take {crossed}")
+        transformed = field is not None and field.transform != "none"
+        value = f"{field.transform}({field.name})" if field and transformed else aggregation.field or "events"
+        conditions = [self.condition(aggregation.field, aggregation.by), aggregation.where]
+        where = " AND ".join(f"({c})" if all(conditions) else c for c in conditions if c) or None
+        return Planned(aggregation, made, windows, value, where)
+
+    def _kind(self, field: str | None) -> FieldKind:
+        if field is None:
+            return "events"
+        if field in self.numeric:
+            return "numeric"
+        if field in self.categorical:
+            return "categorical"
+        known = self.names
+        raise ValueError(f"no field '{field}'; available: {known}{nearest(field, known)}")
+
+
+def _quotients(planned: Planned) -> Iterator[tuple[Quotient, int]]:
+    """Ratios and trends of an operation, each with the days of its longer window."""
+    a = planned.aggregation
+    for pair in (*a.ratios, *a.trends):
+        for days in pair:
+            if Window(days=days) not in planned.windows:
+                raise ValueError(f"window {days} of {list(pair)} is not among its windows")
+    for output in planned.operation.outputs():
+        for pairs, word, rated in ((a.ratios, "over", False), (a.trends, "rate_over", True)):
+            for first, second in pairs:
+                names = tuple(planned.name(output, Window(days=days)) for days in (first, second))
+                name = f"{names[0]}_{word}_{second}d"
+                divided = (first, second) if rated else (1, 1)
+                yield Quotient(name, (names[0], names[1]), divided, f"{output.name}_{word}"), max(first, second)

@@ -1,0 +1,90 @@
+"""Other looks at a training row's user, for the loss ``contrastive``: what it is to find among the others' looks.
+
+``training.views`` says which: ``dates`` pairs a row with the user's row of the next date of the training (of the last
+date, with the one before); ``halves`` has two more rows beside it, of two disjoint halves of the events it is made of,
+by a checksum of user and moment. A view has the columns that a model takes, named ``view1_...`` and ``view2_...``.
+"""
+
+from collections.abc import Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import storage
+from gur_spark.config.pipeline import Config
+from gur_spark.errors import TrainingError
+from gur_spark.events.vocabulary import encode
+from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare, snapshot_events
+from gur_spark.features.spark.writer import write_aggregates
+from gur_spark.schema import VIEWS, Manifest, view_column
+from gur_spark.snapshots.routes import Wanted
+from gur_spark.snapshots.visible import Snapshot
+from gur_spark.tables.delta import Tables
+
+
+def check_views(config: Config, snapshots: Sequence[Snapshot]) -> None:
+    """Whether there are looks to pair, none of them at what training must not see.
+
+    Raises:
+        TrainingError: a date is after the cutoff of training, or views of several dates are asked for and there is one.
+    """
+    dates, cutoff = sorted({snapshot.as_of for snapshot in snapshots}), config.training_cutoff
+    if cutoff and dates[-1] > cutoff:
+        raise TrainingError(
+            f"the snapshot of {dates[-1]} holds events after the cutoff of training, {cutoff} (the first date of "
+            f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff}"
+        )
+    if config.training.views == "dates" and len(dates) < 2:
+        raise TrainingError(
+            f"loss 'contrastive' pairs a user's rows of two dates, and {dates[0]} is the only one: name another one in "
+            "training.as_of, or set training.views to 'halves'"
+        )
+
+
+def partner(snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The snapshot of the next date; of the last one, that of the date before."""
+    ordered = sorted(snapshots, key=lambda s: s.as_of)
+    later = [s for s in ordered if s.as_of > snapshot.as_of]
+    return later[0] if later else [s for s in ordered if s.as_of < snapshot.as_of][-1]
+
+
+def of_another_date(tables: Tables, other: Snapshot) -> list[DataFrame]:
+    """The rows of another snapshot as views: one row per user_id."""
+    return [_view(tables.spark.read.parquet(other.data), 1, other.manifest())]
+
+
+def of_halves(tables: Tables, wanted: Wanted, snapshot: Snapshot, work: str) -> list[DataFrame]:
+    """Two views of disjoint halves of a snapshot's events, one row per user_id with events in the half.
+
+    Both have the user's attributes.
+
+    Raises:
+        TrainingError: nobody has an event in a half.
+    """
+    manifest, sizes, known = wanted.manifest, wanted.vocabulary.sizes, {snapshot.as_of: snapshot.known_at}
+    events = wanted.events(tables)
+    inside = snapshot_events(event_rows(events, manifest), known, manifest.reach)
+    attributes = wanted.encoded_attributes(snapshot_events(attribute_rows(events, manifest), known, None))
+    oldest = inside.agg(F.min(F.to_date("event_time"))).collect()[0][0] if manifest.reach is None else None
+    made = []
+    for number in VIEWS:
+        part = encode(prepare(inside.where(half() == number), manifest), wanted.vocabulary, manifest.categorical)
+        folder = storage.join(work, f"half{number}")
+        written = write_aggregates(
+            part, manifest, sizes, known, {snapshot.as_of: folder}, oldest=oldest, attributes=attributes
+        )
+        if not written[snapshot.as_of].rows:
+            raise TrainingError(f"half of the events before {snapshot.as_of} are none: there are too few for views")
+        made.append(_view(tables.spark.read.parquet(storage.join(folder, "data")), number, manifest))
+    return made
+
+
+def half() -> Column:
+    """1 or 2: the half that an event is of. Events of one moment stay together."""
+    moment = F.concat_ws(" ", F.col("user_id").cast("STRING"), F.unix_micros("event_time").cast("STRING"))
+    # Not a CRC, which is linear: its lowest bit would follow the digits of the time.
+    return F.when(F.substring(F.md5(moment.cast("BINARY")), 1, 1) < "8", 1).otherwise(2)
+
+
+def _view(rows: DataFrame, number: int, manifest: Manifest) -> DataFrame:
+    return rows.select("user_id", *[F.col(name).alias(view_column(number, name)) for name in manifest.inputs])

@@ -1,0 +1,246 @@
+"""The GUR autoencoder (Fazelnia et al. 2024, arXiv 2403.00584) on aggregates.
+
+``inputs -> cold and block dropout -> encoder -> latent -> decoder and heads``. The mean of a user's embedded categories
+over a window is an ``EmbeddingBag`` over the window's histogram, so that events are never needed.
+"""
+
+# B = users, D = dense columns, P = pooled columns, T = D + P, F = empty flags, I = T + F
+# W = windows, M = W * B bags (a user's window), V = ids of one field, E = width of its table
+# H = width of the decoder's last layer, L = latent width
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gur_spark.batches.aggregates import LIFETIME, Batch, Layout, to_batch
+from gur_spark.config.pipeline import Model
+from gur_spark.features.kernel import row_without_events
+from gur_spark.models.gur.category_tables import Table, table_width
+from gur_spark.models.gur.dropout import BlockDropout, ColdDropout
+from gur_spark.models.gur.latent import Latent, Posterior
+from gur_spark.models.gur.layers import SELU, MultinomialHead, linear, mlp, pooled
+from gur_spark.models.gur.reconstruction import Block, Moments, Pair, Prediction, Reconstruction
+from gur_spark.schema import Column
+
+
+class GUR(nn.Module):
+    """Denoising autoencoder of a user's windowed aggregates."""
+
+    def __init__(self, layout: Layout, config: Model) -> None:
+        super().__init__()
+        self.loss_weights = {str(name): weight for name, weight in config.loss.items()}
+        if config.latent == "variational":
+            self.loss_weights["kl"] = config.kl_weight
+        self.warmup = config.kl_warmup_epochs if config.latent == "variational" else 0
+        """Epochs in which the weight of the divergence rises."""
+        self._temperature = config.temperature
+        self.inputs = Inputs(layout, config)
+        width = len(self.inputs.blocks)
+        half = max(1, width // 2)
+        self.cold_dropout = cold_dropout(self.inputs, layout, config.cold_dropout)
+        self.block_dropout = BlockDropout(self.inputs.blocks, config.block_dropout)
+        self.latent = Latent(config)
+        self.encoder = mlp([width, width, half, self.latent.inputs], config.dropout)
+        self.decoder = Decoder(layout, config, width, half, self.inputs.targets) if config.reconstructs else None
+        self.future_head = FutureHead(layout, config) if "future" in config.loss else None
+        # Cosines do not tell how long a vector is. Of a projection of the embedding they leave the embedding itself its
+        # length, and so how much a user does (a projection head: Chen et al. 2020, arXiv 2002.05709, section 4.2).
+        width = config.latent_dim
+        self.projection_head = mlp([width, width, width], 0.0) if "contrastive" in config.loss else None
+
+    @property
+    def target_blocks(self) -> list[Block]:
+        """The block that the R2 of each reconstructed value is reported in."""
+        return self.inputs.report_blocks[: self.decoder.target_head.out_features if self.decoder else 0]
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """The weight of each loss in this epoch of training; ``loss_weights`` once the warm-up is over."""
+        rise = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        return {name: weight * rise if name == "kl" else weight for name, weight in self.loss_weights.items()}
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Embeddings, (B, L); in eval mode each depends on its own user alone."""
+        return self._encode(*self.inputs(batch))[0]
+
+    def forward(self, batch: Batch) -> Reconstruction:
+        target_BT, flags_BF = self.inputs(batch)
+        latent_BL, posterior = self._encode(target_BT, flags_BF)
+        read_BL = self.latent.for_heads(latent_BL)
+        pair = None
+        if batch.views and self.projection_head:
+            looks = [latent_BL, *map(self.encode, batch.views.batches)]
+            first_BL, second_BL = (self.projection_head(self.latent.for_heads(look_BL)) for look_BL in looks[-2:])
+            pair = Pair(first_BL, second_BL, self._temperature)
+        prediction_BT, logits = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
+        return Reconstruction(
+            target_BT[:, : prediction_BT.shape[1]],
+            prediction_BT,
+            logits,
+            future=self.future_head(read_BL) if self.future_head else None,
+            posterior=posterior,
+            pair=pair,
+        )
+
+    def _encode(self, target_BT: Tensor, flags_BF: Tensor) -> tuple[Tensor, Posterior | None]:
+        if self.cold_dropout:
+            empty_T = self.inputs.standardised(self.cold_dropout.empty_T)
+            target_BT, flags_BF = self.cold_dropout(target_BT, flags_BF, empty_T)
+        # What is not there is the mean (0 once standardised), and a flag says so.
+        there_BT = target_BT.masked_fill(target_BT.isnan(), 0.0)
+        encoded_BX = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
+        latent: tuple[Tensor, Posterior | None] = self.latent(encoded_BX)
+        return latent
+
+
+class ByField(nn.ModuleDict):
+    """Modules by the name of a field, which may be that of a method, such as ``type``."""
+
+    _PREFIX = "of_"
+
+    def __getitem__(self, field: str) -> nn.Module:
+        return super().__getitem__(self._PREFIX + field)
+
+    def __setitem__(self, field: str, module: nn.Module) -> None:
+        super().__setitem__(self._PREFIX + field, module)
+
+    def items(self) -> Any:
+        return [(name.removeprefix(self._PREFIX), module) for name, module in super().items()]
+
+
+class Decoder(nn.Module):
+    """Latent -> the standardised values and, by likelihood, the histograms."""
+
+    def __init__(self, layout: Layout, config: Model, width: int, half: int, targets: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), SELU())
+        # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
+        by_likelihood = layout.sizes if config.reconstructs == "likelihood" else {}
+        self.target_head = linear(width, len(layout.dense) if by_likelihood else targets)
+        self.histogram_heads = ByField(
+            {
+                field: MultinomialHead(width, len(layout.windows_of[field]), size, table_width(size, config))
+                for field, size in by_likelihood.items()
+            }
+        )
+
+    def forward(self, latent_BL: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Values (B, T), and logits of each input's ids (M, V)."""
+        last_BH = self.layers(latent_BL)
+        return self.target_head(last_BH), {field: head(last_BH) for field, head in self.histogram_heads.items()}
+
+
+class FutureHead(nn.Module):
+    """Latent -> what comes; linear, so that what a simple model reads from an embedding is what was asked for."""
+
+    def __init__(self, layout: Layout, config: Model) -> None:
+        super().__init__()
+        self.numbers = linear(config.latent_dim, 2)
+        self.histogram_heads = ByField(
+            {
+                field: MultinomialHead(
+                    config.latent_dim, 1, layout.sizes[field], table_width(layout.sizes[field], config)
+                )
+                for field in layout.manifest.categorical
+            }
+        )
+
+    def forward(self, latent_BL: Tensor) -> Prediction:
+        active_B, log_events_B = self.numbers(latent_BL).unbind(dim=1)
+        return Prediction(
+            active_B, log_events_B, {field: head(latent_BL) for field, head in self.histogram_heads.items()}
+        )
+
+
+class Inputs(nn.Module):
+    """Aggregates -> standardised numbers, pooled category embeddings, and flags for what is empty.
+
+    Standardised with the training snapshots' mean and std. Pooled blocks are standardised with frozen
+    tables only: what trained tables give moves while they learn.
+    """
+
+    mean_T: Tensor
+    std_T: Tensor
+    _counts: Tensor
+
+    def __init__(self, layout: Layout, config: Model) -> None:
+        super().__init__()
+        self._log_scale = config.dense_scale == "signed_log1p"
+        self._frozen = config.tables == "frozen"
+        self._windows = layout.windows_of
+        self.tables = ByField(
+            {
+                field: nn.EmbeddingBag(size, table_width(size, config), mode="sum", include_last_offset=True)
+                for field, size in layout.sizes.items()
+            }
+        ).requires_grad_(not self._frozen)
+        self._dense = len(layout.dense)
+        pooled = [
+            Block(days, field)
+            for field, table in self._bags()
+            for days in self._windows[field]
+            for _ in range(table.embedding_dim)
+        ]
+        # A window is empty when it has no event, a numeric field when it has no value in the window.
+        empties = [(d, c) for d, c in enumerate(layout.dense) if c.statistic in ("events", "count")]
+        self.targets = self._dense + len(pooled)
+        dense = [_block(c) for c in layout.dense]
+        self.blocks = [*dense, *pooled, *(_block(c) for _, c in empties)]
+        # How many different ids a user has is a number, and tells of activity rather than of the histogram; so do
+        # other numbers made of a category.
+        self.report_blocks = [block._replace(field=None) if block.field in layout.sizes else block for block in dense]
+        self.report_blocks += pooled
+        self.register_buffer("_counts", torch.tensor([d for d, _ in empties]), persistent=False)
+        self.register_buffer("mean_T", torch.zeros(self.targets))
+        self.register_buffer("std_T", torch.ones(self.targets))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Standardised values (B, T), NaN where not there, and flags (B, F), 1 where empty."""
+        flags_BF = (batch.dense_BD[:, self._counts] == 0).to(batch.dense_BD.dtype)
+        return self.standardised(self.raw(batch)), flags_BF
+
+    def standardised(self, raw_BT: Tensor) -> Tensor:
+        return (raw_BT - self.mean_T) / self.std_T
+
+    def raw(self, batch: Batch) -> Tensor:
+        """Values before they are standardised, (B, T), NaN where not there."""
+        x_BD = batch.dense_BD
+        parts = [x_BD.sign() * x_BD.abs().log1p() if self._log_scale else x_BD]
+        for field, table in self._bags():
+            histogram = batch.histograms[field]
+            pooled_ME = pooled(table.weight, histogram).masked_fill(~histogram.filled_M[:, None], torch.nan)
+            parts += pooled_ME.view(len(self._windows[field]), len(batch), table.embedding_dim).unbind()
+        return torch.cat(parts, dim=1)
+
+    def set_tables(self, tables: Mapping[str, Table]) -> None:
+        """Take frozen tables, one (V, E) per field."""
+        for field, table in self._bags():
+            table.weight.data.copy_(torch.from_numpy(tables[field]))
+
+    def set_standardisation(self, moments: Moments) -> None:
+        """Take mean and std of ``raw`` over the training users."""
+        kept = self.targets if self._frozen else self._dense
+        self.mean_T[:kept] = torch.from_numpy(moments.mean_T.astype(np.float32))[:kept]
+        self.std_T[:kept] = torch.from_numpy(moments.std().astype(np.float32))[:kept]
+
+    def _bags(self) -> Iterator[tuple[str, nn.EmbeddingBag]]:
+        for field, table in self.tables.items():
+            assert isinstance(table, nn.EmbeddingBag)
+            yield field, table
+
+
+def cold_dropout(inputs: Inputs, layout: Layout, p: float) -> ColdDropout | None:
+    """None where there is nothing but events to be known of a user."""
+    known = {field.name for field in layout.manifest.attributes}
+    if not known or not p:
+        return None
+    with torch.no_grad():
+        empty_T = inputs.raw(to_batch(row_without_events(layout.manifest), layout))[0]
+    blocks = inputs.blocks[: inputs.targets]
+    return ColdDropout(empty_T, torch.tensor([block.field not in known for block in blocks]), p)
+
+
+def _block(column: Column) -> Block:
+    return Block(column.window_days or LIFETIME, column.field)

@@ -1,0 +1,188 @@
+"""Training pairs: the aggregates of a date beside what its users did in the days from that date on, and other looks.
+
+What the losses ``future`` and ``contrastive`` learn from. A pair is a row of a snapshot and, in columns that begin with
+``future_``, the events and the histograms of ``[as_of, as_of + horizon)``: the window of a date ``horizon`` days later,
+made by the same kernel; in columns that begin with ``view``, other looks at the user (``training.views``). They are
+named after all that they are made of, trainings share them, and ``clean`` removes them; the snapshots stay as they are.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, timedelta
+from hashlib import sha256
+from uuid import uuid4
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark import schema, storage
+from gur_spark.config.pipeline import Config, views_of
+from gur_spark.errors import GurError, TrainingError
+from gur_spark.events.vocabulary import Vocabulary, encode
+from gur_spark.features.declare.plan import make_manifest
+from gur_spark.features.spark.narrowing import event_rows, known_at, prepare, snapshot_events
+from gur_spark.features.spark.writer import FILES, collect, keep, write_aggregates, write_rows
+from gur_spark.models.gur.augmentations import check_views, of_another_date, of_halves, partner
+from gur_spark.schema import Manifest
+from gur_spark.snapshots.horizon import check_complete
+from gur_spark.snapshots.routes import Wanted
+from gur_spark.snapshots.visible import Snapshot
+from gur_spark.tables.delta import Tables
+
+ROWS_PER_FILE = 50_000
+"""Which a worker sorts at a time."""
+
+
+def write_pairs(
+    tables: Tables, config: Config, snapshots: Sequence[Snapshot], vocabulary: Vocabulary, folder: str
+) -> list[str]:
+    """Write the pairs of each snapshot below ``folder``, and return their folders, which read like snapshots.
+
+    Pairs that are there from a run that was killed are not made again.
+
+    Raises:
+        TrainingError: a snapshot's future or another look reaches past the cutoff of training, or is not there yet.
+    """
+    # Those of one training have one manifest, as it checks.
+    wanted = Wanted(
+        manifest=snapshots[0].manifest(),
+        vocabulary=vocabulary,
+        events_id=tables.identity("events"),
+        events_version=tables.version("events"),
+        users=None,
+    )
+    if "future" in config.model.loss:
+        check_horizon(event_rows(wanted.events(tables), wanted.manifest), config, [s.as_of for s in snapshots])
+    if "contrastive" in config.model.loss:
+        check_views(config, snapshots)
+    made = []
+    for snapshot in snapshots:
+        other = _other(config, snapshot, snapshots)
+        of = [wanted.lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
+        looks = [views_of(config.model, config.training), other.checksum if other else None]
+        name = f"{snapshot.as_of}-{config.training.horizon_days}d-{_digest(*of, *looks, 'future' in config.model.loss)}"
+        path = storage.join(folder, name)
+        if not storage.exists(storage.join(path, "manifest.json")):
+            _write(tables, config, wanted, snapshot, other, path, storage.join(folder, f"{name}-{uuid4().hex}"))
+        made.append(path)
+    return made
+
+
+def seen_until(config: Config, dates: Sequence[date]) -> date:
+    """The first date whose events a training on these dates sees nothing of: those before a snapshot's date are in its
+    windows, those of the horizon in what the loss ``future`` predicts."""
+    return max(dates) + timedelta(config.training.horizon_days if "future" in config.model.loss else 0)
+
+
+def _other(config: Config, snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot | None:
+    """The snapshot whose rows are looks at the users of this one, if any is."""
+    return partner(snapshot, snapshots) if views_of(config.model, config.training) == 1 else None
+
+
+def _digest(*of: object) -> str:
+    return sha256(repr([str(part) for part in of]).encode()).hexdigest()[:16]
+
+
+def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> None:
+    """Whether each date's future ends before the cutoff, and is all there: the last landing bounds what is known.
+
+    Raises:
+        TrainingError: naming the last date that could be trained on, or the first landing that is missing.
+    """
+    check_cutoff(config, dates, TrainingError)
+    check_complete(events, config, list(dates), config.training.horizon_days, TrainingError)
+
+
+def check_cutoff(config: Config, dates: Sequence[date], error: type[GurError]) -> None:
+    """Whether each date's future ends before the cutoff, which the configuration alone can tell.
+
+    Raises:
+        ``error``: naming the last date that could be trained on.
+    """
+    horizon, cutoff = timedelta(config.training.horizon_days), config.training_cutoff
+    for day in dates:
+        if cutoff and day + horizon > cutoff:
+            raise error(
+                f"the {horizon.days} days from {day} on reach past the cutoff of training, {cutoff} (the first date of "
+                f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff - horizon}, or a shorter "
+                "training.horizon_days"
+            )
+
+
+def _write(
+    tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, other: Snapshot | None, path: str, work: str
+) -> None:
+    """Write a snapshot's pairs to ``work``, and put them at ``path``, if another training has not done so meanwhile."""
+    rows = tables.spark.read.parquet(snapshot.data)
+    storage.create_folder(work)
+    for beside in _beside(tables, config, wanted, snapshot, other, work):
+        rows = rows.join(beside, "user_id", "left")
+        # Who is not there has no event: an empty histogram, and no number but that of the events to come.
+        empty = {name: F.array().cast(kind) for name, kind in beside.dtypes if kind.startswith("array")}
+        empty |= {name: F.lit(0) for name in beside.columns if name == schema.FUTURE_EVENTS}
+        rows = rows.withColumns({name: F.coalesce(name, nothing) for name, nothing in empty.items()}) if empty else rows
+    by_user = rows.repartition(-(-snapshot.rows // ROWS_PER_FILE), "user_id")
+    attempts = storage.join(work, "_attempts")
+    storage.create_folder(attempts)
+    keep(collect(by_user.mapInArrow(_kernel(attempts, snapshot.as_of), FILES)), work)
+    for folder in ("future", "half1", "half2"):
+        storage.remove_folder(storage.join(work, folder))
+    storage.write_text(storage.join(work, "manifest.json"), snapshot.manifest().to_json())
+    if storage.exists(storage.join(path, "manifest.json")):
+        storage.remove_folder(work)
+    else:
+        storage.move(work, path)
+
+
+def _beside(
+    tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, other: Snapshot | None, work: str
+) -> Iterator[DataFrame]:
+    """What the losses need beside a snapshot's rows, by user_id."""
+    if "future" in config.model.loss:
+        yield _future(tables, config, wanted, snapshot, work)
+    if other:
+        yield from of_another_date(tables, other)
+    elif "contrastive" in config.model.loss:
+        yield from of_halves(tables, wanted, snapshot, work)
+
+
+def _kernel(folder: str, as_of: date) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """What writes a partition's rows in the order of the users, so that training again gives the same weights."""
+
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        some = list(batches)
+        if sum(batch.num_rows for batch in some):
+            yield write_rows(pa.Table.from_batches(some).sort_by("user_id").combine_chunks(), folder, as_of)
+
+    return write
+
+
+def future_manifest(own: Manifest, horizon_days: int) -> Manifest:
+    """The aggregates that the future is taken from: one window, the categories of the events."""
+    return make_manifest(own.user_id_type, [horizon_days], [], own.categorical, [], own.logs)
+
+
+def _future(tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, work: str) -> DataFrame:
+    """user_id and the columns of the future, of those who have one."""
+    future = future_manifest(wanted.manifest, config.training.horizon_days)
+    ends = snapshot.as_of + timedelta(config.training.horizon_days)
+    # What lands late counts, but nothing that a snapshot of the cutoff would not know: training could begin with that.
+    known = {ends: known_at(config.training_cutoff or ends, config.aggregates.delay_days)}
+    inside = snapshot_events(event_rows(wanted.events(tables), wanted.manifest), known, future.reach)
+    written = write_aggregates(
+        encode(prepare(inside, future), wanted.vocabulary, future.categorical),
+        future,
+        wanted.vocabulary.sizes,
+        known,
+        {ends: storage.join(work, "future")},
+    )
+    days = future.windows[0]
+    columns = {schema.FUTURE_EVENTS: (f"events_{days}d", "BIGINT")}
+    for field in future.categorical:
+        ids, counts = schema.future_columns(field)
+        columns |= {ids: (f"{field}_ids", "ARRAY<INT>"), counts: (f"{field}_counts_{days}d", "ARRAY<INT>")}
+    if not written[ends].rows:
+        types = ", ".join(f"{name} {kind}" for name, (_, kind) in columns.items())
+        return tables.spark.createDataFrame([], f"user_id {schema.SQL_USER_ID[future.user_id_type]}, {types}")
+    rows = tables.spark.read.parquet(storage.join(work, "future", "data"))
+    return rows.select("user_id", *[F.col(there).alias(name) for name, (there, _) in columns.items()])

@@ -1,0 +1,141 @@
+"""What the model says of its input and of the future, and how well it reconstructs: R2 per block."""
+
+# B = users, T = target values, M = W * B bags (a user's window), V = ids of one field
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gur_spark.batches.aggregates import Batch, Histogram
+from gur_spark.models.gur.latent import Posterior
+
+Array = npt.NDArray[np.float64]
+
+ROUNDING = 1e-9
+"""A sum of squares below this is a constant: targets are of the order of 1."""
+
+
+class Block(NamedTuple):
+    """Where an input column belongs: what block dropout hides together and R2 is reported for."""
+
+    window_days: int
+    field: str | None
+    """None: the user's activity as a whole."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is expected of the days from the snapshot's date on."""
+
+    active_B: Tensor
+    """Logit of having an event."""
+    log_events_B: Tensor
+    """ln(1 + events)."""
+    logits: Mapping[str, Tensor]
+    """Per categorical field, of each id, (B, V)."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Projections of two looks at each user."""
+
+    first_BL: Tensor
+    second_BL: Tensor
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One batch, as the decoder gives it back; without a reconstruction, its targets have no column."""
+
+    target_BT: Tensor
+    """Standardised inputs, NaN where not there."""
+    prediction_BT: Tensor
+    logits: Mapping[str, Tensor]
+    """Per categorical input, of each id in each bag, (M, V); only of the loss ``likelihood``."""
+    future: Prediction | None = None
+    """Of the loss ``future``."""
+    posterior: Posterior | None = None
+    """Of a variational latent."""
+    pair: Pair | None = None
+    """Of the loss ``contrastive``."""
+
+
+class Moments:
+    """Count, mean and sum of squared deviations per column, merged batch by batch in float64 (Chan et al. 1983)."""
+
+    def __init__(self, width: int) -> None:
+        self.count_T: Array = np.zeros(width)
+        self.mean_T: Array = np.zeros(width)
+        self.deviation_T: Array = np.zeros(width)
+
+    def update(self, values_BT: npt.ArrayLike) -> None:
+        """Add rows; NaN is no value."""
+        x_BT = np.asarray(values_BT, dtype=np.float64)
+        there_BT = ~np.isnan(x_BT)
+        count_T = there_BT.sum(0)
+        mean_T = np.where(there_BT, x_BT, 0).sum(0) / np.maximum(count_T, 1)
+        total_T = np.maximum(self.count_T + count_T, 1)
+        # An infinite value makes its column's mean infinite or NaN; whoever reads the mean refuses it.
+        with np.errstate(invalid="ignore"):
+            deviation_T = np.where(there_BT, (x_BT - mean_T) ** 2, 0).sum(0)
+            step_T = mean_T - self.mean_T
+            self.deviation_T += deviation_T + step_T**2 * self.count_T * count_T / total_T
+            self.mean_T += step_T * count_T / total_T
+        self.count_T += count_T
+
+    def std(self) -> Array:
+        """Population standard deviation; 1 for a constant column, which is then only centred."""
+        std_T: Array = np.sqrt(self.deviation_T / np.maximum(self.count_T, 1))
+        return np.where(std_T > 1e-6 * np.maximum(1.0, np.abs(self.mean_T)), std_T, 1.0)
+
+
+class RSquared:
+    """``1 - residual / total sum of squares`` per block, streamed.
+
+    Numbers (and pooled blocks) are compared as standardised; a histogram reconstructed by its likelihood
+    as the share of each id, over the users with an event in the window.
+    """
+
+    def __init__(self, blocks: Sequence[Block], windows: Mapping[str, Sequence[int]]) -> None:
+        """``blocks`` are those of the target's columns, ``windows`` those of each categorical input."""
+        self._columns = {block: [t for t, b in enumerate(blocks) if b == block] for block in dict.fromkeys(blocks)}
+        self._windows = windows
+        self._targets: dict[Block, Moments] = {}
+        self._errors: dict[Block, float] = {}
+
+    def update(self, made: Reconstruction, batch: Batch) -> None:
+        for block, columns in self._columns.items():
+            self._add(block, made.target_BT[:, columns], made.prediction_BT[:, columns])
+        for field, logits_MV in made.logits.items():
+            windows = self._windows[field]
+            share_WBV = _shares(batch.histograms[field], logits_MV).view(len(windows), len(batch), -1)
+            for days, share_BV, p_BV in zip(windows, share_WBV, logits_MV.softmax(1).view_as(share_WBV), strict=True):
+                self._add(Block(days, field), share_BV, p_BV)
+
+    def result(self) -> dict[str, float]:
+        """``r2_<field>_<w>d`` per block, and their mean as ``r2``; a block that does not vary has none."""
+        totals = {block: float(moments.deviation_T.sum()) for block, moments in self._targets.items()}
+        found = {
+            f"r2_{block.field or 'activity'}_{block.window_days}d": 1 - self._errors[block] / total
+            for block, total in totals.items()
+            if total > ROUNDING
+        }
+        return {"r2": float(np.mean(list(found.values()))), **found} if found else {}
+
+    def _add(self, block: Block, target_BT: Tensor, prediction_BT: Tensor) -> None:
+        self._targets.setdefault(block, Moments(target_BT.shape[1])).update(target_BT.numpy())
+        error = float((prediction_BT.double() - target_BT.double()).square().nansum())
+        self._errors[block] = self._errors.get(block, 0.0) + error
+
+
+def _shares(histogram: Histogram, like_MV: Tensor) -> Tensor:
+    """The histogram as a dense (M, V) of shares, NaN for an empty bag."""
+    share_MV = torch.zeros_like(like_MV)
+    share_MV[histogram.bags_N, histogram.ids_N] = histogram.shares_N
+    return share_MV.masked_fill(~histogram.filled_M[:, None], torch.nan)

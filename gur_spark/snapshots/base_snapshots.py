@@ -1,0 +1,124 @@
+"""Which snapshot a date can be made from, instead of from all its events: the base of the incremental route.
+
+A full run with ``aggregates.incremental_days: 6`` keeps what the next six days go on from: those read only what entered
+since, and keep nothing themselves, so that a week is one full run and six short ones.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from gur_spark.errors import BaseSnapshotError, TableError
+from gur_spark.features.spark.narrowing import last_landing
+from gur_spark.features.states.files import Kept
+from gur_spark.snapshots.visible import Snapshot, is_whole
+from gur_spark.tables.delta import Commit, Tables
+
+LONGEST = 31
+"""Days that ``aggregates.incremental_days`` may be."""
+
+_OF_A_LOG = re.compile(r"source = '\w+' AND ")
+_LANDINGS = re.compile(r"landed_on (?:IN \((?P<several>.+)\)|= (?P<one>.+))")
+_DAY = re.compile(r"(?:DATE ?)?'(\d{4}-\d{2}-\d{2})'(?:::date)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needed:
+    """What a base must have been made with, and of what it must be a part."""
+
+    manifest_hash: str
+    vocabulary: tuple[int, str]
+    """Version and hash."""
+    events_id: str
+    events_version: int
+
+
+@dataclass(frozen=True)
+class Base:
+    """A snapshot that can be gone on from."""
+
+    snapshot: Snapshot
+    kept: Kept
+
+
+def find_base(tables: Tables, visible: Sequence[Snapshot], needed: Needed, as_of: date, known_at: datetime) -> Base:
+    """The newest snapshot before ``as_of`` of whose events the wanted ones are all, and more.
+
+    Raises:
+        BaseSnapshotError: there is none; the message says why of each that keeps a state.
+    """
+    reasons = []
+    for snapshot, kept in _candidates(visible, as_of):
+        try:
+            if isinstance(kept, BaseSnapshotError):
+                raise kept
+            _check(tables, snapshot, kept, needed, as_of, known_at)
+            return Base(snapshot, kept)
+        except (BaseSnapshotError, TableError) as error:
+            reasons.append(f"{snapshot.as_of} (known at {snapshot.known_at:%Y-%m-%d %H:%M}): {error}")
+    raise BaseSnapshotError(
+        f"no snapshot before {as_of} can be gone on from: "
+        + ("; ".join(reasons) or "none keeps a state for it (a full run with aggregates.incremental_days does)")
+    )
+
+
+def _candidates(visible: Sequence[Snapshot], as_of: date) -> Iterator[tuple[Snapshot, Kept | BaseSnapshotError]]:
+    """Those that keep a state, or should, newest first."""
+    near = [s for s in visible if timedelta(0) < as_of - s.as_of <= timedelta(LONGEST)]
+    for snapshot in sorted(near, key=lambda s: s.key, reverse=True):
+        try:
+            kept = Kept.of(snapshot.path)
+            if kept is not None:
+                yield snapshot, kept
+        except BaseSnapshotError as error:
+            yield snapshot, error
+
+
+def _check(tables: Tables, base: Snapshot, kept: Kept, needed: Needed, as_of: date, known_at: datetime) -> None:
+    """Raises BaseSnapshotError."""
+    if (as_of - base.as_of).days > kept.horizon:
+        raise BaseSnapshotError(f"its state is for the {kept.horizon} days after it")
+    if base.known_at > known_at:
+        raise BaseSnapshotError(f"it knows more than is known at {known_at:%Y-%m-%d %H:%M}")
+    if base.manifest_hash != needed.manifest_hash:
+        raise BaseSnapshotError(f"its manifest is {base.manifest_hash}, expected {needed.manifest_hash}")
+    if (base.vocabulary_version, base.vocabulary_hash) != needed.vocabulary:
+        raise BaseSnapshotError(f"its vocabulary is version {base.vocabulary_version}, expected {needed.vocabulary[0]}")
+    _check_events(tables, base, kept, needed)
+    if not is_whole(base):
+        raise BaseSnapshotError("its files are not those that were written")
+
+
+def _check_events(tables: Tables, base: Snapshot, kept: Kept, needed: Needed) -> None:
+    """Only landings that the base did not know may have been written since."""
+    made_from = re.fullmatch(r"events (\S+) version (\d+)", kept.lineage)
+    if made_from is None or made_from[1] != needed.events_id:
+        raise BaseSnapshotError("it was made from another events table")
+    version, last = int(made_from[2]), last_landing(base.known_at)
+    if version > needed.events_version:
+        raise BaseSnapshotError(f"it was made from events version {version}, wanted is {needed.events_version}")
+    for commit in tables.commits("events", version, needed.events_version):
+        if commit.harmless:
+            continue
+        landings = written_landings(commit)
+        if landings is None:
+            raise BaseSnapshotError(f"events version {commit.version} ({commit.operation}) may have changed any row")
+        known = sorted(day for day in landings if day <= last)
+        if known:
+            raise BaseSnapshotError(
+                f"landing {known[0]}, which it knows, was replaced in events version {commit.version}"
+            )
+
+
+def written_landings(commit: Commit) -> list[date] | None:
+    """The landings that a commit replaced, as ``ingest`` does; None where it is another kind of commit."""
+    if commit.operation != "WRITE" or not commit.predicate:
+        return None
+    # Each engine writes the predicate down in its own way: delta-rs gives two or three alternatives in brackets.
+    bare = _OF_A_LOG.sub("", commit.predicate, count=1)
+    alternatives = (bare[1:-1] if bare.startswith("(") else bare).split(" OR ")
+    found = [_LANDINGS.fullmatch(part) for part in alternatives]
+    texts = [text for part in found if part for text in (part["several"] or part["one"]).split(",")]
+    days = [_DAY.fullmatch(text.strip()) for text in texts]
+    return [date.fromisoformat(day[1]) for day in days if day] if all(found) and all(days) else None

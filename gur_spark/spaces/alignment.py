@@ -1,0 +1,144 @@
+"""A new version's space laid over an older one's, so that who learned on the old embeddings can read the new ones.
+
+Orthogonal Procrustes (Schönemann 1966) with a shift, fitted on stable users: a rigid motion, so that distances between
+users are those the new version gave. What it cannot undo is the residual. Embeddings of length 1 are turned only, as a
+shift would change their lengths.
+
+Legend of array shapes: N = users, L = width of an embedding.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gur_spark.config.pipeline import Model
+from gur_spark.errors import ModelError
+from gur_spark.schema import Manifest
+from gur_spark.snapshots.files import row_groups
+
+if TYPE_CHECKING:
+    from gur_spark.registry.artefact import LoadedModel
+
+Array = npt.NDArray[np.float64]
+
+USERS_PER_DIMENSION = 5
+"""A motion of L dimensions that is fitted on fewer users follows their noise."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """``aligned = new @ rotation + shift``."""
+
+    to: str
+    """The version whose space it leads to."""
+    rotation_LL: Array
+    shift_L: Array
+    residual: float
+    """Squared distance between the two sides over the old side's variance; 0 is the same space, 1 nothing in common
+    (without a shift it may be more)."""
+    users: int
+
+
+class Procrustes:
+    """The motion that brings pairs of embeddings nearest to each other, from sums: pairs may come in any number."""
+
+    def __init__(self, width: int, shift: bool = True) -> None:
+        self.users, self._shift = 0, shift
+        self._new_L, self._old_L = np.zeros(width), np.zeros(width)
+        self._cross_LL = np.zeros((width, width))
+        self._squares = np.zeros(2)
+
+    def update(self, new_NL: Array, old_NL: Array) -> None:
+        self.users += len(new_NL)
+        self._new_L += new_NL.sum(0)
+        self._old_L += old_NL.sum(0)
+        self._cross_LL += new_NL.T @ old_NL
+        self._squares += (new_NL**2).sum(), (old_NL**2).sum()
+
+    def fit(self, to: str) -> Alignment:
+        """With ``U S V'`` of the cross-product, centred where there is a shift, the rotation is ``U V'``.
+
+        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / v`` with the same sides and v the centred old side's
+        ``|old|^2``.
+        """
+        n = max(self.users, 1)
+        means = self._new_L / n, self._old_L / n
+        new_L, old_L = means if self._shift else np.zeros((2, len(self._new_L)))
+        left_LL, values_L, right_LL = np.linalg.svd(self._cross_LL - n * np.outer(new_L, old_L))
+        rotation_LL = left_LL @ right_LL
+        new, old = self._squares - n * np.array([new_L @ new_L, old_L @ old_L])
+        variance = self._squares[1] - n * means[1] @ means[1]
+        residual = float((new + old - 2 * values_L.sum()) / variance) if variance > 0 else 1.0
+        return Alignment(to, rotation_LL, old_L - new_L @ rotation_LL, max(residual, 0.0), self.users)
+
+
+def align(new: Any, old: "LoadedModel", snapshots: Sequence[str], columns: Sequence[str]) -> Alignment:
+    """Fit the motion from a version to an older one on the stable users of the last of the snapshots.
+
+    Args:
+        new: what embeds rows of the snapshot, (N, L).
+        snapshots: by date.
+        columns: that the versions take.
+    """
+    fitted = Procrustes(old.latent_dim, shift=not old.model.unit_norm)
+    for rows in _stable(old.manifest, snapshots[-1], columns):
+        fitted.update(new(rows).astype(np.float64), old.embed(rows).astype(np.float64))
+    return fitted.fit(old.version)
+
+
+def check_stable_users(old: "LoadedModel", snapshots: Sequence[str]) -> None:
+    """Whether a motion can be fitted, without embedding anybody: training takes long.
+
+    Raises:
+        ModelError: too few stable users.
+    """
+    users = sum(rows.num_rows for rows in _stable(old.manifest, snapshots[-1], []))
+    needed = USERS_PER_DIMENSION * old.latent_dim
+    if users < needed:
+        window = old.manifest.windows[-1]
+        raise ModelError(
+            f"alignment to {old.version} needs {needed} stable users ({USERS_PER_DIMENSION} per dimension), with an "
+            f"event in the last {window} days and one {window / 4:g} days ago or before; "
+            f"{snapshots[-1]} has {users}"
+        )
+
+
+def _stable(manifest: Manifest, snapshot: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of the users with an event in the longest window, the first of them at least a quarter of it ago."""
+    window = manifest.windows[-1]
+    active, tenure = f"events_{window}d", "tenure_days"
+    for group in row_groups(snapshot):
+        for rows in group.read(list(dict.fromkeys(["user_id", active, tenure, *columns])), 8192):
+            stable = (rows[active].to_numpy() > 0) & (tenures(rows) >= window / 4)
+            kept = rows.filter(pa.array(stable))
+            if kept.num_rows:
+                yield kept
+
+
+def tenures(rows: pa.RecordBatch) -> Array:
+    """Days since the first event, -1 where there is none."""
+    days: Array = np.nan_to_num(rows["tenure_days"].to_numpy(zero_copy_only=False), nan=-1.0)
+    return days
+
+
+def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str, model: Model) -> None:
+    """Whether an older version can embed what the new one is trained on.
+
+    Raises:
+        ModelError: naming what differs.
+    """
+    for what, there, wanted in (
+        ("manifest", old.manifest.hash, manifest_hash),
+        ("vocabulary", old.vocabulary_hash, vocabulary_hash),
+        ("latent_dim", old.latent_dim, model.latent_dim),
+        ("unit_norm", old.model.unit_norm, model.unit_norm),
+    ):
+        if there != wanted:
+            raise ModelError(
+                f"cannot align to {old.version}: its {what} is {there}, that of this training is {wanted}; train on "
+                "snapshots of its manifest and vocabulary with its latent_dim and unit_norm, or without --align-to"
+            )

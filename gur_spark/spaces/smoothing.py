@@ -1,0 +1,80 @@
+"""Embeddings that move less from day to day: the mean of a user's last few, under a version name of its own.
+
+``VERSION-mean3`` names the means of three dates of ``VERSION``. Consumers read one version by its name, so they see
+means or the embeddings themselves, and never both; the gates compare the two as versions that share a space.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark.outputs.scored import scored_dates
+from gur_spark.schema import SQL_USER_ID
+from gur_spark.tables.delta import Tables
+
+_MEAN = re.compile(r"-mean\d+$")
+
+
+def smoothed_version(model_version: str, dates: int) -> str:
+    """The name of a version's means of so many dates; of one, its own."""
+    return f"{model_version}-mean{dates}" if dates > 1 else model_version
+
+
+def base_version(name: str) -> str:
+    """The version whose means these are, or itself."""
+    return _MEAN.sub("", name)
+
+
+def last_dates(tables: Tables, model_version: str, as_of: date, dates: int) -> list[date]:
+    """The last scored dates of a version up to ``as_of``, newest first."""
+    known = [day for day in scored_dates(tables, model_version) if day <= as_of]
+    return known[::-1][:dates]
+
+
+def smoothed(rows: DataFrame, newest: date, user_id_type: str, unit_norm: bool) -> DataFrame:
+    """One row per user_id of the newest of the rows' dates: embedding, the mean over those in which the user has one
+    (of length 1, where ``unit_norm``), and events of the newest date.
+
+    Args:
+        rows: of one version, with the columns of ``embeddings``.
+    """
+    entry = F.struct(F.datediff(F.lit(newest), F.col("as_of")).alias("age"), "embedding", "events")
+    users = rows.groupBy("user_id").agg(F.collect_list(entry).alias("entries"), F.max("as_of").alias("newest"))
+
+    def kernel(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows:
+                yield mean_of_entries(batch, unit_norm)
+
+    there = users.where(F.col("newest") == F.lit(newest)).select("user_id", "entries")
+    return there.mapInArrow(kernel, f"user_id {SQL_USER_ID[user_id_type]}, embedding ARRAY<FLOAT>, events BIGINT")
+
+
+def mean_of_entries(users: pa.RecordBatch, unit_norm: bool) -> pa.RecordBatch:
+    """Rows of user_id and entries (age, embedding, events), one of them of age 0, to user_id, embedding and events.
+
+    Summed in float64 from the newest date on, so that the order in which rows came changes no bit. Where embeddings of
+    length 1 cancel each other out, there is no direction to keep but that of the newest.
+    """
+    lists = users["entries"]
+    user_N = np.repeat(np.arange(users.num_rows), lists.value_lengths().to_numpy())
+    entries = lists.flatten()
+    age_N = entries.field("age").to_numpy(zero_copy_only=False)
+    order_N = np.lexsort((age_N, user_N))
+    vectors = entries.field("embedding").flatten().to_numpy().reshape(len(user_N), -1)[order_N].astype(np.float64)
+    first_U = np.searchsorted(user_N, np.arange(users.num_rows))
+    mean_UL = np.add.reduceat(vectors, first_U) / np.bincount(user_N)[:, None]
+    if unit_norm:
+        length_U = np.linalg.norm(mean_UL, axis=1, keepdims=True)
+        mean_UL = np.where(length_U > 1e-6, mean_UL / np.maximum(length_U, 1e-6), vectors[first_U])
+    width = mean_UL.shape[1]
+    embedding = pa.ListArray.from_arrays(
+        np.arange(users.num_rows + 1, dtype=np.int32) * width, pa.array(mean_UL.astype(np.float32).reshape(-1))
+    )
+    events = entries.field("events").take(pa.array(order_N[first_U]))
+    return pa.RecordBatch.from_arrays([users["user_id"], embedding, events], names=["user_id", "embedding", "events"])

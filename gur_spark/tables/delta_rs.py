@@ -1,0 +1,97 @@
+"""Delta commits by deltalake, for an engine whose own cannot be trusted: the same ``Tables``, without a JVM.
+
+Sail reads Delta well, but its writes are no commits to build on: a dynamic overwrite wipes the table, and rows outside
+``replaceWhere`` are taken. So it writes a frame as Parquet into a staging folder, and delta-rs reads that batch by
+batch into the table. What a write takes is disk for one more copy of the frame, and memory for a few batches of it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+from pyspark.sql import DataFrame
+
+from gur_spark import storage
+from gur_spark.errors import TableError, WriteConflict
+from gur_spark.tables.delta import Commit, Tables
+
+_NOTE = "userMetadata"
+"""Spark's name of what a writer says of its commit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaRsTables(Tables):
+    """``Tables`` by path: the session computes and reads, deltalake commits."""
+
+    def version(self, table: str) -> int:
+        return int(self._open(table).version())
+
+    def newest_commits(self, table: str, most: int) -> list[Commit]:
+        return [
+            Commit(h["version"], h["operation"], h.get("operationParameters", {}).get("predicate"), h.get(_NOTE))
+            for h in self._open(table).history(most)
+        ]
+
+    def identity(self, table: str) -> str:
+        return str(self._open(table).metadata().id)
+
+    def create(self, table: str, schema: str, partitioned_by: Sequence[str] = ()) -> None:
+        if self.exists(table):
+            return
+        columns = Schema.from_json(self.spark.createDataFrame([], schema).schema.json())
+        try:
+            DeltaTable.create(self.folder(table), columns, mode="ignore", partition_by=list(partitioned_by))
+        except CommitFailedError:
+            # Another run made it meanwhile.
+            if not self.exists(table):
+                raise
+
+    def append(self, frame: DataFrame, table: str) -> None:
+        self._commit(frame, table, mode="append")
+
+    def replace(self, frame: DataFrame, table: str, predicate: str, note: str | None = None) -> None:
+        # delta-rs takes a bare text for a time of the column's own zone, UTC, and `TIMESTAMP ''` for one without.
+        bare = re.sub(r"\bTIMESTAMP\s*(?=')", "", predicate)
+        said = CommitProperties(custom_metadata={_NOTE: note}) if note else None
+        try:
+            self._commit(frame, table, mode="overwrite", predicate=bare, commit_properties=said)
+        except DeltaError as error:
+            raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
+
+    def _commit(self, frame: DataFrame, table: str, **how: Any) -> None:
+        # Opened before the frame is computed: a commit that another run makes meanwhile must be seen as one.
+        opened = self._open(table)
+        try:
+            with self._staged(frame, pa.schema(opened.schema()), table) as rows:
+                write_deltalake(opened, rows, **how)
+        except CommitFailedError as error:
+            raise WriteConflict(
+                f"{self.sql_name(table)}: another run wrote to it at the same time and won; nothing of this one is in "
+                "it: run again"
+            ) from error
+
+    @contextmanager
+    def _staged(self, frame: DataFrame, schema: pa.Schema, table: str) -> Iterator[pa.RecordBatchReader]:
+        """The computed frame as a stream of batches of the table's schema."""
+        if sorted(frame.columns) != sorted(schema.names):
+            raise TableError(
+                f"{self.sql_name(table)}: the frame does not fit: expected columns {schema.names}, got {frame.columns}"
+            )
+        folder = self.folder("_staging", uuid4().hex)
+        try:
+            frame.write.mode("overwrite").parquet(folder)
+            filesystem, inner = storage.open_filesystem(folder)
+            filesystem.create_dir(inner, recursive=True)
+            yield ds.dataset(inner, schema, filesystem=filesystem, format="parquet").scanner().to_reader()
+        finally:
+            storage.remove_folder(folder)
+
+    def _open(self, table: str) -> DeltaTable:
+        return DeltaTable(self.folder(table))

@@ -1,0 +1,75 @@
+"""Every job run leaves one row in ``runs``, also when it fails."""
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from gur_spark import schema
+from gur_spark.tables.delta import Tables
+
+log = logging.getLogger("gur_spark")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What a stage says of itself while it runs."""
+
+    id: str
+    job: str
+    parameters: dict[str, str]
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Name of an input -> its version (a landing's fingerprint, a snapshot's folder, ...)."""
+    counts: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    exit_code: int = 0
+    """Of its process, once it has succeeded: what a scheduler is to know beside that."""
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """One readable log line."""
+        counts = ", ".join(f"{name} {value:,}" for name, value in self.counts.items())
+        return f"{self.job}: {counts or 'nothing to do'} ({self.seconds:.1f} s)"
+
+
+@contextmanager
+def record(tables: Tables, job: str, parameters: dict[str, str]) -> Iterator[Run]:
+    """Run a stage and append its row to ``runs``: status ``succeeded``, or ``failed`` with the error."""
+    run = Run(id=uuid4().hex, job=job, parameters=parameters)
+    clock = time.monotonic()
+    try:
+        yield run
+    except BaseException as error:
+        run.seconds = time.monotonic() - clock
+        message = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        try:
+            _append(tables, run, "failed", message[:20_000])
+        except Exception:
+            # The first error is the one to show; this one must not hide it.
+            log.exception("%s failed, and its row in runs could not be written", job)
+        raise
+    run.seconds = time.monotonic() - clock
+    _append(tables, run, "succeeded", None)
+    log.info(run.line())
+
+
+def _append(tables: Tables, run: Run, status: str, error: str | None) -> None:
+    row = (
+        run.id,
+        run.job,
+        run.parameters,
+        run.inputs,
+        run.counts,
+        run.outputs,
+        run.started,
+        run.seconds,
+        status,
+        error,
+    )
+    tables.create("runs", schema.RUNS)
+    tables.append(tables.spark.createDataFrame([row], schema.RUNS).coalesce(1), "runs")
