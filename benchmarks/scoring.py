@@ -33,10 +33,10 @@ from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Spark
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.train import read_manifest
 from gur_spark.registry import artefact as registry
-from gur_spark.schema import Manifest
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.workers import embed_batch
 from gur_spark.session import local_conf, local_session

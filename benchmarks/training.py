@@ -29,11 +29,12 @@ from gur_spark.batches.aggregates import Batch, Layout
 from gur_spark.batches.streams import stream
 from gur_spark.config.file import base_file
 from gur_spark.config.pipeline import Model, Training
+from gur_spark.features.declare.manifest import Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import reconstruction_loss
 from gur_spark.models.gur.train import train
-from gur_spark.schema import FIRST_VALUE_ID, Manifest, NumericField
+from gur_spark.schema import FIRST_VALUE_ID
 
 WINDOWS = (7, 30, 180)
 VALUES = {"mcc": 300, "channel": 6, "day_part": 12}

@@ -44,11 +44,11 @@ from gur_spark.batches.lifestream import midnight
 from gur_spark.batches.streams import stream
 from gur_spark.config.file import base_file
 from gur_spark.config.pipeline import Model, Training
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURIterableDataset, GURModule
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.category_tables import table_width
 from gur_spark.models.gur.losses import reconstruction_loss
-from gur_spark.schema import Manifest
 
 
 def main() -> int:

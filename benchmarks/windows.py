@@ -29,10 +29,11 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from gur_spark.config.pipeline import Spark
+from gur_spark.features.declare.manifest import Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.spark.narrowing import snapshot_events
 from gur_spark.features.spark.writer import write_aggregates
-from gur_spark.schema import FIRST_VALUE_ID, Manifest, NumericField
+from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session, sail_session
 
 AS_OF = date(2024, 7, 1)

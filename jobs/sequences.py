@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
+from gur_spark.features.declare.manifest import sequence_columns
 from gur_spark.features.declare.spec import Window
-from gur_spark.schema import sequence_columns
 from gur_spark.snapshots.sequences import write_sequences
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from gur_spark.schema import Manifest
+from gur_spark.features.declare.manifest import Manifest
 
 DAY_US = 86_400_000_000
 

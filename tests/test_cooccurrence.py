@@ -11,11 +11,11 @@ import pytest
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.config.pipeline import Training
 from gur_spark.errors import ModelError, SnapshotError
+from gur_spark.features.declare.manifest import AttributeField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.models.gur import counting
 from gur_spark.models.gur.cooccurrence import Together, count, count_snapshots, presence, upper, whole
 from gur_spark.models.gur.counting import count_on_spark
-from gur_spark.schema import AttributeField
 from gur_spark.splits import held_out
 from tests.aggregate_data import WINDOWS, random_events, tiny_manifest, to_rows, write_snapshot
 

@@ -20,9 +20,9 @@ from gur_spark import schema, storage
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.errors import ConfigError, SnapshotError, TableError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.features.declare.manifest import SequenceManifest, sequence_columns
 from gur_spark.features.declare.spec import Window
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURIterableDataset
-from gur_spark.schema import SequenceManifest, sequence_columns
 from gur_spark.snapshots import sequences
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.sequences import Rows, read_manifest, whole_users, write_sequences

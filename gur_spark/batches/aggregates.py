@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gur_spark.batches.columns import check_columns, check_ids, flat, flat_counts, single
 from gur_spark.errors import ModelError
-from gur_spark.schema import FUTURE_EVENTS, VIEWS, Column, Manifest, future_columns, view_column
+from gur_spark.features.declare.manifest import Column, Manifest
+from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
 
 LIFETIME = 0
 """The days of a window that has no end."""

@@ -4,21 +4,13 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from gur_spark.config.section import Name, Section, Share
 from gur_spark.errors import nearest
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower_snake_case name")]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
 class Source(Section):
@@ -149,8 +141,8 @@ class Fields(Section):
 
     user_id: UserId
     event_time: EventTime
-    categorical: list[Categorical] = []
-    numeric: list[Numeric] = []
+    categorical: list[Categorical] = Field(default_factory=list)
+    numeric: list[Numeric] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _names(self) -> "Fields":
@@ -184,7 +176,7 @@ class Filter(Section):
 
     column: str
     keep: Literal["not_blank", "in", "not_in"]
-    values: list[str] = []
+    values: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _values(self) -> "Filter":
@@ -198,7 +190,7 @@ class Dedupe(Section):
 
     policy: Literal["none", "exact", "key"]
     """``exact``: all mapped fields are equal; ``key``: the named event columns are equal."""
-    key: list[str] = []
+    key: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _key(self) -> "Dedupe":
@@ -218,7 +210,7 @@ class Log(Section):
     """``attributes``: what is known of a user (country, plan) from ``event_time`` on, until its next row."""
     source: Source
     fields: Fields
-    filters: list[Filter] = []
+    filters: list[Filter] = Field(default_factory=list)
     dedupe: Dedupe
 
     @property

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from gur_spark.config.logs import Section
+from gur_spark.config.section import Section
 
 
 class Levels(Section):

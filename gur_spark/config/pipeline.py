@@ -12,11 +12,13 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from gur_spark import storage
 from gur_spark.config.evaluation import Evaluation, Volume
-from gur_spark.config.logs import MAIN, Dedupe, Fields, Filter, Log, Name, Numeric, Section, Share, Source, check_logs
+from gur_spark.config.logs import MAIN, Dedupe, Fields, Filter, Log, Numeric, Source, check_logs
 from gur_spark.config.monitoring import Monitor
+from gur_spark.config.section import Name, Section, Share
+from gur_spark.features.declare.manifest import AttributeField, LogFields, Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import Aggregation, Days
-from gur_spark.schema import AttributeField, LogFields, Manifest, NumericField, events_schema
+from gur_spark.schema import events_schema
 
 
 class Spark(Section):

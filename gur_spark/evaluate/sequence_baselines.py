@@ -25,8 +25,9 @@ import torch
 from gur_spark import storage
 from gur_spark.evaluate import extra
 from gur_spark.evaluate.features import COLES, Array
+from gur_spark.features.declare.manifest import SequenceManifest
 from gur_spark.models.gur.category_tables import fastai_width
-from gur_spark.schema import UNKNOWN_ID, SequenceManifest
+from gur_spark.schema import UNKNOWN_ID
 
 log = logging.getLogger("gur_spark")
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.kernel import PartitionState
 from gur_spark.features.states.advance import Shift
 from gur_spark.features.states.base import State
 from gur_spark.features.states.groups import Groups
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import Manifest
 
 FORMAT = 2
 """Of the file; to be raised with every change of what an array means."""

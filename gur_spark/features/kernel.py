@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import Plan, Planned, plan_of
 from gur_spark.features.declare.spec import Window
 from gur_spark.features.operations import Output
@@ -25,7 +26,6 @@ from gur_spark.features.states.base import DAY_US, Source, State, grown
 from gur_spark.features.states.counts import Counts, Histogram
 from gur_spark.features.states.groups import Groups, Ints, Pairs, Rows, Users, as_numpy
 from gur_spark.features.states.tiles import Bands, Slice
-from gur_spark.schema import Manifest
 
 AGE, KNOWN = "_age_us", "_known_from"
 """Names that no field can have."""

@@ -17,13 +17,13 @@ from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.monitoring.drift import Drift
 from gur_spark.monitoring.embeddings import Scored, embedding_drift
 from gur_spark.monitoring.features import Distribution, compare, measured_columns
 from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.registry.known import ModelVersion, find_model
-from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot, differing_columns, find_snapshot
 from gur_spark.statistics.measures import ratio

@@ -26,9 +26,9 @@ from gur_spark import storage
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.config.pipeline import Model, Training
 from gur_spark.errors import ModelError
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.registry import card as model_card
-from gur_spark.schema import Manifest
 from gur_spark.spaces.alignment import Alignment
 
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gur_spark.config.pipeline import Model, Training
-from gur_spark.schema import Manifest
+from gur_spark.features.declare.manifest import Manifest
 
 if TYPE_CHECKING:
     from gur_spark.registry.artefact import Card

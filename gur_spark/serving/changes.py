@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from gur_spark import schema
 from gur_spark.errors import SnapshotError, TableError, WriteConflict
 from gur_spark.features.checksum import row_hashes
-from gur_spark.schema import Manifest
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Commit, Tables

@@ -18,10 +18,11 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, nearest
 from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import encode, read_vocabulary
+from gur_spark.features.declare.manifest import Column, Manifest, NumericField
 from gur_spark.features.declare.plan import plan_of
 from gur_spark.features.spark.narrowing import event_rows, prepare, snapshot_events
 from gur_spark.features.states.base import DAY_US
-from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS, Column, Manifest, NumericField
+from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables.delta import Tables
 

@@ -15,10 +15,10 @@ from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.columns import check_columns_of_events
 from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark import incremental
 from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare
 from gur_spark.features.spark.writer import Written
-from gur_spark.schema import Manifest
 from gur_spark.snapshots.base_snapshots import Base, Needed, find_base
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables

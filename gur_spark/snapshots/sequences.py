@@ -23,18 +23,11 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.checksum import content_hash
+from gur_spark.features.declare.manifest import Manifest, SequenceManifest, missing_column, sequence_columns
 from gur_spark.features.declare.spec import Window
 from gur_spark.features.spark import narrowing
 from gur_spark.features.spark import writer as windows
-from gur_spark.schema import (
-    MISSING_ID,
-    PADDING_ID,
-    VALUE_ID,
-    Manifest,
-    SequenceManifest,
-    missing_column,
-    sequence_columns,
-)
+from gur_spark.schema import MISSING_ID, PADDING_ID, VALUE_ID
 from gur_spark.session import is_sail
 from gur_spark.snapshots.routes import Wanted, check_landings, events_range
 from gur_spark.tables.delta import Tables, check_keys

@@ -11,9 +11,9 @@ from pyspark.sql import functions as F
 from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, WriteConflict
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark import narrowing
 from gur_spark.features.states.files import keeps_state
-from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
 from gur_spark.tables.delta import Tables
 

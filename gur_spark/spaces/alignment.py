@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from gur_spark.config.pipeline import Model
 from gur_spark.errors import ModelError
-from gur_spark.schema import Manifest
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.snapshots.files import row_groups
 
 if TYPE_CHECKING:

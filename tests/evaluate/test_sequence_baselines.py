@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gur_spark.evaluate.sequence_baselines import Sequences, coles, hand_made
-from gur_spark.schema import SequenceManifest, sequence_columns
+from gur_spark.features.declare.manifest import SequenceManifest, sequence_columns
 from tests.aggregate_data import SIZES, tiny_manifest
 
 USERS, DAY = 12, 86_400

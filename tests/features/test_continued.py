@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features.checksum import content_hash
 from gur_spark.features.continued import dump, load
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import Window, aggregation
 from gur_spark.features.kernel import PartitionState
 from gur_spark.features.states.base import State
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import Manifest
 from tests.features import test_operations
 from tests.features.test_kernel import AMOUNT, AS_OF
 from tests.features.test_operations import DAY_US, different, to_table, with_derived

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features import kernel
+from gur_spark.features.declare.manifest import Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
 from gur_spark.features.states import base as states
@@ -23,7 +24,7 @@ from gur_spark.features.states.base import DAY_US
 from gur_spark.features.states.counts import Histogram
 from gur_spark.features.states.exact import SquareSum, exact_sums, std_steps
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import MAX_STEPS, Manifest, NumericField
+from gur_spark.schema import MAX_STEPS
 from tests.oracles import aggregate_rows, same_rows
 
 AMOUNT = NumericField(name="amount", step=Decimal("0.01"), transform="none")

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features.checksum import content_hash
 from gur_spark.features.continued import dump, restored
+from gur_spark.features.declare.manifest import AttributeField, Manifest
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.kernel import KNOWN, PartitionState
 from gur_spark.features.merging import can_merge, merge
 from gur_spark.features.states import base as states
 from gur_spark.features.states.sequence import LastValues
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import AttributeField, Manifest
 from tests.features.test_kernel import AMOUNT, AS_OF, names_a_user
 from tests.features.test_operations import DAY_US, MANIFEST, OLDEST, different, events, to_table, with_derived
 

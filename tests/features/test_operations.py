@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from gur_spark.features import kernel
 from gur_spark.features.checksum import content_hash
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import make_manifest, plan_of
 from gur_spark.features.declare.spec import Aggregation, aggregation
 from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
 from gur_spark.features.operations import REGISTRY, Operation, Output, operation
 from gur_spark.features.states.numbers import NumericState
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import MAX_STEPS, Manifest
+from gur_spark.schema import MAX_STEPS
 from tests.features import operation_oracles as oracles
 from tests.features.test_kernel import AMOUNT, AS_OF
 

@@ -8,6 +8,7 @@ import torch
 
 from gur_spark.batches.aggregates import Batch, Future, Histogram, Layout, to_batch
 from gur_spark.config.pipeline import Model
+from gur_spark.features.declare.manifest import AttributeField, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
 from gur_spark.models.gur.autoencoder import GUR, BlockDropout
@@ -15,7 +16,6 @@ from gur_spark.models.gur.category_tables import frozen_tables
 from gur_spark.models.gur.layers import MultinomialHead
 from gur_spark.models.gur.losses import reconstruction_loss, training_loss
 from gur_spark.models.gur.reconstruction import Block, Moments, RSquared
-from gur_spark.schema import AttributeField, NumericField
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)

@@ -9,13 +9,13 @@ import torch
 
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.config.pipeline import Model
+from gur_spark.features.declare.manifest import AttributeField, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
 from gur_spark.features.kernel import row_without_events
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import training_loss
 from gur_spark.models.gur.reconstruction import Moments
-from gur_spark.schema import AttributeField, NumericField
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 FEATURES = [

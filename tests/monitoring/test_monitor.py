@@ -14,11 +14,11 @@ from deltalake import DeltaTable, Schema, write_deltalake
 
 from gur_spark import cli, schema
 from gur_spark.errors import ConfigError, ModelError, SnapshotError, TableError
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.monitoring.embeddings import Scored, embedding_drift
 from gur_spark.monitoring.findings import WORST_FIRST, to_text, worst
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.monitor import monitor
-from gur_spark.schema import Manifest
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from jobs import monitor as job

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gur_spark.features.declare.manifest import ID_UNIT
 from gur_spark.features.declare.spec import Parameter, Window
 from gur_spark.features.operations.base import Derived, Operation, Output, lists, operation, whole
 from gur_spark.features.states.base import Source
 from gur_spark.features.states.counts import Counts, Histogram
 from gur_spark.features.states.sketches import Registers
 from gur_spark.features.states.tiles import Slice
-from gur_spark.schema import ID_UNIT
 
 Columns = list[tuple[pa.Array, ...]]
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from gur_spark.features.declare.manifest import ID_UNIT
 from gur_spark.features.declare.spec import Parameter
 from gur_spark.features.operations.base import Operation, Output, lists, operation, whole
 from gur_spark.features.states.base import Source
 from gur_spark.features.states.sequence import LastValues, Ordered
 from gur_spark.features.states.tiles import Slice
-from gur_spark.schema import ID_UNIT
 
 
 class _InOrder(Operation):

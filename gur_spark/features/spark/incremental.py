@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.features.continued import load
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.kernel import PartitionState
 from gur_spark.features.spark.narrowing import (
     last_landing,
@@ -21,7 +22,6 @@ from gur_spark.features.spark.narrowing import (
 )
 from gur_spark.features.spark.writer import FILES, Written, collect, keep, part_of_user, write_all
 from gur_spark.features.states.files import FOLDER, Kept, read_state
-from gur_spark.schema import Manifest
 
 _FILE = "_file"
 """The number of a state's file; no field can have the name."""

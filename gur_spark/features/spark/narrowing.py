@@ -9,6 +9,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.errors import ConfigError
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import plan_of
 from gur_spark.features.kernel import AGE, KNOWN
 from gur_spark.features.operations import Derived
@@ -16,7 +17,6 @@ from gur_spark.features.packing import Packing
 from gur_spark.features.states.attributes import HELD, HELD_KNOWN, HELD_LANDED, HELD_LOG
 from gur_spark.features.states.base import DAY_US
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import Manifest
 
 
 def known_at(as_of: date, delay_days: int) -> datetime:

@@ -15,12 +15,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.features.continued import dump, restored
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.kernel import PartitionState, chunks
 from gur_spark.features.merging import can_merge, merge
 from gur_spark.features.packing import Packing
 from gur_spark.features.spark.narrowing import narrow, unknown_to
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import SQL_USER_ID, Manifest
+from gur_spark.schema import SQL_USER_ID
 
 PARTIAL = "_partial"
 """A partial state, in a row without an event; no field can have the name."""

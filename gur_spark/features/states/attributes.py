@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gur_spark.features.declare.manifest import AttributeField
 from gur_spark.features.states.advance import Kept, age, unmoved
 from gur_spark.features.states.base import DAY_US, MERGE_ROWS, Keyed, Source, begins
 from gur_spark.features.states.groups import ID_BITS, Ints, Rows, Users, as_numpy
 from gur_spark.features.states.tiles import Bands, Slice
-from gur_spark.schema import MISSING_ID, AttributeField
+from gur_spark.schema import MISSING_ID
 
 HELD, HELD_LOG, HELD_LANDED, HELD_KNOWN = "_held_us", "_held_log", "_held_landed", "_held_known_from"
 """Of a row of attributes: the microseconds from when on it holds to the newest date, the number of its log, the day it

@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.features.declare.manifest import NumericField
 from gur_spark.features.states.advance import Kept, Shift
 from gur_spark.features.states.groups import Groups, Ints, Rows
 from gur_spark.features.states.tiles import Bands, Slice
-from gur_spark.schema import NumericField
 
 DAY_US = 86_400_000_000
 MERGE_ROWS = 1 << 20

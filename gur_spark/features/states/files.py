@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gur_spark import storage
 from gur_spark.errors import BaseSnapshotError
 from gur_spark.features.continued import FORMAT, dump
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.kernel import PartitionState
 from gur_spark.features.states.tiles import Bands
-from gur_spark.schema import Manifest
 
 PARTS = 4096
 FOLDER = "state"

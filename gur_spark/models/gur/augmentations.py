@@ -14,9 +14,10 @@ from gur_spark import storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import encode
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare, snapshot_events
 from gur_spark.features.spark.writer import write_aggregates
-from gur_spark.schema import VIEWS, Manifest, view_column
+from gur_spark.schema import VIEWS, view_column
 from gur_spark.snapshots.routes import Wanted
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables

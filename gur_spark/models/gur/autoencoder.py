@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from gur_spark.batches.aggregates import LIFETIME, Batch, Layout, to_batch
 from gur_spark.config.pipeline import Model
+from gur_spark.features.declare.manifest import Column
 from gur_spark.features.kernel import row_without_events
 from gur_spark.models.gur.category_tables import Table, table_width
 from gur_spark.models.gur.dropout import BlockDropout, ColdDropout
 from gur_spark.models.gur.latent import Latent, Posterior
 from gur_spark.models.gur.layers import SELU, MultinomialHead, linear, mlp, pooled
 from gur_spark.models.gur.reconstruction import Block, Moments, Pair, Prediction, Reconstruction
-from gur_spark.schema import Column
 
 
 class GUR(nn.Module):

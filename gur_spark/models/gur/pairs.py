@@ -19,11 +19,11 @@ from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config, views_of
 from gur_spark.errors import GurError, TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.spark.narrowing import event_rows, known_at, prepare, snapshot_events
 from gur_spark.features.spark.writer import FILES, collect, keep, write_aggregates, write_rows
 from gur_spark.models.gur.augmentations import check_views, of_another_date, of_halves, partner
-from gur_spark.schema import Manifest
 from gur_spark.snapshots.horizon import check_complete
 from gur_spark.snapshots.routes import Wanted
 from gur_spark.snapshots.visible import Snapshot

@@ -31,11 +31,12 @@ from torch import Tensor, nn
 from gur_spark.batches.aggregates import Batch, Histogram, Layout
 from gur_spark.batches.lifestream import AS_OF, EVENT_TIME, Unit, midnight, per_day
 from gur_spark.errors import ModelError
+from gur_spark.features.declare.manifest import missing_column
 from gur_spark.models.gur.dropout import BlockDropout
 from gur_spark.models.gur.layers import mlp, pooled
 from gur_spark.models.gur.reconstruction import Block
 from gur_spark.models.gur.sequence_inputs import Kind, Part, RunningMoments, parts_of
-from gur_spark.schema import MISSING_ID, PADDING_ID, missing_column
+from gur_spark.schema import MISSING_ID, PADDING_ID
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import AggregateDataset, stream, user_ids
 from gur_spark.config.pipeline import Model, Training, views_of
 from gur_spark.errors import SnapshotError, TrainingError
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.category_tables import counted_inputs, frozen_tables
 from gur_spark.models.gur.cooccurrence import Together, count_snapshots
 from gur_spark.models.gur.losses import loss_terms
 from gur_spark.models.gur.reconstruction import Moments, RSquared
 from gur_spark.registry import artefact as registry
-from gur_spark.schema import Manifest
 from gur_spark.snapshots.files import row_groups
 from gur_spark.spaces.alignment import Alignment, align, check_alignable, check_stable_users
 from gur_spark.splits import validation_side
