@@ -21,8 +21,7 @@ from gur_spark.config.section import Section
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gur_spark.config.pipeline import Config
-    from gur_spark.config.pipeline import Training
+    from gur_spark.config.pipeline import Config, Training
     from gur_spark.events.vocabulary import Vocabulary
     from gur_spark.snapshots.visible import Snapshot
     from gur_spark.tables.delta import Tables
