@@ -36,7 +36,7 @@ from gur_spark.session import build_session
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.spaces.mapping import HELD_OUT, SALT, LinearMap, Regression
 from gur_spark.splits import held_out
-from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     config = load_config("conf/demo.yaml", [f"tables.root={args.root}", "engine=sail"])
-    tables = Tables.of(build_session(config), config)
+    tables = open_tables(build_session(config), config.tables)
     trained_on = [find_snapshot(tables, config, day) for day in config.training.as_of]
     vocabulary = read_vocabulary(tables, trained_on[0].vocabulary_version)
     pairs = write_pairs(tables, config, trained_on, vocabulary, str(work / "pairs"))

@@ -48,6 +48,7 @@ from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.splits import held_out
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from jobs.train import train_model
 
@@ -104,7 +105,7 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
         " ".join(PROFILE.format(path=work / "raw" / "profiles.csv").split()),
     ]  # fmt: skip
     config = load_config("conf/demo.yaml", overrides)
-    tables = Tables.of(build_session(config), config)
+    tables = open_tables(build_session(config), config.tables)
     snapshot = make_snapshots(tables, config, work)
     people = people_of(snapshot, work / "raw", cold)
     places_CK = np.random.default_rng(0).integers(0, (~people.cold).sum(), (people.cold.sum(), NEIGHBOURS))

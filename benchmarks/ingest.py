@@ -23,7 +23,7 @@ from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.events.ingest import ingest
 from gur_spark.session import build_session
-from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import record
 
 CHUNK_ROWS = 1_000_000
@@ -55,7 +55,7 @@ def measure(rows: int, quoted: bool, folder: Path, engine: str = "local") -> dic
     """Make the log, ingest it once in a fresh session, and say what it took."""
     write_card_log(folder / "log.csv", rows, quoted)
     config = _config(folder, engine)
-    tables = Tables.of(build_session(config), config)
+    tables = open_tables(build_session(config), config.tables)
     tables.spark.range(1).count()
     with PeakMemory() as memory, record(tables, "ingest", {}) as run:
         clock = time.perf_counter()

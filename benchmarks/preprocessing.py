@@ -34,7 +34,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 
 CONFIG = f"""
@@ -111,7 +111,7 @@ def make_table(work: Path, events: int, users: int) -> None:
 def run_ours(spark: SparkSession, config: Config, work: Path) -> None:
     for table in ("vocabulary", "snapshots", "aggregates"):
         shutil.rmtree(work / "tables" / table, ignore_errors=True)
-    tables, run = Tables.of(spark, config), Run(id="benchmark", job="benchmark", parameters={})
+    tables, run = open_tables(spark, config.tables), Run(id="benchmark", job="benchmark", parameters={})
     fit_vocabulary(tables, config, run)
     aggregate_snapshot(tables, config, AS_OF, run)
 

@@ -36,6 +36,7 @@ from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from jobs.evaluate import Asked, ask
 from jobs.train import train_model
@@ -77,7 +78,7 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
         f"evaluation.coles_seconds={args.coles_seconds}", *demo(work, args), *changes,
     ]  # fmt: skip
     plain = load_config(f"conf/{args.log}.yaml", given)
-    tables = Tables.of(build_session(plain), plain)
+    tables = open_tables(build_session(plain), plain.tables)
     for name in plain.all_logs:
         ingest(tables, plain, new_run("ingest"), name=name)
     found: dict[str, Any] = {"log": args.log, "changes": list(changes), "earlier_days": args.earlier}

@@ -42,6 +42,7 @@ from gur_spark.serving.workers import embed_batch
 from gur_spark.session import local_conf, local_session
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 
 CORES = 2
@@ -124,7 +125,7 @@ def set_up(work: Path, folder: str, manifest: Manifest, users: int) -> tuple[Tab
         as_of=AS_OF, known_at=datetime(2024, 6, 1, tzinfo=UTC), path=folder, manifest_hash=manifest.hash,
         vocabulary_version=1, vocabulary_hash="benchmark", lineage="", rows=users, checksum="",
     )  # fmt: skip
-    return Tables.of(spark, config), config, snapshot
+    return open_tables(spark, config.tables), config, snapshot
 
 
 def bare_forward(folder: str, model: str) -> Any:

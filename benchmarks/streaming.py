@@ -42,6 +42,7 @@ from gur_spark.serving.streaming import call_with_new_files
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from jobs.stream import take_up
 
@@ -96,7 +97,7 @@ def set_up(work: Path, users: int) -> tuple[Tables, Config]:
     """Tables of a pipeline that published TODAY."""
     (work / "landings").mkdir()
     config = load_config("conf/demo.yaml", [f"tables.root={work}/tables", f"source.path={work}/landings"])
-    tables = Tables.of(build_session(config), config)
+    tables = open_tables(build_session(config), config.tables)
     write_deltalake(tables.folder("events"), made_events(users))
     fit_vocabulary(tables, config, _run("vocabulary"))
     snapshot = aggregate_snapshot(tables, config, TODAY, _run("aggregate"))

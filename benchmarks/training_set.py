@@ -30,6 +30,7 @@ from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 
 MAX_AGE_DAYS = 30
@@ -52,7 +53,7 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     config = configuration(work)
     make_table(work, args.events, args.users)
     spark = build_session(config)
-    snapshots = make_snapshots(Tables.of(spark, config), config, args.snapshots)
+    snapshots = make_snapshots(open_tables(spark, config.tables), config, args.snapshots)
     labels = make_labels(work, args)
     ours, theirs = [], []
     for attempt in range(args.runs + 1):

@@ -91,10 +91,10 @@ def main(
 def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recorded: bool) -> int:
     # Spark is imported only now: a wrong configuration is answered at once.
     from gur_spark.session import build_session
-    from gur_spark.tables.delta import Tables
+    from gur_spark.tables.open import open_tables
     from gur_spark.tables.runs import Run, record
 
-    tables = Tables.of(build_session(config), config)
+    tables = open_tables(build_session(config), config.tables)
     if not recorded:
         unrecorded = Run(id="", job=job, parameters={})
         stage(tables, config, args, unrecorded)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from gur_spark.evaluate import extra
+from gur_spark.extras import report_library
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2733; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
@@ -33,6 +33,6 @@ def document(title: str, parts: Iterable[str]) -> str:
 def picture(figure: Any, alt: str) -> str:
     """A matplotlib figure as SVG inside the page; the same figure gives the same bytes."""
     content = io.BytesIO()
-    with extra("matplotlib").rc_context({"svg.hashsalt": "gur_spark"}):
+    with report_library("matplotlib").rc_context({"svg.hashsalt": "gur_spark"}):
         figure.savefig(content, format="svg", metadata={"Date": None})
     return f'<img alt="{alt}" src="data:image/svg+xml;base64,{b64encode(content.getvalue()).decode()}">'

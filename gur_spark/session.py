@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import pyspark
 from pyspark.sql import SparkSession
 
 from gur_spark.config.pipeline import Config, Spark
+from gur_spark.engines import mark_sail
 from gur_spark.errors import ConfigError
 
 # 4.4.1 has a Python package but no jar; the 4.2 in the name is Spark's version.
@@ -36,8 +36,6 @@ _SPARK_HOME = Path(pyspark.__file__).parent
 SPARK_JARS = _SPARK_HOME / "jars"
 
 NO_SAIL = "engine 'sail' needs pysail and deltalake: install gur_spark with the extra 'sail'"
-
-_on_sail: WeakSet[SparkSession] = WeakSet()
 
 CLASS_ARCHIVE = _SPARK_HOME / "gur_spark.jsa"
 """Java's parsed and verified classes of a session, mapped into memory at its start instead of loaded from the jars."""
@@ -139,13 +137,8 @@ def sail_session(spark: Spark) -> SparkSession:
     session = SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
     # Sail's own shuffles make as many partitions as there are cores; ours ask for a number.
     session.conf.set("spark.sql.shuffle.partitions", str(spark.shuffle_partitions))
-    _on_sail.add(session)
+    mark_sail(session)
     return session
-
-
-def is_sail(session: SparkSession) -> bool:
-    """Whether ``sail_session`` made it: such a one must not commit to Delta, and reads some texts otherwise."""
-    return session in _on_sail
 
 
 @cache

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from gur_spark import cli, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, nearest
-from gur_spark.evaluate import extra
+from gur_spark.extras import report_library
 from gur_spark.monitoring.drift import Drift
 from gur_spark.monitoring.findings import Status, summary, to_text, worst
 from gur_spark.monitoring.monitor import history, monitor, names_of_ids
@@ -58,7 +58,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     if not dates:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     # Said before anything is measured.
-    extra("matplotlib")
+    report_library("matplotlib")
     for as_of in dates:
         drift = monitor(
             tables, config, as_of, run, version=args.model, against=args.against, inputs_only=args.inputs_only

@@ -87,20 +87,20 @@ def make_config(tmp_path: Path) -> Any:
 @pytest.fixture
 def tables(spark: Any, make_config: Any) -> Any:
     """The tables of ``make_config()``, empty."""
-    from gur_spark.tables.delta import Tables
+    from gur_spark.tables.open import open_tables
 
-    return Tables.of(spark, make_config())
+    return open_tables(spark, make_config().tables)
 
 
 @pytest.fixture(scope="session")
 def fitted(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``vocabulary`` fitted on a small log, to be copied: fitting it anew takes longer than a snapshot."""
     from gur_spark.events.vocabulary import fit_vocabulary
-    from gur_spark.tables.delta import Tables
+    from gur_spark.tables.open import open_tables
     from tests.test_snapshots import log, new_run, write
 
     config = config_over(tmp_path_factory.mktemp("fitted"), vocabulary={"min_count": 1})
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     write(tables, log())
     fit_vocabulary(tables, config, new_run())
     return Path(tables.folder("vocabulary"))

@@ -9,6 +9,7 @@ from typing import Any
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import record
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ def land(raw: Path, landings: Path, day: date, numbers: Iterable[int]) -> None:
 def opened(spark: Any, raw: Path, root: Path) -> tuple[Tables, Config]:
     """The tables of a pipeline, and its config."""
     config = load_config(ROOT / "conf" / "demo.yaml", overrides(raw, root))
-    return Tables.of(spark, config), config
+    return open_tables(spark, config.tables), config
 
 
 def run_pipeline(spark: Any, raw: Path, root: Path) -> tuple[Tables, Config]:

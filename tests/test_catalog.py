@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gur_spark.config.file import load_config
-from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import record
 from jobs import aggregate, ingest, vocabulary
 from jobs.aggregate import options
@@ -32,7 +32,7 @@ def test_the_jobs_write_and_read_tables_by_name(spark: Any, make_config: Any, sc
         {"tables": catalog, "source": {"path": str(landed), "max_bad_share": 1}, "vocabulary": {"min_count": 1}}
     )
     config = load_config(tmp_path / "pipeline.yaml")
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     parser = ArgumentParser()
     options(parser)
     for _ in range(2):

@@ -19,6 +19,7 @@ from gur_spark.serving.publishing import _switch
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from jobs import churn_example
 from jobs.train import _register
@@ -60,7 +61,7 @@ def made(spark: Any, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         model={"latent_dim": 4},
         training={"epochs": 1, "device": "cpu", "validation_share": 0.3},
     )
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     write(tables, log())
     shutil.copytree(fitted, tables.folder("vocabulary"))
     snapshots = {s.as_of: s for s in aggregate_snapshots(tables, config, [LEARN, NOW], new_run())}

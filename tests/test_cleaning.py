@@ -16,6 +16,7 @@ from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 
@@ -27,7 +28,7 @@ def made(spark: Any, tmp_path_factory: Any) -> Tables:
     """Tables with one snapshot that was replaced by another, and the litter of killed runs."""
     root = tmp_path_factory.mktemp("clean") / "tables"
     config = config_over(root, vocabulary={"min_count": 1})
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     write(tables, log(events=40))
     fit_vocabulary(tables, config, new_run())
     aggregate_snapshot(tables, config, AS_OF, new_run())

@@ -17,6 +17,7 @@ from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.workers import embed_batch, load_once
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 
 pytestmark = pytest.mark.slow
@@ -95,7 +96,7 @@ def test_a_publish_without_rows_or_with_a_value_that_is_not_finite_switches_noth
     with pytest.raises(TableError, match=r"no embeddings of gone at 2025-04-01 to publish; available: \['gur-"):
         publish(tables, config, "gone", AS_OF, "test")
     own = make_config()
-    fresh = Tables.of(tables.spark, own)
+    fresh = open_tables(tables.spark, own.tables)
     ddl = schema.embeddings_schema("long")
     fresh.create("embeddings", ddl, ["model_version", "as_of"])
     rows = [(1, AS_OF, "v1", [0.0, 1.0], 3), (2, AS_OF, "v1", [0.0, float("nan")], 3), (1, AS_OF, "v2", [1.0], 3)]

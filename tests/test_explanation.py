@@ -9,7 +9,7 @@ from gur_spark import explain, schema
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
 
 pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]
@@ -35,7 +35,7 @@ def test_a_field_may_be_named_like_what_the_code_calls_things(spark: Any, make_c
         "numeric": [{"name": name, "column": name, "step": 1} for name in ("word_0", "value")],
     }
     config = make_config({"vocabulary": {"min_count": 1}, "fields": fields})
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     ddl = schema.events_schema("long", ["age_us", "text", "id"], ["word_0", "value"])
     when = MIDNIGHT - timedelta(days=20)
     tables.create("events", ddl)

@@ -23,6 +23,7 @@ from gur_spark.snapshots.routes import Route
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Commit, Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from tests.conftest import config_over
 from tests.test_snapshots import AS_OF, EVENTS, Event, event, log, new_run, write
@@ -81,7 +82,7 @@ def kept(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables with the snapshot of AS_OF, made in full, and then three days of landings; to be copied."""
     root = tmp_path_factory.mktemp("base") / "tables"
     config = config_over(root, **CHANGES)
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     write(tables, [e for e in log() if e[2] < AS_OF] + [ONCE])
     fit_vocabulary(tables, config, new_run())
     _, route = make(tables, config, 0)

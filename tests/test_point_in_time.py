@@ -13,6 +13,7 @@ from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.features.spark import narrowing
 from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapshots
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from tests.conftest import config_over
 from tests.test_snapshots import MIDNIGHT, Event, event, log, new_run, write
 
@@ -40,7 +41,7 @@ def aggregate_all(tables: Tables, config: Any, events: list[Event]) -> dict[date
 def made(spark: Any, tmp_path_factory: Any) -> tuple[Tables, Any, dict[date, Rows]]:
     """Tables, config, and the aggregates of each date by user."""
     config = make(tmp_path_factory.mktemp("made"))
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     return tables, config, aggregate_all(tables, config, log())
 
 
@@ -83,7 +84,7 @@ def test_each_label_gets_the_newest_snapshot_that_was_known_and_is_young_enough(
 @pytest.mark.any_engine
 def test_a_snapshot_is_not_used_before_its_landings_were_there(spark: Any, tmp_path: Any) -> None:
     config = make(tmp_path, delay_days=2)
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     rows = aggregate_all(tables, config, log())
     labels = random_labels()
     found = training_set(spark, config, spark.createDataFrame(labels, LABELS), max_age_days=20).collect()
@@ -93,7 +94,7 @@ def test_a_snapshot_is_not_used_before_its_landings_were_there(spark: Any, tmp_p
 @pytest.mark.any_engine
 def test_events_after_the_labels_change_nothing(spark: Any, made: Any, tmp_path: Any) -> None:
     config = make(tmp_path)
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     future = [event(user, timedelta(days=16 - user, hours=-1), "a", 5) for user in range(14)]
     known = {row.value for row in made[0].read("vocabulary").collect()}
     assert "a" in known
@@ -170,7 +171,7 @@ def test_the_columns_are_those_of_the_manifest(made: Any) -> None:
 @pytest.mark.any_engine
 def test_snapshots_of_an_older_vocabulary_are_left_out(spark: Any, tmp_path: Any) -> None:
     config = make(tmp_path)
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     aggregate_all(tables, config, log())
     write(tables, [*log(), event(1, timedelta(days=2), "new", 1)])
     fit_vocabulary(tables, config, new_run())

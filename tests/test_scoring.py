@@ -29,6 +29,7 @@ from gur_spark.serving.workers import embed_batch
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.spaces.smoothing import mean_of_entries
 from gur_spark.tables.delta import Commit, Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over
@@ -72,7 +73,7 @@ def some_changed(rng: np.random.Generator) -> tuple[pa.RecordBatch, int]:
 @pytest.fixture(scope="module")
 def place(spark: Any, tmp_path_factory: Any) -> tuple[Tables, Any]:
     config = config_over(tmp_path_factory.mktemp("scoring"))
-    return Tables.of(spark, config), config
+    return open_tables(spark, config.tables), config
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.streaming import check_streaming, checkpoint
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from jobs import stream
 from tests.conftest import config_over
@@ -156,7 +157,7 @@ def test_users_whose_events_came_after_the_snapshot_that_is_published_are_taken_
 def test_a_stream_of_other_paths_keeps_where_it_is_in_another_folder(spark: Any, make_config: Any) -> None:
     def folder(path: str, **changes: Any) -> str:
         config = make_config({"source": {"path": path}, **changes})
-        return checkpoint(Tables.of(spark, config), config)
+        return checkpoint(open_tables(spark, config.tables), config)
 
     web = {"source": {"path": "web"}, "fields": config_over("").fields.model_dump(mode="json", exclude_none=True)}
     assert folder("old") == folder("old", vocabulary={"min_count": 9})

@@ -19,6 +19,7 @@ from gur_spark.registry.known import find_model
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 
 Features = Literal["aggregates", "embeddings"]
 
@@ -65,7 +66,7 @@ def training_set(
         TableError: a column of the labels is missing, has another type, or the name of a feature.
         SnapshotError: there is no snapshot, or no embeddings of the version.
     """
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     if isinstance(features, str) or not features or not set(features) <= _SOURCES.keys():
         raise TableError(f"features: expected a list of {' and '.join(map(repr, _SOURCES))}, got {features!r}")
     named: dict[str, _Source] = {name: _SOURCES[name](tables, config, version) for name in features}

@@ -18,8 +18,8 @@ from scipy import sparse
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import READ_ROWS
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate import extra
 from gur_spark.evaluate.small_models import Matrix
+from gur_spark.extras import report_library
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.reconstruction import Moments
 from gur_spark.registry.artefact import LoadedModel
@@ -155,7 +155,7 @@ def principal_components(x_NC: sparse.csr_array, train_N: Mask, width: int, seed
     """
     fitted = x_NC[train_N]
     components = min(width, min(fitted.shape) - 1)
-    pca = extra("sklearn.decomposition").PCA(components, svd_solver="arpack", random_state=seed)
+    pca = report_library("sklearn.decomposition").PCA(components, svd_solver="arpack", random_state=seed)
     return np.asarray(pca.fit(fitted).transform(x_NC))
 
 

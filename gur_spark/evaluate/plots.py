@@ -4,8 +4,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from gur_spark.evaluate import extra
 from gur_spark.evaluate.report import Difference, Report, Score, TaskResult
+from gur_spark.extras import report_library
 
 # Colour-blind safe (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00")
@@ -61,10 +61,10 @@ def _panels(report: Report, height: float) -> tuple[Any, list[Any]]:
     rows = -(-len(report.tasks) // PANELS)
     columns = min(PANELS, len(report.tasks))
     # Without a display and without pyplot's global state: jobs run anywhere.
-    figure = extra("matplotlib.figure").Figure(
+    figure = report_library("matplotlib.figure").Figure(
         figsize=(4.9 * columns + 1.4, height * rows + 0.7), dpi=150, layout="constrained"
     )
-    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    report_library("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 

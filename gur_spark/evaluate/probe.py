@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate import extra
 from gur_spark.evaluate.features import (
     ABOUT,
     BOTH,
@@ -48,6 +47,7 @@ from gur_spark.evaluate.small_models import (
     ridge_regression,
 )
 from gur_spark.evaluate.tasks import Ints, Question, Task, question
+from gur_spark.extras import report_library
 from gur_spark.registry.artefact import LoadedModel
 from gur_spark.splits import held_out
 
@@ -213,7 +213,7 @@ def ask(asked: Asked, representations: Mapping[str, Matrix], train_N: Mask, seed
 
     # The two models beside each other, in a thread each: products are small, so that the threads of one fit would wait
     # for one another, and its sums depend on how many there are. LightGBM has globals: it runs in this thread alone.
-    with extra("threadpoolctl").threadpool_limits(1), ThreadPoolExecutor(1) as beside:
+    with report_library("threadpoolctl").threadpool_limits(1), ThreadPoolExecutor(1) as beside:
         by_linear = beside.submit(answers, linear)
         by_trees = answers(trees)
         said = by_linear.result() | by_trees

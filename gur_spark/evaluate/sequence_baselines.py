@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 import torch
 
 from gur_spark import storage
-from gur_spark.evaluate import extra
 from gur_spark.evaluate.features import COLES, Array
+from gur_spark.extras import report_library
 from gur_spark.features.declare.manifest import SequenceManifest
 from gur_spark.models.gur.category_tables import fastai_width
 from gur_spark.schema import UNKNOWN_ID
@@ -123,7 +123,7 @@ def _batches(placed: Iterable[tuple[int, Record]], cells: int) -> Iterator[tuple
 
 
 def _padded(records: Sequence[Record]) -> Any:
-    return extra("ptls.data_load.utils").collate_feature_dict(records)
+    return report_library("ptls.data_load.utils").collate_feature_dict(records)
 
 
 def hand_made(sequences: Sequences, users: pa.Array) -> Array:
@@ -131,7 +131,7 @@ def hand_made(sequences: Sequences, users: pa.Array) -> Array:
 
     A user without events in the window has 0 everywhere.
     """
-    seq_encoder = extra("ptls.nn").AggFeatureSeqEncoder(
+    seq_encoder = report_library("ptls.nn").AggFeatureSeqEncoder(
         embeddings={name: {"in": min(ids, MOST_IDS)} for name, ids in sequences.ids.items()},
         numeric_values=dict.fromkeys(sequences.numbers or ["#ones"], "identity"),
         was_logified=False,
@@ -184,12 +184,12 @@ def _training_records(sequences: Sequences) -> list[Record]:
 
 
 def _coles_module(sequences: Sequences, width: int) -> Any:
-    nn = extra("ptls.nn")
+    nn = report_library("ptls.nn")
     trx_encoder = nn.TrxEncoder(
         {name: {"in": ids, "out": fastai_width(ids)} for name, ids in sequences.ids.items()},
         numeric_values={AGE: "log", **{name: "identity" if log else "log" for name, log in sequences.numbers.items()}},
     )
-    return extra("ptls.frames.coles").CoLESModule(
+    return report_library("ptls.frames.coles").CoLESModule(
         nn.RnnSeqEncoder(trx_encoder, hidden_size=width),
         optimizer_partial=partial(torch.optim.Adam, lr=1e-3),
         lr_scheduler_partial=partial(torch.optim.lr_scheduler.StepLR, step_size=1000),
@@ -198,10 +198,10 @@ def _coles_module(sequences: Sequences, width: int) -> Any:
 
 def _fit(module: Any, records: list[Record], seconds: int) -> int:
     """Train for so many seconds; returns the number of steps."""
-    pl = extra("pytorch_lightning")
+    pl = report_library("pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    slices = extra("ptls.frames.coles.split_strategy").SampleSlices(**SLICES)
-    data = extra("ptls.frames.coles").ColesDataset(records, slices)
+    slices = report_library("ptls.frames.coles.split_strategy").SampleSlices(**SLICES)
+    data = report_library("ptls.frames.coles").ColesDataset(records, slices)
     loader = torch.utils.data.DataLoader(data, batch_size=64, shuffle=True, collate_fn=data.collate_fn)
     with warnings.catch_warnings():
         # Of loader workers, of which there are none on purpose, and of lightning's own parts.

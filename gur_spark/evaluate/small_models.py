@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gur_spark.evaluate import extra
+from gur_spark.extras import report_library
 
 Array = npt.NDArray[np.float64]
 Matrix: TypeAlias = Array | sparse.csr_array
@@ -42,7 +42,7 @@ def logistic_regression(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix,
 
     It is chosen by users of classes that have one in each fold; where there are no two such, the variance is 0.01.
     """
-    linear_model, selection = extra("sklearn.linear_model"), extra("sklearn.model_selection")
+    linear_model, selection = report_library("sklearn.linear_model"), report_library("sklearn.model_selection")
     settings = {"solver": "newton-cg", "max_iter": 500}
     some = _some(x, seed)
     some = some[np.bincount(label[some], minlength=classes)[label[some]] >= FOLDS]
@@ -68,7 +68,7 @@ def boosted_trees(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, class
 
 def ridge_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> Array:
     """Values of the test users, (N,), by linear regression whose ridge penalty is chosen within ``x``."""
-    linear_model, selection = extra("sklearn.linear_model"), extra("sklearn.model_selection")
+    linear_model, selection = report_library("sklearn.linear_model"), report_library("sklearn.model_selection")
     low, high = value_N.min(), value_N.max()
 
     def clipped(model: Any, x: Matrix) -> Array:
@@ -93,7 +93,7 @@ def boosted_regression(x: Matrix, value_N: Array, x_test: Matrix, seed: int) -> 
 
 
 def _trees(x: Matrix, y: npt.NDArray[Any], x_test: Matrix, objective: Mapping[str, Any], seed: int) -> Array:
-    lightgbm = extra("lightgbm")
+    lightgbm = report_library("lightgbm")
     # LightGBM knows scipy's matrices, not yet its arrays.
     x, x_test = (sparse.csr_matrix(part) if sparse.issparse(part) else part for part in (x, x_test))
     trees = lightgbm.train({**TREES, **objective, "seed": seed}, lightgbm.Dataset(x, y), num_boost_round=ROUNDS)

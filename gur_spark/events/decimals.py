@@ -7,8 +7,8 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import schema
+from gur_spark.engines import is_sail
 from gur_spark.events import sail
-from gur_spark.session import is_sail
 
 # Longer than any number in range: Java needs seconds to read a number of a million digits.
 MAX_NUMBER_CHARS = 100

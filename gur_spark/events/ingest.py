@@ -25,7 +25,8 @@ from gur_spark.config.logs import MAIN, Log
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events
-from gur_spark.events.files import BrokenFile, File, fingerprint, list_files
+from gur_spark.events.files import BrokenFile, File, fingerprint
+from gur_spark.events.listing import list_files
 from gur_spark.events.parse import check_pattern, parse_rows
 from gur_spark.events.quality import Tally, refuse_bad_rows, tally
 from gur_spark.events.source import check_columns, raw_files, raw_table

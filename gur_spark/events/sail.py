@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote as url_quote
 
 import pyarrow as pa
@@ -20,9 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from gur_spark import storage
-
-if TYPE_CHECKING:
-    from gur_spark.events.files import File
+from gur_spark.events.files import File
 
 BLOCK_BYTES = 4 << 20
 
@@ -52,7 +50,7 @@ def find_files(root: str) -> dict[str, tuple[str, int, int | None]]:
     return found
 
 
-def lines(spark: SparkSession, files: Sequence["File"], encoding: str) -> DataFrame:
+def lines(spark: SparkSession, files: Sequence[File], encoding: str) -> DataFrame:
     """One row per line: ``uri, raw, valid`` (whether the bytes are text in the encoding).
 
     Raises, when it is computed, an error of the worker's: a file is gone or broken.
@@ -67,7 +65,7 @@ def lines(spark: SparkSession, files: Sequence["File"], encoding: str) -> DataFr
     return _frame(spark, files).mapInArrow(kernel, _LINES)
 
 
-def first_lines(spark: SparkSession, files: Sequence["File"], encoding: str) -> dict[str, str]:
+def first_lines(spark: SparkSession, files: Sequence[File], encoding: str) -> dict[str, str]:
     """URI -> first line that is not blank; a file without one is left out."""
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -80,10 +78,10 @@ def first_lines(spark: SparkSession, files: Sequence["File"], encoding: str) -> 
     return {row["uri"]: row["raw"] for row in found.collect()}
 
 
-def parquet_files(spark: SparkSession, files: Sequence["File"]) -> DataFrame:
+def parquet_files(spark: SparkSession, files: Sequence[File]) -> DataFrame:
     """The rows of Parquet files, with the ``uri`` of each row's file."""
 
-    def read(file: "File") -> DataFrame:
+    def read(file: File) -> DataFrame:
         # Sail takes `[x]` for a pattern that only x fits.
         plain = re.sub(r"([\\{}\[\]*?])", r"[\1]", file.path.removeprefix("file:"))
         return spark.read.parquet(plain).withColumn("uri", F.lit(file.uri))
@@ -165,7 +163,7 @@ def _by_line(raw: Column, make: Callable[[str], Any], returns: str, arrow: pa.Da
     return column
 
 
-def _frame(spark: SparkSession, files: Sequence["File"]) -> DataFrame:
+def _frame(spark: SparkSession, files: Sequence[File]) -> DataFrame:
     frame = spark.createDataFrame([(file.uri, file.path) for file in files], "uri STRING, path STRING")
     return frame.repartition("uri")
 

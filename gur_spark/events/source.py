@@ -17,10 +17,10 @@ from pyspark.sql.types import TimestampType
 
 from gur_spark import storage
 from gur_spark.config.logs import Log, Source
+from gur_spark.engines import is_sail
 from gur_spark.errors import SourceError, nearest
 from gur_spark.events import sail
 from gur_spark.events.files import BrokenFile, File, readable_paths
-from gur_spark.session import is_sail
 
 # One job reads the first lines of all files below this size; a larger file gets a job that stops after its first line.
 SMALL_FILE_BYTES = 4_000_000

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gur_spark.evaluate import extra
+from gur_spark.extras import report_library
 from gur_spark.monitoring.features import Distribution
 from gur_spark.schema import MISSING_ID, UNKNOWN_ID
 
@@ -49,7 +49,7 @@ def _draw_distribution(axis: Any, distribution: Distribution, said: str, names: 
     axis.bar(places + 0.2, now_B, 0.4, color=NOW, label="now")
     axis.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=7)
     axis.set_title(f"{distribution.column}\n{said}", fontsize=8, loc="left")
-    axis.yaxis.set_major_formatter(extra("matplotlib.ticker").PercentFormatter(1))
+    axis.yaxis.set_major_formatter(report_library("matplotlib.ticker").PercentFormatter(1))
     _plain(axis)
 
 
@@ -118,7 +118,7 @@ def _draw_counts(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         axis.bar(dates, heights, width, bottom=below, color=LEVELS[status], label=word)
         below += heights
     axis.set_ylim(0, max(below.max(), 1) * 1.15)
-    axis.yaxis.set_major_locator(extra("matplotlib.ticker").MaxNLocator(integer=True))
+    axis.yaxis.set_major_locator(report_library("matplotlib.ticker").MaxNLocator(integer=True))
     _titled(axis, "alerts and warnings")
 
 
@@ -179,6 +179,6 @@ def _plain(axis: Any) -> None:
 
 def _figure(height: float) -> Any:
     # Without a display and without pyplot's global state: jobs run anywhere.
-    figure = extra("matplotlib.figure").Figure(figsize=(10.5, height), layout="constrained")
-    extra("matplotlib.backends.backend_svg").FigureCanvasSVG(figure)
+    figure = report_library("matplotlib.figure").Figure(figsize=(10.5, height), layout="constrained")
+    report_library("matplotlib.backends.backend_svg").FigureCanvasSVG(figure)
     return figure

@@ -25,10 +25,11 @@ from gur_spark import storage
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate import extra, labels
+from gur_spark.evaluate import labels
 from gur_spark.evaluate.segments import SEGMENTS, Segments
 from gur_spark.evaluate.small_models import logistic_regression
 from gur_spark.evaluate.tasks import Task
+from gur_spark.extras import report_library
 from gur_spark.features.spark.narrowing import event_rows
 from gur_spark.outputs.scored import scored_dates
 from gur_spark.registry.names import asked_spaces, mapped_name
@@ -169,7 +170,7 @@ def _said(
     answers: Answers, fitted_NL: Array, test_N: npt.NDArray[np.bool_], seed: int, *asked_NL: Array
 ) -> list[Array]:
     """Class probabilities (N, K) of the test users' embeddings, by a regression fitted on those of the others."""
-    scaler = extra("sklearn.preprocessing").StandardScaler().fit(fitted_NL[~test_N])
+    scaler = report_library("sklearn.preprocessing").StandardScaler().fit(fitted_NL[~test_N])
     rows = np.concatenate([scaler.transform(x_NL[test_N]) for x_NL in asked_NL])
     task = answers.task
     label_N = task.label_N[~test_N]

@@ -17,6 +17,7 @@ from gur_spark.registry.names import IN_SPACE_OF, asked_spaces, mapped_name
 from gur_spark.serving import downstream, gates
 from gur_spark.spaces.smoothing import base_version
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
@@ -209,7 +210,7 @@ def read_embeddings(
     Raises:
         TableError: nothing is published, or there are no such embeddings; the message lists what there is.
     """
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     if version == "published":
         switch = published(tables, config)
         if switch is None:
@@ -257,7 +258,7 @@ def read_embeddings_now(spark: SparkSession, config: Config) -> DataFrame:
     Raises:
         TableError: nothing is published.
     """
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     now = published(tables, config)
     if now is None or not tables.exists(NOW):
         return read_embeddings(spark, config)

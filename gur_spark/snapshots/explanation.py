@@ -25,6 +25,7 @@ from gur_spark.features.states.base import DAY_US
 from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -104,7 +105,7 @@ def explain(
     Raises:
         SnapshotError: no snapshot of the date, no such column, or no row of the user.
     """
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     snapshot = find_snapshot(tables, config, as_of, known_at)
     manifest = snapshot.manifest()
     column = _column(manifest, feature)

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.config.pipeline import Config
+from gur_spark.engines import is_sail
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.checksum import content_hash
@@ -28,7 +29,6 @@ from gur_spark.features.declare.spec import Window
 from gur_spark.features.spark import narrowing
 from gur_spark.features.spark import writer as windows
 from gur_spark.schema import MISSING_ID, PADDING_ID, VALUE_ID
-from gur_spark.session import is_sail
 from gur_spark.snapshots.routes import Wanted, check_landings, events_range
 from gur_spark.tables.delta import Tables, check_keys
 from gur_spark.tables.runs import Run

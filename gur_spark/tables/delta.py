@@ -8,10 +8,8 @@ from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError, WriteConflict
 from gur_spark.schema import ALIKE, column_names
-from gur_spark.session import is_sail
 
 _HARMLESS = {"CREATE TABLE", "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
 # Two runs that make a table for the first time conflict in its metadata or protocol.
@@ -44,15 +42,6 @@ class Tables:
     root: str
     catalog: str | None = None
     database: str | None = None
-
-    @classmethod
-    def of(cls, spark: SparkSession, config: Config) -> "Tables":
-        t = config.tables
-        if is_sail(spark):
-            from gur_spark.tables.delta_rs import DeltaRsTables
-
-            cls = DeltaRsTables
-        return cls(spark=spark, root=storage.absolute(t.root), catalog=t.catalog, database=t.database)
 
     def folder(self, *parts: str) -> str:
         """A folder under the root, for Parquet and artefacts."""

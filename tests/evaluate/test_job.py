@@ -21,6 +21,7 @@ from gur_spark.snapshots.sequences import read_manifest
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from jobs import evaluate, train
 from tests.conftest import config_over
@@ -73,7 +74,7 @@ def config(tmp_path_factory: Any) -> Any:
 @pytest.fixture(scope="module")
 def tables(spark: Any, config: Any) -> Tables:
     """Everything up to published embeddings."""
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     write(tables, LOG)
     fit_vocabulary(tables, config, new_run())
     snapshot = aggregate_snapshot(tables, config, AS_OF, new_run("first"))

@@ -17,8 +17,8 @@ from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
 from gur_spark.events import ingest as module
-from gur_spark.events.files import list_files
 from gur_spark.events.ingest import ingest
+from gur_spark.events.listing import list_files
 from gur_spark.events.source import raw_files
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot

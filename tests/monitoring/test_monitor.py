@@ -20,6 +20,7 @@ from gur_spark.monitoring.findings import WORST_FIRST, to_text, worst
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.monitor import monitor
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
 from jobs import monitor as job
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
@@ -69,7 +70,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def tables(spark: Any, config: Any) -> Tables:
     """A model trained on one snapshot; a calm week; one of amounts times three, half of the users and a frozen feed."""
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     manifest = tiny_manifest()
     paths = {
         day: put_snapshot(tables, day, random_events(USERS, SIZES, ["amount"], seed, 30), manifest)
@@ -219,7 +220,7 @@ def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_cou
     }
     known = {**log, "kind": "attributes", "fields": {**log["fields"], "categorical": [{"name": "c", "column": "c"}]}}
     config = make_config({"logs": {"web": log, "customers": known, "shops": log}})
-    tables = Tables.of(spark, config)
+    tables = open_tables(spark, config.tables)
     landed = {"main": (CALM, 1), "web": (CALM, 4), "customers": (CALM, 2)}
     events = [
         {

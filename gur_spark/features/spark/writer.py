@@ -19,6 +19,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import storage
+from gur_spark.engines import is_sail
 from gur_spark.errors import AggregateOverflow, BaseSnapshotError, SnapshotError
 from gur_spark.features.checksum import content_hash
 from gur_spark.features.declare.manifest import Manifest
@@ -27,7 +28,6 @@ from gur_spark.features.spark.narrowing import narrow_attributes, packing_of
 from gur_spark.features.spark.partial import merged, narrow_events
 from gur_spark.features.states.files import PARTS, StateFile, move_states, write_state
 from gur_spark.features.states.tiles import Bands
-from gur_spark.session import is_sail
 
 ROW_GROUP_ROWS = 1 << 16
 """What training shuffles and scoring embeds at a time."""
