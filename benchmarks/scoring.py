@@ -36,6 +36,7 @@ from gur_spark.config.pipeline import Spark
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.train import read_manifest
+from gur_spark.models.kind import Form
 from gur_spark.registry import artefact as registry
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.workers import embed_batch
@@ -122,8 +123,9 @@ def set_up(work: Path, folder: str, manifest: Manifest, users: int) -> tuple[Tab
     config = load_config("conf/demo.yaml", [f"tables.root={work}/tables", f"scoring.batch_rows={BATCH_ROWS}"])
     spark = local_session(local_conf(Spark(cores=CORES, memory="4g", shuffle_partitions=4)), "benchmarks.scoring")
     snapshot = Snapshot(
-        as_of=AS_OF, known_at=datetime(2024, 6, 1, tzinfo=UTC), path=folder, manifest_hash=manifest.hash,
-        vocabulary_version=1, vocabulary_hash="benchmark", lineage="", rows=users, checksum="",
+        form=Form.AGGREGATES, as_of=AS_OF, known_at=datetime(2024, 6, 1, tzinfo=UTC), path=folder,
+        manifest_hash=manifest.hash, vocabulary_version=1, vocabulary_hash="benchmark",
+        lineage="", rows=users, checksum="",
     )  # fmt: skip
     return open_tables(spark, config.tables), config, snapshot
 

@@ -27,7 +27,7 @@ SQL_USER_ID = {"long": "BIGINT", "string": "STRING"}
 
 VOCABULARY = "field STRING, value STRING, id INT, count BIGINT, version INT, hash STRING, created TIMESTAMP"
 SNAPSHOTS = (
-    "as_of DATE, known_at TIMESTAMP, path STRING, manifest_hash STRING, vocabulary_version INT, "
+    "form STRING, as_of DATE, known_at TIMESTAMP, path STRING, manifest_hash STRING, vocabulary_version INT, "
     "vocabulary_hash STRING, lineage STRING, rows BIGINT, checksum STRING, run_id STRING, created TIMESTAMP"
 )
 MODELS = (

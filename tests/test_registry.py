@@ -16,6 +16,7 @@ from gur_spark.batches.aggregates import Layout
 from gur_spark.config.pipeline import Loss, Model, Training
 from gur_spark.errors import ModelError
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.kind import Form
 from gur_spark.registry import artefact as registry
 from gur_spark.registry import card as model_card
 from gur_spark.serving.workers import check_fit
@@ -117,7 +118,8 @@ class _Opened:
 
 
 SNAPSHOT = Snapshot(
-    as_of=date(2024, 6, 1), known_at=datetime(2024, 6, 1, tzinfo=UTC), path="", manifest_hash=tiny_manifest().hash,
+    form=Form.AGGREGATES, as_of=date(2024, 6, 1), known_at=datetime(2024, 6, 1, tzinfo=UTC), path="",
+    manifest_hash=tiny_manifest().hash,
     vocabulary_version=3, vocabulary_hash="abc", lineage="", rows=1, checksum="",
 )  # fmt: skip
 

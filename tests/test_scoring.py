@@ -18,6 +18,7 @@ from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.errors import GateError, TableError, WriteConflict
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.kind import Form
 from gur_spark.registry import artefact as registry
 from gur_spark.registry.artefact import LoadedModel
 from gur_spark.registry.known import find_model
@@ -47,7 +48,7 @@ def rows_of(seed: int = 0, users: int = USERS) -> pa.RecordBatch:
 
 def snapshot(folder: Path, rows: pa.RecordBatch, as_of: date) -> Snapshot:
     return Snapshot(
-        as_of=as_of, known_at=datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC),
+        form=Form.AGGREGATES, as_of=as_of, known_at=datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC),
         path=write_snapshot(folder, rows, MANIFEST), manifest_hash=MANIFEST.hash, vocabulary_version=1,
         vocabulary_hash="v", lineage="events x version 3", rows=rows.num_rows, checksum="",
     )  # fmt: skip

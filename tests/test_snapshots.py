@@ -18,6 +18,7 @@ from gur_spark import schema, storage
 from gur_spark.errors import AggregateOverflow, SnapshotError, TableError, WriteConflict
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.spark import writer as windows
+from gur_spark.models.kind import Form
 from gur_spark.snapshots import aggregation
 from gur_spark.snapshots import visible as snapshots
 from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapshots
@@ -258,6 +259,22 @@ def test_a_missing_snapshot_names_those_there_are(tables: Tables, config: Any) -
     snapshot(tables, config, log())
     with pytest.raises(SnapshotError, match=r"no snapshot of 2024-07-02.*2024-07-01 \(known at 2024-07-01 00:00"):
         find_snapshot(tables, config, date(2024, 7, 2))
+
+
+@pytest.mark.any_engine
+def test_snapshots_of_two_forms_of_one_date_stand_beside_one_another(tables: Tables, config: Any) -> None:
+    aggregates = snapshot(tables, config, log())
+    sequences = replace(aggregates, form=Form.SEQUENCES, path=f"{aggregates.path}s", checksum="x")
+    make_visible(tables, [sequences], "run")
+    assert visible_snapshots(tables) == [aggregates, sequences]
+    assert visible_snapshots(tables, Form.SEQUENCES) == [sequences]
+    assert find_snapshot(tables, config, AS_OF) == aggregates
+    assert find_snapshot(tables, config, AS_OF, form=Form.SEQUENCES) == sequences
+    with pytest.raises(SnapshotError, match=r"of form interactions, .* available: none; run the interactions job"):
+        find_snapshot(tables, config, AS_OF, form=Form.INTERACTIONS)
+    # Aggregates made anew replace the row of the aggregates alone.
+    other = snapshot(tables, config, [*log(), event(1, timedelta(days=1), "a", 1)])
+    assert visible_snapshots(tables) == [other, sequences]
 
 
 @pytest.mark.any_engine

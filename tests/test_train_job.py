@@ -12,6 +12,7 @@ from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.models.gur import train as training_module
 from gur_spark.models.gur.train import TrainedModel
+from gur_spark.models.kind import Form
 from gur_spark.registry.artefact import load_model
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
@@ -123,6 +124,7 @@ def test_a_version_is_aligned_to_one_by_name_and_the_table_says_so(tables: Table
 
 
 LITERAL = Snapshot(
+    form=Form.AGGREGATES,
     as_of=DAYS[0],
     known_at=datetime(2024, 6, 1, tzinfo=UTC),
     path="gone",

@@ -14,6 +14,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.features.spark.narrowing import known_at
 from gur_spark.features.states.base import DAY_US
+from gur_spark.models.kind import Form
 from gur_spark.outputs.scored import scored_dates
 from gur_spark.registry.known import find_model
 from gur_spark.schema import SQL_USER_ID
@@ -89,11 +90,11 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
     vocabulary = _vocabulary(tables, config, version)
     usable = [
         s
-        for s in _usual_snapshots(tables, config)
+        for s in _usual_snapshots(tables, config, Form.AGGREGATES)
         if s.manifest_hash == manifest.hash and vocabulary in (None, s.vocabulary_hash)
     ]
     if not usable:
-        there = sorted({f"{s.as_of} (manifest {s.manifest_hash})" for s in visible_snapshots(tables)})
+        there = sorted({f"{s.as_of} (manifest {s.manifest_hash})" for s in visible_snapshots(tables, Form.AGGREGATES)})
         raise SnapshotError(
             f"no snapshot of manifest {manifest.hash} and vocabulary {vocabulary or 'of any version'}; "
             f"available: {there}; run the aggregate job"
@@ -125,10 +126,10 @@ def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
 _SOURCES = {"aggregates": _aggregates, "embeddings": _embeddings}
 
 
-def _usual_snapshots(tables: Tables, config: Config) -> list[Snapshot]:
-    """Those known at the configured delay, and not at another time."""
+def _usual_snapshots(tables: Tables, config: Config, form: Form | None = None) -> list[Snapshot]:
+    """Snapshots known at the configured delay, and not at another time; of all forms, or of one."""
     delay = config.aggregates.delay_days
-    return [s for s in visible_snapshots(tables) if s.known_at == known_at(s.as_of, delay)]
+    return [s for s in visible_snapshots(tables, form) if s.known_at == known_at(s.as_of, delay)]
 
 
 def _vocabulary(tables: Tables, config: Config, version: str | None) -> str | None:

@@ -15,6 +15,7 @@ from gur_spark.events.vocabulary import encode
 from gur_spark.features.spark import narrowing, partial
 from gur_spark.features.spark import writer as windows
 from gur_spark.features.states.files import Kept
+from gur_spark.models.kind import Form
 from gur_spark.snapshots.routes import Route, Wanted, check_landings, finish, from_base
 from gur_spark.snapshots.visible import Snapshot, is_whole, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables
@@ -56,7 +57,7 @@ def aggregate_snapshots(
     """
     wanted = Wanted.of(tables, config, vocabulary_version)
     moments = {day: known_at or narrowing.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
-    visible = visible_snapshots(tables) if tables.exists("snapshots") else []
+    visible = visible_snapshots(tables, Form.AGGREGATES) if tables.exists("snapshots") else []
     there = {} if again or config.aggregates.users else _made_already(visible, wanted, moments)
     run.inputs["events"] = wanted.lineage
     for day in [day for day in moments if day not in there]:
@@ -109,6 +110,7 @@ def aggregate_users(
     )[as_of]
     storage.write_text(storage.join(folder, "manifest.json"), manifest.to_json())
     return Snapshot(
+        form=Form.AGGREGATES,
         as_of=as_of,
         known_at=moment,
         path=folder,

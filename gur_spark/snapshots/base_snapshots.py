@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from gur_spark.errors import BaseSnapshotError, TableError
 from gur_spark.features.spark.narrowing import last_landing
 from gur_spark.features.states.files import Kept
+from gur_spark.models.kind import Form
 from gur_spark.snapshots.visible import Snapshot, is_whole
 from gur_spark.tables.delta import Commit, Tables
 
@@ -64,8 +65,9 @@ def find_base(tables: Tables, visible: Sequence[Snapshot], needed: Needed, as_of
 
 
 def _candidates(visible: Sequence[Snapshot], as_of: date) -> Iterator[tuple[Snapshot, Kept | BaseSnapshotError]]:
-    """Those that keep a state, or should, newest first."""
-    near = [s for s in visible if timedelta(0) < as_of - s.as_of <= timedelta(LONGEST)]
+    """Aggregates that keep a state, or should, newest first; other forms cannot be gone on from."""
+    aggregates = [s for s in visible if s.form == Form.AGGREGATES]
+    near = [s for s in aggregates if timedelta(0) < as_of - s.as_of <= timedelta(LONGEST)]
     for snapshot in sorted(near, key=lambda s: s.key, reverse=True):
         try:
             kept = Kept.of(snapshot.path)

@@ -19,6 +19,7 @@ from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark import incremental
 from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare
 from gur_spark.features.spark.writer import Written
+from gur_spark.models.kind import Form
 from gur_spark.snapshots.base_snapshots import Base, Needed, find_base
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
@@ -164,6 +165,7 @@ def finish(
         storage.write_text(storage.join(folder, "manifest.json"), manifest.to_json())
     return [
         Snapshot(
+            form=Form.AGGREGATES,
             as_of=day,
             known_at=moments[day],
             path=folders[day],

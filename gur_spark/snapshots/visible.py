@@ -1,9 +1,10 @@
-"""Aggregate snapshots: immutable folders of Parquet, made visible by one row in ``snapshots``."""
+"""Snapshots: immutable folders of Parquet, each made visible by one row in ``snapshots``."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -14,6 +15,7 @@ from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark import narrowing
 from gur_spark.features.states.files import keeps_state
+from gur_spark.models.kind import Form
 from gur_spark.snapshots.files import row_groups
 from gur_spark.tables.delta import Tables
 
@@ -22,11 +24,15 @@ log = logging.getLogger("gur_spark")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD = timedelta(days=2)
 
+_MADE_BY = {Form.AGGREGATES: "aggregate", Form.SEQUENCES: "sequences", Form.INTERACTIONS: "interactions"}
+"""Form -> the job that makes its snapshots."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """One row of ``snapshots``."""
 
+    form: Form
     as_of: date
     known_at: datetime
     path: str
@@ -34,14 +40,14 @@ class Snapshot:
     vocabulary_version: int
     vocabulary_hash: str
     lineage: str
-    """The ``events`` table and its commit that it was made from."""
+    """The ``events`` table, and the commit of it that the snapshot was made from."""
     rows: int
     checksum: str
 
     @property
-    def key(self) -> tuple[date, datetime]:
-        """The grain of the table: as_of and known_at."""
-        return self.as_of, self.known_at
+    def key(self) -> tuple[Form, date, datetime]:
+        """The grain of the table: form, as_of and known_at."""
+        return self.form, self.as_of, self.known_at
 
     @property
     def data(self) -> str:
@@ -65,31 +71,49 @@ class Snapshot:
         return manifest
 
 
-def find_snapshot(tables: Tables, config: Config, as_of: date, known_at: datetime | None = None) -> Snapshot:
-    """The visible snapshot of a date, as known at the configured delay if no other moment is given.
+def find_snapshot(
+    tables: Tables,
+    config: Config,
+    as_of: date,
+    known_at: datetime | None = None,
+    form: Form = Form.AGGREGATES,
+) -> Snapshot:
+    """The visible snapshot of a form and date, as known at the configured delay if no other moment is given.
 
     Raises:
-        SnapshotError: there is none; the message lists the dates there are.
+        TableError: there is no table ``snapshots`` yet.
+        SnapshotError: there is no such snapshot; the message lists those of the form.
     """
     known_at = known_at or narrowing.known_at(as_of, config.aggregates.delay_days)
-    found = next((s for s in visible_snapshots(tables) if s.key == (as_of, known_at)), None)
+    of_form = visible_snapshots(tables, form)
+    found = next((s for s in of_form if s.key == (form, as_of, known_at)), None)
     if found is None:
-        known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in visible_snapshots(tables)]
-        raise SnapshotError(f"no snapshot of {as_of} known at {known_at:%Y-%m-%d %H:%M}; available: {known}")
+        known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in of_form] or "none"
+        raise SnapshotError(
+            f"no snapshot of {as_of} of form {form}, known at {known_at:%Y-%m-%d %H:%M}; available: {known}; "
+            f"run the {_MADE_BY[form]} job"
+        )
     return found
 
 
-def visible_snapshots(tables: Tables) -> list[Snapshot]:
-    """All rows of ``snapshots``, in the order of as_of and known_at.
+def visible_snapshots(tables: Tables, form: Form | None = None) -> list[Snapshot]:
+    """The rows of ``snapshots``, or those of one form, in the order of form, as_of and known_at.
 
     Raises:
         TableError: there is no such table yet.
     """
-    # As a number: Spark gives times in the zone of the driver's process.
-    frame = tables.read("snapshots", made_by="aggregate").withColumn("known_at", F.unix_micros("known_at"))
+    # Times as numbers: Spark gives them in the zone of the driver's process.
+    made_by = _MADE_BY[form or Form.AGGREGATES]
+    frame = tables.read("snapshots", made_by=made_by).withColumn("known_at", F.unix_micros("known_at"))
+    if form is not None:
+        frame = frame.where(F.col("form") == form.value)
     rows = [row.asDict() for row in frame.select(*Snapshot.__dataclass_fields__).collect()]
-    snapshots = [Snapshot(**{**row, "known_at": _EPOCH + timedelta(microseconds=row["known_at"])}) for row in rows]
-    return sorted(snapshots, key=lambda s: (s.as_of, s.known_at))
+    return sorted((_snapshot(row) for row in rows), key=lambda s: s.key)
+
+
+def _snapshot(row: Mapping[str, Any]) -> Snapshot:
+    known_at = _EPOCH + timedelta(microseconds=row["known_at"])
+    return Snapshot(**{**row, "form": Form(row["form"]), "known_at": known_at})
 
 
 def differing_columns(one: Manifest, other: Manifest) -> str:
@@ -158,7 +182,7 @@ def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[
         if row.path != new.path:
             storage.remove_folder(new.path)
         word = "unchanged, " if row.path != new.path else ""
-        log.info("snapshot %s: %s%s users, checksum %s", row.as_of, word, f"{row.rows:,}", row.checksum)
+        log.info("%s %s: %s%s rows, checksum %s", row.form, row.as_of, word, f"{row.rows:,}", row.checksum)
     return rows
 
 
@@ -184,16 +208,17 @@ def _kept(visible: Snapshot | None, made: Snapshot) -> Snapshot:
     return kept if replace(visible, lineage=made.lineage) == kept and is_whole(visible) else made
 
 
-def _by_key(tables: Tables) -> dict[tuple[date, datetime], Snapshot]:
+def _by_key(tables: Tables) -> dict[tuple[Form, date, datetime], Snapshot]:
     return {snapshot.key: snapshot for snapshot in visible_snapshots(tables)}
 
 
 def _write_rows(tables: Tables, snapshots: Sequence[Snapshot], run_id: str) -> None:
     names = [column.split()[0] for column in schema.SNAPSHOTS.split(", ")]
     more = {"run_id": run_id, "created": datetime.now(UTC)}
-    rows = [tuple((vars(snapshot) | more)[name] for name in names) for snapshot in snapshots]
+    rows = [tuple((vars(s) | {"form": s.form.value} | more)[name] for name in names) for s in snapshots]
     keys = [
-        f"(as_of = DATE '{s.as_of}' AND known_at = TIMESTAMP '{s.known_at:%Y-%m-%d %H:%M:%S.%f}')" for s in snapshots
+        f"(form = '{s.form}' AND as_of = DATE '{s.as_of}' AND known_at = TIMESTAMP '{s.known_at:%Y-%m-%d %H:%M:%S.%f}')"
+        for s in snapshots
     ]
     frame = tables.spark.createDataFrame(rows, schema.SNAPSHOTS).coalesce(1)
     tables.replace(frame, "snapshots", " OR ".join(keys))

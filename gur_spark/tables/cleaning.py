@@ -12,6 +12,9 @@ from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
 
+FORMS = ("aggregates",)
+"""Snapshots lie in folders of these names: ``ROOT/<form>/<as_of>/<run id>``."""
+
 
 def clean(tables: Tables, before: datetime, dry_run: bool = False) -> list[str]:
     """Remove the folders below the root that no table names and nobody has written to since ``before``.
@@ -43,19 +46,20 @@ def _unnamed(tables: Tables, before: datetime) -> Iterator[str]:
         )
     parents = ("_staging", "checkpoints", "pairs", "artefacts")
     found = [f for parent in parents for f in storage.folders(tables.folder(parent))]
-    dates = [f for f in storage.folders(tables.folder("aggregates")) if f.rsplit("/", 1)[-1] not in replaced]
-    found += [folder for of_date in dates for folder in storage.folders(of_date)]
+    for form in FORMS:
+        dates = [f for f in storage.folders(tables.folder(form)) if (form, f.rsplit("/", 1)[-1]) not in replaced]
+        found += [folder for of_date in dates for folder in storage.folders(of_date)]
     written = [f for of_date in storage.folders(tables.folder("sequences")) for f in storage.folders(of_date)]
     found += [folder for folder in written if not storage.exists(storage.join(folder, "manifest.json"))]
     return (folder for folder in found if _inner(folder) not in named)
 
 
-def _replaced_since(tables: Tables, before: datetime) -> set[str]:
-    """Dates whose snapshot is newer: a training that runs may still read the one before it."""
+def _replaced_since(tables: Tables, before: datetime) -> set[tuple[str, str]]:
+    """Forms and dates whose snapshot is newer: a training that runs may still read the one before it."""
     if not tables.exists("snapshots"):
         return set()
     newer = tables.read("snapshots").where(F.unix_micros("created") >= int(before.timestamp() * 1_000_000))
-    return {row[0].isoformat() for row in newer.select("as_of").distinct().collect()}
+    return {(row["form"], row["as_of"].isoformat()) for row in newer.select("form", "as_of").distinct().collect()}
 
 
 def _inner(path: str) -> str:
