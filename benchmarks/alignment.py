@@ -30,6 +30,7 @@ from benchmarks.windows import report
 from gur_spark.config.file import load_config
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.models.gur.pairs import write_pairs
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import TrainedModel, train
 from gur_spark.registry.artefact import LoadedModel, load_model
 from gur_spark.session import build_session
@@ -59,7 +60,7 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
 
     def made(seed: int, align_to: str | None) -> TrainedModel:
         return train(
-            pairs, vocabulary.sizes, vocabulary.version, vocabulary.hash, config.model,
+            pairs, vocabulary.sizes, vocabulary.version, vocabulary.hash, GurModel.of(config.model),
             config.training.model_copy(update={"seed": seed}), work=str(work / "checkpoints"),
             out=str(work / "models"), align_to=align_to,
         )  # fmt: skip

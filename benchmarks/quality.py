@@ -31,6 +31,7 @@ from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
@@ -91,7 +92,7 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
         configs = [load_config(f"conf/{args.log}.yaml", [*moved, *loss]) for loss in losses]
         make_snapshots(tables, configs[0])
         for config in configs:
-            name = ", ".join(f"{loss} {weight:g}" for loss, weight in config.model.loss.items())
+            name = ", ".join(f"{loss} {weight:g}" for loss, weight in GurModel.of(config.model).loss.items())
             asked.setdefault(name, []).append(train_and_ask(tables, config))
     for name, parts in asked.items():
         for labelled in args.label_shares or [1 - plain.evaluation.test_share]:

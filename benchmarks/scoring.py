@@ -35,6 +35,7 @@ from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Spark
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import read_manifest
 from gur_spark.models.kind import Form
 from gur_spark.registry import artefact as registry
@@ -110,10 +111,10 @@ def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
 def make_model(parent: str, manifest: Manifest) -> str:
     """An untrained model of the default shape: its speed is that of a trained one."""
     defaults = load_config("conf/demo.yaml", ["model.latent_dim=120"])
-    layout = Layout.of(manifest, SIZES)
+    layout, model = Layout.of(manifest, SIZES), GurModel.of(defaults.model)
     torch.manual_seed(0)
     card = registry.save(
-        parent, GUR(layout, defaults.model), layout=layout, model=defaults.model, training=defaults.training,
+        parent, GUR(layout, model), layout=layout, model=model, training=defaults.training,
         vocabulary_version=1, vocabulary_hash="benchmark", metrics={}, training_snapshots=(), code_commit=None,
     )  # fmt: skip
     return storage.join(parent, card.model_version)

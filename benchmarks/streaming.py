@@ -34,6 +34,7 @@ from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.registry import artefact as registry
 from gur_spark.schema import MODELS
 from gur_spark.serving.publishing import publish
@@ -101,10 +102,10 @@ def set_up(work: Path, users: int) -> tuple[Tables, Config]:
     write_deltalake(tables.folder("events"), made_events(users))
     fit_vocabulary(tables, config, _run("vocabulary"))
     snapshot = aggregate_snapshot(tables, config, TODAY, _run("aggregate"))
-    layout = Layout.of(config.manifest(), read_vocabulary(tables).sizes)
+    layout, model = Layout.of(config.manifest(), read_vocabulary(tables).sizes), GurModel.of(config.model)
     torch.manual_seed(0)
     card = registry.save(
-        tables.folder("artefacts"), GUR(layout, config.model), layout=layout, model=config.model,
+        tables.folder("artefacts"), GUR(layout, model), layout=layout, model=model,
         training=config.training, vocabulary_version=snapshot.vocabulary_version,
         vocabulary_hash=snapshot.vocabulary_hash, metrics={}, training_snapshots=(), code_commit=None,
     )  # fmt: skip

@@ -28,11 +28,12 @@ from omegaconf import OmegaConf
 from gur_spark.batches.aggregates import Batch, Layout
 from gur_spark.batches.streams import stream
 from gur_spark.config.file import base_file
-from gur_spark.config.pipeline import Model, Training
+from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import reconstruction_loss
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import train
 from gur_spark.schema import FIRST_VALUE_ID
 
@@ -144,7 +145,7 @@ class _Rates(logging.Handler):
             self.found.append(float(str(record.args[-1])))
 
 
-def epoch_rates(snapshot: str, model: Model, training: Training) -> list[float]:
+def epoch_rates(snapshot: str, model: GurModel, training: Training) -> list[float]:
     """Users per second of each epoch, its validation and checkpoint included."""
     rates = _Rates()
     logger = logging.getLogger("gur_spark")
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="such as training.batch_size=1024")
     args = parser.parse_args()
     base = OmegaConf.merge(OmegaConf.load(base_file()), OmegaConf.from_dotlist(args.overrides))
-    model = Model(**base.model)
+    model = GurModel(**base.model)
     training = Training(**{**base.training, "epochs": args.epochs, "device": "cpu"})
     if training.processes > 1:
         parser.error("the rates of several processes are in their own logs; expected training.processes=1")

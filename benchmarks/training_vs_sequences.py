@@ -43,12 +43,13 @@ from gur_spark.batches.aggregates import Layout
 from gur_spark.batches.lifestream import midnight
 from gur_spark.batches.streams import stream
 from gur_spark.config.file import base_file
-from gur_spark.config.pipeline import Model, Training
+from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURIterableDataset, GURModule
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.category_tables import table_width
 from gur_spark.models.gur.losses import reconstruction_loss
+from gur_spark.models.gur.settings import GurModel
 
 
 def main() -> int:
@@ -64,7 +65,7 @@ def main() -> int:
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     base = OmegaConf.load(base_file())
-    model, training = Model(**base.model), Training(**{**base.training, "batch_size": args.batch_size})
+    model, training = GurModel(**base.model), Training(**{**base.training, "batch_size": args.batch_size})
     torch.set_num_threads(training.threads)
     settings = {"users": args.users, "batch_size": training.batch_size, "threads": training.threads}
     found = [
@@ -74,7 +75,7 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
 
 
 def compare(
-    work: Path, users: int, events_per_user: int, runs: int, model: Model, training: Training
+    work: Path, users: int, events_per_user: int, runs: int, model: GurModel, training: Training
 ) -> dict[str, object]:
     snapshot, sequences = make_data(work, users, events_per_user)
     whole = standard_manifest()
@@ -121,7 +122,7 @@ def epoch(side: "Ours | Theirs") -> None:
 class Ours:
     """GUR on aggregates."""
 
-    def __init__(self, snapshot: str, manifest: Manifest, model: Model, training: Training) -> None:
+    def __init__(self, snapshot: str, manifest: Manifest, model: GurModel, training: Training) -> None:
         self._snapshot, self._training = snapshot, training
         self._layout = Layout.of(manifest, SIZES)
         self.module = GUR(self._layout, model)
@@ -135,7 +136,7 @@ class Ours:
 class Theirs:
     """The same autoencoder on padded batches of pytorch-lifestream."""
 
-    def __init__(self, folder: str, model: Model, training: Training) -> None:
+    def __init__(self, folder: str, model: GurModel, training: Training) -> None:
         tables = {field: {"in": size, "out": table_width(size, model)} for field, size in SIZES.items()}
         numbers = dict.fromkeys(NUMERIC, "identity")
         trx = TrxEncoder(embeddings=tables, numeric_values=numbers, use_batch_norm=False, embeddings_noise=0)

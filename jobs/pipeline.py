@@ -83,7 +83,7 @@ def check_dates(config: Config) -> None:
     for key, dates in (("training.as_of", config.training.as_of), ("scoring.as_of", config.scoring.as_of)):
         if not dates:
             raise ConfigError(f"{key}: the pipeline needs at least one date, such as {key}=[2024-01-31]")
-    if "future" in config.model.loss:
+    if config.model.looks_ahead_days():
         check_cutoff(config, config.training.as_of, ConfigError)
 
 

@@ -17,6 +17,7 @@ from gur_spark.models.gur.category_tables import counted_inputs
 from gur_spark.models.gur.cooccurrence import Together
 from gur_spark.models.gur.counting import count_on_spark
 from gur_spark.models.gur.pairs import seen_until, write_pairs
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import TrainedModel, common_manifest, train
 from gur_spark.registry.known import ModelVersion, find_model
 from gur_spark.registry.tracking import track
@@ -68,14 +69,15 @@ def train_model(
             f"{snapshots[0].vocabulary_hash}; aggregate them again"
         )
     pairs = tables.folder("pairs")
-    paired = {"future", "contrastive"} & config.model.loss.keys() and snapshots
+    model = GurModel.of(config.model)
+    paired = {"future", "contrastive"} & model.loss.keys() and snapshots
     folders = write_pairs(tables, config, snapshots, vocabulary, pairs) if paired else [s.path for s in snapshots]
     made = train(
         folders,
         vocabulary.sizes,
         vocabulary.version,
         vocabulary.hash,
-        config.model,
+        model,
         config.training,
         work=checkpoint_folder(tables),
         out=tables.folder("artefacts"),
@@ -84,7 +86,7 @@ def train_model(
         made_of=[s.path for s in snapshots],
         align_to=older.path if older else None,
         seen_until=seen_until(config, as_of) if snapshots else None,
-        together=_together(tables, config, folders, vocabulary.sizes) if config.model.tables == "frozen" else None,
+        together=_together(tables, config, folders, vocabulary.sizes) if model.tables == "frozen" else None,
     )
     _register(tables, made, vocabulary.version, vocabulary.hash)
     storage.remove_folder(made.checkpoints)
@@ -107,7 +109,7 @@ def _older(tables: Tables, config: Config, align_to: str) -> ModelVersion:
 def _together(tables: Tables, config: Config, folders: Sequence[str], sizes: Mapping[str, int]) -> Together:
     """What the frozen tables are made of, over the folders that training reads."""
     layout = Layout.of(common_manifest(folders), sizes)
-    wanted = counted_inputs(layout, config.model)
+    wanted = counted_inputs(layout, GurModel.of(config.model))
     return count_on_spark(tables.spark, folders, layout.manifest, wanted, config.training)
 
 

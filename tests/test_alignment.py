@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
-from gur_spark.config.pipeline import Model, Training
+from gur_spark.config.training import Training
 from gur_spark.errors import ModelError
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import TrainedModel, train
 from gur_spark.registry.artefact import load_model
 from gur_spark.spaces.alignment import Procrustes
@@ -18,7 +19,7 @@ from tests.aggregate_data import SIZES, make_snapshot
 pytestmark = pytest.mark.any_engine
 
 WIDTH = 6
-MODEL = Model(
+MODEL = GurModel(
     latent_dim=WIDTH,
     dropout=0,
     block_dropout=0.1,
@@ -82,7 +83,7 @@ def snapshot(tmp_path_factory: Any) -> str:
     return make_snapshot(tmp_path_factory.mktemp("alignment") / "snapshot")
 
 
-def trained(snapshot: str, out: Path, seed: int = 1, model: Model = MODEL, **more: Any) -> TrainedModel:
+def trained(snapshot: str, out: Path, seed: int = 1, model: GurModel = MODEL, **more: Any) -> TrainedModel:
     training = TRAINING.model_copy(update={"seed": seed})
     return train([snapshot], SIZES, 1, "hash", model, training, work=str(out / "work"), out=str(out / "out"), **more)
 

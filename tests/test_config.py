@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gur_spark import cli
 from gur_spark.config.file import base_file, check, load_config, to_yaml
 from gur_spark.errors import ConfigError
+from gur_spark.models.gur.settings import GurModel, training_from_format_1
 
 CONF = Path(__file__).parents[1] / "conf"
 PIPELINES = sorted(file for file in CONF.glob("*.yaml") if file != base_file())
@@ -161,9 +162,15 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("dedupe.policy=key", ["dedupe", "policy 'key' needs key"]),
         ("model={loss: mse, tables: trained}", ["model", "needs tables 'frozen'"]),
         ("model.latent=normal", ["model.latent", "'plain' or 'variational'", "got 'normal'"]),
-        ("model.temperature=0", ["model.temperature", "greater than 0", "got 0"]),
+        ("model.contrastive.temperature=0", ["model.contrastive.temperature", "greater than 0", "got 0"]),
         ("model.loss={contrast: 1}", ["model.loss", "'contrastive'", "contrast"]),
-        ("training.views=thirds", ["training.views", "'dates' or 'halves'", "got 'thirds'"]),
+        ("training.horizon_days=7", ["training.horizon_days: moved to model.future.horizon_days (kind gur)"]),
+        ("training.views=halves", ["training.views: moved to model.contrastive.views (kind gur)"]),
+        ("model.temperature=1", ["model.temperature: moved to model.contrastive.temperature (kind gur)"]),
+        ("model.future.horizon=7", ["model.future.horizon: unknown key", "did you mean 'horizon_days'?"]),
+        ("model.latent_dims=7", ["model.latent_dims: unknown key", "did you mean 'latent_dim'?"]),
+        ("model.kind=gru", ["model.kind: unknown kind 'gru'; expected one of ['coles', 'gur']; did you mean 'gur'?"]),
+        ("model.contrastive.views=thirds", ["model.contrastive.views", "'dates' or 'halves'", "got 'thirds'"]),
         ("fields.categorical=[{name: a, column: a, separator: ','}]", ["'a' has a separator", "kind: attributes"]),
         (
             "fields.categorical=[{name: a, column: a, separator: ',', sign: true}]",
@@ -268,7 +275,7 @@ def test_a_pipeline_without_dates_is_refused_before_spark_starts(
     assert "training.as_of: the pipeline needs at least one date" in capsys.readouterr().err
     future = ["training.as_of=[2024-01-15]", "model.loss=future"]
     assert pipeline.main(["--config", str(file), f"tables.root={tmp_path}", "scoring.as_of=[2024-01-31]", *future]) == 2
-    assert "expected dates up to 2024-01-03, or a shorter training.horizon_days" in capsys.readouterr().err
+    assert "expected dates up to 2024-01-03, or a shorter model.future.horizon_days" in capsys.readouterr().err
 
 
 WEB = {
@@ -327,8 +334,8 @@ def test_what_is_wrong_with_a_further_log_is_named(minimal, log, said):
 
 def test_a_cutoff_after_the_date_that_a_model_is_judged_at_is_refused(minimal):
     dates = ("evaluation.as_of=2024-06-01", "training.cutoff=2024-06-02")
-    assert "training.cutoff 2024-06-02 is after evaluation.as_of" in message_of(minimal, "model.loss=future", *dates)
-    assert load_config(minimal, dates).training_cutoff is not None
+    assert "training.cutoff 2024-06-02 is after evaluation.as_of 2024-06-01" in message_of(minimal, *dates)
+    assert str(load_config(minimal, dates[:1]).training_cutoff) == "2024-06-01"
 
 
 def test_means_are_not_mapped_so_both_together_are_refused(minimal):
@@ -378,3 +385,35 @@ def test_the_word_for_mlflow_goes_with_keys_of_its_own_in_any_order(minimal, giv
 
 def test_a_dropout_that_leaves_nothing_is_refused(minimal):
     assert "model.dropout" in message_of(minimal, "model.dropout=1.0")
+
+
+def test_without_a_kind_the_model_is_gur_with_the_defaults_of_its_class(minimal):
+    assert load_config(minimal).model == GurModel()
+    values = load_config(minimal).model_dump(mode="json", by_alias=True)
+    assert check({**values, "model": {"latent_dim": 7}}, "test").model == GurModel(latent_dim=7)
+
+
+BEFORE_KINDS = {
+    "model": {"block_dropout": 0.05, "cold_dropout": 0.1, "dense_scale": "signed_log1p", "dropout": 0.0,
+        "embedding_dim": None, "kl_warmup_epochs": 0, "kl_weight": 0.001, "latent": "plain", "latent_dim": 12,
+        "loss": {"contrastive": 0.5, "future": 1.0}, "pmi_shift": 0.0, "tables": "frozen", "temperature": 0.2,
+        "unit_norm": False},
+    "training": {"as_of": ["2025-06-01", "2025-07-01"], "batch_size": 128, "cutoff": None, "device": "auto",
+        "epochs": 30, "horizon_days": 10, "learning_rate": 0.002, "patience": 5, "processes": 1, "seed": 42,
+        "threads": 1, "validation_share": 0.1, "views": "halves", "weight_decay": 1.0},
+}  # fmt: skip
+"""config.json of an artefact that was made before kinds: a model version is immutable, and stays readable."""
+
+
+def test_an_artefact_from_before_kinds_has_its_horizon_and_views_in_the_model():
+    model = GurModel.from_format_1(**BEFORE_KINDS)
+    assert (model.future.horizon_days, model.contrastive.views, model.contrastive.temperature) == (10, "halves", 0.2)
+    assert (model.kind, model.latent_dim, model.block_dropout, model.tables) == ("gur", 12, 0.05, "frozen")
+    assert GurModel(**model.model_dump(mode="json")) == model
+    training = training_from_format_1(BEFORE_KINDS["training"])
+    assert training.model_dump(mode="json").items() < BEFORE_KINDS["training"].items()
+
+
+def test_an_artefact_from_before_a_key_was_added_has_the_default():
+    fewer = {"latent_dim": 12, "dropout": 0.0, "block_dropout": 0.1, "loss": "mse", "tables": "frozen"}
+    assert GurModel.from_format_1(fewer, {}) == GurModel(**fewer)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from gur_spark.batches.aggregates import Layout, to_batch
-from gur_spark.config.pipeline import Training
+from gur_spark.config.training import Training
 from gur_spark.errors import ModelError, SnapshotError
 from gur_spark.features.declare.manifest import AttributeField
 from gur_spark.features.declare.plan import make_manifest

@@ -354,7 +354,7 @@ def test_what_follows_is_counted_for_the_fields_of_each_log(tables: Tables, conf
     rows = rows_of(9)
     write(tables, rows)
     fit_vocabulary(tables, config, new_run())
-    day, horizon = AS_OF - timedelta(40), timedelta(config.training.horizon_days)
+    day, horizon = AS_OF - timedelta(40), timedelta(config.model.future.horizon_days)
     [made] = aggregate_snapshots(tables, config, [day], new_run())
     ahead = config.model_copy(update={"model": config.model.model_copy(update={"loss": {"future": 1.0}})})
     [folder] = write_pairs(tables, ahead, [made], read_vocabulary(tables), tables.folder("pairs"))

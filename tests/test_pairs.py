@@ -16,6 +16,7 @@ from gur_spark.errors import EvaluationError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.models.gur.cooccurrence import Together, count_snapshots
 from gur_spark.models.gur.pairs import check_horizon, write_pairs
+from gur_spark.models.gur.settings import Future
 from gur_spark.registry.artefact import load_model
 from gur_spark.registry.known import find_model
 from gur_spark.serving.scoring import score_snapshot
@@ -51,8 +52,12 @@ def config(make_config: Any) -> Any:
     return make_config(
         {
             "vocabulary": {"min_count": 1},
-            "model": {"latent_dim": 4, "loss": {"likelihood": 1, "future": 0.5}},
-            "training": {"horizon_days": HORIZON, "epochs": 1, "device": "cpu", "validation_share": 0.3},
+            "model": {
+                "latent_dim": 4,
+                "loss": {"likelihood": 1, "future": 0.5},
+                "future": {"horizon_days": HORIZON},
+            },
+            "training": {"epochs": 1, "device": "cpu", "validation_share": 0.3},
             "scoring": {"as_of": [str(CUTOFF)]},
         }
     )
@@ -117,7 +122,7 @@ def test_a_future_past_the_cutoff_or_not_all_there_is_refused(tables: Tables, co
     ):
         pairs(tables, config, snapshot, late)
     free = config.model_copy(update={"scoring": config.scoring.model_copy(update={"as_of": []})})
-    longer = free.model_copy(update={"training": free.training.model_copy(update={"horizon_days": 16})})
+    longer = free.model_copy(update={"model": free.model.model_copy(update={"future": Future(horizon_days=16)})})
     with pytest.raises(
         TrainingError, match=r"the 16 days from 2024-07-01 on are not all there: the log ends on 2024-07-15"
     ):
@@ -175,7 +180,7 @@ def judged_on(tables: Tables, config: Config, day: date, version: str) -> None:
 
 def test_landings_that_come_a_day_late_are_waited_for(tables: Tables, config: Any, snapshot: Snapshot) -> None:
     free = config.model_copy(update={"scoring": config.scoring.model_copy(update={"as_of": []})})
-    days = free.model_copy(update={"training": free.training.model_copy(update={"horizon_days": 15})})
+    days = free.model_copy(update={"model": free.model.model_copy(update={"future": Future(horizon_days=15)})})
     check_horizon(tables.read("events"), days, [AS_OF])
     late = days.model_copy(update={"aggregates": days.aggregates.model_copy(update={"delay_days": 1})})
     with pytest.raises(TrainingError, match="they are from the landing of 2024-07-16 on"):

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load, save
 
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config.pipeline import Loss, Model, Training
+from gur_spark.config.training import Training
 from gur_spark.errors import ModelError
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import LEARNS, GurModel, Loss
 from gur_spark.models.kind import Form
 from gur_spark.registry import artefact as registry
 from gur_spark.registry import card as model_card
@@ -24,7 +25,7 @@ from gur_spark.snapshots.visible import Snapshot
 from gur_spark.spaces.alignment import Alignment
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows
 
-MODEL = Model(
+MODEL = GurModel(
     latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="none"
 )
 TRAINING = Training(
@@ -163,7 +164,7 @@ def test_the_model_card_tells_people_what_it_is_and_is_no_part_of_what_is_loaded
     card, on_a_sphere = registry.load_model(aligned).card, MODEL.model_copy(update={"unit_norm": True})
     assert "Aligned to `older` by a rotation: a model" in model_card._space(card, on_a_sphere, {})
     assert "Seen until: events before 2024-07-01 (UTC midnight), what follows the dates above included" in text
-    assert set(model_card._LOSSES) == set(get_args(Loss))
+    assert LEARNS.keys() == set(get_args(Loss))
     for name in (registry.MODEL_CARD, registry.EPOCHS):
         (Path(path) / name).unlink()
     assert registry.load_model(path).version == Path(path).name

@@ -14,17 +14,18 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config.pipeline import Model, Training
+from gur_spark.config.training import Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.gur import train as train_module
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import TrainedModel, train
 from gur_spark.registry.artefact import load_model
 from gur_spark.splits import held_out
 from gur_spark.training.fit import Fit
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
 
-MODEL = Model(
+MODEL = GurModel(
     latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="signed_log1p"
 )
 FROZEN_MSE = MODEL.model_copy(update={"loss": {"mse": 1.0}, "tables": "frozen"})
@@ -34,7 +35,7 @@ TRAINING = Training(
 )
 
 
-def trained(snapshots: list[str], folder: Path, model: Model = MODEL, **changes: Any) -> TrainedModel:
+def trained(snapshots: list[str], folder: Path, model: GurModel = MODEL, **changes: Any) -> TrainedModel:
     config = TRAINING.model_copy(update=changes)
     return train(snapshots, SIZES, 1, "hash", model, config, work=str(folder / "work"), out=str(folder / "out"))
 
@@ -61,7 +62,7 @@ def uninterrupted(snapshot: str, tmp_path_factory: pytest.TempPathFactory) -> Tr
 
 @pytest.mark.parametrize("model", [MODEL, FROZEN_MSE, MODEL.model_copy(update={"tables": "frozen"})])
 def test_the_loss_falls_and_structure_is_reconstructed(
-    model: Model, snapshot: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: GurModel, snapshot: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="gur_spark"):
         made = trained([snapshot], tmp_path, model)
@@ -215,7 +216,9 @@ def test_a_killed_process_is_continued_to_the_same_weights(
 def test_a_checkpoint_of_other_settings_or_of_another_network_is_not_continued(snapshot: str) -> None:
     layout = train_module.Layout.of(tiny_manifest(), SIZES)
 
-    def name(model: Model = MODEL, network: Model = MODEL, vocabulary: str = "hash", seed: int = TRAINING.seed) -> str:
+    def name(
+        model: GurModel = MODEL, network: GurModel = MODEL, vocabulary: str = "hash", seed: int = TRAINING.seed
+    ) -> str:
         data = train_module._Data.of([snapshot], layout, TRAINING.model_copy(update={"seed": seed}), model)
         return train_module._fingerprint(data, GUR(layout, network), model, vocabulary)
 

@@ -14,6 +14,7 @@ from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.models.gur.pairs import write_pairs
+from gur_spark.models.gur.settings import Future
 from gur_spark.registry.artefact import load_model
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
@@ -34,8 +35,12 @@ def configure(make_config: Any) -> Any:
         return make_config(
             {
                 "vocabulary": {"min_count": 1},
-                "model": {"latent_dim": 4, "loss": loss or {"contrastive": 1.0}},
-                "training": {"epochs": 1, "device": "cpu", "validation_share": 0.3, "views": views},
+                "model": {
+                    "latent_dim": 4,
+                    "loss": loss or {"contrastive": 1.0},
+                    "contrastive": {"views": views},
+                },
+                "training": {"epochs": 1, "device": "cpu", "validation_share": 0.3},
                 "scoring": {"as_of": [str(AS_OF)]},
             }
         )
@@ -122,7 +127,7 @@ def test_a_model_of_all_losses_is_trained_and_registered(
     tables: Tables, configure: Any, snapshots: list[Snapshot]
 ) -> None:
     config = configure("dates", likelihood=1.0, contrastive=0.5, future=0.5)
-    shorter = config.model_copy(update={"training": config.training.model_copy(update={"horizon_days": 10})})
+    shorter = config.model_copy(update={"model": config.model.model_copy(update={"future": Future(horizon_days=10)})})
     early = shorter.model_copy(update={"scoring": shorter.scoring.model_copy(update={"as_of": []})})
     made = train.train_model(tables, configure("dates"), [EARLIER, AS_OF], new_run())
     assert load_model(made.path).card.seen_until == str(AS_OF)

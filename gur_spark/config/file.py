@@ -6,14 +6,14 @@
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from gur_spark.config.messages import explain
 from gur_spark.config.pipeline import MLFLOW, Config
 from gur_spark.errors import ConfigError, nearest
 
@@ -56,7 +56,7 @@ def check(values: Any, origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(details) for details in error.errors()]
+        lines = [explain(details, Config, values) for details in error.errors()]
         raise ConfigError(f"{origin} is not a valid configuration:\n  " + "\n  ".join(lines)) from error
 
 
@@ -99,39 +99,3 @@ def _read(file: Path) -> DictConfig:
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"configuration file '{file}': expected a mapping of keys, got a {type(loaded).__name__}")
     return loaded
-
-
-def _explain(details: Any) -> str:
-    location = [str(part) for part in details["loc"]]
-    path = ".".join(location) or "(whole file)"
-    if details["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        return f"{path}: unknown key; expected one of {known}{nearest(location[-1], known)}"
-    if details["type"] == "missing":
-        return f"{path}: required, and not given"
-    message = details["msg"].removeprefix("Value error, ")
-    given = details["input"]
-    return f"{path}: {message}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
-
-
-def _known_keys(location: list[str]) -> list[str]:
-    """Keys that are known at a place of the configuration, by walking the models' fields."""
-    model: Any = Config
-    parts = iter(location)
-    for part in parts:
-        if part.isdigit():
-            continue
-        annotation = {f.alias or name: f.annotation for name, f in model.model_fields.items()}[part]
-        if get_origin(annotation) is dict:
-            # The next part is a name that the file gives.
-            next(parts, None)
-            annotation = get_args(annotation)[1]
-        model = _section(annotation)
-    return [f.alias or name for name, f in model.model_fields.items()]
-
-
-def _section(annotation: Any) -> Any:
-    """The model inside ``list[Model]`` or ``Model | None``."""
-    if get_origin(annotation) in (list, UnionType):
-        return next(_section(a) for a in get_args(annotation) if a is not type(None))
-    return annotation

@@ -6,18 +6,31 @@ Nothing here starts Spark or torch.
 import os
 from collections.abc import Iterable
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from gur_spark import storage
 from gur_spark.config.evaluation import Evaluation, Volume
 from gur_spark.config.logs import MAIN, Dedupe, Fields, Filter, Log, Numeric, Source, check_logs
 from gur_spark.config.monitoring import Monitor
 from gur_spark.config.section import Name, Section, Share
+from gur_spark.config.training import Scoring, Training
+from gur_spark.errors import ConfigError
 from gur_spark.features.declare.manifest import AttributeField, LogFields, Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import Aggregation, Days
+from gur_spark.models import catalogue
+from gur_spark.models.kind import ModelSection
 from gur_spark.schema import events_schema
 
 
@@ -80,113 +93,6 @@ class Aggregates(Section):
         if sorted(set(value)) != value:
             raise ValueError("expected ascending windows, each once")
         return value
-
-
-def views_of(model: "Model", training: "Training") -> int:
-    """How many other looks at its user a training row has, for the loss ``contrastive``."""
-    return 0 if "contrastive" not in model.loss else 1 if training.views == "dates" else 2
-
-
-Loss = Literal["mse", "likelihood", "future", "contrastive"]
-
-
-class Model(Section):
-    """The GUR autoencoder; the meaning of each value is in ``gur_spark.models.gur.autoencoder``."""
-
-    latent_dim: int = Field(ge=1, le=4096)
-    dropout: float = Field(ge=0, le=0.99)
-    block_dropout: Share
-    """Chance that a whole field or window is hidden from the encoder."""
-    cold_dropout: Share = 0.1
-    """Chance that all of a user's events are, so that attributes alone must do; without attributes there is none."""
-    loss: dict[Loss, Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    """What is learned, by weight; ``likelihood`` alone is ``{likelihood: 1}``. See ``gur_spark.models.gur.losses``."""
-    temperature: float = Field(default=0.1, gt=0)
-    """Of the loss ``contrastive``, which divides cosines by it: the smaller, the more the nearest others count."""
-    latent: Literal["plain", "variational"] = "plain"
-    """``variational``: the encoder gives a normal distribution, drawn from in training; an embedding is its mean."""
-    kl_weight: float = Field(default=0.001, ge=0)
-    """Weight of its divergence from the standard normal, in nats per user."""
-    kl_warmup_epochs: int = Field(default=0, ge=0)
-    """Epochs in which that weight rises from 0."""
-    unit_norm: bool = False
-    """Embeddings have length 1: their dot product is their cosine."""
-    tables: Literal["trained", "frozen"]
-    """Category embeddings learned with the model, or truncated SVD of co-occurrence (shifted PMI)."""
-    pmi_shift: float = Field(default=0.0, ge=0)
-    """Of frozen tables: what PMI must exceed, ln k for k negative samples (Levy & Goldberg 2014)."""
-    embedding_dim: int | None = Field(default=None, ge=1, le=1024)
-    """Width of a category table; default min(24, 1.6 V^0.56)."""
-    dense_scale: Literal["none", "signed_log1p"]
-    """Applied to the dense columns before they are standardised."""
-
-    @field_validator("loss", mode="before")
-    @classmethod
-    def _one_name(cls, value: Any) -> Any:
-        return {value: 1.0} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _targets(self) -> "Model":
-        if "mse" in self.loss and self.tables == "trained":
-            raise ValueError("loss 'mse' needs tables 'frozen': trained tables shrink to make it small")
-        if {"mse", "likelihood"} <= self.loss.keys():
-            raise ValueError("losses 'mse' and 'likelihood' reconstruct the same: give one of them")
-        return self
-
-    @property
-    def reconstructs(self) -> Literal["mse", "likelihood"] | None:
-        """By which loss the input is reconstructed, if it is."""
-        return "mse" if "mse" in self.loss else "likelihood" if "likelihood" in self.loss else None
-
-
-class Training(Section):
-    as_of: list[date] = Field(default_factory=list)
-    """Snapshots to train on."""
-    horizon_days: Days = 28
-    """How far the loss ``future`` looks ahead of them."""
-    cutoff: date | None = None
-    """It sees no event on or after this date; default: the first date of scoring and evaluation, if there is one."""
-    views: Literal["dates", "halves"] = "dates"
-    """What the loss ``contrastive`` pairs: a user at two dates of ``as_of``, or two disjoint halves of the events."""
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    """What a step takes off every weight, times the learning rate (AdamW): of few users, 1 keeps the network from
-    learning them by heart."""
-    patience: int = Field(ge=1)
-    """Epochs without a better validation loss before training stops."""
-    validation_share: float = Field(gt=0, lt=1)
-    seed: int = Field(ge=0, lt=2**31)
-    device: Literal["auto", "cpu", "gpu"]
-    threads: int = Field(ge=1)
-    """Of each process."""
-    processes: int = Field(default=1, ge=1)
-    """Which share each batch and the row groups of the snapshots; on GPUs, one each."""
-
-    @model_validator(mode="after")
-    def _shares(self) -> "Training":
-        if self.batch_size < 2 * self.processes:
-            raise ValueError(f"batch_size {self.batch_size} leaves less than two users to each of the processes")
-        return self
-
-
-class Scoring(Section):
-    as_of: list[date] = Field(default_factory=list)
-    in_space_of: list[str] = Field(default_factory=list)
-    """Older model versions whose consumers were not retrained: embeddings are also written as they can read them."""
-    batch_rows: int = Field(ge=1)
-    """Rows of a snapshot that are read at a time."""
-    changed_only: bool = False
-    """Copy embeddings of the newest earlier scoring of the version, where a user's inputs are the same."""
-    smoothing: int = Field(default=1, ge=1, le=31)
-    """Also write the means of so many last scored dates of the version, as ``VERSION-mean3``; 1: none."""
-
-    @model_validator(mode="after")
-    def _one_of_them(self) -> "Scoring":
-        if self.in_space_of and self.smoothing > 1:
-            raise ValueError("in_space_of maps embeddings, not their means: smoothing must be 1 beside it")
-        return self
 
 
 class Gates(Section):
@@ -259,13 +165,27 @@ class Config(Section):
     """Further logs of the same users, beside the one above."""
     vocabulary: Vocabulary
     aggregates: Aggregates
-    model: Model
+    model: SerializeAsAny[ModelSection]
+    """The section of the kind that ``model.kind`` names."""
     training: Training
     scoring: Scoring
     tracking: Tracking | None = None
     gates: Gates
     monitor: Monitor
     evaluation: Evaluation
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            kind = catalogue.find(value.get("kind", catalogue.DEFAULT))
+        except ConfigError as error:
+            unknown = PydanticCustomError("value_error", "{error}", {"error": str(error)})
+            wrong = InitErrorDetails(type=unknown, loc=("kind",), input=value)
+            raise ValidationError.from_exception_data("model", [wrong]) from error
+        return kind.config.model_validate(value)
 
     @field_validator("tracking", mode="before")
     @classmethod
@@ -293,7 +213,7 @@ class Config(Section):
             raise ValueError(f"gates.task: no task '{self.gates.task}'; available: {tasks}")
         cutoff = self.training.cutoff
         for judged in self.evaluation.as_of:
-            if {"future", "contrastive"} & self.model.loss.keys() and cutoff and cutoff > judged:
+            if cutoff and cutoff > judged:
                 raise ValueError(
                     f"training.cutoff {cutoff} is after evaluation.as_of {judged}: the model would be judged by "
                     "what it has seen"

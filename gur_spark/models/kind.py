@@ -21,7 +21,8 @@ from gur_spark.config.section import Section
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gur_spark.config.pipeline import Config, Training
+    from gur_spark.config.pipeline import Config
+    from gur_spark.config.training import Training
     from gur_spark.events.vocabulary import Vocabulary
     from gur_spark.snapshots.visible import Snapshot
     from gur_spark.tables.delta import Tables
@@ -58,8 +59,7 @@ class ModelSection(Section):
 
     kind: str
 
-    @property
-    def unit_norm(self) -> bool:
+    def has_unit_norm(self) -> bool:
         """Whether embeddings have length 1, so that a mean of several must be scaled to it again."""
         return False
 

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from gur_spark import storage
 from gur_spark.batches.aggregates import Layout, to_batch
-from gur_spark.config.pipeline import Model, Training
+from gur_spark.config.training import Training
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import GurModel, training_from_format_1
 from gur_spark.registry import card as model_card
 from gur_spark.spaces.alignment import Alignment
 
@@ -69,7 +70,7 @@ class LoadedModel:
     module: GUR
     """In eval mode, float64."""
     layout: Layout
-    model: Model
+    model: GurModel
     training: Training
     vocabulary_version: int
     vocabulary_hash: str
@@ -131,7 +132,7 @@ def save(
     module: GUR,
     *,
     layout: Layout,
-    model: Model,
+    model: GurModel,
     training: Training,
     vocabulary_version: int,
     vocabulary_hash: str,
@@ -211,7 +212,7 @@ def unpack(files: Mapping[str, bytes]) -> LoadedModel:
     try:
         config, vocabulary = json.loads(files[CONFIG]), json.loads(files[VOCABULARY])
         layout = Layout.of(Manifest.from_json(files[MANIFEST].decode()), vocabulary["sizes"])
-        model, training = Model(**config["model"]), Training(**config["training"])
+        model, training = _sections(config["model"], config["training"])
         metrics = json.loads(files[METRICS])
         weights = load_tensors(files[WEIGHTS])
         motion = (weights.pop(ROTATION), weights.pop(SHIFT)) if ROTATION in weights else None
@@ -230,7 +231,14 @@ def unpack(files: Mapping[str, bytes]) -> LoadedModel:
     )
 
 
-def _module(layout: Layout, model: Model, weights: dict[str, Tensor], version: str) -> GUR:
+def _sections(model: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[GurModel, Training]:
+    """The sections of a version; artefacts from before kinds name no kind, and keep some keys elsewhere."""
+    if "kind" in model:
+        return GurModel(**model), Training(**training)
+    return GurModel.from_format_1(model, training), training_from_format_1(training)
+
+
+def _module(layout: Layout, model: GurModel, weights: dict[str, Tensor], version: str) -> GUR:
     module = GUR(layout, model)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

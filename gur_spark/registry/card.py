@@ -3,18 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from gur_spark.config.pipeline import Model, Training
+from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.models.gur.settings import GurModel
 
 if TYPE_CHECKING:
     from gur_spark.registry.artefact import Card
-
-_LOSSES = {
-    "likelihood": "gives the aggregates back (squared error of numbers, multinomial likelihood of histograms)",
-    "mse": "gives the aggregates back (squared error)",
-    "future": "tells what follows in the next {horizon} days (whether, how often, which categories)",
-    "contrastive": "tells the same user, seen twice, from others (by {views})",
-}
 
 _LIMITS = """\
 Numbers that describe users to other models: churn, scoring, recommendation, segments, nearest users.
@@ -44,7 +38,7 @@ def render(
     manifest: Manifest,
     sizes: Mapping[str, int],
     vocabulary: str,
-    model: Model,
+    model: GurModel,
     training: Training,
     metrics: Mapping[str, float],
     epochs: Sequence[Mapping[str, float]],
@@ -70,9 +64,7 @@ def render(
             vocabulary=vocabulary,
         ),
     }
-    title = (
-        f"# {card.model_version}\n\nUser embeddings of {model.latent_dim} numbers (GUR autoencoder, arXiv 2403.00584)."
-    )
+    title = f"# {card.model_version}\n\n{model.title()}"
     made = f"Made {card.created:%Y-%m-%d %H:%M} UTC, code commit {card.code_commit or 'unknown'}."
     return "\n\n".join([f"{title} {made}", *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
@@ -103,19 +95,9 @@ def _data(
 
 
 def _learned(
-    model: Model, training: Training, metrics: Mapping[str, float], epochs: Sequence[Mapping[str, float]]
+    model: GurModel, training: Training, metrics: Mapping[str, float], epochs: Sequence[Mapping[str, float]]
 ) -> Iterable[str]:
-    for name, weight in model.loss.items():
-        learns = _LOSSES[name].format(horizon=training.horizon_days, views=training.views)
-        yield f"Loss `{name}`, weight {weight:g}: {learns}"
-    yield f"Category tables {model.tables}; numbers scaled by {model.dense_scale}"
-    yield f"Latent {model.latent}{', of length 1' if model.unit_norm else ''}"
-    shares = (
-        ("units", model.dropout),
-        ("whole fields and windows", model.block_dropout),
-        ("all events", model.cold_dropout),
-    )
-    yield "Dropout of " + ", of ".join(f"{what} {share:g}" for what, share in shares)
+    yield from model.learned()
     run = f"Adam {training.learning_rate:g}, batches of {training.batch_size}, seed {training.seed}"
     yield f"{run}; {metrics.get('epochs', 0):.0f} epochs of at most {training.epochs}"
     if epochs:
@@ -143,7 +125,7 @@ def _metric(name: str) -> str:
     return f"loss {block}" if block != "loss" else "loss, as weighted"
 
 
-def _space(card: "Card", model: Model, metrics: Mapping[str, float]) -> str:
+def _space(card: "Card", model: GurModel, metrics: Mapping[str, float]) -> str:
     if card.aligned_to is None:
         return "Its own: no other version's embeddings can be compared with these."
     residual = f"{metrics['alignment_residual']:.3f}" if "alignment_residual" in metrics else "unknown"

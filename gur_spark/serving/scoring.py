@@ -170,7 +170,7 @@ def _with_means(
     before = last_dates(tables, model.version, day - timedelta(1), dates - 1)
     earlier = tables.read("embeddings").where(F.col("model_version") == model.version)
     all_rows = earlier.where(F.col("as_of").isin(before)).select(*rows.columns).unionByName(rows)
-    means = smoothed(all_rows, day, model.manifest.user_id_type, model.model.unit_norm)
+    means = smoothed(all_rows, day, model.manifest.user_id_type, model.model.has_unit_norm())
     name = smoothed_version(model.version, dates)
     run.inputs[f"means {day}"] = " ".join(map(str, sorted([*before, day])))
     run.outputs[f"means {day}"] = f"model_version={name}"

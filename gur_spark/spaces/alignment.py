@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gur_spark.config.pipeline import Model
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.snapshots.files import row_groups
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def tenures(rows: pa.RecordBatch) -> Array:
     return days
 
 
-def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str, model: Model) -> None:
+def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str, model: GurModel) -> None:
     """Whether an older version can embed what the new one is trained on.
 
     Raises:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from gur_spark import storage
 from gur_spark.batches.aggregates import Batch
-from gur_spark.config.pipeline import Training
+from gur_spark.config.training import Training
 from gur_spark.errors import TrainingError
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import training_loss

@@ -9,11 +9,12 @@ import torch
 
 from gur_spark.batches.aggregates import Layout
 from gur_spark.batches.streams import stream
-from gur_spark.config.pipeline import Model, Training
+from gur_spark.config.training import Training
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features
 from gur_spark.evaluate.features import read_windows, represent, untrained
 from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.registry.artefact import Card, LoadedModel
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows, write_snapshot
 
@@ -24,7 +25,7 @@ EVENTS = random_events(USERS, SIZES, ["amount"], seed=4, longest=WINDOWS[-1])
 
 def make_model(**changes):
     """A model version that was never trained, with a standardisation of its own."""
-    config = Model(
+    config = GurModel(
         **{
             "latent_dim": 4,
             "dropout": 0.1,

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Batch, Future, Histogram, Layout, to_batch
-from gur_spark.config.pipeline import Model
 from gur_spark.features.declare.manifest import AttributeField, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
@@ -16,10 +15,11 @@ from gur_spark.models.gur.category_tables import frozen_tables
 from gur_spark.models.gur.layers import MultinomialHead
 from gur_spark.models.gur.losses import reconstruction_loss, training_loss
 from gur_spark.models.gur.reconstruction import Block, Moments, RSquared
+from gur_spark.models.gur.settings import GurModel
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)
-CONFIG = Model(
+CONFIG = GurModel(
     latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="signed_log1p"
 )
 FROZEN_MSE = CONFIG.model_copy(update={"loss": {"mse": 1.0}, "tables": "frozen"})
@@ -36,7 +36,7 @@ def batch(rows: pa.RecordBatch) -> Batch:
     return to_batch(rows, LAYOUT)
 
 
-def made(config: Model, batch: Batch, layout: Layout = LAYOUT) -> GUR:
+def made(config: GurModel, batch: Batch, layout: Layout = LAYOUT) -> GUR:
     torch.manual_seed(0)
     module = GUR(layout, config)
     if config.tables == "frozen":
@@ -49,7 +49,7 @@ def made(config: Model, batch: Batch, layout: Layout = LAYOUT) -> GUR:
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE, FROZEN_LIKELIHOOD])
-def test_shapes_are_those_of_the_layout(config: Model, batch: Batch) -> None:
+def test_shapes_are_those_of_the_layout(config: GurModel, batch: Batch) -> None:
     module = made(config, batch)
     reconstruction = module(batch)
     assert module.encode(batch).shape == (60, 6)
@@ -60,7 +60,7 @@ def test_shapes_are_those_of_the_layout(config: Model, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE, FROZEN_LIKELIHOOD])
-def test_every_parameter_learns_and_frozen_tables_do_not(config: Model, batch: Batch) -> None:
+def test_every_parameter_learns_and_frozen_tables_do_not(config: GurModel, batch: Batch) -> None:
     module = made(config, batch)
     reconstruction_loss(module(batch), batch).mean().backward()
     without = {name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()}
@@ -119,7 +119,7 @@ def test_pipelines_without_numbers_or_without_categories_train_too(
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
 def test_declared_numbers_and_ids_and_attributes_are_inputs_and_lists_are_not(
-    config: Model, rows: pa.RecordBatch
+    config: GurModel, rows: pa.RecordBatch
 ) -> None:
     features = [
         aggregation("mcc", "entropy", "mode", {"top_k": 2}, windows=[30, "lifetime"]),
@@ -174,7 +174,7 @@ def test_a_pooled_block_is_the_mean_of_the_embedded_events(rows: pa.RecordBatch,
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
-def test_inputs_are_standardised_as_numpy_does(config: Model, batch: Batch) -> None:
+def test_inputs_are_standardised_as_numpy_does(config: GurModel, batch: Batch) -> None:
     module = made(config, batch)
     found, flags = module.inputs(batch)
     raw = module.inputs.raw(batch).detach().double().numpy()
@@ -226,7 +226,7 @@ def test_training_is_noisy_and_evaluation_is_not(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
-def test_an_embedding_does_not_depend_on_batch_mates(config: Model, rows: pa.RecordBatch, batch: Batch) -> None:
+def test_an_embedding_does_not_depend_on_batch_mates(config: GurModel, rows: pa.RecordBatch, batch: Batch) -> None:
     module = made(config, batch).eval()
     with torch.inference_mode():
         whole = module.encode(batch)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Batch, Layout, Views, to_batch
-from gur_spark.config.pipeline import Model
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import contrastive_loss, training_loss
 from gur_spark.models.gur.reconstruction import Pair
+from gur_spark.models.gur.settings import Contrastive, GurModel
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 
@@ -72,7 +72,7 @@ def test_a_batch_without_a_pair_has_no_loss_and_still_a_gradient() -> None:
 
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)
-CONFIG = Model(
+CONFIG = GurModel(
     latent_dim=6, dropout=0, block_dropout=0, loss={"contrastive": 1.0}, tables="trained", dense_scale="signed_log1p"
 )
 
@@ -95,7 +95,12 @@ def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(
     of = Views(tuple(looks[1:]), torch.arange(30), torch.ones(30, dtype=torch.bool))
     batch = Batch(own.dense_BD, own.histograms, views=of)
     torch.manual_seed(0)
-    module = GUR(LAYOUT, CONFIG.model_copy(update={"loss": weights, "temperature": 0.2, "unit_norm": unit_norm}))
+    module = GUR(
+        LAYOUT,
+        CONFIG.model_copy(
+            update={"loss": weights, "contrastive": Contrastive(temperature=0.2), "unit_norm": unit_norm}
+        ),
+    )
     assert (module.decoder is None) == ("likelihood" not in weights)
     found = module(batch)
     assert found.pair is not None

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
-from gur_spark.config.pipeline import Model
 from gur_spark.features.declare.manifest import AttributeField, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
@@ -16,6 +15,7 @@ from gur_spark.features.kernel import row_without_events
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import training_loss
 from gur_spark.models.gur.reconstruction import Moments
+from gur_spark.models.gur.settings import GurModel
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 FEATURES = [
@@ -32,7 +32,7 @@ ATTRIBUTES = [
 ]
 MANIFEST = make_manifest("long", WINDOWS, tiny_manifest().numeric, tuple(SIZES), FEATURES, [], ATTRIBUTES)
 LAYOUT = Layout.of(MANIFEST, SIZES | {"country": 5, "genres": 7})
-CONFIG = Model(
+CONFIG = GurModel(
     latent_dim=6, dropout=0, block_dropout=0, cold_dropout=1.0, loss={"likelihood": 1.0}, tables="trained",
     dense_scale="signed_log1p",
 )  # fmt: skip

@@ -6,14 +6,14 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
-from gur_spark.config.pipeline import Model
 from gur_spark.models.gur import losses
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.latent import Posterior
+from gur_spark.models.gur.settings import GurModel
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)
-CONFIG = Model(
+CONFIG = GurModel(
     latent_dim=6, dropout=0, block_dropout=0, loss={"likelihood": 1.0}, tables="trained", dense_scale="signed_log1p"
 )
 VARIATIONAL = CONFIG.model_copy(update={"latent": "variational", "kl_weight": 0.25, "kl_warmup_epochs": 4})
@@ -27,7 +27,7 @@ def batch() -> Batch:
     return to_batch(rows, LAYOUT)
 
 
-def made(config: Model) -> GUR:
+def made(config: GurModel) -> GUR:
     torch.manual_seed(0)
     return GUR(LAYOUT, config)
 
@@ -54,7 +54,7 @@ def test_draws_are_of_the_distribution_and_their_gradient_reaches_mean_and_varia
 
 
 @pytest.mark.parametrize("config", [VARIATIONAL, BOTH])
-def test_a_variational_latent_is_drawn_in_training_and_the_mean_when_scoring(config: Model, batch: Batch) -> None:
+def test_a_variational_latent_is_drawn_in_training_and_the_mean_when_scoring(config: GurModel, batch: Batch) -> None:
     module = made(config)
     assert not torch.equal(module.encode(batch), module.encode(batch))
     module.eval()
@@ -81,7 +81,7 @@ def test_the_weight_of_the_divergence_rises_in_the_warm_up_and_is_whole_when_val
 
 
 @pytest.mark.parametrize("config", [UNIT, BOTH])
-def test_embeddings_have_length_one_and_every_parameter_still_learns(config: Model, batch: Batch) -> None:
+def test_embeddings_have_length_one_and_every_parameter_still_learns(config: GurModel, batch: Batch) -> None:
     module = made(config)
     torch.testing.assert_close(module.encode(batch).norm(dim=1), torch.ones(40))
     losses.training_loss(module(batch), batch, module.loss_weights).mean().backward()

@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader
 
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.batches.lifestream import collate
-from gur_spark.config.pipeline import Model
 from gur_spark.errors import ModelError
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURDataset, GURIterableDataset, GURModule
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.reconstruction import Reconstruction
 from gur_spark.models.gur.sequence_module import ReconstructionR2
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.snapshots.sequences import Rows, write_file
 from tests.aggregate_data import SIZES, WINDOWS, Events, random_events, tiny_manifest, to_rows
 
@@ -91,7 +91,7 @@ def test_both_doors_give_the_same_embedding(scale: Any) -> None:
     close(seq_encoder.encode_aggregates(aggregates, Layout.of(MANIFEST, SIZES)), by_events)
 
 
-def means_only(config: Model) -> tuple[GUR, Layout]:
+def means_only(config: GurModel) -> tuple[GUR, Layout]:
     """The autoencoder of the aggregates, on numbers of events, means and histograms alone."""
     kept = [c for c in MANIFEST.columns if c.statistic in ("key", "events", "mean") or c.dtype == "array<int>"]
     layout = Layout.of(MANIFEST.model_copy(update={"columns": tuple(kept)}), SIZES)
@@ -100,7 +100,7 @@ def means_only(config: Model) -> tuple[GUR, Layout]:
 
 def test_the_autoencoder_of_the_aggregates_with_the_same_weights_gives_the_same_embedding() -> None:
     gur, layout = means_only(
-        Model(
+        GurModel(
             **{"latent_dim": 6, "dropout": 0.1, "block_dropout": 0.1, "embedding_dim": 4},
             **{"loss": {"likelihood": 1.0}, "tables": "trained", "dense_scale": "signed_log1p"},
         )

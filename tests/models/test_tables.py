@@ -5,7 +5,6 @@ import pytest
 from scipy import sparse
 
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config.pipeline import Model
 from gur_spark.models.gur.category_tables import (
     counted_inputs,
     factorise,
@@ -15,9 +14,10 @@ from gur_spark.models.gur.category_tables import (
     table_width,
 )
 from gur_spark.models.gur.cooccurrence import count
+from gur_spark.models.gur.settings import GurModel
 from tests.aggregate_data import random_events, tiny_manifest, to_rows
 
-FROZEN = Model(latent_dim=4, dropout=0, block_dropout=0, loss={"mse": 1.0}, tables="frozen", dense_scale="none")
+FROZEN = GurModel(latent_dim=4, dropout=0, block_dropout=0, loss={"mse": 1.0}, tables="frozen", dense_scale="none")
 TRAINED = FROZEN.model_copy(update={"loss": {"likelihood": 1.0}, "tables": "trained"})
 
 

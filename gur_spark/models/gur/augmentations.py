@@ -1,7 +1,7 @@
 """Other looks at a training row's user, for the loss ``contrastive``: what it is to find among the others' looks.
 
-``training.views`` says which: ``dates`` pairs a row with the user's row of the next date of the training (of the last
-date, with the one before); ``halves`` has two more rows beside it, of two disjoint halves of the events it is made of,
+``model.contrastive.views`` says which. ``dates`` pairs a row with the user's row of the next training date (a row of
+the last date, with the one before). ``halves`` puts two more rows beside it, made of two disjoint halves of its events,
 by a checksum of user and moment. A view has the columns that a model takes, named ``view1_...`` and ``view2_...``.
 """
 
@@ -17,6 +17,7 @@ from gur_spark.events.vocabulary import encode
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare, snapshot_events
 from gur_spark.features.spark.writer import write_aggregates
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.schema import VIEWS, view_column
 from gur_spark.snapshots.routes import Wanted
 from gur_spark.snapshots.visible import Snapshot
@@ -35,10 +36,10 @@ def check_views(config: Config, snapshots: Sequence[Snapshot]) -> None:
             f"the snapshot of {dates[-1]} holds events after the cutoff of training, {cutoff} (the first date of "
             f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff}"
         )
-    if config.training.views == "dates" and len(dates) < 2:
+    if GurModel.of(config.model).contrastive.views == "dates" and len(dates) < 2:
         raise TrainingError(
             f"loss 'contrastive' pairs a user's rows of two dates, and {dates[0]} is the only one: name another one in "
-            "training.as_of, or set training.views to 'halves'"
+            "training.as_of, or set model.contrastive.views to 'halves'"
         )
 
 

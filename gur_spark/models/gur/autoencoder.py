@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from gur_spark.batches.aggregates import LIFETIME, Batch, Layout, to_batch
-from gur_spark.config.pipeline import Model
 from gur_spark.features.declare.manifest import Column
 from gur_spark.features.kernel import row_without_events
 from gur_spark.models.gur.category_tables import Table, table_width
@@ -24,19 +23,20 @@ from gur_spark.models.gur.dropout import BlockDropout, ColdDropout
 from gur_spark.models.gur.latent import Latent, Posterior
 from gur_spark.models.gur.layers import SELU, MultinomialHead, linear, mlp, pooled
 from gur_spark.models.gur.reconstruction import Block, Moments, Pair, Prediction, Reconstruction
+from gur_spark.models.gur.settings import GurModel
 
 
 class GUR(nn.Module):
     """Denoising autoencoder of a user's windowed aggregates."""
 
-    def __init__(self, layout: Layout, config: Model) -> None:
+    def __init__(self, layout: Layout, config: GurModel) -> None:
         super().__init__()
         self.loss_weights = {str(name): weight for name, weight in config.loss.items()}
         if config.latent == "variational":
             self.loss_weights["kl"] = config.kl_weight
         self.warmup = config.kl_warmup_epochs if config.latent == "variational" else 0
         """Epochs in which the weight of the divergence rises."""
-        self._temperature = config.temperature
+        self._temperature = config.contrastive.temperature
         self.inputs = Inputs(layout, config)
         width = len(self.inputs.blocks)
         half = max(1, width // 2)
@@ -113,7 +113,7 @@ class ByField(nn.ModuleDict):
 class Decoder(nn.Module):
     """Latent -> the standardised values and, by likelihood, the histograms."""
 
-    def __init__(self, layout: Layout, config: Model, width: int, half: int, targets: int) -> None:
+    def __init__(self, layout: Layout, config: GurModel, width: int, half: int, targets: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), SELU())
         # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
@@ -135,7 +135,7 @@ class Decoder(nn.Module):
 class FutureHead(nn.Module):
     """Latent -> what comes; linear, so that what a simple model reads from an embedding is what was asked for."""
 
-    def __init__(self, layout: Layout, config: Model) -> None:
+    def __init__(self, layout: Layout, config: GurModel) -> None:
         super().__init__()
         self.numbers = linear(config.latent_dim, 2)
         self.histogram_heads = ByField(
@@ -165,7 +165,7 @@ class Inputs(nn.Module):
     std_T: Tensor
     _counts: Tensor
 
-    def __init__(self, layout: Layout, config: Model) -> None:
+    def __init__(self, layout: Layout, config: GurModel) -> None:
         super().__init__()
         self._log_scale = config.dense_scale == "signed_log1p"
         self._frozen = config.tables == "frozen"

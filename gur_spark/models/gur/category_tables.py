@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from gur_spark.batches.aggregates import Layout
-from gur_spark.config.pipeline import Model
+from gur_spark.models.gur.settings import GurModel
 
 WIDEST = 24
 
@@ -19,7 +19,7 @@ Table = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 
 
-def table_width(size: int, config: Model) -> int:
+def table_width(size: int, config: GurModel) -> int:
     """Width E of the table of a field with ``size`` ids.
 
     ``embedding_dim`` where it is given, else min(24, 1.6 V^0.56) (the rule of fastai's tabular models).
@@ -37,12 +37,12 @@ def fastai_width(size: int) -> int:
     return min(WIDEST, round(1.6 * math.pow(size, 0.56)))
 
 
-def counted_inputs(layout: Layout, config: Model) -> dict[str, int]:
+def counted_inputs(layout: Layout, config: GurModel) -> dict[str, int]:
     """Name and size of the inputs whose frozen tables are made from co-occurrence: all but those with the identity."""
     return {field: size for field, size in layout.sizes.items() if table_width(size, config) != size}
 
 
-def frozen_tables(together: Mapping[str, sparse.csr_array], layout: Layout, config: Model) -> dict[str, Table]:
+def frozen_tables(together: Mapping[str, sparse.csr_array], layout: Layout, config: GurModel) -> dict[str, Table]:
     """One (V, E) table per input, from which ids the same users have.
 
     Args:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from gur_spark.batches.columns import check_columns, check_ids, flat, flat_counts, single
-from gur_spark.config.pipeline import Training
+from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.snapshots.files import RowGroup, row_groups
 from gur_spark.splits import validation_side

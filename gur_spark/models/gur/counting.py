@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from gur_spark.config.pipeline import Training
+from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.cooccurrence import Together, count, training_rows, upper, whole
 from gur_spark.snapshots.files import RowGroup, row_groups

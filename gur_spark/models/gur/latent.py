@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gur_spark.config.pipeline import Model
+from gur_spark.models.gur.settings import GurModel
 
 LOG_VARIANCES = (-20.0, 20.0)
 """Beyond them a float32 knows no variance, and no gradient."""
@@ -29,7 +29,7 @@ class Posterior:
 class Latent(nn.Module):
     """What the encoder gives -> the latent: the embedding, and what all heads read."""
 
-    def __init__(self, config: Model) -> None:
+    def __init__(self, config: GurModel) -> None:
         super().__init__()
         self._variational, self._unit_norm = config.latent == "variational", config.unit_norm
         self.inputs = config.latent_dim * (2 if self._variational else 1)

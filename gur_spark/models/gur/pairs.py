@@ -2,8 +2,9 @@
 
 What the losses ``future`` and ``contrastive`` learn from. A pair is a row of a snapshot and, in columns that begin with
 ``future_``, the events and the histograms of ``[as_of, as_of + horizon)``: the window of a date ``horizon`` days later,
-made by the same kernel; in columns that begin with ``view``, other looks at the user (``training.views``). They are
-named after all that they are made of, trainings share them, and ``clean`` removes them; the snapshots stay as they are.
+made by the same kernel; in columns that begin with ``view``, other views of the user (``model.contrastive.views``).
+Pairs are named after all that they are made of, trainings share them, and ``clean`` removes them; the snapshots stay as
+they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config.pipeline import Config, views_of
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import GurError, TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
 from gur_spark.features.declare.manifest import Manifest
@@ -24,6 +25,7 @@ from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.spark.narrowing import event_rows, known_at, prepare, snapshot_events
 from gur_spark.features.spark.writer import FILES, collect, keep, write_aggregates, write_rows
 from gur_spark.models.gur.augmentations import check_views, of_another_date, of_halves, partner
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.snapshots.horizon import check_complete
 from gur_spark.snapshots.routes import Wanted
 from gur_spark.snapshots.visible import Snapshot
@@ -51,16 +53,17 @@ def write_pairs(
         events_version=tables.version("events"),
         users=None,
     )
-    if "future" in config.model.loss:
+    model = GurModel.of(config.model)
+    if "future" in model.loss:
         check_horizon(event_rows(wanted.events(tables), wanted.manifest), config, [s.as_of for s in snapshots])
-    if "contrastive" in config.model.loss:
+    if "contrastive" in model.loss:
         check_views(config, snapshots)
     made = []
     for snapshot in snapshots:
         other = _other(config, snapshot, snapshots)
         of = [wanted.lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
-        looks = [views_of(config.model, config.training), other.checksum if other else None]
-        name = f"{snapshot.as_of}-{config.training.horizon_days}d-{_digest(*of, *looks, 'future' in config.model.loss)}"
+        looks = [model.views, other.checksum if other else None]
+        name = f"{snapshot.as_of}-{model.future.horizon_days}d-{_digest(*of, *looks, 'future' in model.loss)}"
         path = storage.join(folder, name)
         if not storage.exists(storage.join(path, "manifest.json")):
             _write(tables, config, wanted, snapshot, other, path, storage.join(folder, f"{name}-{uuid4().hex}"))
@@ -71,12 +74,12 @@ def write_pairs(
 def seen_until(config: Config, dates: Sequence[date]) -> date:
     """The first date whose events a training on these dates sees nothing of: those before a snapshot's date are in its
     windows, those of the horizon in what the loss ``future`` predicts."""
-    return max(dates) + timedelta(config.training.horizon_days if "future" in config.model.loss else 0)
+    return max(dates) + timedelta(config.model.looks_ahead_days())
 
 
 def _other(config: Config, snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot | None:
     """The snapshot whose rows are looks at the users of this one, if any is."""
-    return partner(snapshot, snapshots) if views_of(config.model, config.training) == 1 else None
+    return partner(snapshot, snapshots) if GurModel.of(config.model).views == 1 else None
 
 
 def _digest(*of: object) -> str:
@@ -90,7 +93,7 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
         TrainingError: naming the last date that could be trained on, or the first landing that is missing.
     """
     check_cutoff(config, dates, TrainingError)
-    check_complete(events, config, list(dates), config.training.horizon_days, TrainingError)
+    check_complete(events, config, list(dates), config.model.looks_ahead_days(), TrainingError)
 
 
 def check_cutoff(config: Config, dates: Sequence[date], error: type[GurError]) -> None:
@@ -99,13 +102,13 @@ def check_cutoff(config: Config, dates: Sequence[date], error: type[GurError]) -
     Raises:
         ``error``: naming the last date that could be trained on.
     """
-    horizon, cutoff = timedelta(config.training.horizon_days), config.training_cutoff
+    horizon, cutoff = timedelta(config.model.looks_ahead_days()), config.training_cutoff
     for day in dates:
         if cutoff and day + horizon > cutoff:
             raise error(
                 f"the {horizon.days} days from {day} on reach past the cutoff of training, {cutoff} (the first date of "
                 f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff - horizon}, or a shorter "
-                "training.horizon_days"
+                "model.future.horizon_days"
             )
 
 
@@ -138,11 +141,12 @@ def _beside(
     tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, other: Snapshot | None, work: str
 ) -> Iterator[DataFrame]:
     """What the losses need beside a snapshot's rows, by user_id."""
-    if "future" in config.model.loss:
+    model = GurModel.of(config.model)
+    if "future" in model.loss:
         yield _future(tables, config, wanted, snapshot, work)
     if other:
         yield from of_another_date(tables, other)
-    elif "contrastive" in config.model.loss:
+    elif "contrastive" in model.loss:
         yield from of_halves(tables, wanted, snapshot, work)
 
 
@@ -164,8 +168,9 @@ def future_manifest(own: Manifest, horizon_days: int) -> Manifest:
 
 def _future(tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, work: str) -> DataFrame:
     """user_id and the columns of the future, of those who have one."""
-    future = future_manifest(wanted.manifest, config.training.horizon_days)
-    ends = snapshot.as_of + timedelta(config.training.horizon_days)
+    horizon_days = config.model.looks_ahead_days()
+    future = future_manifest(wanted.manifest, horizon_days)
+    ends = snapshot.as_of + timedelta(horizon_days)
     # What lands late counts, but nothing that a snapshot of the cutoff would not know: training could begin with that.
     known = {ends: known_at(config.training_cutoff or ends, config.aggregates.delay_days)}
     inside = snapshot_events(event_rows(wanted.events(tables), wanted.manifest), known, future.reach)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from gur_spark import storage
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import AggregateDataset, stream, user_ids
-from gur_spark.config.pipeline import Model, Training, views_of
+from gur_spark.config.training import Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
@@ -25,6 +25,7 @@ from gur_spark.models.gur.category_tables import counted_inputs, frozen_tables
 from gur_spark.models.gur.cooccurrence import Together, count_snapshots
 from gur_spark.models.gur.losses import loss_terms
 from gur_spark.models.gur.reconstruction import Moments, RSquared
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.registry import artefact as registry
 from gur_spark.snapshots.files import row_groups
 from gur_spark.spaces.alignment import Alignment, align, check_alignable, check_stable_users
@@ -52,7 +53,7 @@ def train(
     sizes: Mapping[str, int],
     vocabulary_version: int,
     vocabulary_hash: str,
-    model: Model,
+    model: GurModel,
     training: Training,
     work: str,
     out: str,
@@ -142,7 +143,7 @@ class _Data:
     validation_rows: int
 
     @classmethod
-    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, model: Model) -> "_Data":
+    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, model: GurModel) -> "_Data":
         """Count both sides; raises where one of them is empty."""
         rows, validation_rows = 0, 0
         for snapshot in snapshots:
@@ -167,7 +168,7 @@ class _Data:
             layout=layout,
             training=training,
             future="future" in model.loss,
-            views=views_of(model, training),
+            views=model.views,
             train_rows=rows - validation_rows,
             validation_rows=validation_rows,
         )
@@ -271,7 +272,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _set_up(module: GUR, data: _Data, model: Model, together: Together | None) -> None:
+def _set_up(module: GUR, data: _Data, model: GurModel, together: Together | None) -> None:
     """What is computed from the training users rather than learned: frozen tables, mean and std."""
     if model.tables == "frozen":
         if together is None:
@@ -287,7 +288,7 @@ def _set_up(module: GUR, data: _Data, model: Model, together: Together | None) -
     module.inputs.set_standardisation(moments)
 
 
-def _fingerprint(data: _Data, module: GUR, model: Model, vocabulary_hash: str) -> str:
+def _fingerprint(data: _Data, module: GUR, model: GurModel, vocabulary_hash: str) -> str:
     """Names what a run depends on: only a run of the same inputs may continue from a checkpoint."""
     inputs = {
         "manifest": data.layout.manifest.hash,

@@ -1,0 +1,142 @@
+"""The section ``model`` of a pipeline whose model is the GUR autoencoder (kind ``gur``)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from gur_spark.config.section import Section, Share
+from gur_spark.config.training import Training
+from gur_spark.features.declare.spec import Days
+from gur_spark.models.kind import ModelSection
+
+Loss = Literal["mse", "likelihood", "future", "contrastive"]
+
+LEARNS: Mapping[str, str] = {
+    "likelihood": "reconstructs the aggregates (squared error of numbers, multinomial likelihood of histograms)",
+    "mse": "reconstructs the aggregates (squared error)",
+    "future": "predicts the next {horizon} days (whether the user comes back, how often, which categories)",
+    "contrastive": "tells two views of one user from views of other users (by {views})",
+}
+"""Loss -> what the model learns by it, for the model card."""
+
+
+class Future(Section):
+    """Settings of the loss ``future``."""
+
+    horizon_days: Days = 28
+    """Days from a snapshot's date on that the model predicts."""
+
+
+class Contrastive(Section):
+    """Settings of the loss ``contrastive``."""
+
+    views: Literal["dates", "halves"] = "dates"
+    """The two views of a user: two dates of ``training.as_of``, or two disjoint halves of the user's events."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Cosines are divided by it: the smaller it is, the more the nearest other users count."""
+
+
+class GurModel(ModelSection):
+    """Settings of the GUR autoencoder; ``docs/model.md`` tells what to choose for how many users."""
+
+    kind: Literal["gur"] = "gur"
+    latent_dim: int = Field(default=120, ge=1, le=4096)
+    """Width of an embedding."""
+    dropout: float = Field(default=0.1, ge=0, le=0.99)
+    """Chance that a hidden unit is dropped in training."""
+    block_dropout: Share = 0.1
+    """Chance that a whole field or window is hidden from the encoder in training."""
+    cold_dropout: Share = 0.1
+    """Chance that all events of a user are hidden in training, so that attributes alone must do. Without attributes
+    none are hidden."""
+    loss: dict[Loss, Annotated[float, Field(gt=0)]] = Field(default={"likelihood": 1.0}, min_length=1)
+    """Losses by weight. One name alone, ``likelihood``, is ``{likelihood: 1}``."""
+    future: Future = Future()
+    contrastive: Contrastive = Contrastive()
+    latent: Literal["plain", "variational"] = "plain"
+    """``variational``: training draws the latent from a normal distribution; the embedding is its mean."""
+    kl_weight: float = Field(default=0.001, ge=0)
+    """Weight of the divergence of a variational latent from the standard normal, in nats per user."""
+    kl_warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs in which that weight rises from 0."""
+    unit_norm: bool = False
+    """Embeddings have length 1: their dot product is their cosine."""
+    tables: Literal["trained", "frozen"] = "trained"
+    """Category embeddings: learned with the model, or truncated SVD of co-occurrence (shifted PMI)."""
+    pmi_shift: float = Field(default=0.0, ge=0)
+    """PMI that a pair of ids must exceed to count in frozen tables; ln k stands for k negative samples (Levy and
+    Goldberg 2014)."""
+    embedding_dim: int | None = Field(default=None, ge=1, le=1024)
+    """Width of a category table; default min(24, 1.6 V^0.56) for V ids."""
+    dense_scale: Literal["none", "signed_log1p"] = "signed_log1p"
+    """Applied to the numbers before they are standardised."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _targets(self) -> "GurModel":
+        if "mse" in self.loss and self.tables == "trained":
+            raise ValueError("loss 'mse' needs tables 'frozen': trained tables shrink to make it small")
+        if {"mse", "likelihood"} <= self.loss.keys():
+            raise ValueError("losses 'mse' and 'likelihood' both reconstruct the input: give one of them")
+        return self
+
+    @property
+    def reconstructs(self) -> Literal["mse", "likelihood"] | None:
+        """The loss that reconstructs the input, if there is one."""
+        return "mse" if "mse" in self.loss else "likelihood" if "likelihood" in self.loss else None
+
+    @property
+    def views(self) -> int:
+        """Number of other views of its user that a training row has, for the loss ``contrastive``."""
+        return 0 if "contrastive" not in self.loss else 1 if self.contrastive.views == "dates" else 2
+
+    def has_unit_norm(self) -> bool:
+        return self.unit_norm
+
+    def looks_ahead_days(self) -> int:
+        return self.future.horizon_days if "future" in self.loss else 0
+
+    def title(self) -> str:
+        return f"User embeddings of {self.latent_dim} numbers (GUR autoencoder, arXiv 2403.00584)."
+
+    def learned(self) -> Iterable[str]:
+        for name, weight in self.loss.items():
+            learns = LEARNS[name].format(horizon=self.future.horizon_days, views=self.contrastive.views)
+            yield f"Loss `{name}`, weight {weight:g}: {learns}"
+        yield f"Category tables {self.tables}; numbers scaled by {self.dense_scale}"
+        yield f"Latent {self.latent}{', of length 1' if self.unit_norm else ''}"
+        yield (
+            f"Dropout of units {self.dropout:g}, of whole fields and windows {self.block_dropout:g}, "
+            f"of all events {self.cold_dropout:g}"
+        )
+
+    @classmethod
+    def of(cls, section: ModelSection) -> "GurModel":
+        """This section, which code of the kind ``gur`` takes for one of its own."""
+        assert isinstance(section, cls), f"expected a section of kind gur, got {section.kind}"
+        return section
+
+    @classmethod
+    def from_format_1(cls, model: Mapping[str, Any], training: Mapping[str, Any]) -> "GurModel":
+        """The section of an artefact whose ``config.json`` was written before kinds.
+
+        There the horizon and the views stood in ``training``, the temperature in ``model`` itself, and no kind.
+
+        Raises:
+            ValidationError: a value is not valid, or a key is unknown.
+        """
+        everything = {**training, **model}
+        future = {name: everything[name] for name in Future.model_fields if name in everything}
+        contrastive = {name: everything[name] for name in Contrastive.model_fields if name in everything}
+        own = {name: value for name, value in model.items() if name != "temperature"}
+        return cls(**own, future=Future(**future), contrastive=Contrastive(**contrastive))
+
+
+def training_from_format_1(training: Mapping[str, Any]) -> Training:
+    """The section ``training`` of such an artefact, without what is the model's now."""
+    return Training(**{name: value for name, value in training.items() if name not in ("horizon_days", "views")})
