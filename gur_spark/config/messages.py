@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from gur_spark.errors import nearest
-from gur_spark.models import catalogue
+from gur_spark.models.catalogue import DEFAULT, find
 
 MOVED = {
     "training.horizon_days": "model.future.horizon_days (kind gur)",
@@ -54,7 +54,7 @@ def _known_keys(location: Sequence[str], config: type[BaseModel], values: Any) -
 
 def _model(values: Any) -> Any:
     """The section of the kind that the configuration names."""
-    return catalogue.find(values["model"].get("kind", catalogue.DEFAULT)).config
+    return find(values["model"].get("kind", DEFAULT)).config
 
 
 def _below(section: Any, part: str, parts: Iterator[str]) -> Any:

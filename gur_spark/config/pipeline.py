@@ -29,7 +29,7 @@ from gur_spark.errors import ConfigError
 from gur_spark.features.declare.manifest import AttributeField, LogFields, Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import Aggregation, Days
-from gur_spark.models import catalogue
+from gur_spark.models.catalogue import DEFAULT, find
 from gur_spark.models.kind import ModelSection
 from gur_spark.schema import events_schema
 
@@ -180,7 +180,7 @@ class Config(Section):
         if not isinstance(value, dict):
             return value
         try:
-            kind = catalogue.find(value.get("kind", catalogue.DEFAULT))
+            kind = find(value.get("kind", DEFAULT))
         except ConfigError as error:
             unknown = PydanticCustomError("value_error", "{error}", {"error": str(error)})
             wrong = InitErrorDetails(type=unknown, loc=("kind",), input=value)
