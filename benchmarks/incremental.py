@@ -21,7 +21,7 @@ from deltalake import write_deltalake
 from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, measured, skewed_ids, standard_manifest, timed
-from gur_spark.config.pipeline import Spark
+from gur_spark.config.session import Spark
 from gur_spark.features.spark.incremental import entering_events, write_continued
 from gur_spark.features.spark.narrowing import known_at, snapshot_events
 from gur_spark.features.spark.writer import Written, bands_of, partitions_for, write_aggregates

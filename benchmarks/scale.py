@@ -25,7 +25,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.memory import PeakMemory
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, report, standard_manifest
-from gur_spark.config.pipeline import Spark
+from gur_spark.config.session import Spark
 from gur_spark.features.spark.narrowing import known_at, snapshot_events
 from gur_spark.features.spark.writer import bands_of, partitions_for, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID

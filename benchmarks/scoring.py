@@ -32,7 +32,7 @@ from benchmarks.training import SIZES, make_snapshot
 from gur_spark import storage
 from gur_spark.batches.aggregates import Layout
 from gur_spark.config.file import load_config
-from gur_spark.config.pipeline import Spark
+from gur_spark.config.session import Spark
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.settings import GurModel

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from gur_spark.config.pipeline import Spark
+from gur_spark.config.session import Spark
 from gur_spark.features.declare.manifest import Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.spark.narrowing import snapshot_events

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from gur_spark.config.pipeline import Spark
+from gur_spark.config.session import Spark
 from gur_spark.errors import ConfigError
 from gur_spark.session import CLASS_ARCHIVE, DELTA_JAR, SPARK_JARS, has_delta, local_conf, local_session
 from gur_spark.tables.delta import Tables

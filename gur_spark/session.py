@@ -15,7 +15,8 @@ from typing import Any
 import pyspark
 from pyspark.sql import SparkSession
 
-from gur_spark.config.pipeline import Config, Spark
+from gur_spark.config.pipeline import Config
+from gur_spark.config.session import Spark
 from gur_spark.engines import mark_sail
 from gur_spark.errors import ConfigError
 

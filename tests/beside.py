@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pyspark
 import pytest
 
-from gur_spark.config.pipeline import Spark
+from gur_spark.config.session import Spark
 from gur_spark.session import local_conf
 from tests.demo import ROOT, overrides
 

@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark import cli
+from gur_spark.config.checks import check_capabilities
 from gur_spark.config.file import base_file, check, load_config, to_yaml
+from gur_spark.config.training import Scoring
 from gur_spark.errors import ConfigError
 from gur_spark.models.gur.settings import GurModel, training_from_format_1
+from gur_spark.models.kind import Capability
 
 CONF = Path(__file__).parents[1] / "conf"
 PIPELINES = sorted(file for file in CONF.glob("*.yaml") if file != base_file())
@@ -417,3 +420,15 @@ def test_an_artefact_from_before_kinds_has_its_horizon_and_views_in_the_model():
 def test_an_artefact_from_before_a_key_was_added_has_the_default():
     fewer = {"latent_dim": 12, "dropout": 0.0, "block_dropout": 0.1, "loss": "mse", "tables": "frozen"}
     assert GurModel.from_format_1(fewer, {}) == GurModel(**fewer)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "capability"),
+    [("in_space_of", ["v1"], "mapping"), ("smoothing", 3, "smoothing"), ("changed_only", True, "copying")],
+)
+def test_scoring_may_ask_of_a_kind_only_what_it_can(key, value, capability):
+    scoring = Scoring(batch_rows=10, **{key: value})
+    check_capabilities(scoring, "gur", frozenset(Capability))
+    check_capabilities(Scoring(batch_rows=10), "plain", frozenset())
+    with pytest.raises(ValueError, match=rf"scoring\.{key} .* '{capability}', which kind 'plain' .* \['live'\]"):
+        check_capabilities(scoring, "plain", {Capability.LIVE})

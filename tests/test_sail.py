@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gur_spark.config.pipeline import Spark
+from gur_spark.config.session import Spark
 from gur_spark.errors import ConfigError
 from gur_spark.session import NO_JAVA, local_session, sail_session
 from tests.beside import Ended

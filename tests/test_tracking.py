@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from gur_spark.config.pipeline import Tracking
+from gur_spark.config.tracking import Tracking
 from gur_spark.errors import MissingExtra, TrackingError
 from gur_spark.models.gur.train import TrainedModel
 from gur_spark.registry.artefact import load_model

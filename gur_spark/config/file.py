@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gur_spark.config.messages import explain
-from gur_spark.config.pipeline import MLFLOW, Config
+from gur_spark.config.pipeline import Config
+from gur_spark.config.tracking import MLFLOW
 from gur_spark.errors import ConfigError, nearest
 
 

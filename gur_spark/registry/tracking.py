@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gur_spark import storage
-from gur_spark.config.pipeline import Tracking
+from gur_spark.config.tracking import Tracking
 from gur_spark.errors import GurError, TrackingError
 from gur_spark.extras import import_extra
 from gur_spark.registry.artefact import CARD, CONFIG, EPOCHS, METRICS, MODEL_CARD, VOCABULARY, pack

@@ -12,7 +12,7 @@ from datetime import date
 
 from pyspark.sql import DataFrame
 
-from gur_spark.config.pipeline import Gates
+from gur_spark.config.gates import Gates
 from gur_spark.errors import GateError
 from gur_spark.statistics import measures
 from gur_spark.statistics.measures import FEWEST, Sample

@@ -3,7 +3,7 @@
 from pyspark.sql import SparkSession
 
 from gur_spark import storage
-from gur_spark.config.pipeline import Tables as Places
+from gur_spark.config.tables import Tables as Places
 from gur_spark.engines import is_sail
 from gur_spark.tables.delta import Tables
 

@@ -1,0 +1,40 @@
+"""The sections ``vocabulary`` and ``aggregates``: what snapshots are made of."""
+
+from pydantic import Field, field_validator
+
+from gur_spark.config.section import Section
+from gur_spark.features.declare.spec import Aggregation, Days
+
+
+class Vocabulary(Section):
+    """Which category values have an id of their own."""
+
+    min_count: int = Field(ge=1)
+    """A value seen less often becomes id 1 (unknown or rare)."""
+    max_size: int = Field(ge=1, le=10_000_000)
+    """Values kept per field, the most frequent ones."""
+
+
+class Aggregates(Section):
+    """Windowed aggregates: one row per user and as-of date."""
+
+    windows: list[Days] = Field(min_length=1)
+    """Lengths in days, ascending."""
+    delay_days: int = Field(ge=0, le=365)
+    """Days after midnight of an as-of date in which landings still count: ``known_at`` is as_of plus these days."""
+    landing_gap_days: int = Field(ge=0, le=36500)
+    """An as-of date so many days after the newest landing is refused: the days between would count as silence."""
+    incremental_days: int = Field(default=0, ge=0, le=31)
+    """A full run keeps what the snapshots of the next so many days continue from (``snapshots.base_snapshots``); 0:
+    nothing."""
+    features: list[Aggregation] = Field(default_factory=list)
+    """Features beside the standard ones; see ``gur_spark.features.declare.spec``."""
+    users: str | None = None
+    """A Parquet folder with a user_id column: these users get a row even without events."""
+
+    @field_validator("windows")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if sorted(set(value)) != value:
+            raise ValueError("expected ascending windows, each once")
+        return value
