@@ -10,12 +10,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from gur_spark import cli, storage
+from gur_spark.arrays import Array
 from gur_spark.config.evaluation import Evaluation, Volume
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, EvaluationError, SnapshotError
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.baseline_inputs import sequence_folders
-from gur_spark.evaluate.features import COLES, HAND_MADE, Array
+from gur_spark.evaluate.features import COLES, HAND_MADE
 from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.plots import draw
 from gur_spark.evaluate.probe import Population, evaluate

@@ -11,7 +11,7 @@ from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.models.gur.pairs import check_cutoff
-from gur_spark.spaces.smoothing import smoothed_version
+from gur_spark.registry.names import VersionName
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run, record
 from jobs import aggregate, evaluate, ingest, publish, score, train, vocabulary
@@ -66,7 +66,7 @@ def steps(config: Config, made: Sequence[Run]) -> Iterator[Step]:
     yield Step("train", train.stage, train.options, {})
     version = made[-1].outputs["model_version"]
     yield Step("score", score.stage, score.options, {"model": version})
-    served = smoothed_version(version, config.scoring.smoothing)
+    served = str(VersionName(version, mean_of=config.scoring.smoothing))
     yield Step("publish", publish.stage, publish.options, {"model": served, "reason": "pipeline"})
     yield Step("evaluate", evaluate.stage, evaluate.options, {})
 

@@ -35,7 +35,6 @@ UPWARD: set[tuple[str, str]] = {
     ("monitoring.embeddings", "serving.publishing"),
     ("registry.artefact", "spaces.alignment"),
     ("registry.known", "serving.publishing"),
-    ("registry.known", "spaces.smoothing"),
     ("spaces.maps", "serving.changes"),
     ("spaces.maps", "serving.publishing"),
 }
@@ -45,9 +44,10 @@ SPARK = {"pyspark", "delta"}
 TORCH = {"torch", "lightning", "safetensors", "ptls"}
 
 NEUTRAL = {
-    *("errors", "extras", "storage", "splits", "schema", "pages", "statistics", "features", "config"),
-    *("models.kind", "models.catalogue", "snapshots.files", "batches.columns", "registry.card", "spaces.mapping"),
-    *("models.gur.cooccurrence", "evaluate.page", "evaluate.pooling", "evaluate.report", "evaluate.small_models"),
+    *("errors", "extras", "storage", "splits", "schema", "pages", "arrays", "engines"),
+    *("statistics", "features", "config", "models.kind", "models.catalogue", "snapshots.files", "batches.columns"),
+    *("registry.card", "registry.names", "spaces.mapping", "models.gur.cooccurrence"),
+    *("evaluate.page", "evaluate.pooling", "evaluate.report", "evaluate.small_models"),
     *("monitoring.features", "monitoring.page", "consumers.nearest", "synthetic"),
 }
 """Modules, and packages with all of their modules, that bring in neither Spark nor torch, not even through others."""

@@ -9,7 +9,7 @@ import pytest
 
 from gur_spark import schema
 from gur_spark.errors import GateError
-from gur_spark.registry.names import mapped_name
+from gur_spark.registry.names import VersionName
 from gur_spark.serving.lifecycle import gate_decisions, shared_spaces
 from gur_spark.serving.publishing import publish
 from gur_spark.spaces.mapping import LinearMap
@@ -75,7 +75,7 @@ def test_spaces_have_their_residual_and_what_consumers_lose_where_both_were_scor
     score(tables, "one", D1, X)
     score(tables, "two", D1, X)
     score(tables, "zero", D1, X)
-    score(tables, mapped_name("two", "zero"), D1, -X)
+    score(tables, str(VersionName.parse("two").mapped_to("zero")), D1, -X)
     # As the embedding has it: above or below the middle of its first number.
     kinds = ["high" if x > np.median(X[:, 0]) else "low" for x in X[:, 0]]
     label = tables.spark.createDataFrame(list(zip(range(USERS), kinds, strict=True)), "user_id LONG, label STRING")
@@ -88,7 +88,7 @@ def test_spaces_have_their_residual_and_what_consumers_lose_where_both_were_scor
     # Aligned through another, it shares the first one's space, too; mapped rows do not stand in for aligned ones.
     register(tables, "three", aligned_to="two", residual=0.1)
     score(tables, "three", D1, X)
-    score(tables, mapped_name("three", "one"), D1, -X)
+    score(tables, str(VersionName.parse("three").mapped_to("one")), D1, -X)
     chain = shared_spaces(tables, config, "three", D1, "kind", label)
     assert [(space.version, space.residual, space.consumer_loss) for space in chain] == [
         ("two", 0.1, 0.0), ("one", None, 0.0),

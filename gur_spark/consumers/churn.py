@@ -12,13 +12,13 @@ from functools import reduce
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
+from gur_spark.arrays import Array, Mask, matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.consumers.point_in_time import training_set
 from gur_spark.errors import ConsumerError, EvaluationError, TableError
@@ -148,7 +148,7 @@ def train(tables: Tables, config: Config, version: str, known_by: date, label_da
     sampled = answered.orderBy(F.xxhash64(F.lit(SALT), "user_id", "label_time")).limit(config.evaluation.max_users)
     table = sampled.select("user_id", "embedding", (F.col("churn") == labels.CHURN_CLASSES[1]).alias("churned"))
     found = table.toArrow().sort_by("user_id")
-    x_NL, churned_N = _matrix(found["embedding"].combine_chunks()), found["churned"].to_numpy()
+    x_NL, churned_N = matrix(found["embedding"]), found["churned"].to_numpy()
     test_N = held_out(found["user_id"].combine_chunks(), config.evaluation.test_share, SALT)
     weights_L, bias = fit(x_NL[~test_N], churned_N[~test_N])
     score_N = x_NL[test_N] @ weights_L + bias
@@ -165,7 +165,7 @@ def train(tables: Tables, config: Config, version: str, known_by: date, label_da
     )
 
 
-def fit(x_NL: npt.NDArray[np.float64], churned_N: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], float]:
+def fit(x_NL: Array, churned_N: Mask) -> tuple[Array, float]:
     """Weights (L,) and bias of a ridge-penalised logistic regression on standardised columns, for the columns as is.
 
     Raises:
@@ -264,13 +264,8 @@ def kernel(model: ChurnModel) -> Callable[[Iterable[pa.RecordBatch]], Iterator[p
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            odds_N = _matrix(batch["embedding"]) @ weights_L + bias
+            odds_N = matrix(batch["embedding"]) @ weights_L + bias
             probability = pa.array(1 / (1 + np.exp(-np.clip(odds_N, -700, 700))))
             yield pa.RecordBatch.from_arrays([batch["user_id"], probability], names=["user_id", "probability"])
 
     return score
-
-
-def _matrix(lists: pa.ListArray) -> npt.NDArray[np.float64]:
-    flat: npt.NDArray[np.float64] = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    return flat.reshape(len(lists), -1 if len(lists) else 0)

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
 from gur_spark import storage
+from gur_spark.arrays import matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConsumerError, TableError
 from gur_spark.serving.publishing import read_embeddings, space_of
@@ -212,13 +213,13 @@ def _write_parquet(folder: Path, rows: _Rows, width: int) -> None:
 
 
 def _write_numpy(folder: Path, rows: _Rows, width: int) -> None:
-    matrix_NL = _array(folder / EMBEDDINGS, np.dtype(np.float32), (len(rows.ids), width))
+    vectors_NL = _array(folder / EMBEDDINGS, np.dtype(np.float32), (len(rows.ids), width))
     ids_N = _array(folder / USER_IDS, _id_type(rows.ids), (len(rows.ids),))
     for batch, before in _checked(rows, ("user_id", "embedding"), width):
         place_B = rows.place_N[before : before + batch.num_rows]
-        matrix_NL[place_B] = batch["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        vectors_NL[place_B] = matrix(batch["embedding"])
         ids_N[place_B] = batch["user_id"].to_numpy(zero_copy_only=False)
-    matrix_NL.flush()
+    vectors_NL.flush()
     ids_N.flush()
 
 

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from gur_spark.arrays import Array
 from gur_spark.errors import ConsumerError, nearest
 
-Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 Metric = Literal["cosine", "dot", "euclidean"]
 

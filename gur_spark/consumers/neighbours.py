@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
+from gur_spark.arrays import Array, matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.consumers.export import EMBEDDINGS, USER_IDS, read_manifest
 from gur_spark.consumers.nearest import (
-    Array,
     Metric,
     Pairs,
     Rows,
@@ -67,7 +67,7 @@ class Users:
         x_NL = np.empty((rows, 0), np.float32)
         while batches:
             batch = batches.pop(0)
-            part = batch["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+            part = matrix(batch["embedding"])
             if not x_NL.shape[1]:
                 x_NL = np.empty((rows, part.shape[1]), np.float32)
             x_NL[at : at + len(part)] = part

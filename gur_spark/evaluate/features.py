@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from scipy import sparse
 
+from gur_spark.arrays import Array, Mask
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.batches.streams import READ_ROWS
 from gur_spark.errors import EvaluationError
@@ -26,8 +26,6 @@ from gur_spark.registry.artefact import LoadedModel
 from gur_spark.schema import NUMERIC_STATISTICS
 from gur_spark.snapshots.files import row_groups
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 """One row per user; histograms over many ids are sparse."""
 
 RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"

@@ -14,15 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from gur_spark.arrays import Array, Ints, Mask
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.report import Difference, Score
 from gur_spark.evaluate.segments import Segments
-from gur_spark.evaluate.tasks import Ints, Question, Task
-from gur_spark.statistics.bootstrap import Array, Weights, interval, resamples
-
-Mask = npt.NDArray[np.bool_]
+from gur_spark.evaluate.tasks import Question, Task
+from gur_spark.statistics.bootstrap import Weights, interval, resamples
 
 
 @dataclass(frozen=True)

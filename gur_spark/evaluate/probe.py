@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gur_spark.arrays import Array, Ints, Mask
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.features import (
@@ -30,8 +31,6 @@ from gur_spark.evaluate.features import (
     PCA,
     RANDOM,
     RAW,
-    Array,
-    Mask,
     read_windows,
     represent,
     untrained,
@@ -46,7 +45,7 @@ from gur_spark.evaluate.small_models import (
     logistic_regression,
     ridge_regression,
 )
-from gur_spark.evaluate.tasks import Ints, Question, Task, question
+from gur_spark.evaluate.tasks import Question, Task, question
 from gur_spark.extras import report_library
 from gur_spark.registry.artefact import LoadedModel
 from gur_spark.splits import held_out

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 import torch
 
 from gur_spark import storage
-from gur_spark.evaluate.features import COLES, Array
+from gur_spark.arrays import Array
+from gur_spark.evaluate.features import COLES
 from gur_spark.extras import report_library
 from gur_spark.features.declare.manifest import SequenceManifest
 from gur_spark.models.gur.category_tables import fastai_width

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from gur_spark.arrays import Array
 from gur_spark.extras import report_library
 
-Array = npt.NDArray[np.float64]
 Matrix: TypeAlias = Array | sparse.csr_array
 
 TREES = {

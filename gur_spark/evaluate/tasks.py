@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gur_spark.arrays import Array, Ints
 from gur_spark.errors import EvaluationError
-from gur_spark.statistics.bootstrap import Array, Weights, accuracy, auc, average_precision, macro_auc, r2, spearman
+from gur_spark.statistics.bootstrap import Weights, accuracy, auc, average_precision, macro_auc, r2, spearman
 
-Ints = npt.NDArray[np.int64]
 Metric = Callable[[Any, Array, Weights], Array]
 """(answers (N,), what a model says: probabilities (N, K) or values (N,), weights (R, N)) -> (R,)."""
 

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gur_spark.arrays import Array
 from gur_spark.features.declare.manifest import Column, Manifest
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.schema import MISSING_ID, UNKNOWN_ID
-from gur_spark.statistics.measures import FEWEST, Array, bin_edges, in_bins, number_of_bins, psi
+from gur_spark.statistics.measures import FEWEST, bin_edges, in_bins, number_of_bins, psi
 
 MOST_IDS = 50
 """Ids of the reference that have a bin of their own, beside unknown and missing ones."""

@@ -10,9 +10,8 @@ from pyspark.sql import functions as F
 from gur_spark import storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, nearest
-from gur_spark.registry.names import IN_SPACE_OF
+from gur_spark.registry.names import VersionName
 from gur_spark.serving.publishing import published
-from gur_spark.spaces.smoothing import base_version, smoothed_version
 from gur_spark.tables.delta import Tables
 
 
@@ -52,15 +51,18 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
         switch = published(tables, config)
         version = switch.model_version if switch else "newest"
     rows = tables.read("models", made_by="train").orderBy(F.desc("created"), F.desc("model_version")).collect()
+    named = VersionName.parse(version)
     for row in rows:
-        if version in ("newest", row.model_version) or base_version(version) == row.model_version:
-            newest = smoothed_version(row.model_version, config.scoring.smoothing)
+        if version in ("newest", row.model_version) or (named.base, named.space) == (row.model_version, None):
+            newest = str(VersionName(row.model_version, mean_of=config.scoring.smoothing))
             found = {name: row[name] for name in ModelVersion.__dataclass_fields__ if name != "embeddings"}
             return ModelVersion(embeddings=newest if version == "newest" else version, **found)
     known = [row.model_version for row in rows]
-    base, mapped, old = version.partition(IN_SPACE_OF)
-    if mapped:
-        raise ModelError(f"'{version}' is no model version, but the rows of {base} in the space of {old}; name {base}")
+    if named.space:
+        raise ModelError(
+            f"'{version}' is no model version, but the rows of {named.base} in the space of {named.space}; "
+            f"name {named.base}"
+        )
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")
 
 
@@ -70,7 +72,7 @@ def seen_until(tables: Tables, version: str) -> date:
     ``date.min`` where that is not known: of no model here, or by a card of before it was kept.
     """
     rows = tables.read("models", made_by="train").select("model_version", "path").collect()
-    paths = [row["path"] for row in rows if row["model_version"] in (version, base_version(version))]
+    paths = [row["path"] for row in rows if row["model_version"] in (version, VersionName.parse(version).base)]
     card = storage.join(paths[0], "card.json") if paths else ""
     seen = json.loads(storage.read_text(card)).get("seen_until") if card and storage.exists(card) else None
     return date.fromisoformat(seen) if seen else date.min

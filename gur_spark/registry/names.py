@@ -1,24 +1,38 @@
-"""What the rows of a version in the space of an older one are called, and for which older versions there are such."""
+"""Names of embeddings: a model version, means of its rows, or its rows in the space of an older version.
 
-from gur_spark.config.pipeline import Config
-from gur_spark.tables.delta import Tables
+A consumer reads embeddings by one name, so it sees a version's own rows, their means or mapped rows, and never two of
+them together.
+"""
 
-IN_SPACE_OF = "@"
+import re
+from dataclasses import dataclass, replace
+
+_MEAN = re.compile(r"(?P<base>.+)-mean(?P<dates>[2-9]|[1-9]\d+)")
 
 
-def mapped_name(version: str, old: str) -> str:
-    """The model_version of a version's embeddings in the space of an older one."""
-    return f"{version}{IN_SPACE_OF}{old}"
+@dataclass(frozen=True)
+class VersionName:
+    """A value of the column ``model_version`` of ``embeddings``: ``BASE``, ``BASE-mean3`` or ``BASE@OLD``."""
 
+    base: str
+    """The model version."""
+    mean_of: int = 1
+    """Rows are means of the embeddings of so many dates; 1: they are the embeddings themselves."""
+    space: str | None = None
+    """The older version whose space the rows were mapped to."""
 
-def asked_spaces(tables: Tables, config: Config, version: str) -> list[str]:
-    """Those of ``scoring.in_space_of`` that a version is to be mapped to: not itself, nor what was trained after it.
+    def __str__(self) -> str:
+        mean = f"-mean{self.mean_of}" if self.mean_of > 1 else ""
+        return f"{self.base}{mean}" + (f"@{self.space}" if self.space else "")
 
-    A name that ``models`` does not have is among them, for who maps to it to refuse.
-    """
-    asked = [old for old in config.scoring.in_space_of if old != version]
-    if not asked or not tables.exists("models"):
-        return asked
-    rows = tables.read("models").select("model_version", "created").collect()
-    created = {row["model_version"]: row["created"] for row in rows}
-    return [old for old in asked if old not in created or created[old] <= created.get(version, created[old])]
+    @classmethod
+    def parse(cls, text: str) -> "VersionName":
+        """Read what ``str`` wrote; a text without ``-mean3`` and ``@OLD`` is the name of a version itself."""
+        own, _, space = text.partition("@")
+        mean = _MEAN.fullmatch(own)
+        base, dates = (mean["base"], int(mean["dates"])) if mean else (own, 1)
+        return cls(base, dates, space or None)
+
+    def mapped_to(self, old: str) -> "VersionName":
+        """The name of the same rows in the space of an older version."""
+        return replace(self, space=old)

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
+from gur_spark.arrays import Array, matrix
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError
@@ -32,14 +33,13 @@ from gur_spark.evaluate.tasks import Task
 from gur_spark.extras import report_library
 from gur_spark.features.spark.narrowing import event_rows
 from gur_spark.outputs.scored import scored_dates
-from gur_spark.registry.names import asked_spaces, mapped_name
+from gur_spark.registry.names import VersionName
 from gur_spark.serving.gates import Embeddings, Outcome
 from gur_spark.snapshots.horizon import check_complete, events_ahead
-from gur_spark.spaces.smoothing import base_version
+from gur_spark.spaces.asked import asked_spaces
 from gur_spark.splits import held_out
-from gur_spark.statistics.bootstrap import Array, interval, resamples
+from gur_spark.statistics.bootstrap import interval, resamples
 from gur_spark.statistics.measures import FEWEST
-from gur_spark.statistics.samples import matrix
 from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
@@ -102,8 +102,9 @@ def _asked(tables: Tables, config: Config, new: Embeddings, now: Embeddings) -> 
         lost = consumer_loss(answers, test_N, settings.seed)
         what = f"relative AUC of {gates.task} lost by who is not retrained"
         yield Outcome(what, lost, f"at most {gates.max_consumer_loss}", lost <= gates.max_consumer_loss)
-    elif now.model_version in asked_spaces(tables, config, new.model_version):
-        what = f"rows of {mapped_name(new.model_version, now.model_version)} at {day} to ask who is not retrained with"
+    elif now.model_version in asked_spaces(tables, config.scoring, new.model_version):
+        mapped = VersionName.parse(new.model_version).mapped_to(now.model_version)
+        what = f"rows of {mapped} at {day} to ask who is not retrained with"
         yield Outcome(what, 0, f"at least 1: score {new.model_version} at that date with scoring.in_space_of", False)
 
 
@@ -212,7 +213,7 @@ def _seen_until(tables: Tables, version: str) -> date:
     Raises:
         EvaluationError: the version or its artefact is gone, so that this is not known.
     """
-    rows = tables.read("models", made_by="train").where(F.col("model_version") == base_version(version))
+    rows = tables.read("models", made_by="train").where(F.col("model_version") == VersionName.parse(version).base)
     row = rows.select("path").first()
     card = storage.join(row["path"], "card.json") if row else ""
     if not card or not storage.exists(card):
@@ -240,7 +241,7 @@ def _answers(tables: Tables, config: Config, label: DataFrame, day: date, new: E
     Raises:
         EvaluationError: they have one class.
     """
-    mapped = mapped_name(new.model_version, now.model_version)
+    mapped = str(VersionName.parse(new.model_version).mapped_to(now.model_version))
     at_date = tables.read("embeddings").where(F.col("as_of") == F.lit(day))
     claimed = mapped if at_date.where(F.col("model_version") == mapped).head(1) else None
     if claimed is None and new.space == now.space:

@@ -11,11 +11,10 @@ from pyspark.sql import functions as F
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, ModelError
 from gur_spark.evaluate.report import Decision, SharedSpace
-from gur_spark.registry.names import mapped_name
+from gur_spark.registry.names import VersionName
 from gur_spark.serving.downstream import consumer_loss_at
 from gur_spark.serving.publishing import GATES, GATES_OF
 from gur_spark.spaces.maps import kept_maps
-from gur_spark.spaces.smoothing import base_version
 from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
@@ -30,10 +29,10 @@ def shared_spaces(
         task, label: what the consumers' loss is measured by, at this date: ``user_id, label``, classes as text.
     """
     found = []
-    for old, how, residual, users in _ways(tables, base_version(version)):
+    for old, how, residual, users in _ways(tables, VersionName.parse(version).base):
         lost = None
         if task is not None and label is not None:
-            claimed = version if how == "aligned" else mapped_name(version, old)
+            claimed = version if how == "aligned" else str(VersionName.parse(version).mapped_to(old))
             try:
                 lost = consumer_loss_at(tables, config, task, label, as_of, claimed, old)
             except EvaluationError as error:

@@ -11,7 +11,6 @@ that the rows do not know, and whatever was there is replaced, never added to.
 
 import json
 import logging
-import re
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -31,6 +30,7 @@ from gur_spark.snapshots.aggregation import aggregate_users
 from gur_spark.snapshots.base_snapshots import written_landings
 from gur_spark.snapshots.routes import Wanted
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.lineage import Lineage
 from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
@@ -166,10 +166,10 @@ def _written(tables: Tables) -> _Known | None:
 
 def _made_from(tables: Tables, now: Published, wanted: Wanted) -> int:
     """The commit of ``events`` that the snapshot of the published rows was made from."""
-    found = re.match(r"events (\S+) version (\d+)", find_scored(tables, now.model_version, now.as_of).lineage)
-    if found is None or found[1] != wanted.events_id:
+    found = Lineage.parse(find_scored(tables, now.model_version, now.as_of).lineage)
+    if found.events_id != wanted.events_id:
         raise TableError(f"{now.model_version} at {now.as_of} was made from another events table; publish a new date")
-    return int(found[2])
+    return found.events_version
 
 
 def _kept(tables: Tables, now: Published, known: _Known) -> DataFrame:

@@ -13,9 +13,9 @@ from pyspark.sql import functions as F
 from gur_spark import schema
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import GateError, TableError
-from gur_spark.registry.names import IN_SPACE_OF, asked_spaces, mapped_name
+from gur_spark.registry.names import VersionName
 from gur_spark.serving import downstream, gates
-from gur_spark.spaces.smoothing import base_version
+from gur_spark.spaces.asked import asked_spaces
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
@@ -61,8 +61,8 @@ def publish(
         GateError: a gate is not passed; nothing was switched.
     """
     rows = _check_rows(tables, model_version, as_of)
-    for old in asked_spaces(tables, config, model_version):
-        _check_rows(tables, mapped_name(model_version, old), as_of)
+    for old in asked_spaces(tables, config.scoring, model_version):
+        _check_rows(tables, str(VersionName.parse(model_version).mapped_to(old)), as_of)
     now, new = published(tables, config), Published(model_version=model_version, as_of=as_of)
     if now and now != new:
         reason = _past_the_gates(tables, config, new, now, reason, force, run)
@@ -144,10 +144,10 @@ def space_of(tables: Tables, version: str) -> str:
 
     Means of a version's embeddings have its axes.
     """
-    version = base_version(version)
     rows = tables.read("models").select("model_version", "aligned_to").collect() if tables.exists("models") else []
     aligned_to = {row["model_version"]: row["aligned_to"] for row in rows}
-    version = version.rpartition(IN_SPACE_OF)[2]
+    name = VersionName.parse(version)
+    version = name.space or name.base
     while aligned_to.get(version):
         version = aligned_to[version]
     return version
@@ -220,7 +220,8 @@ def read_embeddings(
         version, as_of = switch.model_version, as_of or switch.as_of
     hint = ""
     if in_space_of and in_space_of != version:
-        version, hint = mapped_name(version, in_space_of), f"; name {in_space_of} in scoring.in_space_of and run score"
+        version = str(VersionName.parse(version).mapped_to(in_space_of))
+        hint = f"; name {in_space_of} in scoring.in_space_of and run score"
     as_of = as_of or _newest(tables, version)
     frame = select_embeddings(tables, version, as_of)
     if frame.isEmpty():

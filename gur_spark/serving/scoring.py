@@ -13,12 +13,13 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
 from gur_spark.registry import artefact as registry
 from gur_spark.registry.artefact import LoadedModel
+from gur_spark.registry.names import VersionName
 from gur_spark.serving import changes
 from gur_spark.serving.publishing import Published, check_replacement, published
 from gur_spark.serving.workers import check_fit, embed
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.spaces.smoothing import base_version, last_dates, smoothed, smoothed_version
+from gur_spark.spaces.smoothing import last_dates, smoothed
 from gur_spark.tables.delta import Tables, check_keys
 from gur_spark.tables.runs import Run
 
@@ -85,7 +86,7 @@ def _check_rows(tables: Tables, snapshot: Snapshot) -> None:
 
 def _warn_of_stale(now: Published | None, version: str, written: Collection[str]) -> None:
     """Say so where a version's published name, its own or its means', gets no rows any more (``scoring.smoothing``)."""
-    if now and base_version(now.model_version) == version and now.model_version not in written:
+    if now and VersionName.parse(now.model_version).base == version and now.model_version not in written:
         log.warning(
             "score: %s is published and stays at %s: with this scoring.smoothing no more rows of it are written; "
             "publish --model %s",
@@ -171,7 +172,7 @@ def _with_means(
     earlier = tables.read("embeddings").where(F.col("model_version") == model.version)
     all_rows = earlier.where(F.col("as_of").isin(before)).select(*rows.columns).unionByName(rows)
     means = smoothed(all_rows, day, model.manifest.user_id_type, model.model.has_unit_norm())
-    name = smoothed_version(model.version, dates)
+    name = str(VersionName(model.version, mean_of=dates))
     run.inputs[f"means {day}"] = " ".join(map(str, sorted([*before, day])))
     run.outputs[f"means {day}"] = f"model_version={name}"
     return {model.version: rows, name: _staged(tables, _keyed(means, name, day), storage.join(staging, "means"))}

@@ -15,6 +15,7 @@ import torch
 from pyspark.sql import DataFrame, SparkSession
 
 from gur_spark import schema
+from gur_spark.arrays import to_lists
 from gur_spark.errors import ModelError, TableError
 from gur_spark.registry import artefact as registry
 from gur_spark.registry.artefact import LoadedModel
@@ -119,8 +120,5 @@ def embed_batch(model: LoadedModel, rows: pa.RecordBatch) -> pa.RecordBatch:
     if not finite.all():
         user = rows["user_id"][int(np.argmin(finite))].as_py()
         raise ModelError(f"model {model.version} gives user {user!r} an embedding that is not finite")
-    lists = pa.ListArray.from_arrays(
-        np.arange(rows.num_rows + 1, dtype=np.int32) * model.latent_dim, pa.array(vectors.reshape(-1))
-    )
     events = rows[f"events_{model.manifest.windows[-1]}d"]
-    return pa.RecordBatch.from_arrays([rows["user_id"], lists, events], names=["user_id", "embedding", "events"])
+    return pa.RecordBatch.from_pydict({"user_id": rows["user_id"], "embedding": to_lists(vectors), "events": events})

@@ -15,6 +15,7 @@ from gur_spark.features.states.files import Kept
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.visible import Snapshot, is_whole
 from gur_spark.tables.delta import Commit, Tables
+from gur_spark.tables.lineage import Lineage
 
 LONGEST = 31
 """Days that ``aggregates.incremental_days`` may be."""
@@ -94,10 +95,10 @@ def _check(tables: Tables, base: Snapshot, kept: Kept, needed: Needed, as_of: da
 
 def _check_events(tables: Tables, base: Snapshot, kept: Kept, needed: Needed) -> None:
     """Only landings that the base did not know may have been written since."""
-    made_from = re.fullmatch(r"events (\S+) version (\d+)", kept.lineage)
-    if made_from is None or made_from[1] != needed.events_id:
+    made_from = Lineage.parse(kept.lineage)
+    if made_from.events_id != needed.events_id:
         raise BaseSnapshotError("it was made from another events table")
-    version, last = int(made_from[2]), last_landing(base.known_at)
+    version, last = made_from.events_version, last_landing(base.known_at)
     if version > needed.events_version:
         raise BaseSnapshotError(f"it was made from events version {version}, wanted is {needed.events_version}")
     for commit in tables.commits("events", version, needed.events_version):

@@ -23,6 +23,7 @@ from gur_spark.models.kind import Form
 from gur_spark.snapshots.base_snapshots import Base, Needed, find_base
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.lineage import Lineage
 from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
@@ -43,8 +44,8 @@ class Wanted:
 
     @property
     def lineage(self) -> str:
-        users = f", users {self.users}" if self.users else ""
-        return f"events {self.events_id} version {self.events_version}{users}"
+        """Text of the ``Lineage``."""
+        return str(Lineage(self.events_id, self.events_version, self.users))
 
     @property
     def needed(self) -> Needed:

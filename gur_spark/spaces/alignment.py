@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from gur_spark.arrays import Array
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.settings import GurModel
@@ -23,7 +23,6 @@ from gur_spark.snapshots.files import row_groups
 if TYPE_CHECKING:
     from gur_spark.registry.artefact import LoadedModel
 
-Array = npt.NDArray[np.float64]
 
 USERS_PER_DIMENSION = 5
 """A motion of L dimensions that is fitted on fewer users follows their noise."""

@@ -16,9 +16,8 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
+from gur_spark.arrays import Array
 from gur_spark.errors import ModelError
-
-Array = npt.NDArray[np.float64]
 
 HELD_OUT = 0.2
 """Share of the users that the penalty is chosen on."""

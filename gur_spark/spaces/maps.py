@@ -17,15 +17,16 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
+from gur_spark.arrays import matrix, to_lists
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, nearest
 from gur_spark.outputs.scored import scored_dates
-from gur_spark.registry.names import asked_spaces, mapped_name
+from gur_spark.registry.names import VersionName
 from gur_spark.serving.changes import mapped_note
 from gur_spark.serving.publishing import select_embeddings
+from gur_spark.spaces.asked import asked_spaces
 from gur_spark.spaces.mapping import HELD_OUT, SALT, LinearMap, Regression, Sums, compose
 from gur_spark.splits import held_out
-from gur_spark.statistics.samples import matrix
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 
@@ -46,9 +47,9 @@ def map_embeddings(tables: Tables, config: Config, version: str, as_of: date, ru
         ModelError: there is no such version, or neither a map nor users to fit one on.
     """
     artefacts = _artefacts(tables)
-    asked = asked_spaces(tables, config, version)
+    asked = asked_spaces(tables, config.scoring, version)
     for old in dict.fromkeys((*asked, *_mapped_before(tables, artefacts[version], version, as_of))):
-        found, name = _kept_map(tables, artefacts, version, old, run), mapped_name(version, old)
+        found, name = _kept_map(tables, artefacts, version, old, run), str(VersionName(version, space=old))
         rows = select_embeddings(tables, version, as_of)
         mapped = rows.mapInArrow(_mapper(found, name), rows.schema)
         within = f"model_version = '{name}' AND as_of = DATE '{as_of}'"
@@ -79,7 +80,7 @@ def _mapped_before(tables: Tables, artefact: str, version: str, as_of: date) -> 
         return []
     rows = tables.read("embeddings").where(F.col("as_of") == F.lit(as_of)).select("model_version").distinct()
     names = {row[0] for row in rows.collect()}
-    return [old for old in there if mapped_name(version, old) in names]
+    return [old for old in there if str(VersionName(version, space=old)) in names]
 
 
 def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: str, run: Run) -> LinearMap:
@@ -198,10 +199,7 @@ def _mapper(found: LinearMap, name: str) -> Kernel:
     def mapped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in batches:
             moved_UO = found(matrix(rows["embedding"])).astype(np.float32)
-            width = moved_UO.shape[1]
-            offsets = np.arange(rows.num_rows + 1, dtype=np.int32) * width
-            lists = pa.ListArray.from_arrays(offsets, pa.array(moved_UO.reshape(-1)))
-            moved = {"embedding": lists, "model_version": pa.array([name] * rows.num_rows, pa.string())}
+            moved = {"embedding": to_lists(moved_UO), "model_version": pa.array([name] * rows.num_rows, pa.string())}
             yield pa.RecordBatch.from_pydict({c: moved.get(c, rows[c]) for c in rows.schema.names})
 
     return mapped

@@ -4,7 +4,6 @@
 means or the embeddings themselves, and never both; the gates compare the two as versions that share a space.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from datetime import date
 
@@ -13,21 +12,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from gur_spark.arrays import matrix, to_lists
 from gur_spark.outputs.scored import scored_dates
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.tables.delta import Tables
-
-_MEAN = re.compile(r"-mean\d+$")
-
-
-def smoothed_version(model_version: str, dates: int) -> str:
-    """The name of a version's means of so many dates; of one, its own."""
-    return f"{model_version}-mean{dates}" if dates > 1 else model_version
-
-
-def base_version(name: str) -> str:
-    """The version whose means these are, or itself."""
-    return _MEAN.sub("", name)
 
 
 def last_dates(tables: Tables, model_version: str, as_of: date, dates: int) -> list[date]:
@@ -66,15 +54,12 @@ def mean_of_entries(users: pa.RecordBatch, unit_norm: bool) -> pa.RecordBatch:
     entries = lists.flatten()
     age_N = entries.field("age").to_numpy(zero_copy_only=False)
     order_N = np.lexsort((age_N, user_N))
-    vectors = entries.field("embedding").flatten().to_numpy().reshape(len(user_N), -1)[order_N].astype(np.float64)
+    vectors = matrix(entries.field("embedding"))[order_N]
     first_U = np.searchsorted(user_N, np.arange(users.num_rows))
     mean_UL = np.add.reduceat(vectors, first_U) / np.bincount(user_N)[:, None]
     if unit_norm:
         length_U = np.linalg.norm(mean_UL, axis=1, keepdims=True)
         mean_UL = np.where(length_U > 1e-6, mean_UL / np.maximum(length_U, 1e-6), vectors[first_U])
-    width = mean_UL.shape[1]
-    embedding = pa.ListArray.from_arrays(
-        np.arange(users.num_rows + 1, dtype=np.int32) * width, pa.array(mean_UL.astype(np.float32).reshape(-1))
-    )
+    embedding = to_lists(mean_UL.astype(np.float32))
     events = entries.field("events").take(pa.array(order_N[first_U]))
     return pa.RecordBatch.from_arrays([users["user_id"], embedding, events], names=["user_id", "embedding", "events"])

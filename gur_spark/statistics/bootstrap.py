@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from gur_spark.arrays import Array
+
 Weights = npt.NDArray[np.uint16]
 
 CHUNK = 4_000_000

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gur_spark.arrays import Array
 from gur_spark.splits import held_out
-
-Array = npt.NDArray[np.float64]
 
 FEWEST = 200
 """Users below which a share or a density says nothing."""

@@ -1,13 +1,10 @@
 """Which users are compared: some of those that there are, by a hash of their ids, so that a run can be repeated."""
 
-from typing import Any
-
-import numpy as np
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.statistics.measures import Array, Sample
+from gur_spark.arrays import matrix
+from gur_spark.statistics.measures import Sample
 
 _BUCKETS = 1 << 20
 
@@ -24,9 +21,3 @@ def some_users(frame: DataFrame, rows: int, size: int) -> DataFrame:
     """About ``size`` of the frame's ``rows`` users; of frames with many users in common, mostly the same ones."""
     buckets = min(_BUCKETS, max(round(_BUCKETS * size / rows), 1)) if rows else _BUCKETS
     return frame.where(F.pmod(F.xxhash64("user_id"), F.lit(_BUCKETS)) < buckets)
-
-
-def matrix(lists: Any) -> Array:
-    """A pyarrow column of embeddings of one width, (N, L)."""
-    flat: Array = pc.list_flatten(lists).to_numpy(zero_copy_only=False).astype(np.float64)
-    return flat.reshape(len(lists), -1 if len(lists) else 0)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
+from gur_spark.arrays import Array
 from gur_spark.batches.aggregates import Layout
 from gur_spark.models.gur.settings import GurModel
 
 WIDEST = 24
 
 Table = npt.NDArray[np.float32]
-Array = npt.NDArray[np.float64]
 
 
 def table_width(size: int, config: GurModel) -> int:

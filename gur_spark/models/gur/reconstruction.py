@@ -11,10 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gur_spark.arrays import Array
 from gur_spark.batches.aggregates import Batch, Histogram
 from gur_spark.models.gur.latent import Posterior
-
-Array = npt.NDArray[np.float64]
 
 ROUNDING = 1e-9
 """A sum of squares below this is a constant: targets are of the order of 1."""
