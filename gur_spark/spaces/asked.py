@@ -1,6 +1,6 @@
 """Older versions in whose spaces a version's embeddings are also to be written."""
 
-from gur_spark.config.pipeline import Scoring
+from gur_spark.config.training import Scoring
 from gur_spark.tables.delta import Tables
 
 
