@@ -133,7 +133,7 @@ def test_nobody_and_no_input_give_no_count() -> None:
 def test_ids_of_another_vocabulary_and_missing_columns_are_refused() -> None:
     with pytest.raises(ModelError, match="field 'mcc': ids from 1 to 39, the model's vocabulary has 1 to 4"):
         count([rows_of(1)], MANIFEST, {"mcc": 5})
-    with pytest.raises(ModelError, match="'genres' is not in the aggregates"):
+    with pytest.raises(ModelError, match="'genres' is not in the snapshot"):
         count([rows_of(1).drop_columns(["genres"])], MANIFEST, SIZES)
 
 

@@ -253,5 +253,5 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(path: str, name: str, c
 
 
 def test_rows_of_another_manifest_are_refused(path: str) -> None:
-    with pytest.raises(ModelError, match="'amount_count_7d' is not in the aggregates"):
+    with pytest.raises(ModelError, match="'amount_count_7d' is not in the snapshot"):
         registry.load_model(path).embed(rows().drop_columns(["amount_count_7d"]))

@@ -10,21 +10,29 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gur_spark.errors import ModelError, nearest
-from gur_spark.schema import PADDING_ID
+from gur_spark.schema import UNKNOWN_ID
 
 
 def check_columns(rows: pa.RecordBatch, names: Sequence[str]) -> None:
-    """Raises ModelError where the rows lack one of the columns."""
+    """Check that the rows have these columns.
+
+    Raises:
+        ModelError: a column is missing; the message names the nearest one.
+    """
     present = rows.schema.names
     for name in sorted(set(names) - set(present)):
-        raise ModelError(f"column '{name}' is not in the aggregates{nearest(name, present)}")
+        raise ModelError(f"column '{name}' is not in the snapshot{nearest(name, present)}")
 
 
-def check_ids(ids_N: npt.NDArray[Any], name: str, size: int) -> None:
-    """Raises ModelError where an id is not in a vocabulary of the ids 1 to ``size`` - 1."""
-    if len(ids_N) and not (ids_N.min() > PADDING_ID and ids_N.max() < size):
+def check_ids(ids_N: npt.NDArray[Any], name: str, size: int, first: int = UNKNOWN_ID) -> None:
+    """Check that all ids are in a vocabulary that has the ids ``first`` to ``size`` - 1.
+
+    Raises:
+        ModelError: an id is not.
+    """
+    if len(ids_N) and not (ids_N.min() >= first and ids_N.max() < size):
         raise ModelError(
-            f"field '{name}': ids from {ids_N.min()} to {ids_N.max()}, the model's vocabulary has 1 to {size - 1}"
+            f"field '{name}': ids from {ids_N.min()} to {ids_N.max()}, the model's vocabulary has {first} to {size - 1}"
         )
 
 

@@ -1,6 +1,6 @@
 """Aggregate snapshots (Parquet) -> a stream of batches, shuffled within a buffer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.errors import TrainingError
 from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
-from gur_spark.snapshots.files import row_groups
+from gur_spark.snapshots.files import RowGroup, row_groups
 
 Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]
 
@@ -74,8 +74,15 @@ def _read(
 ) -> Iterator[pa.RecordBatch]:
     groups = [group for snapshot in snapshots for group in row_groups(snapshot)]
     order = range(len(groups)) if generator is None else generator.permutation(len(groups))
-    for position in order[part[0] :: part[1]]:
-        for rows in groups[position].read(columns, READ_ROWS):
+    yield from read_groups([groups[position] for position in order[part[0] :: part[1]]], columns, READ_ROWS, keep)
+
+
+def read_groups(
+    groups: Iterable[RowGroup], columns: Sequence[str], batch_rows: int, keep: Keep | None
+) -> Iterator[pa.RecordBatch]:
+    """Rows of these row groups, at most ``batch_rows`` at a time; those of the users that ``keep`` selects."""
+    for group in groups:
+        for rows in group.read(columns, batch_rows):
             kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
             if kept.num_rows:
                 yield kept

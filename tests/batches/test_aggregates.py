@@ -91,7 +91,7 @@ def test_lists_that_do_not_match_null_lists_and_missing_columns_are_refused(rows
         to_batch(replaced(one, "mcc_counts_7d", [[1] * 50]), LAYOUT)
     with pytest.raises(ModelError, match="'mcc_ids' has 1 nulls"):
         to_batch(replaced(one, "mcc_ids", [None]), LAYOUT)
-    with pytest.raises(ModelError, match="'events_7d' is not in the aggregates; did you mean 'events_30d'"):
+    with pytest.raises(ModelError, match="'events_7d' is not in the snapshot; did you mean 'events_30d'"):
         to_batch(rows.drop_columns(["events_7d"]), LAYOUT)
 
 
