@@ -36,12 +36,12 @@ from gur_spark.config.session import Spark
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.models.gur.train import read_manifest
 from gur_spark.models.kind import Form
 from gur_spark.registry import artefact as registry
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.workers import embed_batch
 from gur_spark.session import local_conf, local_session
+from gur_spark.snapshots.files import read_manifest
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -71,7 +71,7 @@ def main() -> int:
 
 def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
     folder = make_snapshot(work / "snapshot", users)
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, Manifest)
     model = make_model(str(work / "artefacts"), manifest)
     tables, config, snapshot = set_up(work, folder, manifest, users)
     seconds: dict[str, list[float]] = {name: [] for name in ("spark_s", "unchanged_s", "bare_s", "bare_processes_s")}

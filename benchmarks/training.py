@@ -36,6 +36,7 @@ from gur_spark.models.gur.losses import reconstruction_loss
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import train
 from gur_spark.schema import FIRST_VALUE_ID
+from gur_spark.snapshots.files import read_manifest
 
 WINDOWS = (7, 30, 180)
 VALUES = {"mcc": 300, "channel": 6, "day_part": 12}
@@ -189,7 +190,7 @@ def main() -> None:
     torch.set_num_threads(training.threads)
     with tempfile.TemporaryDirectory() as folder:
         snapshot = make_snapshot(Path(folder) / "snapshot", args.users)
-        manifest = Manifest.from_json((Path(snapshot) / "manifest.json").read_text())
+        manifest = read_manifest(snapshot, Manifest)
         layout = Layout.of(manifest, SIZES)
         rates = epoch_rates(snapshot, model, training)
         decoding = decode_rate(stream([snapshot], layout, training.batch_size, shuffle_seed=1))

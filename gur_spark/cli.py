@@ -9,12 +9,12 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from gur_spark.config.file import load_config, to_yaml
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import GurError
+from gur_spark.errors import ConfigError, GurError
 
 if TYPE_CHECKING:
     from gur_spark.tables.delta import Tables
@@ -50,6 +50,72 @@ def moment(text: str) -> datetime:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected YYYY-MM-DD or YYYY-MM-DDTHH:MM (UTC), got '{text}'") from error
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def days(text: str) -> timedelta:
+    """A number of days of the command line, with or without a ``d``."""
+    number = text.removesuffix("d")
+    if not number.isdigit() or not int(number):
+        raise argparse.ArgumentTypeError(f"expected a number of days such as 7d, got '{text}'")
+    return timedelta(days=int(number))
+
+
+def positive(text: str) -> int:
+    """A number above 0 of the command line."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    return int(text)
+
+
+def vocabulary_version(text: str) -> str:
+    """A version of the command line: a number, or ``newest``."""
+    if text != "newest" and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number or 'newest', got '{text}'")
+    return text
+
+
+def snapshot_options(arguments: argparse.ArgumentParser) -> None:
+    """The options of the jobs that make snapshots, of any form."""
+    every = "default: every date the config trains or scores on"
+    arguments.add_argument("--as-of", nargs="+", type=day, metavar="DATE", help=every)
+    arguments.add_argument("--from", dest="first", type=day, metavar="DATE", help="a backfill: the first as-of date")
+    arguments.add_argument("--to", dest="last", type=day, metavar="DATE", help="a backfill: no as-of date after this")
+    arguments.add_argument("--every", type=days, metavar="DAYS", help="a backfill: days between two dates, such as 7d")
+    arguments.add_argument(
+        "--known-at",
+        type=moment,
+        metavar="TIME",
+        help="count what had landed before this (UTC); default: as_of midnight + aggregates.delay_days",
+    )
+    arguments.add_argument("--again", action="store_true", help="also the dates that were made from the same events")
+    arguments.add_argument(
+        "--vocabulary",
+        type=vocabulary_version,
+        metavar="VERSION",
+        help="a version, or newest; default: the published model's (the newest before the first publish)",
+    )
+
+
+def as_of_dates(config: Config, args: argparse.Namespace) -> list[date]:
+    """The dates that ``snapshot_options`` ask for, ascending.
+
+    Raises:
+        ConfigError: there is none, or a backfill lacks one of its options.
+    """
+    backfill = (args.first, args.last, args.every)
+    if not any(backfill):
+        dates = args.as_of or [*config.training.as_of, *config.scoring.as_of]
+    elif args.as_of or not all(backfill):
+        raise ConfigError("a backfill takes --from DATE --to DATE --every DAYS, all three and without --as-of")
+    else:
+        dates = [args.first + args.every * n for n in range((args.last - args.first) // args.every + 1)]
+    if not dates:
+        raise ConfigError(
+            f"no as-of date from {args.first} to {args.last}"
+            if args.first
+            else "no as-of date: give --as-of DATE, or training.as_of and scoring.as_of in the config"
+        )
+    return sorted(set(dates))
 
 
 def main(

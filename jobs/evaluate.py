@@ -30,7 +30,6 @@ from gur_spark.serving.workers import check_fit
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
-from jobs.sequences import positive
 
 
 def options(parser: ArgumentParser) -> None:
@@ -40,10 +39,10 @@ def options(parser: ArgumentParser) -> None:
         "--model", default="published", metavar="VERSION", help="a version, or newest; default: the published one"
     )
     parser.add_argument(
-        "--seeds", type=positive, metavar="NUMBER", help="splits of the users; default: evaluation.seeds"
+        "--seeds", type=cli.positive, metavar="NUMBER", help="splits of the users; default: evaluation.seeds"
     )
     seconds = "train CoLES for so long and show it beside; default: evaluation.coles_seconds (0: not)"
-    parser.add_argument("--coles-seconds", type=positive, metavar="SECONDS", help=seconds)
+    parser.add_argument("--coles-seconds", type=cli.positive, metavar="SECONDS", help=seconds)
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:

@@ -12,7 +12,6 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from gur_spark.snapshots.visible import Snapshot
     from gur_spark.tables.delta import Tables
     from gur_spark.tables.runs import Run
 
@@ -43,9 +42,8 @@ def _chosen(config: Config, names: Sequence[str]) -> Sequence[str]:
 
 def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     """Say which snapshots were made before the landings of this run came, or came again."""
-    from gur_spark.features.spark.narrowing import known_at
     from gur_spark.serving.publishing import published
-    from gur_spark.snapshots.visible import stale_snapshots
+    from gur_spark.snapshots.stale import commands_for, is_usual, stale_snapshots
 
     # A table is read whole each time, changed or not.
     tables_read = [name for name, log in config.all_logs.items() if log.source.format in ("delta", "table")]
@@ -53,19 +51,13 @@ def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     stale = stale_snapshots(tables, config, landings)
     if not stale:
         return
-    usual: list[Snapshot] = []
-    others: list[Snapshot] = []
-    for snapshot in stale:
-        same = snapshot.known_at == known_at(snapshot.as_of, config.aggregates.delay_days)
-        (usual if same else others).append(snapshot)
-    again = [f"--as-of {' '.join(str(s.as_of) for s in usual)}"] if usual else []
-    again += [f"--as-of {s.as_of} --known-at {s.known_at:%Y-%m-%dT%H:%M:%S.%f}" for s in others]
-    run.outputs["stale snapshots"] = "; ".join(again)
+    commands = commands_for(config, stale)
+    run.outputs["stale snapshots"] = "; ".join(commands)
     log.warning("ingest: these landings may change %d snapshots; to bring them up to date:", len(stale))
-    for options in again:
-        log.warning("  aggregate %s", options)
+    for command in commands:
+        log.warning("  %s", command)
     now = published(tables, config)
-    if now and now.as_of in [s.as_of for s in usual]:
+    if now and now.as_of in [s.as_of for s in stale if is_usual(config, s)]:
         run.outputs["stale published"] = f"{now.model_version} at {now.as_of}"
         log.warning("  among them the published one: then score and publish --as-of %s, too", now.as_of)
 

@@ -13,15 +13,17 @@ from gur_spark.batches.aggregates import Layout
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.category_tables import counted_inputs
 from gur_spark.models.gur.cooccurrence import Together
 from gur_spark.models.gur.counting import count_on_spark
 from gur_spark.models.gur.pairs import seen_until, write_pairs
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.models.gur.train import TrainedModel, common_manifest, train
+from gur_spark.models.gur.train import TrainedModel, train
 from gur_spark.registry.known import ModelVersion, find_model
 from gur_spark.registry.tracking import track
 from gur_spark.serving.publishing import published
+from gur_spark.snapshots.files import common_manifest
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
@@ -108,7 +110,7 @@ def _older(tables: Tables, config: Config, align_to: str) -> ModelVersion:
 
 def _together(tables: Tables, config: Config, folders: Sequence[str], sizes: Mapping[str, int]) -> Together:
     """What the frozen tables are made of, over the folders that training reads."""
-    layout = Layout.of(common_manifest(folders), sizes)
+    layout = Layout.of(common_manifest(folders, Manifest), sizes)
     wanted = counted_inputs(layout, GurModel.of(config.model))
     return count_on_spark(tables.spark, folders, layout.manifest, wanted, config.training)
 

@@ -9,7 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gur_spark.features.declare.manifest import SequenceManifest, sequence_columns
+from gur_spark.features.declare.manifest import SequenceManifest
+from gur_spark.features.declare.sequences import sequence_manifest
+from gur_spark.features.declare.spec import Window
+from gur_spark.models.kind import VocabularyRef
+from gur_spark.snapshots.files import write_description
 from tests.aggregate_data import tiny_manifest
 
 DAY = 86_400
@@ -33,12 +37,7 @@ SCHEMA = pa.schema(
 
 def manifest(**changes: Any) -> SequenceManifest:
     """The manifest of such a snapshot."""
-    values: dict[str, Any] = {
-        "as_of": AS_OF, "known_at": datetime(2024, 6, 1, tzinfo=UTC), "days": 180, "before_days": 0, "max_events": None,
-        "user_id_type": "long", "vocabulary_version": 1, "vocabulary_hash": "0", "lineage": "", "rows": 0, "events": 0,
-        "checksum": "0", "columns": sequence_columns(tiny_manifest(), SIZES),
-    }  # fmt: skip
-    return SequenceManifest(**(values | changes))
+    return sequence_manifest(tiny_manifest(), Window(days=180)).model_copy(update=changes)
 
 
 def seconds(as_of: date) -> int:
@@ -99,5 +98,5 @@ def write_snapshot(
     for part in range(files):
         some = rows.slice(bounds[part], bounds[part + 1] - bounds[part])
         pq.write_table(some, folder / "data" / f"part-{part:05d}.parquet", row_group_size=group_rows)
-    (folder / "manifest.json").write_text(manifest(as_of=as_of).to_json())
+    write_description(str(folder), manifest(), VocabularyRef(version=1, hash="0", sizes=SIZES))
     return str(folder)

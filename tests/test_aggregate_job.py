@@ -1,17 +1,17 @@
-"""Which dates the aggregate job makes."""
+"""The dates that the jobs of snapshots make."""
 
 from argparse import ArgumentParser
 from typing import Any
 
 import pytest
 
+from gur_spark.cli import as_of_dates, snapshot_options
 from gur_spark.errors import ConfigError
-from jobs.aggregate import as_of_dates, options
 
 
 def dates(config: Any, *words: str) -> list[str]:
     parser = ArgumentParser()
-    options(parser)
+    snapshot_options(parser)
     return [str(day) for day in as_of_dates(config, parser.parse_args(words))]
 
 

@@ -24,8 +24,8 @@ from gur_spark.features.spark.narrowing import event_rows
 from gur_spark.models.gur.pairs import check_horizon, write_pairs
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.horizon import check_complete, events_ahead
-from gur_spark.snapshots.sequences import write_sequences
-from gur_spark.snapshots.visible import stale_snapshots
+from gur_spark.snapshots.sequences import sequence_snapshots
+from gur_spark.snapshots.stale import stale_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from jobs import ingest as job
@@ -199,7 +199,7 @@ def test_sequences_have_the_events_of_all_logs_and_a_log_without_a_field_has_pad
     write(tables, rows)
     fit_vocabulary(tables, config, new_run())
     ids = {(row.field, row.value): row.id for row in read_vocabulary(tables).frame.collect()}
-    folder, manifest = write_sequences(tables, config, AS_OF, new_run())
+    [snapshot] = sequence_snapshots(tables, config, [AS_OF], new_run())
     known = (AS_OF - DAY, datetime(2024, 7, 1, tzinfo=UTC))
     inside = [
         r for r in rows if r.log != "profile" and r.landed <= known[0] and DAY * 0 < known[1] - r.time <= DAY * 180
@@ -216,11 +216,10 @@ def test_sequences_have_the_events_of_all_logs_and_a_log_without_a_field_has_pad
         for r in inside
     )
     names = ("event_time", "source", "mcc", "page", "amount", "amount_missing")
-    assert manifest.events == len(inside)
-    assert [c.name for c in manifest.columns] == ["user_id", "as_of", *names]
+    assert [c.name for c in snapshot.manifest().columns] == ["user_id", "as_of", *names]
     assert expected == Counter(
         (row["user_id"], *event)
-        for file in Path(folder).glob("*.parquet")
+        for file in Path(snapshot.data).glob("*.parquet")
         for row in pq.read_table(file).to_pylist()
         for event in zip(*(row[name] for name in names), strict=True)
     )

@@ -14,6 +14,7 @@ from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.cooccurrence import Together, count_snapshots
 from gur_spark.models.gur.pairs import check_horizon, write_pairs
 from gur_spark.models.gur.settings import Future
@@ -94,7 +95,7 @@ def test_each_row_has_what_followed_until_the_horizon_and_had_landed_by_the_cuto
         counts = Counter(ids[mcc] for time, landed, mcc in days if time < end and landed < CUTOFF)
         assert [row[name] for name in came] == [counts.total(), sorted(counts), [counts[i] for i in sorted(counts)]]
     batch = to_batch(
-        rows.combine_chunks().to_batches()[0], Layout.of(snapshot.manifest(), read_vocabulary(tables).sizes)
+        rows.combine_chunks().to_batches()[0], Layout.of(snapshot.manifest(Manifest), read_vocabulary(tables).sizes)
     )
     assert batch.future is not None
     assert batch.future.events_B.tolist() == rows["future_events"].to_pylist()
@@ -166,7 +167,7 @@ def test_frozen_tables_are_counted_over_the_folders_of_pairs(
     folders, together = given
     assert folders == pairs(tables, config, snapshot)
     sizes = read_vocabulary(tables).sizes
-    expected = count_snapshots(folders, snapshot.manifest(), sizes, config.training)
+    expected = count_snapshots(folders, snapshot.manifest(Manifest), sizes, config.training)
     assert together.keys() == expected.keys() == {"mcc"}
     assert expected["mcc"].nnz
     assert (together["mcc"] != expected["mcc"]).nnz == 0

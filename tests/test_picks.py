@@ -13,6 +13,7 @@ from deltalake import write_deltalake
 from gur_spark import explain
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.tables.delta import Tables
 from tests.test_snapshots import new_run
@@ -99,7 +100,7 @@ def test_a_set_is_that_of_the_newest_moment_on_every_route_and_date(tables: Tabl
         assert rows == {user: sorted(ids[v] for v in EXPECTED[day].get(user, ())) for user in range(1, 8)}
     for user in (1, 2, 3, 4, 5, 7):
         assert explain(tables.spark, config, user, AS_OF, "genres").agrees
-    layout = Layout.of(after.manifest(), vocabulary.sizes)
+    layout = Layout.of(after.manifest(Manifest), vocabulary.sizes)
     batch = to_batch(pq.read_table(found[AS_OF].data).sort_by("user_id").combine_chunks().to_batches()[0], layout)
     histogram = batch.histograms["genres"]
     assert histogram.filled_M.tolist() == [True, True, True, False, True, False, False]

@@ -22,7 +22,8 @@ from gur_spark.models.kind import Form
 from gur_spark.snapshots import aggregation
 from gur_spark.snapshots import visible as snapshots
 from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapshots
-from gur_spark.snapshots.visible import Snapshot, find_snapshot, make_visible, stale_snapshots, visible_snapshots
+from gur_spark.snapshots.stale import stale_snapshots
+from gur_spark.snapshots.visible import Snapshot, find_snapshot, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from tests.oracles import DAY_US, aggregate_rows, same_rows

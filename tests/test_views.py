@@ -13,6 +13,7 @@ import pytest
 from gur_spark.batches.aggregates import Layout, to_batch
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import read_vocabulary
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.pairs import write_pairs
 from gur_spark.models.gur.settings import Future
 from gur_spark.registry.artefact import load_model
@@ -66,7 +67,7 @@ def test_a_row_of_a_date_has_the_users_row_of_the_other_date_beside_it(
     tables: Tables, configure: Any, snapshots: list[Snapshot]
 ) -> None:
     early, late = paired(tables, configure("dates"), snapshots)
-    inputs = snapshots[0].manifest().inputs
+    inputs = snapshots[0].manifest(Manifest).inputs
     own = [{row["user_id"]: row for row in pq.read_table(s.data).to_pylist()} for s in snapshots]
     for found, here, there in ((early, *own), (late, *reversed(own))):
         assert set(found) == set(here)
@@ -74,7 +75,7 @@ def test_a_row_of_a_date_has_the_users_row_of_the_other_date_beside_it(
             assert {name: row[name] for name in here[user]} == here[user]
             empty = {name: [] if "ids" in name or "counts" in name else None for name in inputs}
             assert {name: row[f"view1_{name}"] for name in inputs} == {n: there.get(user, empty)[n] for n in inputs}
-    layout = Layout.of(snapshots[1].manifest(), read_vocabulary(tables).sizes)
+    layout = Layout.of(snapshots[1].manifest(Manifest), read_vocabulary(tables).sizes)
     rows = pa.RecordBatch.from_pylist([late[20], late[1], late[1]])
     views = to_batch(rows, layout).views
     assert views is not None
@@ -105,7 +106,7 @@ def test_the_halves_of_a_users_events_are_disjoint_and_all_of_them(
         assert counts == dict(zip(row["mcc_ids"], row["mcc_counts_180d"], strict=True))
     views = to_batch(
         pa.RecordBatch.from_pylist([rows[21], rows[1]]),
-        Layout.of(snapshots[1].manifest(), read_vocabulary(tables).sizes),
+        Layout.of(snapshots[1].manifest(Manifest), read_vocabulary(tables).sizes),
     ).views
     assert views is not None
     assert views.there_B.tolist() == [False, True]

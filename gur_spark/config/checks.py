@@ -8,13 +8,14 @@ from gur_spark.config.evaluation import Evaluation, Volume
 from gur_spark.config.gates import Gates
 from gur_spark.config.logs import Log
 from gur_spark.config.session import Spark
+from gur_spark.config.snapshots import Interactions, Sequences
 from gur_spark.config.tables import Tables
 from gur_spark.config.training import Scoring
 from gur_spark.models.kind import Capability
 
 
 def check_engine(engine: str, spark: Spark, tables: Tables, logs: Mapping[str, Log]) -> None:
-    """Check that the engine can be reached, and can read and write these logs and tables."""
+    """Whether the engine can be reached, and can read and write what is asked of it."""
     if engine == "connect" and not spark.remote:
         raise ValueError("engine 'connect' needs spark.remote")
     if engine == "sail" and (tables.catalog or "table" in [log.source.format for log in logs.values()]):
@@ -22,14 +23,14 @@ def check_engine(engine: str, spark: Spark, tables: Tables, logs: Mapping[str, L
 
 
 def check_gates(gates: Gates, evaluation: Evaluation) -> None:
-    """Check that the gates' task is a task or label with classes."""
+    """Whether the gates' task is a task or label with classes."""
     tasks = [t.name for t in (*evaluation.tasks, *evaluation.labels) if not isinstance(t, Volume)]
     if gates.task is not None and gates.task not in tasks:
         raise ValueError(f"gates.task: no task '{gates.task}'; available: {tasks}")
 
 
 def check_judged_dates(evaluation: Evaluation, scoring: Scoring, cutoff: date | None) -> None:
-    """Check that the judged dates are scored, and that training sees none of their answers."""
+    """Whether the judged dates are scored, and training sees nothing of what they are judged by."""
     for judged in evaluation.as_of:
         if cutoff and cutoff > judged:
             raise ValueError(
@@ -41,7 +42,7 @@ def check_judged_dates(evaluation: Evaluation, scoring: Scoring, cutoff: date | 
 
 
 def check_tasks(evaluation: Evaluation, logs: Mapping[str, Log]) -> None:
-    """Check that every task is about a field of an event log."""
+    """Whether every task is about a field of an event log."""
     events = [log for log in logs.values() if log.kind == "events"]
     try:
         evaluation.check_fields(categories(events), numbers(events))
@@ -49,8 +50,22 @@ def check_tasks(evaluation: Evaluation, logs: Mapping[str, Log]) -> None:
         raise ValueError(f"evaluation.tasks: {error}") from error
 
 
+def check_forms(sequences: Sequences, interactions: Interactions | None, logs: Mapping[str, Log]) -> None:
+    """Whether sequences and interactions are made of fields of event logs."""
+    events = [log for log in logs.values() if log.kind == "events"]
+    try:
+        sequences.check_fields([*categories(events), *numbers(events)])
+    except ValueError as error:
+        raise ValueError(f"sequences.{error}") from error
+    try:
+        if interactions:
+            interactions.check_field(categories(events))
+    except ValueError as error:
+        raise ValueError(f"interactions.{error}") from error
+
+
 def check_capabilities(scoring: Scoring, kind: str, can: Collection[Capability]) -> None:
-    """Check that the kind can do what scoring asks of it."""
+    """Whether the kind can do what scoring asks of it."""
     asked = (
         (bool(scoring.in_space_of), "in_space_of", Capability.MAPPING),
         (scoring.smoothing > 1, "smoothing", Capability.SMOOTHING),

@@ -9,7 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from gur_spark.config.checks import check_capabilities, check_engine, check_gates, check_judged_dates, check_tasks
+from gur_spark.config.checks import (
+    check_capabilities,
+    check_engine,
+    check_forms,
+    check_gates,
+    check_judged_dates,
+    check_tasks,
+)
 from gur_spark.config.columns import aggregates_manifest, categories, numbers
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.gates import Gates
@@ -17,7 +24,7 @@ from gur_spark.config.logs import MAIN, Dedupe, Fields, Filter, Log, Source, che
 from gur_spark.config.monitoring import Monitor
 from gur_spark.config.section import Name, Section
 from gur_spark.config.session import Spark
-from gur_spark.config.snapshots import Aggregates, Vocabulary
+from gur_spark.config.snapshots import Aggregates, Interactions, Sequences, Vocabulary
 from gur_spark.config.tables import Tables
 from gur_spark.config.tracking import Tracking, with_store
 from gur_spark.config.training import Scoring, Training
@@ -43,6 +50,8 @@ class Config(Section):
     """Further logs of the same users, beside the main one that ``source`` describes."""
     vocabulary: Vocabulary
     aggregates: Aggregates
+    sequences: Sequences
+    interactions: Interactions | None = None
     model: SerializeAsAny[ModelSection]
     """The section of the kind that ``model.kind`` names."""
     training: Training
@@ -79,6 +88,7 @@ class Config(Section):
         check_gates(self.gates, self.evaluation)
         check_judged_dates(self.evaluation, self.scoring, self.training.cutoff)
         check_tasks(self.evaluation, self.all_logs)
+        check_forms(self.sequences, self.interactions, self.all_logs)
         check_capabilities(self.scoring, self.model.kind, find(self.model.kind).can)
         try:
             self.manifest()

@@ -1,9 +1,10 @@
-"""The sections ``vocabulary`` and ``aggregates``: what snapshots are made of."""
+"""The sections ``vocabulary``, ``aggregates``, ``sequences`` and ``interactions``: snapshots, and the ids in them."""
 
 from pydantic import Field, field_validator
 
-from gur_spark.config.section import Section
-from gur_spark.features.declare.spec import Aggregation, Days
+from gur_spark.config.section import Name, Section
+from gur_spark.errors import nearest
+from gur_spark.features.declare.spec import Aggregation, Days, Window
 
 
 class Vocabulary(Section):
@@ -38,3 +39,36 @@ class Aggregates(Section):
         if sorted(set(value)) != value:
             raise ValueError("expected ascending windows, each once")
         return value
+
+
+class Sequences(Section):
+    """Sequences of events: one row per user with lists in the order of time."""
+
+    window: Window
+    """Days before as_of whose events are taken: ``180``, ``lifetime``, or ``{days: 180, before: 7}``."""
+    max_events: int | None = Field(ge=1)
+    """Of a user with more events in the window, only so many of the newest are taken; null: all of them."""
+    fields: list[Name] | None = None
+    """Categories and numbers that are taken; null: all fields of events."""
+
+    def check_fields(self, known: list[str]) -> None:
+        """Raise ``ValueError`` where a field is not one of the events."""
+        for name in self.fields or ():
+            if name not in known:
+                raise ValueError(f"fields: no field '{name}' of events; available: {known}{nearest(name, known)}")
+
+
+class Interactions(Section):
+    """Interactions of users with items: one row per user and item, how often, and when first and last."""
+
+    field: Name
+    """The categorical field that names the item."""
+    window: Window = Window(days=180)
+    """Days before as_of whose events count, as in ``sequences.window``."""
+
+    def check_field(self, known: list[str]) -> None:
+        """Raise ``ValueError`` where the field is no category of the events."""
+        if self.field not in known:
+            raise ValueError(
+                f"field: no category '{self.field}' of events; available: {known}{nearest(self.field, known)}"
+            )

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from datetime import date, datetime
 from uuid import uuid4
 
 from gur_spark import storage
 from gur_spark.config.pipeline import Config
+from gur_spark.config.snapshots import Sequences
+from gur_spark.features.declare.spec import Window
 from gur_spark.snapshots.sequences import write_sequences
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,18 @@ def sequence_folders(tables: Tables, config: Config, snapshots: Sequence[Snapsho
     """
     first = min(snapshot.as_of for snapshot in snapshots)
     cutoff = min(config.training_cutoff or first, first)
-    run = Run(id=uuid4().hex, job="evaluate", parameters={})
     vocabulary = snapshots[0].vocabulary_version
-    # Of a run that is killed, `clean` takes what is staged.
-    staging = tables.folder("_staging", run.id)
-    write = partial(write_sequences, tables, config, run=run, vocabulary_version=vocabulary, parent=staging)
+    everything = Sequences(window=Window(days=config.aggregates.windows[-1]), max_events=None)
+    config = config.model_copy(update={"sequences": everything})
+    # A killed run leaves its staging folder, which `clean` takes.
+    staging = tables.folder("_staging", uuid4().hex)
+
+    def write(as_of: date, known_at: datetime | None) -> str:
+        folder = storage.join(staging, as_of.isoformat())
+        return write_sequences(tables, config, as_of, folder, vocabulary, known_at).path
+
     try:
-        asked = {s.as_of: write(as_of=s.as_of, known_at=s.known_at)[0] for s in snapshots}
-        yield Folders(tuple(asked.values()), asked[cutoff] if cutoff in asked else write(as_of=cutoff)[0])
+        asked = {s.as_of: write(s.as_of, s.known_at) for s in snapshots}
+        yield Folders(tuple(asked.values()), asked[cutoff] if cutoff in asked else write(cutoff, None))
     finally:
         storage.remove_folder(staging)

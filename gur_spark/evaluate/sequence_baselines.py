@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
-from gur_spark import storage
 from gur_spark.arrays import Array
 from gur_spark.evaluate.features import COLES
 from gur_spark.extras import report_library
 from gur_spark.features.declare.manifest import SequenceManifest
 from gur_spark.models.gur.category_tables import fastai_width
+from gur_spark.models.kind import VocabularyRef
 from gur_spark.schema import UNKNOWN_ID
+from gur_spark.snapshots.files import read_manifest, read_vocabulary_ref, row_groups
 
 log = logging.getLogger("gur_spark")
 
@@ -57,20 +57,23 @@ class Sequences:
 
     folder: str
     manifest: SequenceManifest
+    vocabulary: VocabularyRef
 
     @classmethod
     def at(cls, folder: str) -> "Sequences":
-        text = storage.read_text(storage.join(folder, "manifest.json"))
-        return cls(folder, SequenceManifest.model_validate_json(text))
+        return cls(folder, read_manifest(folder, SequenceManifest), read_vocabulary_ref(folder))
 
     @property
     def ids(self) -> dict[str, int]:
-        """Greatest id + 1 of each category; whether a number is missing is none."""
-        return {
-            column.name: column.ids
-            for column in self.manifest.columns
-            if column.ids and not column.name.endswith("_missing")
-        }
+        """Greatest id + 1 of each category and of the log; whether a number is missing is no category."""
+        logs = {column.name: column.ids for column in self.manifest.columns if column.name == "source" and column.ids}
+        return logs | {name: self.vocabulary.sizes[name] for name in self.manifest.categories}
+
+    @property
+    def as_of(self) -> date:
+        """The date of the rows."""
+        first = next(row_groups(self.folder)[0].read(["as_of"], 1))
+        return datetime.fromtimestamp(first["as_of"][0].as_py(), UTC).date()
 
     @property
     def numbers(self) -> dict[str, bool]:
@@ -81,12 +84,9 @@ class Sequences:
     def records(self, users: pa.Array | None = None) -> Iterator[tuple[int, Record]]:
         """Each user's position among ``users`` (all users: 0) and events; users who are not asked for are left out."""
         columns = ["user_id", "as_of", "event_time", *self.ids, *self.numbers]
-        for name in sorted(storage.sizes(self.folder)):
-            if name.endswith(".parquet"):
-                filesystem, inner = storage.open_filesystem(storage.join(self.folder, name))
-                with filesystem.open_input_file(inner) as file:
-                    for rows in pq.ParquetFile(file).iter_batches(4096, columns=columns):
-                        yield from _records(rows, users)
+        for group in row_groups(self.folder):
+            for rows in group.read(columns, 4096):
+                yield from _records(rows, users)
 
 
 def _records(rows: pa.RecordBatch, users: pa.Array | None) -> Iterator[tuple[int, Record]]:
@@ -161,7 +161,7 @@ def coles(
         steps = _fit(module, records, seconds)
     said = (
         f"{COLES} trained for {time.monotonic() - seen:.0f} s, {steps:,} steps, on {len(records):,} users' events "
-        f"before {trained_on.manifest.as_of}"
+        f"before {trained_on.as_of}"
     )
     log.info(said)
     module.eval()

@@ -20,7 +20,6 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from gur_spark import storage
-from gur_spark.config.logs import QUOTE
 from gur_spark.events.files import File
 
 BLOCK_BYTES = 4 << 20
@@ -90,9 +89,9 @@ def parquet_files(spark: SparkSession, files: Sequence[File]) -> DataFrame:
     return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), map(read, files))
 
 
-def csv_values(raw: Column, delimiter: str) -> Column:
+def csv_values(raw: Column, delimiter: str, quote: str) -> Column:
     """The values of a line with quotes, as Spark's ``from_csv`` finds them; an empty one is an empty text."""
-    d, q = re.escape(delimiter), QUOTE
+    d, q = re.escape(delimiter), re.escape(quote)
     blanks = " \t".replace(delimiter, "")
     # Closed before a delimiter, or no quoted value at all.
     value = re.compile(rf"{q}((?:[^{q}]|{q}{q})*+){q}[{blanks}]*(?={d}|\Z)|([^{d}]*)")
@@ -103,7 +102,7 @@ def csv_values(raw: Column, delimiter: str) -> Column:
             found = value.match(line, end + 1)
             assert found is not None  # it fits nothing, too
             quoted = found[1]
-            values.append(found[2] if quoted is None else quoted.replace(QUOTE * 2, QUOTE))
+            values.append(found[2] if quoted is None else quoted.replace(quote * 2, quote))
             end = found.end()
         return values
 

@@ -24,8 +24,8 @@ from gur_spark.monitoring.features import Distribution, compare, measured_column
 from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.registry.known import ModelVersion, find_model
-from gur_spark.snapshots.files import row_groups
-from gur_spark.snapshots.visible import Snapshot, differing_columns, find_snapshot
+from gur_spark.snapshots.files import differing_columns, read_manifest, row_groups
+from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.statistics.measures import ratio
 from gur_spark.statistics.samples import some_users
 from gur_spark.tables.delta import Tables
@@ -140,7 +140,7 @@ def _reference(tables: Tables, config: Config, model: ModelVersion | None, again
 
 
 def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference: Reference) -> list[Distribution]:
-    manifest = snapshot.manifest()
+    manifest = snapshot.manifest(Manifest)
     for path in reference.paths:
         _check_manifest(manifest, snapshot, path, reference)
     columns = measured_columns(manifest)
@@ -155,8 +155,8 @@ def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference
 
 def _check_manifest(manifest: Manifest, snapshot: Snapshot, path: str, reference: Reference) -> None:
     try:
-        other = Manifest.from_json(storage.read_text(storage.join(path, "manifest.json")))
-    except (FileNotFoundError, ValueError) as error:
+        other = read_manifest(path, Manifest)
+    except SnapshotError as error:
         raise SnapshotError(
             f"reference ({reference.name}): {path} cannot be read: {error}; choose another with --against DATE"
         ) from error

@@ -69,7 +69,7 @@ def refresh(tables: Tables, config: Config, run: Run) -> None:
     model = find_model(tables, config)
     if now.model_version != model.model_version:
         raise TableError(f"{now.model_version} is published: means of several dates are made by the score job alone")
-    wanted = Wanted.of(tables, config, model.vocabulary_version)
+    wanted = Wanted.of(tables, config, model.vocabulary_version, config.aggregates.users)
     tables.create(TABLE, schema.embeddings_schema(config.fields.user_id.type))
     known = _known(tables, now, wanted)
     run.inputs |= {"model": model.model_version, "events": wanted.lineage}

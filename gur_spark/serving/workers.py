@@ -19,8 +19,8 @@ from gur_spark.arrays import to_lists
 from gur_spark.errors import ModelError, TableError
 from gur_spark.registry import artefact as registry
 from gur_spark.registry.artefact import LoadedModel
-from gur_spark.snapshots.files import RowGroup, row_groups
-from gur_spark.snapshots.visible import Snapshot, differing_columns
+from gur_spark.snapshots.files import RowGroup, differing_columns, row_groups
+from gur_spark.snapshots.visible import Snapshot
 
 _PLACES = pa.schema([("row_group", pa.int32()), ("row", pa.int32())])
 

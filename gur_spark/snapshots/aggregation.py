@@ -16,8 +16,9 @@ from gur_spark.features.spark import narrowing, partial
 from gur_spark.features.spark import writer as windows
 from gur_spark.features.states.files import Kept
 from gur_spark.models.kind import Form
+from gur_spark.snapshots.making import known_moments, made_already
 from gur_spark.snapshots.routes import Route, Wanted, check_landings, finish, from_base
-from gur_spark.snapshots.visible import Snapshot, is_whole, make_visible, visible_snapshots
+from gur_spark.snapshots.visible import Snapshot, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 
@@ -55,10 +56,10 @@ def aggregate_snapshots(
         SnapshotError: nobody had an event in a date's longest window and no users list is given.
         WriteConflict: another run made one of the dates at the same time.
     """
-    wanted = Wanted.of(tables, config, vocabulary_version)
-    moments = {day: known_at or narrowing.known_at(day, config.aggregates.delay_days) for day in sorted(set(dates))}
+    wanted = Wanted.of(tables, config, vocabulary_version, config.aggregates.users)
+    moments = known_moments(dates, config.aggregates.delay_days, known_at)
     visible = visible_snapshots(tables, Form.AGGREGATES) if tables.exists("snapshots") else []
-    there = {} if again or config.aggregates.users else _made_already(visible, wanted, moments)
+    there = {} if again or config.aggregates.users else made_already(visible, wanted, wanted.manifest.hash, moments)
     run.inputs["events"] = wanted.lineage
     for day in [day for day in moments if day not in there]:
         if route == "incremental" or (route == "auto" and len(moments) == 1 and config.aggregates.incremental_days):
@@ -133,23 +134,6 @@ def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
         group.append(day)
     if group:
         yield group
-
-
-def _made_already(
-    visible: Sequence[Snapshot], wanted: Wanted, moments: Mapping[date, datetime]
-) -> dict[date, Snapshot]:
-    """Visible snapshots that another run would make again."""
-    made_of = (wanted.manifest.hash, wanted.vocabulary.version, wanted.vocabulary.hash, wanted.lineage)
-    found = {
-        s.as_of: s
-        for s in visible
-        if s.known_at == moments.get(s.as_of)
-        and (s.manifest_hash, s.vocabulary_version, s.vocabulary_hash, s.lineage) == made_of
-        and is_whole(s)
-    }
-    for snapshot in found.values():
-        log.info("snapshot %s: made already from these events, checksum %s", snapshot.as_of, snapshot.checksum)
-    return found
 
 
 def _aggregate_pass(

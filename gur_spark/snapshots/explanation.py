@@ -107,7 +107,7 @@ def explain(
     """
     tables = open_tables(spark, config.tables)
     snapshot = find_snapshot(tables, config, as_of, known_at)
-    manifest = snapshot.manifest()
+    manifest = snapshot.manifest(Manifest)
     column = _column(manifest, feature)
     _check_step(manifest, config.manifest(), column)
     stored = _stored(spark, snapshot, user_id, feature)

@@ -70,14 +70,15 @@ class Wanted:
         return encode(rows, self.vocabulary, self.manifest.attribute_categories)
 
     @classmethod
-    def of(cls, tables: Tables, config: Config, vocabulary_version: int | None) -> "Wanted":
+    def of(cls, tables: Tables, config: Config, vocabulary_version: int | None, users: str | None = None) -> "Wanted":
+        """What the tables hold now: the newest commit of the events, and a vocabulary (the newest for None)."""
         check_columns_of_events(tables, config)
         return cls(
             manifest=config.manifest(),
             vocabulary=read_vocabulary(tables, vocabulary_version),
             events_id=tables.identity("events"),
             events_version=tables.version("events"),
-            users=config.aggregates.users,
+            users=users,
         )
 
 

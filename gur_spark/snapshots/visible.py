@@ -1,10 +1,10 @@
 """Snapshots: immutable folders of Parquet, each made visible by one row in ``snapshots``."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -12,19 +12,19 @@ from pyspark.sql import functions as F
 from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, WriteConflict
-from gur_spark.features.declare.manifest import Manifest
+from gur_spark.features.declare.manifest import AnyManifest
 from gur_spark.features.spark import narrowing
 from gur_spark.features.states.files import keeps_state
 from gur_spark.models.kind import Form
-from gur_spark.snapshots.files import row_groups
+from gur_spark.snapshots.files import M, read_manifest, row_groups
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_AHEAD = timedelta(days=2)
 
-_MADE_BY = {Form.AGGREGATES: "aggregate", Form.SEQUENCES: "sequences", Form.INTERACTIONS: "interactions"}
+MADE_BY = {Form.AGGREGATES: "aggregate", Form.SEQUENCES: "sequences", Form.INTERACTIONS: "interactions"}
 """Form -> the job that makes its snapshots."""
 
 
@@ -54,19 +54,20 @@ class Snapshot:
         """The Parquet folder."""
         return storage.join(self.path, "data")
 
-    def manifest(self) -> Manifest:
-        """The manifest beside the data.
+    @overload
+    def manifest(self) -> AnyManifest: ...
+    @overload
+    def manifest(self, expected: type[M]) -> M: ...
+    def manifest(self, expected: type[Any] | None = None) -> AnyManifest:
+        """The manifest beside the data; where a type is ``expected``, of this one.
 
         Raises:
-            SnapshotError: it is gone, or was altered.
+            SnapshotError: it is gone, was altered, or is of another form than expected.
         """
-        try:
-            manifest = Manifest.from_json(storage.read_text(storage.join(self.path, "manifest.json")))
-        except (FileNotFoundError, ValueError) as error:
-            raise SnapshotError(f"snapshot {self.as_of} at {self.path}: {error}") from error
+        manifest = read_manifest(self.path) if expected is None else read_manifest(self.path, expected)
         if manifest.hash != self.manifest_hash:
             raise SnapshotError(
-                f"snapshot {self.as_of} at {self.path}: manifest {manifest.hash}, expected {self.manifest_hash}"
+                f"{self.form} {self.as_of} at {self.path}: manifest {manifest.hash}, expected {self.manifest_hash}"
             )
         return manifest
 
@@ -91,7 +92,7 @@ def find_snapshot(
         known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in of_form] or "none"
         raise SnapshotError(
             f"no snapshot of {as_of} of form {form}, known at {known_at:%Y-%m-%d %H:%M}; available: {known}; "
-            f"run the {_MADE_BY[form]} job"
+            f"run the {MADE_BY[form]} job"
         )
     return found
 
@@ -103,7 +104,7 @@ def visible_snapshots(tables: Tables, form: Form | None = None) -> list[Snapshot
         TableError: there is no such table yet.
     """
     # Times as numbers: Spark gives them in the zone of the driver's process.
-    made_by = _MADE_BY[form or Form.AGGREGATES]
+    made_by = MADE_BY[form or Form.AGGREGATES]
     frame = tables.read("snapshots", made_by=made_by).withColumn("known_at", F.unix_micros("known_at"))
     if form is not None:
         frame = frame.where(F.col("form") == form.value)
@@ -114,48 +115,6 @@ def visible_snapshots(tables: Tables, form: Form | None = None) -> list[Snapshot
 def _snapshot(row: Mapping[str, Any]) -> Snapshot:
     known_at = _EPOCH + timedelta(microseconds=row["known_at"])
     return Snapshot(**{**row, "form": Form(row["form"]), "known_at": known_at})
-
-
-def differing_columns(one: Manifest, other: Manifest) -> str:
-    """Which columns only one of two manifests has, or mean another thing in the other."""
-    columns = {c.name: c for c in one.columns}, {c.name: c for c in other.columns}
-    names = sorted(n for n in columns[0].keys() | columns[1].keys() if columns[0].get(n) != columns[1].get(n))
-    return ", ".join(names) or "steps or order of the same columns"
-
-
-def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -> list[Snapshot]:
-    """The visible snapshots that these landings, just ingested, may change.
-
-    A landing is an ISO date, after the log's name and a space where it is a further one; another name is the whole log.
-
-    A landing counts for a snapshot when it came before ``known_at`` and its events, which may be a little ahead of the
-    landing's date, reach the longest window (which is not asked where the windows are not the configured ones).
-    """
-    if not tables.exists("snapshots"):
-        return []
-    manifest = config.manifest()
-    if manifest.reach is None:
-        landings = ["all"]
-    window = timedelta(days=manifest.reach or 0) + _AHEAD
-
-    def reaches(landing: str, snapshot: Snapshot) -> bool:
-        *log, last = landing.split(" ")
-        if not _is_day(last):
-            return True
-        day = date.fromisoformat(last)
-        # What is known of a user may have been known for any time.
-        endless = log and log[0] in config.logs and config.logs[log[0]].kind == "attributes"
-        began = endless or snapshot.manifest_hash != manifest.hash or day >= snapshot.as_of - window
-        return began and narrowing.known_at(day, 0) < snapshot.known_at
-
-    return [s for s in visible_snapshots(tables) if any(reaches(landing, s) for landing in landings)]
-
-
-def _is_day(landing: str) -> bool:
-    try:
-        return bool(date.fromisoformat(landing))
-    except ValueError:
-        return False
 
 
 def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[Snapshot]:
@@ -184,6 +143,14 @@ def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[
         word = "unchanged, " if row.path != new.path else ""
         log.info("%s %s: %s%s rows, checksum %s", row.form, row.as_of, word, f"{row.rows:,}", row.checksum)
     return rows
+
+
+def note_snapshots(run: Run, snapshots: Sequence[Snapshot]) -> None:
+    """Note in a run's row which snapshots it made, or found made."""
+    for snapshot in snapshots:
+        run.inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
+        run.outputs[str(snapshot.as_of)] = snapshot.path
+        run.counts[f"rows {snapshot.as_of}"] = snapshot.rows
 
 
 def is_whole(snapshot: Snapshot) -> bool:

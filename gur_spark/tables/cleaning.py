@@ -8,21 +8,19 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.errors import TableError
+from gur_spark.models.kind import Form
 from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
-
-FORMS = ("aggregates",)
-"""Snapshots lie in folders of these names: ``ROOT/<form>/<as_of>/<run id>``."""
 
 
 def clean(tables: Tables, before: datetime, dry_run: bool = False) -> list[str]:
     """Remove the folders below the root that no table names and nobody has written to since ``before``.
 
-    Staged rows, checkpoints and training pairs of runs that ended, aggregates that are no snapshot's (any more) and
-    that no model was trained on, sequences without a manifest, and artefacts of no model. A job that runs now writes,
-    so ``before`` must be longer ago than a job takes. Pipelines that share a root must share its tables. Returns the
-    folders, removed or (``dry_run``) only found.
+    These are staged rows, checkpoints and training pairs of runs that ended; folders of aggregates, sequences and
+    interactions that are no snapshot (any more) and that no model was trained on; and artefacts of no model. A job that
+    runs now writes, so ``before`` must be longer ago than a job takes. Pipelines that share a root must share its
+    tables. Returns the folders, removed or (``dry_run``) only found.
 
     Raises:
         TableError: a table names a folder elsewhere, so that the root is not what it was; nothing was removed.
@@ -46,11 +44,9 @@ def _unnamed(tables: Tables, before: datetime) -> Iterator[str]:
         )
     parents = ("_staging", "checkpoints", "pairs", "artefacts")
     found = [f for parent in parents for f in storage.folders(tables.folder(parent))]
-    for form in FORMS:
+    for form in Form:
         dates = [f for f in storage.folders(tables.folder(form)) if (form, f.rsplit("/", 1)[-1]) not in replaced]
         found += [folder for of_date in dates for folder in storage.folders(of_date)]
-    written = [f for of_date in storage.folders(tables.folder("sequences")) for f in storage.folders(of_date)]
-    found += [folder for folder in written if not storage.exists(storage.join(folder, "manifest.json"))]
     return (folder for folder in found if _inner(folder) not in named)
 
 

@@ -3,7 +3,6 @@
 import json
 from argparse import Namespace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from gur_spark.schema import SNAPSHOTS
 from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.snapshots.sequences import read_manifest
+from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
@@ -187,10 +186,10 @@ def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -
 def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tables, config: Any) -> None:
     with sequence_folders(tables, config, [find_snapshot(tables, config, AS_OF)]) as folders:
         [asked] = folders.asked
-        assert read_manifest(asked).rows == USERS
+        assert sum(group.rows for group in row_groups(asked)) == USERS
         assert not storage.folders(tables.folder("sequences"))
         [staged] = clean(tables, datetime.now(UTC) + timedelta(hours=1), dry_run=True)
-        assert asked == folders.trained_on == storage.join(staged, str(AS_OF), Path(staged).name)
+        assert asked == folders.trained_on == storage.join(staged, str(AS_OF))
     assert not storage.folders(tables.folder("_staging"))
 
 

@@ -1,7 +1,5 @@
 """Baselines on sequences: in the order asked for, nothing for who has no events, and no global state changed."""
 
-from datetime import UTC, date, datetime
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +7,10 @@ import pytest
 import torch
 
 from gur_spark.evaluate.sequence_baselines import Sequences, coles, hand_made
-from gur_spark.features.declare.manifest import SequenceManifest, sequence_columns
+from gur_spark.features.declare.sequences import sequence_manifest
+from gur_spark.features.declare.spec import Window
+from gur_spark.models.kind import VocabularyRef
+from gur_spark.snapshots.files import write_description
 from tests.aggregate_data import SIZES, tiny_manifest
 
 USERS, DAY = 12, 86_400
@@ -20,7 +21,6 @@ AS_OF = 1_000 * DAY
 def sequences(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sequences")
     manifest = tiny_manifest()
-    columns = sequence_columns(manifest, SIZES)
     rng = np.random.default_rng(0)
     lengths = rng.integers(6, 20, USERS).tolist()
     lists = {
@@ -31,14 +31,11 @@ def sequences(tmp_path_factory):
         "amount_missing": [[1] * n for n in lengths],
     }
     table = pa.table({"user_id": range(USERS), "as_of": [AS_OF] * USERS, **lists})
+    (folder / "data").mkdir()
     for part in (0, 1):
-        pq.write_table(table.slice(part * 6, 6), folder / f"part-{part}.parquet")
-    made = SequenceManifest(
-        as_of=date(1972, 9, 27), known_at=datetime(1972, 9, 27, tzinfo=UTC), days=30, before_days=0, max_events=None,
-        user_id_type="long", vocabulary_version=1, vocabulary_hash="0", lineage="", rows=USERS, events=sum(lengths),
-        checksum="0", columns=columns,
-    )  # fmt: skip
-    (folder / "manifest.json").write_text(made.to_json())
+        pq.write_table(table.slice(part * 6, 6), folder / "data" / f"part-{part}.parquet")
+    made = sequence_manifest(manifest, Window(days=30))
+    write_description(str(folder), made, VocabularyRef(version=1, hash="0", sizes=SIZES))
     return Sequences.at(str(folder)), lists
 
 

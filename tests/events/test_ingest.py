@@ -238,9 +238,9 @@ def test_a_job_names_the_snapshots_that_its_landings_make_stale(
             job.stage(tables, config, Namespace(landing=[], all=False, log=[]), run)
         return run.outputs.get("stale snapshots"), run.outputs.get("stale published")
 
-    again = "--as-of 2024-01-02 --known-at 2024-01-03T12:00:00.000000"
+    again = "aggregate --as-of 2024-01-02 --known-at 2024-01-03T12:00:00.000000"
     assert stale(D3) == (again, None)
-    assert stale(D1) == (f"--as-of 2024-01-02; {again}", "gur-1 at 2024-01-02")
+    assert stale(D1) == (f"aggregate --as-of 2024-01-02; {again}", "gur-1 at 2024-01-02")
     assert any("aggregate --as-of 2024-01-02" in message for message in caplog.messages)
 
 

@@ -1,19 +1,13 @@
 """Manifests: what the columns of a snapshot are. A model is bound to the hash of its snapshots' manifest."""
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from gur_spark.errors import ConfigError
 from gur_spark.features.declare.spec import Aggregation, Window
-from gur_spark.schema import MISSING_ID, PADDING_ID, UNKNOWN_ID, VALUE_ID
-
-MANIFEST_FORMAT = 4
 
 ID_UNIT = "vocabulary id"
 """The unit of a column whose numbers are names."""
@@ -24,6 +18,49 @@ SECONDS = "seconds since 1970, UTC"
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Hashed(_Frozen):
+    """A manifest that is stored with a hash of its contents."""
+
+    FORMAT: ClassVar[int]
+    """Format that this version of gur_spark writes, and the only one that it reads."""
+
+    format: int
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over the canonical JSON of the whole manifest."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return sha256(canonical.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The manifest with its hash, as it lies beside the data."""
+        return json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read ``manifest.json``.
+
+        Raises:
+            ValueError: it is of another format, or the stored hash is not that of the contents.
+        """
+        return cls.from_values(json.loads(text))
+
+    @classmethod
+    def from_values(cls, values: Any) -> Self:
+        """The same of JSON that is parsed already."""
+        if not isinstance(values, dict):
+            raise ValueError("expected a JSON object")
+        if values.get("format") != cls.FORMAT:
+            raise ValueError(
+                f"manifest has format {values.get('format')}, this version reads {cls.FORMAT}: make it again"
+            )
+        stored = values.get("hash")
+        manifest = cls.model_validate({name: value for name, value in values.items() if name != "hash"})
+        if stored != manifest.hash:
+            raise ValueError(f"manifest says hash {stored}, its contents have {manifest.hash}: it was altered")
+        return manifest
 
 
 class NumericField(_Frozen):
@@ -71,10 +108,12 @@ class Column(_Frozen):
     """When the value is null."""
 
 
-class Manifest(_Frozen):
+class Manifest(_Hashed):
     """What the columns of an aggregate snapshot are; its hash is what a model is bound to."""
 
-    format: int = MANIFEST_FORMAT
+    FORMAT = 4
+
+    format: int = FORMAT
     user_id_type: Literal["long", "string"]
     windows: tuple[int, ...]
     numeric: tuple[NumericField, ...]
@@ -86,12 +125,6 @@ class Manifest(_Frozen):
     attributes: tuple[AttributeField, ...] = ()
     """What is known of a user."""
     columns: tuple[Column, ...]
-
-    @property
-    def hash(self) -> str:
-        """16 hex digits over the canonical JSON of the whole manifest."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def attribute_categories(self) -> tuple[str, ...]:
@@ -145,27 +178,10 @@ class Manifest(_Frozen):
         named = [column.name for column in (*self.dense, *self.ids, *self.sets)]
         return tuple(named + [name for names in histograms for name in names])
 
-    def to_json(self) -> str:
-        """The manifest with its hash, as it lies beside the data."""
-        return json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=2) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """Read ``manifest.json``.
-
-        Raises:
-            ValueError: it is of another format, or the stored hash is not that of the contents.
-        """
-        values: dict[str, Any] = json.loads(text)
-        if values.get("format") != MANIFEST_FORMAT:
-            raise ValueError(
-                f"manifest has format {values.get('format')}, this version reads {MANIFEST_FORMAT}: make it again"
-            )
-        stored = values.pop("hash", None)
-        manifest = cls.model_validate(values)
-        if stored != manifest.hash:
-            raise ValueError(f"manifest says hash {stored}, its contents have {manifest.hash}: it was altered")
-        return manifest
+def missing_column(numeric: str) -> str:
+    """The name of the sequences' category that says whether a number is there."""
+    return f"{numeric}_missing"
 
 
 class SequenceColumn(_Frozen):
@@ -176,81 +192,72 @@ class SequenceColumn(_Frozen):
     unit: str
     meaning: str
     ids: int | None = None
-    """Of a category: greatest id + 1, which is the height of an embedding table."""
+    """Greatest id + 1 of a category that is not in the vocabulary, such as the log of an event."""
 
 
-class SequenceManifest(_Frozen):
-    """What a folder of sequences holds."""
+class SequenceManifest(_Hashed):
+    """What the columns of a snapshot of sequences are; its hash is what a model is bound to."""
 
-    format: int = 1
-    as_of: date
-    known_at: datetime
-    days: int | None
-    """Of the window; None: from the first event on."""
-    before_days: int
-    """Days from the window's end to as_of."""
-    max_events: int | None
-    """Of a user with more, only the newest are here."""
+    FORMAT = 2
+
+    format: int = FORMAT
+    form: Literal["sequences"] = "sequences"
     user_id_type: Literal["long", "string"]
-    vocabulary_version: int
-    vocabulary_hash: str
-    lineage: str
-    """The ``events`` table and its commit."""
-    rows: int
-    """Users with an event in the window."""
-    events: int
-    checksum: str
-    """Over the rows, whatever their order and files."""
+    window: Window
+    """The days whose events are in the lists."""
+    max_events: int | None
+    """Of a user with more events in the window, only so many of the newest are there; None: all of them."""
     columns: tuple[SequenceColumn, ...]
 
-    def to_json(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categorical fields, whose ids are those of the vocabulary, in order."""
+        return tuple(column.name for column in self.columns if column.unit == ID_UNIT)
 
 
-def missing_column(numeric: str) -> str:
-    """The sequences' category that says whether a number is there."""
-    return f"{numeric}_missing"
+class InteractionColumn(_Frozen):
+    """One column of the interactions."""
+
+    name: str
+    dtype: Literal["long", "string", "date", "int", "timestamp"]
+    unit: str
+    meaning: str
 
 
-def sequence_columns(manifest: Manifest, sizes: Mapping[str, int]) -> tuple[SequenceColumn, ...]:
-    """The columns of the sequences, in order; ``sizes`` is greatest id + 1 of each categorical field.
+class InteractionManifest(_Hashed):
+    """What the columns of a snapshot of interactions are; its hash is what a model is bound to."""
+
+    FORMAT = 1
+
+    format: int = FORMAT
+    form: Literal["interactions"] = "interactions"
+    user_id_type: Literal["long", "string"]
+    window: Window
+    """The days whose events count."""
+    field: str
+    """The categorical field that names the item."""
+    columns: tuple[InteractionColumn, ...]
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categorical fields, whose ids are those of the vocabulary."""
+        return (self.field,)
+
+
+AnyManifest = Manifest | SequenceManifest | InteractionManifest
+
+
+def parse_manifest(text: str) -> AnyManifest:
+    """Read ``manifest.json`` of a snapshot of any form.
 
     Raises:
-        ConfigError: a field has a name that pytorch-lifestream takes for something else, or that is ours.
+        ValueError: it is none, is of another format, or was altered.
     """
-    columns = [
-        SequenceColumn(name="user_id", dtype=manifest.user_id_type, unit="", meaning="the user"),
-        SequenceColumn(name="as_of", dtype="long", unit=SECONDS, meaning="midnight before which the events are"),
-        SequenceColumn(name="event_time", dtype="array<long>", unit=SECONDS, meaning="when it was, ascending"),
-    ]
-    if manifest.logs:
-        names = [entry.name for entry in manifest.logs]
-        meaning = "the event's log: " + ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
-        columns.append(
-            SequenceColumn(name="source", dtype="array<int>", unit="id", meaning=meaning, ids=len(names) + 1)
-        )
-    for name in manifest.categorical:
-        without = f"; {PADDING_ID}: its log has no such field" if manifest.logs else ""
-        meaning = f"{name}; {UNKNOWN_ID}: unknown or rare, {MISSING_ID}: missing{without}"
-        columns.append(
-            SequenceColumn(name=name, dtype="array<int>", unit=ID_UNIT, meaning=meaning, ids=sizes.get(name))
-        )
-    for field in manifest.numeric:
-        value = field.name if field.transform == "none" else f"{field.transform}({field.name})"
-        there = f"{VALUE_ID}: {field.name} is there, {MISSING_ID}: it is missing"
-        name = missing_column(field.name)
-        columns.append(
-            SequenceColumn(name=field.name, dtype="array<double>", unit=value, meaning=f"{value}; 0 where missing")
-        )
-        columns.append(SequenceColumn(name=name, dtype="array<int>", unit="id", meaning=there, ids=MISSING_ID + 1))
-    _check_sequence_names([column.name for column in columns])
-    return tuple(columns)
-
-
-def _check_sequence_names(names: Sequence[str]) -> None:
-    for name in names:
-        if name.startswith("target") or name == "trans_time":
-            kind = "a time of its own" if name == "trans_time" else "no sequence but a label"
-            raise ConfigError(f"field '{name}': pytorch-lifestream takes it for {kind}; rename the field for sequences")
-        if names.count(name) > 1:
-            raise ConfigError(f"two columns of the sequences would be named '{name}'; rename the field")
+    values = json.loads(text)
+    match values.get("form") if isinstance(values, dict) else None:
+        case "sequences":
+            return SequenceManifest.from_values(values)
+        case "interactions":
+            return InteractionManifest.from_values(values)
+        case _:
+            return Manifest.from_values(values)

@@ -51,6 +51,11 @@ class Window(_Declared):
         return f"{length}_before_{self.before}d" if self.before else length
 
     @property
+    def reach(self) -> int | None:
+        """Days before as_of at which the window begins; None: it begins with the first event."""
+        return None if self.days is None else self.before + self.days
+
+    @property
     def meaning(self) -> str:
         until = f"{self.before} days before as_of" if self.before else "as_of"
         return f"before {until}" if self.days is None else f"in the {self.days} days before {until}"

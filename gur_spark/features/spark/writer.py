@@ -126,9 +126,9 @@ def write_all(state: PartitionState, attempts: Mapping[str, str], keep_state: bo
             yield write_rows(table, attempts[day.isoformat()], day)
 
 
-def write_rows(table: pa.Table, folder: str, as_of: date) -> pa.RecordBatch:
-    """Write a date's rows to a file that no other attempt writes; what the driver must know of it."""
-    file = _write(table, folder)
+def write_rows(table: pa.Table, folder: str, as_of: date, row_group_rows: int = ROW_GROUP_ROWS) -> pa.RecordBatch:
+    """Write a date's rows to a file that no other attempt writes; returns what the driver must know of it."""
+    file = _write(table, folder, row_group_rows)
     return _record(
         {
             "as_of": as_of.isoformat(),
@@ -197,7 +197,7 @@ def _by_part(rows: DataFrame, partitions: int) -> DataFrame:
     return rows.repartition(max(partitions, int(usual) if usual.isdigit() else 1), part_of_user())
 
 
-def _write(table: pa.Table, folder: str) -> str:
+def _write(table: pa.Table, folder: str, row_group_rows: int) -> str:
     """Write a file that no other attempt writes; returns its path."""
     path = storage.join(folder, f"{uuid4().hex}.parquet")
     filesystem, inner = storage.open_filesystem(path)
@@ -207,7 +207,7 @@ def _write(table: pa.Table, folder: str) -> str:
         for field in table.schema
         if not pa.types.is_floating(field.type) and field.name != "user_id"
     ]
-    pq.write_table(table, inner, filesystem=filesystem, row_group_size=ROW_GROUP_ROWS, use_dictionary=repeating)
+    pq.write_table(table, inner, filesystem=filesystem, row_group_size=row_group_rows, use_dictionary=repeating)
     return path
 
 

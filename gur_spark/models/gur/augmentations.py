@@ -52,7 +52,7 @@ def partner(snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot:
 
 def of_another_date(tables: Tables, other: Snapshot) -> list[DataFrame]:
     """The rows of another snapshot as views: one row per user_id."""
-    return [_view(tables.spark.read.parquet(other.data), 1, other.manifest())]
+    return [_view(tables.spark.read.parquet(other.data), 1, other.manifest(Manifest))]
 
 
 def of_halves(tables: Tables, wanted: Wanted, snapshot: Snapshot, work: str) -> list[DataFrame]:

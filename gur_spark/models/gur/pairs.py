@@ -47,7 +47,7 @@ def write_pairs(
     """
     # Those of one training have one manifest, as it checks.
     wanted = Wanted(
-        manifest=snapshots[0].manifest(),
+        manifest=snapshots[0].manifest(Manifest),
         vocabulary=vocabulary,
         events_id=tables.identity("events"),
         events_version=tables.version("events"),

@@ -27,7 +27,7 @@ from gur_spark.models.gur.losses import loss_terms
 from gur_spark.models.gur.reconstruction import Moments, RSquared
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.registry import artefact as registry
-from gur_spark.snapshots.files import row_groups
+from gur_spark.snapshots.files import common_manifest, row_groups
 from gur_spark.spaces.alignment import Alignment, align, check_alignable, check_stable_users
 from gur_spark.splits import validation_side
 
@@ -87,7 +87,9 @@ def train(
     from gur_spark.training.fit import fit
 
     accelerator = _accelerator(training.device)
-    layout = Layout.of(common_manifest(snapshots), sizes)
+    if not snapshots:
+        raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
+    layout = Layout.of(common_manifest(snapshots, Manifest), sizes)
     older = registry.load_model(align_to) if align_to else None
     if older:
         check_alignable(older, layout.manifest.hash, vocabulary_hash, model)
@@ -215,37 +217,6 @@ class _Data:
 
 def _validation(users: pa.Array, training: Training) -> Any:
     return validation_side(users, training.validation_share, training.seed)
-
-
-def common_manifest(snapshots: Sequence[str]) -> Manifest:
-    """The manifest that all snapshots have.
-
-    Raises:
-        TrainingError: there is no snapshot.
-        SnapshotError: a manifest is missing or damaged, or they differ.
-    """
-    if not snapshots:
-        raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
-    first, *others = [read_manifest(snapshot) for snapshot in snapshots]
-    for snapshot, other in zip(snapshots[1:], others, strict=True):
-        if other.hash != first.hash:
-            different = {c.name for c in set(first.columns) ^ set(other.columns)}
-            raise SnapshotError(
-                f"the manifests of {snapshots[0]} and {snapshot} differ in "
-                f"{', '.join(sorted(different)) or 'the steps or transforms of their fields'}; aggregate them alike"
-            )
-    return first
-
-
-def read_manifest(snapshot: str) -> Manifest:
-    """Raises SnapshotError where the manifest is missing or damaged."""
-    path = storage.join(snapshot, "manifest.json")
-    try:
-        return Manifest.from_json(storage.read_text(path))
-    except FileNotFoundError as error:
-        raise SnapshotError(f"{path} does not exist: {snapshot} is not a snapshot") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise SnapshotError(f"{path} is damaged: {error}") from error
 
 
 def _dates(snapshots: Sequence[str]) -> tuple[str, ...]:

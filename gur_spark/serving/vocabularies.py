@@ -1,0 +1,17 @@
+"""The vocabulary that a job encodes with, as its command line names it."""
+
+from gur_spark.config.pipeline import Config
+from gur_spark.registry.known import find_model
+from gur_spark.serving.publishing import published
+from gur_spark.tables.delta import Tables
+
+
+def chosen_vocabulary(tables: Tables, config: Config, given: str | None) -> int | None:
+    """The version that ``given`` names (a number, or ``newest``); None is the newest.
+
+    The default is the vocabulary of the published model, so that a refit does not stop the daily scoring; before the
+    first publish it is the newest.
+    """
+    if given == "newest" or (given is None and published(tables, config) is None):
+        return None
+    return int(given) if given else find_model(tables, config).vocabulary_version

@@ -1,0 +1,82 @@
+"""Snapshots that were made before landings came, or came again, which they would count."""
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import date, timedelta
+
+from gur_spark.config.pipeline import Config
+from gur_spark.errors import ConfigError
+from gur_spark.features.spark import narrowing
+from gur_spark.models.kind import Form
+from gur_spark.snapshots import sequences
+from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
+from gur_spark.tables.delta import Tables
+
+_AHEAD = timedelta(days=2)
+"""Events may be a little ahead of the date of their landing."""
+
+
+def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -> list[Snapshot]:
+    """The visible snapshots, of every form, that these landings, just ingested, may change.
+
+    A landing is an ISO date, after the log's name and a space where it is a further one; another name is the whole log.
+
+    A landing counts for a snapshot when it came before ``known_at`` and its events, which may be a little ahead of the
+    landing's date, reach the window of the snapshot. The window is not asked where the snapshot has another manifest
+    than the configuration. Attributes of users change aggregates alone.
+    """
+    if not tables.exists("snapshots"):
+        return []
+    reaches = _reaches(config)
+
+    def reach(snapshot: Snapshot) -> int | None:
+        return reaches.get((snapshot.form, snapshot.manifest_hash))
+
+    visible = visible_snapshots(tables)
+    return [s for s in visible if any(_may_change(landing, s, reach(s), config) for landing in landings)]
+
+
+def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
+    """Days before as_of at which the window begins (None: at the first event), of snapshots as configured."""
+    aggregates = config.manifest()
+    found = {(Form.AGGREGATES, aggregates.hash): aggregates.reach}
+    with suppress(ConfigError):  # names that sequences cannot have
+        wanted = sequences.recipe_of(config).manifest
+        found[Form.SEQUENCES, wanted.hash] = wanted.window.reach
+    return found
+
+
+def _may_change(landing: str, snapshot: Snapshot, reach: int | None, config: Config) -> bool:
+    """Whether a landing may change a snapshot that looks back so many days; None: without end, or it is not known."""
+    *log, last = landing.split(" ")
+    kind = config.logs[log[0]].kind if log and log[0] in config.logs else "events"
+    if kind == "attributes" and snapshot.form != Form.AGGREGATES:
+        return False
+    try:
+        day = date.fromisoformat(last)
+    except ValueError:
+        return True
+    # Attributes of a user may have held for any time.
+    began = kind == "attributes" or reach is None or day >= snapshot.as_of - timedelta(reach) - _AHEAD
+    return began and narrowing.known_at(day, 0) < snapshot.known_at
+
+
+def commands_for(config: Config, stale: Sequence[Snapshot]) -> list[str]:
+    """The jobs, with options, that bring these snapshots up to date."""
+    lines = []
+    for form in Form:
+        of_form = [s for s in stale if s.form == form]
+        usual = [s for s in of_form if is_usual(config, s)]
+        if usual:
+            lines.append(f"{MADE_BY[form]} --as-of {' '.join(str(s.as_of) for s in usual)}")
+        lines += [
+            f"{MADE_BY[form]} --as-of {s.as_of} --known-at {s.known_at:%Y-%m-%dT%H:%M:%S.%f}"
+            for s in of_form
+            if s not in usual
+        ]
+    return lines
+
+
+def is_usual(config: Config, snapshot: Snapshot) -> bool:
+    """Whether a snapshot is known at the configured delay."""
+    return snapshot.known_at == narrowing.known_at(snapshot.as_of, config.aggregates.delay_days)
