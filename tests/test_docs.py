@@ -4,6 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from pydantic import BaseModel
+
+from gur_spark.models.gur.settings import GurModel
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -48,3 +52,25 @@ def test_every_benchmark_and_job_that_is_named_is_there(page: Path) -> None:
 def test_every_page_of_the_docs_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in readme] == []
+
+
+def keys(section: type[BaseModel]) -> set[str]:
+    """The keys of a section, with those of the sections in it as ``future.horizon_days``."""
+    found: set[str] = set()
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        below = keys(inner) if isinstance(inner, type) and issubclass(inner, BaseModel) else set()
+        found |= {f"{name}.{key}" for key in below} or {name}
+    return found
+
+
+def test_every_setting_of_gur_is_documented_with_its_default() -> None:
+    [table] = re.findall(r"The keys of `gur`:\n\n(.*?)\n\n", (ROOT / "docs/model.md").read_text(), re.DOTALL)
+    told: set[str] = set()
+    for row in table.splitlines()[2:]:
+        names, values, _ = row.strip("| ").split(" | ", 2)
+        for key, value in zip(names.split(", "), values.split(", "), strict=True):
+            given = f"{key}={value}".replace("`", "")
+            assert GurModel(**OmegaConf.to_object(OmegaConf.from_dotlist([given]))) == GurModel(), given
+            told.add(key.strip("`"))
+    assert told == keys(GurModel) - {"kind"}

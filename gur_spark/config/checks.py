@@ -15,7 +15,7 @@ from gur_spark.models.kind import Capability
 
 
 def check_engine(engine: str, spark: Spark, tables: Tables, logs: Mapping[str, Log]) -> None:
-    """Whether the engine can be reached, and can read and write what is asked of it."""
+    """Check that the engine can be reached, and can read and write these logs and tables."""
     if engine == "connect" and not spark.remote:
         raise ValueError("engine 'connect' needs spark.remote")
     if engine == "sail" and (tables.catalog or "table" in [log.source.format for log in logs.values()]):
@@ -23,14 +23,14 @@ def check_engine(engine: str, spark: Spark, tables: Tables, logs: Mapping[str, L
 
 
 def check_gates(gates: Gates, evaluation: Evaluation) -> None:
-    """Whether the gates' task is a task or label with classes."""
+    """Check that the gates' task is a task or label with classes."""
     tasks = [t.name for t in (*evaluation.tasks, *evaluation.labels) if not isinstance(t, Volume)]
     if gates.task is not None and gates.task not in tasks:
         raise ValueError(f"gates.task: no task '{gates.task}'; available: {tasks}")
 
 
 def check_judged_dates(evaluation: Evaluation, scoring: Scoring, cutoff: date | None) -> None:
-    """Whether the judged dates are scored, and training sees nothing of what they are judged by."""
+    """Check that the judged dates are scored, and that training sees none of their answers."""
     for judged in evaluation.as_of:
         if cutoff and cutoff > judged:
             raise ValueError(
@@ -42,7 +42,7 @@ def check_judged_dates(evaluation: Evaluation, scoring: Scoring, cutoff: date | 
 
 
 def check_tasks(evaluation: Evaluation, logs: Mapping[str, Log]) -> None:
-    """Whether every task is about a field of an event log."""
+    """Check that every task is about a field of an event log."""
     events = [log for log in logs.values() if log.kind == "events"]
     try:
         evaluation.check_fields(categories(events), numbers(events))
@@ -65,7 +65,7 @@ def check_forms(sequences: Sequences, interactions: Interactions | None, logs: M
 
 
 def check_capabilities(scoring: Scoring, kind: str, can: Collection[Capability]) -> None:
-    """Whether the kind can do what scoring asks of it."""
+    """Check that the kind can do what scoring asks of it."""
     asked = (
         (bool(scoring.in_space_of), "in_space_of", Capability.MAPPING),
         (scoring.smoothing > 1, "smoothing", Capability.SMOOTHING),

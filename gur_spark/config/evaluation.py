@@ -1,4 +1,4 @@
-"""What a configuration says of evaluation: what is asked, of whom, and beside what the embedding is shown."""
+"""The section ``evaluation``: the tasks that embeddings are judged by, the users, and the baselines."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -13,36 +13,36 @@ RESERVED = ("user_id", "embedding", "events")
 
 
 class Churn(Section):
-    """Which active users have no event in the horizon."""
+    """Churn: an active user has no event in the horizon. A classification."""
 
     kind: Literal["churn"]
     name: Name = "churn"
 
 
 class Volume(Section):
-    """How much a user does in the horizon: a regression."""
+    """Volume of a user's events in the horizon. A regression."""
 
     kind: Literal["volume"]
     name: Name = "volume"
     of: Name = "events"
-    """The number of events, or the sum of this numeric field, 0 for who has none."""
+    """``events`` counts them; a numeric field sums it. A user without events has 0."""
 
 
 class NextCategory(Section):
-    """The category of a user's first event in the horizon, of those who have one."""
+    """The category of a user's first event in the horizon; users without one are not asked. A classification."""
 
     kind: Literal["next_category"]
     name: Name = "next_category"
     field: Name
     classes: int = Field(default=10, ge=2, le=50)
-    """The most frequent ones; a user whose next category is another one is not asked about."""
+    """So many categories, the most frequent ones; users whose next category is another one are not asked."""
 
 
 Task = Annotated[Churn | Volume | NextCategory, Field(discriminator="kind")]
 
 
 class Label(Section):
-    """A table of labels: one row per user, a column with the class."""
+    """A table of labels: one row per user, with a column that holds the class."""
 
     name: Name
     path: str
@@ -52,18 +52,20 @@ class Label(Section):
 
 
 class Evaluation(Section):
+    """How embeddings are judged: dates, tasks, splits of the users, and baselines."""
+
     as_of: list[date] = Field(default_factory=list)
-    """One date, or several that are asked together: figures are means over them too, and intervals narrower."""
+    """One date, or several: figures are then means over the dates, and intervals are narrower."""
     horizon_days: Days
-    """Of the tasks: ``[as_of, as_of + horizon_days)``."""
+    """Days that the tasks ask about: ``[as_of, as_of + horizon_days)``."""
     tasks: list[Task] = Field(default_factory=list)
     labels: list[Label] = Field(default_factory=list)
     seeds: int = Field(default=1, ge=1, le=100)
-    """So many splits of the users, each with a seed of its own for what is fitted; figures are means over them."""
+    """Number of splits of the users, each with its own seed; figures are means over them."""
     hand_made: bool = True
-    """Show pytorch-lifestream's ``AggFeatureSeqEncoder`` beside (extra ``sequences``)."""
+    """Compare with pytorch-lifestream's ``AggFeatureSeqEncoder`` (extra ``sequences``)."""
     coles_seconds: int = Field(default=0, ge=0)
-    """Train pytorch-lifestream's CoLES for so long, and show it beside; 0: leave it out."""
+    """Train pytorch-lifestream's CoLES for so long and compare with it; 0: leave it out."""
     segments: tuple[int, int] | None = None
     """Events in the longest window from which a user is light, and heavy; default: terciles of the active users."""
     test_share: float = Field(gt=0, lt=1)
@@ -96,7 +98,11 @@ class Evaluation(Section):
         return self
 
     def check_fields(self, categorical: Sequence[str], numeric: Sequence[str]) -> None:
-        """Raise ``ValueError`` where a task is about a field that no log has."""
+        """Check that every task is about a field that some log has.
+
+        Raises:
+            ValueError: naming the task and the fields there are.
+        """
         for task in self.tasks:
             if isinstance(task, Volume) and task.of not in ("events", *numeric):
                 raise ValueError(

@@ -17,13 +17,12 @@ class Gates(Section):
     max_domain_auc: float | None = Field(ge=0.5, le=1)
     """AUC of a classifier that tells the two apart."""
     min_neighbours: Share | None
-    """Share of the canary users' ten nearest neighbours that stay."""
+    """Share of the ten nearest neighbours that stay, for 200 users."""
     task: str | None = None
     """Name of one of ``evaluation.tasks`` or ``evaluation.labels``, which another version must do as well."""
     max_downstream_loss: float | None = Field(default=0.0, ge=0)
     """AUC that the task may lose beyond the paired interval, for all users and for cold, light and heavy ones."""
     max_consumer_loss: float | None = Field(default=0.02, ge=0)
     """Relative AUC that a model trained on the published version may lose on new rows that claim its space."""
-    canaries: int = Field(ge=1)
     sample: int = Field(ge=200)
     """Users that are compared."""

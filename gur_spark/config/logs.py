@@ -1,4 +1,4 @@
-"""What a configuration says of a raw log: where it is, which columns are which fields, which rows are events."""
+"""Sections about a raw log: where it is, the columns of its fields, and the rows that count."""
 
 import re
 from collections.abc import Mapping
@@ -11,6 +11,9 @@ from pydantic import Field, field_validator, model_validator
 
 from gur_spark.config.section import Name, Section, Share
 from gur_spark.errors import nearest
+
+QUOTE = '"'
+"""Encloses a CSV value that holds the delimiter; inside a value it is doubled."""
 
 
 class Source(Section):
@@ -26,7 +29,6 @@ class Source(Section):
     landing_pattern: str
     """Its first group is the landing's date, YYYY-MM-DD or YYYYMMDD; searched in the path below ``path``."""
     delimiter: str = Field(min_length=1, max_length=1)
-    quote: str = Field(min_length=1, max_length=1)
     encoding: Literal["utf-8", "latin-1"]
     columns: list[str] | None = None
     """Column names of CSV files that have no header line."""
@@ -58,6 +60,8 @@ class Source(Section):
 
 
 class UserId(Section):
+    """The column with the user."""
+
     column: str
     type: Literal["long", "string"]
 
@@ -95,7 +99,7 @@ class Categorical(Section):
     """Take the label of the first prefix the text starts with; ``otherwise`` for the rest."""
     otherwise: str = "other"
     separator: str | None = Field(default=None, min_length=1)
-    """Of attributes: the text is a set of values with this between them, ``rock|jazz``."""
+    """Attributes alone: the text is a set of values with this between them, ``rock|jazz``."""
 
     @model_validator(mode="after")
     def _one_derivation(self) -> "Categorical":
@@ -137,7 +141,7 @@ class Numeric(Section):
 
 
 class Fields(Section):
-    """Which columns of the raw log are which fields of an event."""
+    """The fields of an event, and the columns of the raw log they come from."""
 
     user_id: UserId
     event_time: EventTime
@@ -156,11 +160,11 @@ class Fields(Section):
 
     @property
     def values(self) -> list[Categorical | Numeric]:
-        """Its categories and numbers."""
+        """Categories, then numbers."""
         return [*self.categorical, *self.numeric]
 
     def names(self) -> list[str]:
-        """Of its categories and numbers."""
+        """Names of the categories, then of the numbers."""
         return [field.name for field in self.values]
 
     def columns(self) -> list[str]:
@@ -172,7 +176,7 @@ class Fields(Section):
 
 
 class Filter(Section):
-    """A row is kept when the raw column passes; it is counted as filtered when not."""
+    """A row is kept if the raw column passes; if not, it is counted as filtered."""
 
     column: str
     keep: Literal["not_blank", "in", "not_in"]
@@ -186,7 +190,7 @@ class Filter(Section):
 
 
 class Dedupe(Section):
-    """Which rows are the same event; the first landing wins."""
+    """Rows that are the same event are stored once; the first landing wins."""
 
     policy: Literal["none", "exact", "key"]
     """``exact``: all mapped fields are equal; ``key``: the named event columns are equal."""
@@ -204,10 +208,10 @@ MAIN = "main"
 
 
 class Log(Section):
-    """A further raw log of the same users, with fields of its own; fields of one name are one."""
+    """A further raw log of the same users, with its own fields; fields of one name are one column."""
 
     kind: Literal["events", "attributes"] = "events"
-    """``attributes``: what is known of a user (country, plan) from ``event_time`` on, until its next row."""
+    """``attributes``: facts about a user (country, plan) that hold from ``event_time`` until the user's next row."""
     source: Source
     fields: Fields
     filters: list[Filter] = Field(default_factory=list)
@@ -215,12 +219,12 @@ class Log(Section):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that its events have."""
+        """Columns of its events."""
         return ["user_id", "event_time", *self.fields.names()]
 
 
 def check_logs(logs: Mapping[str, Log]) -> None:
-    """Whether the events of several logs can be one table; the first log is the main one.
+    """Check that the events of several logs can be one table; the first log is the main one.
 
     Raises:
         ValueError: naming the log and the field.
@@ -261,5 +265,5 @@ def check_logs(logs: Mapping[str, Log]) -> None:
 
 
 def _stored(field: Categorical | Numeric) -> tuple[Any, ...]:
-    """What two fields that are one column agree on."""
+    """The settings that two fields of one column must share."""
     return (field.step, field.transform) if isinstance(field, Numeric) else ()

@@ -16,8 +16,6 @@ class Tracking(Section):
     store: str
     """MLflow's tracking URI: ``sqlite:////data/mlflow.db``, ``http://mlflow:5000``, ``databricks``. A file may also
     say ``mlflow``."""
-    artifacts: str | None = None
-    """Where a new experiment keeps files; default: where the store does, for sqlite ``mlartifacts`` beside it."""
     name: str | None = None
     """Name of the experiment and the registered model; default: the pipeline's."""
     required: bool = False

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from gur_spark import storage
+from gur_spark.config.logs import QUOTE
 from gur_spark.events.files import File
 
 BLOCK_BYTES = 4 << 20
@@ -89,9 +90,9 @@ def parquet_files(spark: SparkSession, files: Sequence[File]) -> DataFrame:
     return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), map(read, files))
 
 
-def csv_values(raw: Column, delimiter: str, quote: str) -> Column:
+def csv_values(raw: Column, delimiter: str) -> Column:
     """The values of a line with quotes, as Spark's ``from_csv`` finds them; an empty one is an empty text."""
-    d, q = re.escape(delimiter), re.escape(quote)
+    d, q = re.escape(delimiter), QUOTE
     blanks = " \t".replace(delimiter, "")
     # Closed before a delimiter, or no quoted value at all.
     value = re.compile(rf"{q}((?:[^{q}]|{q}{q})*+){q}[{blanks}]*(?={d}|\Z)|([^{d}]*)")
@@ -102,7 +103,7 @@ def csv_values(raw: Column, delimiter: str, quote: str) -> Column:
             found = value.match(line, end + 1)
             assert found is not None  # it fits nothing, too
             quoted = found[1]
-            values.append(found[2] if quoted is None else quoted.replace(quote * 2, quote))
+            values.append(found[2] if quoted is None else quoted.replace(QUOTE * 2, QUOTE))
             end = found.end()
         return values
 

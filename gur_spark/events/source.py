@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import TimestampType
 
 from gur_spark import storage
-from gur_spark.config.logs import Log, Source
+from gur_spark.config.logs import QUOTE, Log, Source
 from gur_spark.engines import is_sail
 from gur_spark.errors import SourceError, nearest
 from gur_spark.events import sail
@@ -121,12 +121,12 @@ def _csv_rows(
     row_schema = ", ".join([*(f"c{n} STRING" for n in range(len(names))), "ragged STRING"])
     options = {
         "sep": source.delimiter,
-        "quote": source.quote,
-        "escape": source.quote,
+        "quote": QUOTE,
+        "escape": QUOTE,
         "mode": "PERMISSIVE",
         "columnNameOfCorruptRecord": "ragged",
     }
-    quote = F.lit(source.quote)
+    quote = F.lit(QUOTE)
     quoted = F.contains("raw", quote)
     quotes = (F.octet_length("raw") - F.octet_length(F.replace("raw", quote, F.lit("")))) / F.octet_length(quote)
     # Splitting is three times as fast as parsing, and right for a line without a quote. A column of its own, because
@@ -134,7 +134,7 @@ def _csv_rows(
     values = F.split("raw", re.escape(source.delimiter), -1)
     row = _row_of_values(len(names), row_schema)
     if is_sail(spark):
-        values = F.when(quoted, sail.csv_values(F.col("raw"), source.delimiter, source.quote)).otherwise(values)
+        values = F.when(quoted, sail.csv_values(F.col("raw"), source.delimiter)).otherwise(values)
     else:
         row = F.when(quoted, F.from_csv("raw", row_schema, options)).otherwise(row)
     split = lines.withColumn("values", values)
@@ -239,7 +239,7 @@ def _header_lines(spark: SparkSession, source: Source, files: Sequence[File]) ->
 
 
 def _split(header: str, source: Source) -> list[str]:
-    names = next(csv.reader([header], delimiter=source.delimiter, quotechar=source.quote))
+    names = next(csv.reader([header], delimiter=source.delimiter, quotechar=QUOTE))
     return [name.strip().removeprefix("\ufeff") for name in names]
 
 

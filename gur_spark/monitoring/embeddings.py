@@ -78,7 +78,7 @@ def _measured(before: DataFrame, now: DataFrame, same_space: bool, settings: Mon
         yield "norm_ratio", measures.norm_ratio(sample)
         yield "projections_psi", measures.projections_psi(sample)
         yield "domain_auc", measures.domain_auc(sample)
-    yield "neighbours_lost", 1 - measures.neighbours_kept(sample, settings.canaries)
+    yield "neighbours_lost", 1 - measures.neighbours_kept(sample)
 
 
 def _users(before: DataFrame, now: DataFrame) -> tuple[int, int, int]:

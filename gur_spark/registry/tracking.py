@@ -57,7 +57,7 @@ def log_version(settings: Tracking, pipeline: str, path: str) -> str:
     try:
         client = mlflow.MlflowClient(tracking_uri=settings.store, registry_uri=settings.store)
         name = settings.name or pipeline
-        experiment = _experiment(client, name, _artifacts(settings))
+        experiment = _experiment(client, name, _artifacts(settings.store))
         run_id = _logged(client, experiment, version) or _log_run(client, experiment, version, path, files)
         number = _register(mlflow, client, name, version, run_id)
     # Drivers, HTTP clients and file systems below MLflow have errors of their own.
@@ -77,12 +77,13 @@ def _beside(path: str) -> dict[str, bytes]:
     return {name: storage.read_bytes(file) for name, file in files.items() if storage.exists(file)}
 
 
-def _artifacts(settings: Tracking) -> str | None:
-    """Where a new experiment keeps files: for a database file beside it, as MLflow takes the folder a job runs in."""
-    file = settings.store.removeprefix("sqlite:///")
-    if settings.artifacts or file == settings.store:
-        return settings.artifacts
-    return str(Path(file).absolute().with_name("mlartifacts"))
+def _artifacts(store: str) -> str | None:
+    """Where a new experiment keeps files: beside a database file, where MLflow takes the folder that a job runs in.
+
+    None for any other store, which knows itself.
+    """
+    file = store.removeprefix("sqlite:///")
+    return None if file == store else str(Path(file).absolute().with_name("mlartifacts"))
 
 
 def _without_passwords(text: str) -> str:

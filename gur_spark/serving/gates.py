@@ -93,7 +93,7 @@ def _spaces(candidate: Embeddings, published: Embeddings, rows: int, gates: Gate
         if bound is not None:
             yield _at_most(name, measure(sample), bound)
     if gates.min_neighbours is not None:
-        kept = measures.neighbours_kept(sample, gates.canaries)
+        kept = measures.neighbours_kept(sample)
         yield _at_least("share of neighbours kept", kept, gates.min_neighbours)
 
 

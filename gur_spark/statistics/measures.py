@@ -21,6 +21,8 @@ USERS_PER_BIN = 100
 
 BINS = 10
 NEIGHBOURS = 10
+CANARIES = 200
+"""Users whose nearest neighbours are compared."""
 PROJECTIONS = 8
 
 
@@ -121,8 +123,8 @@ def auc(negative_N: Array, positive_N: Array) -> float:
     return float((ranks - m * (m + 1) / 2) / (n * m))
 
 
-def neighbours_kept(sample: Sample, canaries: int) -> float:
-    """The share of each canary user's nearest ``NEIGHBOURS`` in the sample that are so on both sides, on average."""
+def neighbours_kept(sample: Sample, canaries: int = CANARIES) -> float:
+    """Mean share of a canary user's nearest ``NEIGHBOURS`` in the sample that are the same on both sides."""
     near = [_nearest(x_NL, min(canaries, len(x_NL))) for x_NL in (sample.before_NL, sample.after_NL)]
     kept = [len(set(before) & set(after)) for before, after in zip(*(n.tolist() for n in near), strict=True)]
     return float(np.mean(kept)) / NEIGHBOURS

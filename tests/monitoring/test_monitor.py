@@ -40,6 +40,7 @@ def put(tables: Tables, table: str, ddl: str, rows: Sequence[Mapping[str, Any]])
 def put_snapshot(tables: Tables, day: date, events: Any, manifest: Manifest) -> str:
     path = write_snapshot(Path(tables.folder("aggregates", str(day))), to_rows(events, manifest), manifest)
     row = {
+        "form": "aggregates",
         "as_of": day,
         "known_at": datetime(day.year, day.month, day.day, tzinfo=UTC),
         "path": path,
