@@ -173,6 +173,7 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("model.future.horizon=7", ["model.future.horizon: unknown key", "did you mean 'horizon_days'?"]),
         ("model.latent_dims=7", ["model.latent_dims: unknown key", "did you mean 'latent_dim'?"]),
         ("model.kind=gru", ["model.kind: unknown kind 'gru'; expected one of ['coles', 'gur']; did you mean 'gur'?"]),
+        ("model.kind=colse", ["model.kind: unknown kind 'colse'", "did you mean 'coles'?"]),
         ("model.contrastive.views=thirds", ["model.contrastive.views", "'dates' or 'halves'", "got 'thirds'"]),
         ("fields.categorical=[{name: a, column: a, separator: ','}]", ["'a' has a separator", "kind: attributes"]),
         (
@@ -184,6 +185,15 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("fields.numeric=[{name: item, column: a, step: 1}]", ["fields", "two fields are named 'item'"]),
         ("fields.categorical=[{name: as_of, column: a}]", ["'as_of' is a name of gur_spark's own"]),
         ("filters=[{column: c, keep: in}]", ["filters.0", "'in' and 'not_in' need values"]),
+        (
+            "evaluation.tasks=[{kind: next_category, fiel: item}]",
+            ["evaluation.tasks.0.next_category.fiel: unknown key", "did you mean 'field'?"],
+        ),
+        (
+            "aggregates.features=[{field: amount, operations: [sum], windows: [{days: 7, befor: 3}]}]",
+            ["aggregates.features.0.windows.0.befor: unknown key", "did you mean 'before'?"],
+        ),
+        ("monitor.thresholds.psi.wran=1", ["monitor.thresholds.psi.wran: unknown key", "did you mean 'warn'?"]),
         ("tracking.stor=x", ["tracking.store: required", "tracking.stor: unknown key", "did you mean 'store'?"]),
         ("tracking.required=true", ["tracking.store: required, and not given"]),
         ("tracking=mlflo", ["tracking: expected 'mlflow', a mapping with a store, or null; got 'mlflo'"]),
@@ -250,15 +260,22 @@ def test_windows_are_accepted_exactly_when_they_ascend_between_1_and_3650_days(w
             check(values, "test")
 
 
-def test_a_wrong_configuration_ends_with_code_2_before_spark_is_imported(minimal):
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1"),
+        ("model.kind=gru", "model.kind: unknown kind 'gru'"),
+    ],
+)
+def test_a_wrong_configuration_ends_with_code_2_before_spark_is_imported(minimal, override, said):
     program = (
         "import sys; from gur_spark import cli; code = cli.main('ingest', 'Ingest.', None, sys.argv[1:]);"
         "print(code, sorted({'pyspark', 'torch'} & set(sys.modules)))"
     )
-    arguments = ["--config", str(minimal), "training.epochs=0"]
+    arguments = ["--config", str(minimal), override]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout == "2 []\n"
-    assert done.stderr.startswith(f"ingest: {minimal} is not a valid configuration:\n  training.epochs: ")
+    assert done.stderr.startswith(f"ingest: {minimal} is not a valid configuration:\n  {said}")
 
 
 def _never(*_):

@@ -1,13 +1,15 @@
 """Messages for what is wrong with a configuration: the key's path, what was expected, what came, the nearest name."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from gur_spark.errors import nearest
 from gur_spark.models.catalogue import DEFAULT, find
+
+if TYPE_CHECKING:
+    from gur_spark.models.kind import Kind
 
 MOVED = {
     "training.horizon_days": "model.future.horizon_days (kind gur)",
@@ -44,25 +46,40 @@ def _unknown_key(location: Sequence[str], config: type[BaseModel], values: Any) 
 
 def _known_keys(location: Sequence[str], config: type[BaseModel], values: Any) -> list[str]:
     """The keys at a place of the configuration, found by walking down the fields of the sections."""
-    section: Any = config
-    parts = iter(location)
+    sections: list[type[BaseModel]] = [config]
+    parts = iter(part for part in location if not part.isdigit())
     for part in parts:
-        if not part.isdigit():
-            section = _model(values) if section is config and part == "model" else _below(section, part, parts)
-    return [field.alias or name for name, field in section.model_fields.items()]
+        if len(sections) > 1:
+            # Of several kinds of entries in a list, pydantic names the kind first.
+            sections = [section for section in sections if _tag(section) == part]
+        elif sections == [config] and part == "model":
+            sections = [_kind(values).config]
+        else:
+            sections = _below(sections[0], part, parts)
+    return [field.alias or name for section in sections for name, field in section.model_fields.items()]
 
 
-def _model(values: Any) -> Any:
-    """The section of the kind that the configuration names."""
-    return find(values["model"].get("kind", DEFAULT)).config
+def _tag(section: type[BaseModel]) -> str:
+    return str(get_args(section.model_fields["kind"].annotation)[0])
 
 
-def _below(section: Any, part: str, parts: Iterator[str]) -> Any:
+def _below(section: type[BaseModel], part: str, parts: Iterator[str]) -> list[type[BaseModel]]:
+    """The sections that a key of a section may hold."""
     annotation = {field.alias or name: field.annotation for name, field in section.model_fields.items()}[part]
     if get_origin(annotation) is dict:
         # The next part is a name that the file gives.
         next(parts, None)
         annotation = get_args(annotation)[1]
-    while get_origin(annotation) in (list, UnionType):
-        annotation = next(a for a in get_args(annotation) if a is not type(None))
-    return annotation
+    return _sections(annotation)
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections in a type such as ``list[Label]``, ``Tracking | None`` or a union of tasks."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections(inner)]
+
+
+def _kind(values: Any) -> "Kind":
+    """The kind that the configuration names."""
+    return find(values["model"].get("kind", DEFAULT))
