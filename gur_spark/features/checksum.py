@@ -23,7 +23,8 @@ def content_hash(table: pa.Table) -> int:
 def row_hashes(table: pa.Table) -> Hashes:
     """A 64-bit hash of each row.
 
-    Columns of whole numbers, doubles (neither NaN nor -0.0), dates, lists of numbers, and text; nulls in numbers only.
+    Columns of whole numbers, doubles (neither NaN nor -0.0), dates, times, lists of numbers, and text; nulls in numbers
+    only.
     A row's hash depends on every value, on its column and, in a list, on its place.
     """
     row_N = np.zeros(table.num_rows, np.uint64)
@@ -45,6 +46,8 @@ def _hashes(column: pa.Array) -> Hashes:
         return user_hash(column, "content")
     if pa.types.is_date32(column.type):
         column = column.cast(pa.int32())
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
     return mixed(_bits(column))
 
 

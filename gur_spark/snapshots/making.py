@@ -51,6 +51,10 @@ class Recipe(Protocol):
     @property
     def row_group_rows(self) -> int: ...
 
+    @property
+    def what(self) -> str:
+        """The events that count, in words."""
+
     def counts(self) -> Column:
         """The condition for an event to count, on columns as they are in ``events``."""
 
@@ -168,9 +172,10 @@ def _check_events(
     found = inside.agg(F.count_if(recipe.counts()).alias("events"), F.max("landed_on").alias("landed")).first()
     assert found is not None
     if not found["events"]:
+        window = recipe.manifest.window.meaning.replace("as_of", str(as_of))
         raise SnapshotError(
-            f"{recipe.form}: no event {recipe.manifest.window.meaning.replace('as_of', str(as_of))} that had landed "
-            f"before {known_at:%Y-%m-%d %H:%M} (as_of {as_of}); {events_range(tables)}"
+            f"{recipe.form}: no {recipe.what} {window} that had landed before {known_at:%Y-%m-%d %H:%M} "
+            f"(as_of {as_of}); {events_range(tables)}"
         )
     check_landings(as_of, found["landed"], config.aggregates.landing_gap_days)
     return int(found["events"])

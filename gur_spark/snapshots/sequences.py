@@ -85,6 +85,7 @@ class SequenceRecipe:
     form = Form.SEQUENCES
     key = ("user_id",)
     row_group_rows = 4096
+    what = "event"
 
     def counts(self) -> Column:
         """Every event counts."""

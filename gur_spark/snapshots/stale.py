@@ -8,7 +8,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
 from gur_spark.features.spark import narrowing
 from gur_spark.models.kind import Form
-from gur_spark.snapshots import sequences
+from gur_spark.snapshots import interactions, sequences
 from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
 
@@ -43,6 +43,9 @@ def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
     with suppress(ConfigError):  # names that sequences cannot have
         wanted = sequences.recipe_of(config).manifest
         found[Form.SEQUENCES, wanted.hash] = wanted.window.reach
+    if config.interactions:
+        counted = interactions.recipe_of(config).manifest
+        found[Form.INTERACTIONS, counted.hash] = counted.window.reach
     return found
 
 
