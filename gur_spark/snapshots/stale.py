@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
-from gur_spark.features.spark import narrowing
+from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.snapshots import interactions, sequences
 from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
@@ -61,7 +61,7 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, config: Con
         return True
     # Attributes of a user may have held for any time.
     began = kind == "attributes" or reach is None or day >= snapshot.as_of - timedelta(reach) - _AHEAD
-    return began and narrowing.known_at(day, 0) < snapshot.known_at
+    return began and selection.known_at(day, 0) < snapshot.known_at
 
 
 def commands_for(config: Config, stale: Sequence[Snapshot]) -> list[str]:
@@ -82,4 +82,4 @@ def commands_for(config: Config, stale: Sequence[Snapshot]) -> list[str]:
 
 def is_usual(config: Config, snapshot: Snapshot) -> bool:
     """Whether a snapshot is known at the configured delay."""
-    return snapshot.known_at == narrowing.known_at(snapshot.as_of, config.aggregates.delay_days)
+    return snapshot.known_at == selection.known_at(snapshot.as_of, config.aggregates.delay_days)
