@@ -18,7 +18,8 @@ from gur_spark.features.checksum import checksum
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import make_manifest, plan_of
 from gur_spark.features.declare.spec import Aggregation, aggregation
-from gur_spark.features.kernel.partition import AGE, KNOWN, aggregate_partition, partition
+from gur_spark.features.kernel import partition
+from gur_spark.features.kernel.partition import AGE, KNOWN, aggregate_partition
 from gur_spark.features.operations import REGISTRY, Operation, OutputColumn, operation
 from gur_spark.features.states.numbers import NumericState
 from gur_spark.features.states.tiles import Tiles
