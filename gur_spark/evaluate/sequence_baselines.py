@@ -25,8 +25,8 @@ from gur_spark.arrays import Array
 from gur_spark.evaluate.features import COLES
 from gur_spark.extras import report_library
 from gur_spark.features.declare.manifest import SequenceManifest
-from gur_spark.models.gur.category_tables import fastai_width
 from gur_spark.models.kind import VocabularyRef
+from gur_spark.models.widths import fastai_width
 from gur_spark.schema import UNKNOWN_ID
 from gur_spark.snapshots.files import read_manifest, read_vocabulary_ref, row_groups
 

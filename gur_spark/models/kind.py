@@ -134,9 +134,12 @@ class Learner(Protocol):
     It must be picklable, because each of several training processes gets one.
     """
 
-    module: "nn.Module"
     warmup: int
     """Epochs in which the loss may rise by design; patience begins after them."""
+
+    @property
+    def module(self) -> "nn.Module":
+        """The module that is trained; its state is what checkpoints hold."""
 
     def batches(self, epoch: int | None, part: tuple[int, int]) -> Any:
         """A ``DataLoader`` of training batches as this epoch shuffles them, or, for None, of validation batches.

@@ -1,4 +1,4 @@
-"""Manifests, which describe the columns of a snapshot. A model is bound to the hash of its snapshots' manifest."""
+"""Manifests: what the columns of a snapshot are. A model is bound to the hash of its snapshots' manifest."""
 
 import json
 from decimal import Decimal
@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from gur_spark.features.declare.spec import Aggregation, Window
 
 ID_UNIT = "vocabulary id"
-"""Unit of a column whose numbers are ids of categories."""
+"""The unit of a column whose numbers are names."""
 
 SECONDS = "seconds since 1970, UTC"
-"""Unit of the times in sequences, which pytorch-lifestream expects."""
+"""The unit of the times of sequences, as pytorch-lifestream has them."""
 
 
 class _Frozen(BaseModel):
@@ -30,12 +30,12 @@ class _Hashed(_Frozen):
 
     @property
     def hash(self) -> str:
-        """Hash over the canonical JSON of the whole manifest, 16 hex digits."""
+        """16 hex digits over the canonical JSON of the whole manifest."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """The text of ``manifest.json``: the manifest with its hash."""
+        """The manifest with its hash, as it lies beside the data."""
         return json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=2) + "\n"
 
     @classmethod
@@ -64,29 +64,27 @@ class _Hashed(_Frozen):
 
 
 class NumericField(_Frozen):
-    """A number of events or attributes, stored as whole counts of its step."""
-
     name: str
     step: Decimal
     transform: str
 
 
 class LogFields(_Frozen):
-    """Fields of one log of events, where there are several logs."""
+    """The fields that the events of a log have, where there are several logs."""
 
     name: str
     fields: tuple[str, ...]
 
 
 class AttributeField(_Frozen):
-    """An attribute of users, valid from a moment on."""
+    """What is known of a user from a moment on."""
 
     name: str
     log: str
     numeric: NumericField | None = None
-    """The field, if the attribute is a number; None: a category."""
+    """None: a category."""
     separator: str | None = None
-    """Text between two members, if the attribute is a set of categories, such as genres picked at sign-up."""
+    """Of a set of categories, such as the genres picked at sign-up: what stands between them in the text."""
 
 
 class Column(_Frozen):
@@ -99,19 +97,19 @@ class Column(_Frozen):
     statistic: str
     field: str | None = None
     window_days: int | None = None
-    """Length of the window; None: from the first event on, or the column is a key."""
+    """None: from the first event on (or a key)."""
     before_days: int = 0
     """Days from the window's end to as_of."""
     where: str | None = None
-    """Condition on the events that count."""
+    """The condition that its events satisfy."""
     by: str | None = None
-    """Categorical field: the list has one element for each of its ids."""
+    """The categorical field for each of whose ids the list has an element."""
     null: str = "never"
     """When the value is null."""
 
 
 class Manifest(_Hashed):
-    """Description of the columns of a snapshot of aggregates."""
+    """What the columns of an aggregate snapshot are; its hash is what a model is bound to."""
 
     FORMAT = 4
 
@@ -121,10 +119,11 @@ class Manifest(_Hashed):
     numeric: tuple[NumericField, ...]
     categorical: tuple[str, ...]
     features: tuple[Aggregation, ...] = ()
-    """Declared features, beside the standard ones."""
+    """Declared beside the standard ones."""
     logs: tuple[LogFields, ...] = ()
-    """Logs of events; empty where there is only one log."""
+    """Whose events they are of; none where there is one log only."""
     attributes: tuple[AttributeField, ...] = ()
+    """What is known of a user."""
     columns: tuple[Column, ...]
 
     @property
@@ -133,48 +132,48 @@ class Manifest(_Hashed):
 
     @property
     def separators(self) -> dict[str, str]:
-        """Attributes that are sets of categories -> text between two members."""
+        """Of the attributes that are sets of categories, what stands between two of them."""
         return {field.name: field.separator for field in self.attributes if field.separator}
 
     @property
     def attribute_logs(self) -> tuple[str, ...]:
-        """Logs of attributes, in the order of the attributes."""
+        """The logs of attributes, in the order of the attributes."""
         return tuple(dict.fromkeys(field.log for field in self.attributes))
 
     @property
     def declared_windows(self) -> tuple[Window, ...]:
-        """Windows of declared features that are not standard windows, each once."""
+        """Windows of declared features that are not the standard ones, each once."""
         standard = [Window(days=days) for days in self.windows]
         declared = dict.fromkeys(window for feature in self.features for window in feature.windows)
         return tuple(window for window in declared if window not in standard)
 
     @property
     def reach(self) -> int | None:
-        """Days from the beginning of the longest window to as_of; None where a window begins with the first event."""
+        """Days before as_of at which the longest window begins; None where one has no end."""
         if any(window.days is None for window in self.declared_windows):
             return None
         return max(self.windows[-1], *(w.before + (w.days or 0) for w in self.declared_windows), 0)
 
     @property
     def dense(self) -> tuple[Column, ...]:
-        """Columns that hold one number, in order. An id of a category is no number."""
+        """The columns that hold one number, in order; an id of a category is a name."""
         return tuple(
             c for c in self.columns if c.dtype in ("long", "double") and c.statistic != "key" and c.unit != ID_UNIT
         )
 
     @property
     def ids(self) -> tuple[Column, ...]:
-        """Columns that hold one id of a category, such as an attribute, in order."""
+        """The columns that hold one category's id, such as an attribute, in order."""
         return tuple(c for c in self.columns if c.dtype == "long" and c.unit == ID_UNIT)
 
     @property
     def sets(self) -> tuple[Column, ...]:
-        """Columns that hold a set of ids of a category, such as an attribute of several values, in order."""
+        """The columns that hold a set of a category's ids, such as an attribute of several values, in order."""
         return tuple(c for c in self.columns if c.dtype == "array<int>" and c.statistic == "attribute")
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Columns that a model reads: numbers, single ids, sets of ids, and histograms of the standard windows."""
+        """The columns that a model takes: numbers, single ids and sets of ids, the standard windows' histograms."""
         histograms = [[f"{name}_ids", *(f"{name}_counts_{w}d" for w in self.windows)] for name in self.categorical]
         named = [column.name for column in (*self.dense, *self.ids, *self.sets)]
         return tuple(named + [name for names in histograms for name in names])

@@ -1,13 +1,13 @@
-"""All operations that can be declared. Importing this package registers them."""
+"""Every operation that can be declared, by the kind of field it works on."""
 
 from gur_spark.features.operations import categorical, events, numeric, ordered
-from gur_spark.features.operations.base import REGISTRY, Derived, Operation, OutputColumn, find, operation
+from gur_spark.features.operations.base import REGISTRY, Derived, Operation, Output, find, operation
 
 __all__ = [
     "REGISTRY",
     "Derived",
     "Operation",
-    "OutputColumn",
+    "Output",
     "categorical",
     "events",
     "find",

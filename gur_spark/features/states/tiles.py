@@ -1,11 +1,10 @@
-"""Tiles: runs of days, cut so that each window of each as-of date is a run of whole tiles.
+"""Days cut into bands, so that each window of each as-of date is a run of whole bands.
 
-An event is counted once, in its tile, and a date's windows are sums over runs of tiles. So one pass over the events
-serves any number of dates.
+An event is counted once, in its band; a date's windows are sums over runs of bands. One pass over the events
+therefore serves any number of dates.
 
-Days are counted backwards from the newest date: its eve is day 0, and later dates come first.
-
-Legend of array shapes: D = days, B = tiles, W = windows of a date, G = groups.
+Legend: ages are days before the newest date (its eve is day 0), so later dates come first. D = days, B = bands,
+W = windows of a date, U = users.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,19 +22,16 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
-class DateWindows:
-    """Windows of one date that end on the same day, each a run of tiles."""
+class Slice:
+    """One date's bands in windows that end on the same day."""
 
     as_of: date
     lag: int
     """Days from this date to the newest."""
-    lengths: tuple[int, ...]
-    """Days of each window, ascending."""
+    windows: tuple[int, ...]
+    """Lengths in days, ascending."""
     starts: Ints
-    """Tile at which each part of a window begins, and the tile at which the longest window ends, (W + 1,).
-
-    Part k holds the days that window k has and shorter windows have not.
-    """
+    """Band at which each window's part begins that shorter windows do not have, and where the longest ends; W + 1."""
     before: int = 0
     """Days from the windows' end to the date."""
 
@@ -43,38 +39,35 @@ class DateWindows:
     def days(self) -> list[slice]:
         """The days of each window."""
         end = self.lag + self.before
-        return [slice(end, end + length) for length in self.lengths]
+        return [slice(end, end + length) for length in self.windows]
 
-    def by_part(self, values_GB: Any, ufunc: np.ufunc = np.add) -> Any:
-        """Combine the tiles of each part, (G, W). Window k is the parts 0 to k together."""
-        inside = values_GB[:, self.starts[0] : self.starts[-1]]
-        if inside.shape[1] == len(self.lengths):
+    def by_window(self, values_UB: Any, ufunc: np.ufunc = np.add) -> Any:
+        """Values per band -> values per part of a window, (U, W): window k is the parts 0..k together."""
+        inside = values_UB[:, self.starts[0] : self.starts[-1]]
+        if inside.shape[1] == len(self.windows):
             return inside
         return ufunc.reduceat(inside, self.starts[:-1] - self.starts[0], axis=1)
 
-    def part_of_tile(self, tiles: int) -> Ints:
-        """The part that each tile is in; W for a tile outside the date's windows."""
-        part = np.searchsorted(self.starts, np.arange(tiles), side="right") - 1
-        return np.where(part < 0, len(self.lengths), part)
+    def part_of_band(self, bands: int) -> Ints:
+        """The part of each band; W for a band outside the date's windows."""
+        part = np.searchsorted(self.starts, np.arange(bands), side="right") - 1
+        return np.where(part < 0, len(self.windows), part)
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """Tiles for some as-of dates that have the same windows.
-
-    Dates and windows are ascending. The longest windows of neighbouring dates leave no day between them.
-    """
+class Bands:
+    """The bands of some as-of dates, ascending, with the same windows, ascending; the longest windows leave no gap."""
 
     dates: tuple[date, ...]
     windows: tuple[int, ...]
     more: tuple[Window, ...] = ()
-    """Windows of declared features: of another length, shifted, or from the first event on."""
+    """Further windows: offset ones, others than the usual lengths, or without an end."""
     oldest: date | None = None
-    """Day of the first event. It is needed where a window begins with the first event."""
+    """The first event's day, where a window has no end."""
     horizon: int = 0
-    """Days after the newest date on which ``advanced`` can be called: their windows are runs of whole tiles, too."""
-    base: "Tiles | None" = None
-    """The earlier tiles that these were made from by ``advanced``."""
+    """Days after the newest date whose windows are runs of whole bands as well, once they are ``continued``."""
+    base: "Bands | None" = None
+    """The bands that these go on from."""
 
     def __len__(self) -> int:
         return len(self._edges) - 1
@@ -87,25 +80,20 @@ class Tiles:
         more: Iterable[Window] = (),
         oldest: date | None = None,
         horizon: int = 0,
-    ) -> "Tiles":
-        """Tiles of some dates, given in any order.
-
-        Raises:
-            ValueError: the longest windows of two neighbouring dates leave days between them.
-        """
+    ) -> "Bands":
+        """Raises ValueError where the longest windows of two neighbouring dates leave days between them."""
         made = cls(tuple(sorted(set(dates))), tuple(windows), tuple(more), oldest, horizon)
         for earlier, later in pairwise(made.dates):
             if (later - earlier).days > made.windows[-1]:
                 raise ValueError(f"the windows of {earlier} and {later} leave a gap: these are two passes")
         return made
 
-    def advanced(self, as_of: date, oldest: date | None = None) -> "Tiles":
-        """Tiles of one date at most ``horizon`` days later, with one tile for all days before its windows.
+    def continued(self, as_of: date, oldest: date | None = None) -> "Bands":
+        """Those of one date at most ``horizon`` days later: of its windows alone, and one of the days before them.
 
-        Each tile of ``self`` lies inside one of the new tiles.
+        Each of these bands is inside one of those.
 
-        Args:
-            oldest: day of the first event that came since, where a window begins with the first event.
+        ``oldest`` is the day of the first event that came since, where a window has no end.
 
         Raises:
             ValueError: the date is not later, or beyond the horizon.
@@ -121,12 +109,12 @@ class Tiles:
 
     @property
     def days(self) -> int:
-        """Days from the first day of the longest window to the newest date."""
+        """Days from the first window's first day to the newest date."""
         return int(self._edges[-1])
 
     @cached_property
     def of_day(self) -> Ints:
-        """The tile that each day is in, (D,)."""
+        """The band of each day, (D,)."""
         return np.searchsorted(self._edges, np.arange(self.days), side="right") - 1
 
     @cached_property
@@ -136,39 +124,36 @@ class Tiles:
 
     @cached_property
     def reach(self) -> int:
-        """Days from the beginning of a date's longest window to the date."""
+        """Days before a date that its windows begin, at most; for a window without an end, all there are."""
         ends = [w.before + w.days for w in self.more if w.days is not None]
         return max(self.days if self._endless else 0, self.windows[-1], *ends)
 
-    def standard_windows(self) -> list[DateWindows]:
-        """The standard windows of each date, oldest date first."""
-        return [self._date_windows(number, self.windows) for number in range(len(self.dates))]
+    def slices(self) -> list[Slice]:
+        """Each date's bands in the usual windows, oldest date first."""
+        return [self._slice(number, self.windows) for number in range(len(self.dates))]
 
-    def by_end(self, number: int, windows: Sequence[Window]) -> list[tuple[DateWindows, dict[Window, int]]]:
-        """Windows of a date, put together where they end on the same day.
+    def nested(self, number: int, windows: Sequence[Window]) -> list[tuple[Slice, dict[Window, int]]]:
+        """The windows of the date of this number that end on the same day as one slice, in the order of their ends.
 
-        Beside each ``DateWindows`` is the place in it of each of its windows. Two windows of the same length share a
-        place: one of them has a number of days, the other begins with the first event.
-
-        Args:
-            number: place of the date among ``dates``.
+        With each slice, where in it each of its windows is: two of the same length (one of them without an end) are
+        one there.
         """
         made = []
         for before in dict.fromkeys(w.before for w in windows):
             lengths = {w: self.length(number, w) for w in windows if w.before == before}
             different = sorted(set(lengths.values()))
             places = {w: different.index(length) for w, length in lengths.items()}
-            made.append((self._date_windows(number, different, before), places))
+            made.append((self._slice(number, different, before), places))
         return made
 
     def length(self, number: int, window: Window) -> int:
-        """Days of a window of a date; one without a number of days begins with the first event."""
+        """Days of a window; one without an end begins with the first event."""
         return window.days or max(self.days - int(self.lags[number]) - window.before, 1)
 
-    def _date_windows(self, number: int, lengths: Sequence[int], before: int = 0) -> DateWindows:
+    def _slice(self, number: int, lengths: Sequence[int], before: int = 0) -> Slice:
         lag = int(self.lags[number])
         starts = np.searchsorted(self._edges, lag + before + np.array([0, *lengths]))
-        return DateWindows(self.dates[number], lag, tuple(lengths), starts, before)
+        return Slice(self.dates[number], lag, tuple(lengths), starts, before)
 
     @cached_property
     def _endless(self) -> bool:
@@ -176,19 +161,19 @@ class Tiles:
 
     @cached_property
     def _edges(self) -> Ints:
-        """Day at which each tile begins, and the end of the last tile, (B + 1,)."""
-        edges = self._edges_of_windows()
+        """Ages at which a band begins, and the end of the last."""
+        edges = self._of_windows()
         if self.base is not None:
             edges.add(self.base.days + (self.newest - self.base.newest).days)
         if self._endless:
-            assert self.oldest is not None  # a caller with such a window knows the first event
+            assert self.oldest is not None  # whoever asks for such a window knows the first event
             edges.add(max(*edges, (self.newest - self.oldest).days))
         return np.array(sorted(edges))
 
-    def _edges_of_windows(self) -> set[int]:
+    def _of_windows(self) -> set[int]:
         usual = [(0, length) for length in self.windows]
         ends = [(w.before, w.before + w.days) for w in self.more if w.days is not None]
         endless = [(w.before, w.before + 1) for w in self.more if w.days is None]
         edges = {int(lag) + edge for lag in self.lags for span in usual + ends + endless for edge in span}
-        # The windows of a date n days later begin and end n days nearer to these dates.
+        # So many days later, the same windows begin and end so many days nearer to these dates.
         return {max(edge - days, 0) for edge in edges for days in range(self.horizon + 1)}

@@ -2,7 +2,6 @@
 
 # V = ids of one field, E = width of a table
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,8 +12,7 @@ from scipy.sparse.linalg import svds
 from gur_spark.arrays import Array
 from gur_spark.batches.aggregates import Layout
 from gur_spark.models.gur.settings import GurModel
-
-WIDEST = 24
+from gur_spark.models.widths import WIDEST, fastai_width
 
 Table = npt.NDArray[np.float32]
 
@@ -30,11 +28,6 @@ def table_width(size: int, config: GurModel) -> int:
     if config.tables == "frozen" and size <= WIDEST:
         return size
     return fastai_width(size)
-
-
-def fastai_width(size: int) -> int:
-    """Width of a table of ``size`` ids by the rule of fastai's tabular models, up to ``WIDEST``."""
-    return min(WIDEST, round(1.6 * math.pow(size, 0.56)))
 
 
 def counted_inputs(layout: Layout, config: GurModel) -> dict[str, int]:
