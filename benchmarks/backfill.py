@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, measured, standard_manifest, timed
 from gur_spark.config.session import Spark
-from gur_spark.features.spark.narrowing import known_at, snapshot_events
+from gur_spark.features.spark.selection import known_at, snapshot_events
 from gur_spark.features.spark.writer import Written, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session

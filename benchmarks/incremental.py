@@ -22,10 +22,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, measured, skewed_ids, standard_manifest, timed
 from gur_spark.config.session import Spark
-from gur_spark.features.spark.incremental import entering_events, write_continued
-from gur_spark.features.spark.narrowing import known_at, snapshot_events
-from gur_spark.features.spark.writer import Written, bands_of, partitions_for, write_aggregates
-from gur_spark.features.states.files import Kept
+from gur_spark.features.kernel.state_files import SavedState
+from gur_spark.features.spark.incremental import entering_events, write_incremental
+from gur_spark.features.spark.selection import known_at, snapshot_events
+from gur_spark.features.spark.writer import Written, partitions_for, tiles_of, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session
 
@@ -100,13 +100,15 @@ def landing(day: date, n: int, users: int, seed: int) -> pa.Table:
     )
 
 
-def make_bases(table: DataFrame, work: Path, args: argparse.Namespace) -> tuple[tuple[str, Kept], dict[str, float]]:
+def make_bases(
+    table: DataFrame, work: Path, args: argparse.Namespace
+) -> tuple[tuple[str, SavedState], dict[str, float]]:
     """What is gone on from, and the seconds of a full run with and without it, after a warm-up."""
     write_full(table, AS_OF, work / "base", args)
     plain = timed(lambda: write_full(table, AS_OF, work / "base", args))
     written: list[Any] = []
     keeping = timed(lambda: written.append(write_full(table, AS_OF, work / "base", args, HORIZON)))
-    kept = Kept(
+    kept = SavedState(
         as_of=AS_OF,
         horizon=HORIZON,
         oldest=None,
@@ -122,17 +124,17 @@ def write_full(table: DataFrame, as_of: date, out: Path, args: argparse.Namespac
     shutil.rmtree(out, ignore_errors=True)
     manifest, known = standard_manifest(), {as_of: known_at(as_of, 0)}
     inside = args.events * WINDOWS[-1] // DAYS
-    partitions = partitions_for(manifest, bands_of(manifest, [as_of], None, horizon), args.users, inside)
+    partitions = partitions_for(manifest, tiles_of(manifest, [as_of], None, horizon), args.users, inside)
     frame = snapshot_events(table, known, WINDOWS[-1])
     folders = {as_of: str(out)}
     return write_aggregates(frame, manifest, SIZES, known, folders, None, partitions, None, horizon)[as_of]
 
 
-def write_next(spark: SparkSession, events: Path, base: tuple[str, Kept], out: Path) -> Written:
+def write_next(spark: SparkSession, events: Path, base: tuple[str, SavedState], out: Path) -> Written:
     shutil.rmtree(out, ignore_errors=True)
     table = spark.read.format("delta").load(str(events))
     entering = entering_events(table, NEXT, known_at(NEXT, 0), (AS_OF, known_at(AS_OF, 0)), WINDOWS[-1])
-    return write_continued(entering, standard_manifest(), SIZES, base, NEXT, str(out))
+    return write_incremental(entering, standard_manifest(), SIZES, base, NEXT, str(out))
 
 
 if __name__ == "__main__":

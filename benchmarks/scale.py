@@ -26,8 +26,8 @@ from pyspark.sql import SparkSession
 from benchmarks.memory import PeakMemory
 from benchmarks.windows import AS_OF, CARDINALITY, CORES, WINDOWS, make_events, report, standard_manifest
 from gur_spark.config.session import Spark
-from gur_spark.features.spark.narrowing import known_at, snapshot_events
-from gur_spark.features.spark.writer import bands_of, partitions_for, write_aggregates
+from gur_spark.features.spark.selection import known_at, snapshot_events
+from gur_spark.features.spark.writer import partitions_for, tiles_of, write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session, sail_session
 
@@ -85,14 +85,14 @@ def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
     make_events(folder, of.events, users, cardinality)
     files = [*sorted(folder.glob("*.parquet")), *hot_files(folder, work / f"hot_{of.hot}", of.hot)]
     frame = spark.read.parquet(*map(str, files))
-    known, bands = {AS_OF: known_at(AS_OF, 0)}, bands_of(standard_manifest(), [AS_OF])
+    known, tiles = {AS_OF: known_at(AS_OF, 0)}, tiles_of(standard_manifest(), [AS_OF])
     sizes = {field: values + FIRST_VALUE_ID for field, values in cardinality.items()}
     shutil.rmtree(work / "out", ignore_errors=True)
     with PeakMemory() as memory:
         start = time.monotonic()
         written = write_aggregates(
             snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
-            partitions=partitions_for(standard_manifest(), bands, users, frame.count()),
+            partitions=partitions_for(standard_manifest(), tiles, users, frame.count()),
             hot=[HOT_USER] if of.apart else [],
         )  # fmt: skip
         seconds = time.monotonic() - start

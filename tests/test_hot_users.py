@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from gur_spark.features.spark import partial
-from gur_spark.features.spark import writer as windows
+from gur_spark.features.spark import hot_users, writer
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.tables.delta import Tables
 from tests.test_snapshots import AS_OF, Event, event, log, new_run, write
@@ -28,15 +27,15 @@ def skewed() -> list[Event]:
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The hot users of each pass, where a hundred events are enough."""
-    hot, of_each = partial.hot_users, []
+    hot, of_each = hot_users.hot_users, []
 
     def recorded(*args: Any) -> list[Any]:
         of_each.append(hot(*args))
         return of_each[-1]
 
-    monkeypatch.setattr(partial, "HOT_EVENTS", 100)
-    monkeypatch.setattr(partial, "hot_users", recorded)
-    monkeypatch.setattr(windows, "tasks_for", lambda session, partitions: 100)
+    monkeypatch.setattr(hot_users, "HOT_EVENTS", 100)
+    monkeypatch.setattr(hot_users, "hot_users", recorded)
+    monkeypatch.setattr(writer, "tasks_for", lambda session, partitions: 100)
     return of_each
 
 
@@ -55,7 +54,7 @@ def test_a_hot_user_changes_no_bit_on_any_route(
     apart = checksums(week, config)
     kept = checksums(week[1:2], keeping, route="full") + checksums(week[2:], keeping, route="incremental")
     assert found == [[3], [3]]
-    monkeypatch.setattr(partial, "HOT_EVENTS", 10_000)
+    monkeypatch.setattr(hot_users, "HOT_EVENTS", 10_000)
     whole = checksums(week, config)
     assert found[2:] == [[]]
     assert apart == whole
@@ -63,9 +62,9 @@ def test_a_hot_user_changes_no_bit_on_any_route(
 
 
 def test_whoever_has_more_than_two_tasks_share_is_hot(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial, "HOT_EVENTS", 20)
+    monkeypatch.setattr(hot_users, "HOT_EVENTS", 20)
     users = ["a"] * 60 + ["b"] * 25 + [str(n) for n in range(15)]
     events = spark.createDataFrame([(u,) for u in users], "user_id STRING")
-    found = [partial.hot_users(events, 100, tasks) for tasks in (1, 4, 200)]
+    found = [hot_users.hot_users(events, 100, tasks) for tasks in (1, 4, 200)]
     assert found == [[], ["a"], ["a", "b"]]
-    assert partial.hot_users(None, 20, 200) == []  # type: ignore[arg-type] # too few to be looked at
+    assert hot_users.hot_users(None, 20, 200) == []  # type: ignore[arg-type] # too few to be looked at

@@ -15,8 +15,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
+from gur_spark.features.kernel.state_files import part_of
 from gur_spark.features.spark.writer import part_of_user
-from gur_spark.features.states.files import part_of
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.base_snapshots import written_landings
 from gur_spark.snapshots.routes import Route

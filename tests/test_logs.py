@@ -20,7 +20,7 @@ from gur_spark.errors import ConfigError, EvaluationError, TableError, TrainingE
 from gur_spark.evaluate import labels
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
-from gur_spark.features.spark.narrowing import event_rows
+from gur_spark.features.spark.selection import event_rows
 from gur_spark.models.gur.pairs import check_horizon, write_pairs
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.horizon import check_complete, events_ahead

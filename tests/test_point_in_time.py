@@ -10,7 +10,7 @@ import pytest
 from gur_spark import training_set
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.features.spark import narrowing
+from gur_spark.features.spark import selection
 from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -59,7 +59,7 @@ def expect(labels: list[Label], rows: dict[date, Rows], found: dict[int, Any], d
         usable = [
             day
             for day in DATES
-            if narrowing.known_at(day, delay_days) <= time and time - narrowing.known_at(day, 0) <= timedelta(days=20)
+            if selection.known_at(day, delay_days) <= time and time - selection.known_at(day, 0) <= timedelta(days=20)
         ]
         expected = rows[usable[-1]].get(user) if usable else None
         row = found[number].asDict()

@@ -17,7 +17,7 @@ from deltalake import write_deltalake
 from gur_spark import schema, storage
 from gur_spark.errors import AggregateOverflow, SnapshotError, TableError, WriteConflict
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.features.spark import writer as windows
+from gur_spark.features.spark import writer
 from gur_spark.models.kind import Form
 from gur_spark.snapshots import aggregation
 from gur_spark.snapshots import visible as snapshots
@@ -236,7 +236,7 @@ def test_a_snapshot_nobody_is_in_is_refused_with_the_range_of_the_events(tables:
 
 def test_a_worker_that_cannot_write_is_said_and_nothing_is_visible(tables: Tables, config: Any) -> None:
     with (
-        patch.object(windows.storage, "create_folder"),  # as a full disk does: the worker's file cannot be opened
+        patch.object(writer.storage, "create_folder"),  # as a full disk does: the worker's file cannot be opened
         pytest.raises(SnapshotError, match=r"a worker cannot write the aggregates: .*No such file"),
     ):
         snapshot(tables, config, [event(1, timedelta(days=8), "a", 5)])
@@ -314,7 +314,7 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
     write(tables, log())
     monkeypatch.setattr(aggregation, "PASS_DATES", 2)
     passes: list[list[date]] = []
-    write_aggregates = windows.write_aggregates
+    write_aggregates = writer.write_aggregates
 
     def counted(*args: Any) -> Any:
         passes.append(list(args[3]))
@@ -322,7 +322,7 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
             raise KeyboardInterrupt
         return write_aggregates(*args)
 
-    monkeypatch.setattr(windows, "write_aggregates", counted)
+    monkeypatch.setattr(writer, "write_aggregates", counted)
     with pytest.raises(KeyboardInterrupt):
         aggregate_snapshots(tables, config, weekly(3), new_run())
     assert [s.as_of for s in visible_snapshots(tables)] == weekly(3)[:2]

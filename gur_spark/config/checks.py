@@ -8,7 +8,7 @@ from gur_spark.config.evaluation import Evaluation, Volume
 from gur_spark.config.gates import Gates
 from gur_spark.config.logs import Log
 from gur_spark.config.session import Spark
-from gur_spark.config.snapshots import Interactions, Sequences
+from gur_spark.config.snapshots import Interactions, Sequences, Vocabulary
 from gur_spark.config.tables import Tables
 from gur_spark.config.training import Scoring
 from gur_spark.models.kind import Capability
@@ -48,6 +48,14 @@ def check_tasks(evaluation: Evaluation, logs: Mapping[str, Log]) -> None:
         evaluation.check_fields(categories(events), numbers(events))
     except ValueError as error:
         raise ValueError(f"evaluation.tasks: {error}") from error
+
+
+def check_vocabulary(vocabulary: Vocabulary, logs: Mapping[str, Log]) -> None:
+    """Whether every field with limits of its own is a category of a log."""
+    try:
+        vocabulary.check_fields(categories(logs.values()))
+    except ValueError as error:
+        raise ValueError(f"vocabulary.{error}") from error
 
 
 def check_forms(sequences: Sequences, interactions: Interactions | None, logs: Mapping[str, Log]) -> None:

@@ -16,6 +16,7 @@ from gur_spark.config.checks import (
     check_gates,
     check_judged_dates,
     check_tasks,
+    check_vocabulary,
 )
 from gur_spark.config.columns import aggregates_manifest, categories, numbers
 from gur_spark.config.evaluation import Evaluation
@@ -88,6 +89,7 @@ class Config(Section):
         check_gates(self.gates, self.evaluation)
         check_judged_dates(self.evaluation, self.scoring, self.training.cutoff)
         check_tasks(self.evaluation, self.all_logs)
+        check_vocabulary(self.vocabulary, self.all_logs)
         check_forms(self.sequences, self.interactions, self.all_logs)
         check_capabilities(self.scoring, self.model.kind, find(self.model.kind).can)
         try:

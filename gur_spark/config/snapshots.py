@@ -1,19 +1,49 @@
 """The sections ``vocabulary``, ``aggregates``, ``sequences`` and ``interactions``: snapshots, and the ids in them."""
 
+from typing import Annotated
+
 from pydantic import Field, field_validator
 
 from gur_spark.config.section import Name, Section
 from gur_spark.errors import nearest
 from gur_spark.features.declare.spec import Aggregation, Days, Window
 
+MinCount = Annotated[int, Field(ge=1)]
+MaxSize = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class FieldVocabulary(Section):
+    """Limits of one field; a limit that is not given is that of all fields."""
+
+    min_count: MinCount | None = None
+    max_size: MaxSize | None = None
+
 
 class Vocabulary(Section):
     """Which category values have an id of their own."""
 
-    min_count: int = Field(ge=1)
+    min_count: MinCount
     """A value seen less often becomes id 1 (unknown or rare)."""
-    max_size: int = Field(ge=1, le=10_000_000)
+    max_size: MaxSize
     """Values kept per field, the most frequent ones."""
+    fields: dict[Name, FieldVocabulary] = Field(default_factory=dict)
+    """Limits of single fields, such as the items of a large catalogue: ``{item: {max_size: 1000000}}``."""
+
+    def min_count_of(self, field: str) -> int:
+        """The least count of a value of this field that has an id of its own."""
+        own = self.fields.get(field)
+        return self.min_count if own is None or own.min_count is None else own.min_count
+
+    def max_size_of(self, field: str) -> int:
+        """The most values of this field that are kept."""
+        own = self.fields.get(field)
+        return self.max_size if own is None or own.max_size is None else own.max_size
+
+    def check_fields(self, known: list[str]) -> None:
+        """Raise ``ValueError`` where limits are given for a field that is no category."""
+        for name in self.fields:
+            if name not in known:
+                raise ValueError(f"fields.{name}: no category '{name}'; available: {known}{nearest(name, known)}")
 
 
 class Aggregates(Section):

@@ -24,7 +24,7 @@ from gur_spark.consumers.point_in_time import training_set
 from gur_spark.errors import ConsumerError, EvaluationError, TableError
 from gur_spark.evaluate import labels
 from gur_spark.extras import import_extra
-from gur_spark.features.spark.narrowing import event_rows
+from gur_spark.features.spark.selection import event_rows
 from gur_spark.outputs.scored import scored_dates
 from gur_spark.registry.known import seen_until
 from gur_spark.serving.publishing import published, read_embeddings, space_of

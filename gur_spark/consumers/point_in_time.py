@@ -12,7 +12,7 @@ from pyspark.sql.types import DateType, TimestampType
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, TableError
-from gur_spark.features.spark.narrowing import known_at
+from gur_spark.features.spark.selection import known_at
 from gur_spark.features.states.base import DAY_US
 from gur_spark.models.kind import Form
 from gur_spark.outputs.scored import scored_dates

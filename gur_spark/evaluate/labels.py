@@ -10,7 +10,7 @@ from gur_spark import storage
 from gur_spark.config.evaluation import Label, NextCategory, Task, Volume
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, nearest
-from gur_spark.features.spark.narrowing import event_rows
+from gur_spark.features.spark.selection import event_rows
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots.horizon import check_complete, events_ahead
 from gur_spark.tables.delta import Tables

@@ -151,13 +151,13 @@ def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) 
     """The field's rows of the next version: the missing value, known values by id, new values."""
     first_new = known.sizes.get(name, schema.FIRST_VALUE_ID)
     known_values = first_new - schema.FIRST_VALUE_ID
-    kept = max(config.vocabulary.max_size, known_values)
+    kept = max(config.vocabulary.max_size_of(name), known_values)
     counts = events.groupBy(F.col(name).alias("value")).agg(F.count(F.lit(1)).alias("count"))
     if known_values:
         counts = counts.join(_values(known, name), "value", "full")
     else:
         counts = counts.withColumn("id", F.lit(None).cast("int"))
-    frequent = F.col("count") >= config.vocabulary.min_count
+    frequent = F.col("count") >= config.vocabulary.min_count_of(name)
     null = F.col("value").isNull()
     ranked = counts.where(null | F.col("id").isNotNull() | frequent).orderBy(
         null.desc(), F.col("id").asc_nulls_last(), F.col("count").desc(), "value"

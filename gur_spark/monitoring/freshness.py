@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from gur_spark.config.logs import MAIN
 from gur_spark.config.pipeline import Config
-from gur_spark.features.spark.narrowing import known_at, last_landing, midnight
+from gur_spark.features.spark.selection import known_at, last_landing, midnight
 from gur_spark.models.kind import Form
 from gur_spark.monitoring.embeddings import Scored
 from gur_spark.monitoring.findings import Measurement

@@ -31,7 +31,7 @@ from gur_spark.evaluate.segments import SEGMENTS, Segments
 from gur_spark.evaluate.small_models import logistic_regression
 from gur_spark.evaluate.tasks import Task
 from gur_spark.extras import report_library
-from gur_spark.features.spark.narrowing import event_rows
+from gur_spark.features.spark.selection import event_rows
 from gur_spark.outputs.scored import scored_dates
 from gur_spark.registry.names import VersionName
 from gur_spark.serving.gates import Embeddings, Outcome

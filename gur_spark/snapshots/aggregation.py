@@ -12,9 +12,8 @@ from gur_spark import storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import encode
-from gur_spark.features.spark import narrowing, partial
-from gur_spark.features.spark import writer as windows
-from gur_spark.features.states.files import Kept
+from gur_spark.features.kernel.state_files import SavedState
+from gur_spark.features.spark import derived, hot_users, selection, writer
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.making import known_moments, made_already
 from gur_spark.snapshots.routes import Route, Wanted, check_landings, finish, from_base
@@ -91,21 +90,21 @@ def aggregate_users(
     ``snapshots`` does not name. Users without a row there have none here.
     """
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
-    moment = narrowing.known_at(as_of, config.aggregates.delay_days)
+    moment = selection.known_at(as_of, config.aggregates.delay_days)
     table = wanted.events(tables).join(users, "user_id", "left_semi")
-    inside = narrowing.snapshot_events(narrowing.event_rows(table, manifest), {as_of: moment}, manifest.reach)
+    inside = selection.snapshot_events(selection.event_rows(table, manifest), {as_of: moment}, manifest.reach)
     found = inside.agg(F.count(F.lit(1)), F.count_distinct("user_id"), F.min(F.to_date("event_time"))).collect()[0]
-    known = narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), {as_of: moment}, None)
+    known = selection.snapshot_events(selection.attribute_rows(table, manifest), {as_of: moment}, None)
     oldest = found[2] if manifest.reach is None else None
     listed = _users(tables, config)
-    written = windows.write_aggregates(
-        encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
+    written = writer.write_aggregates(
+        encode(derived.add_derived(inside, manifest), vocabulary, manifest.categorical),
         manifest,
         vocabulary.sizes,
         {as_of: moment},
         {as_of: folder},
         None if listed is None else listed.join(users, "user_id", "left_semi"),
-        windows.partitions_for(manifest, windows.bands_of(manifest, [as_of], oldest), found[1], found[0]),
+        writer.partitions_for(manifest, writer.tiles_of(manifest, [as_of], oldest), found[1], found[0]),
         oldest,
         attributes=wanted.encoded_attributes(known),
     )[as_of]
@@ -147,7 +146,7 @@ def _aggregate_pass(
     """Write the folders of a few dates in one pass over the events; a date alone may keep a state."""
     manifest, vocabulary = wanted.manifest, wanted.vocabulary
     table = wanted.events(tables)
-    inside = narrowing.snapshot_events(narrowing.event_rows(table, manifest), moments, manifest.reach)
+    inside = selection.snapshot_events(selection.event_rows(table, manifest), moments, manifest.reach)
     found = inside.agg(
         F.count(F.lit(1)).alias("events"),
         F.min(F.to_date("event_time")).alias("first"),
@@ -157,17 +156,17 @@ def _aggregate_pass(
     assert found is not None
     check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
     oldest = found["first"] if manifest.reach is None else None
-    # The bands of many dates are others; and of a users list, those of the days after would need the list.
+    # The tiles of many dates are others, and for a users list the days after would need the list, too.
     horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
-    bands = windows.bands_of(manifest, list(moments), oldest, horizon)
+    tiles = writer.tiles_of(manifest, list(moments), oldest, horizon)
     users = expected_users or found["users"]
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
-    known = narrowing.snapshot_events(narrowing.attribute_rows(table, manifest), moments, None)
+    known = selection.snapshot_events(selection.attribute_rows(table, manifest), moments, None)
     attributes = wanted.encoded_attributes(known)
     rows = found["events"] + (0 if attributes is None else attributes.count())
-    partitions = windows.partitions_for(manifest, bands, users, rows)
-    written = windows.write_aggregates(
-        encode(narrowing.prepare(inside, manifest), vocabulary, manifest.categorical),
+    partitions = writer.partitions_for(manifest, tiles, users, rows)
+    written = writer.write_aggregates(
+        encode(derived.add_derived(inside, manifest), vocabulary, manifest.categorical),
         manifest,
         vocabulary.sizes,
         moments,
@@ -177,14 +176,14 @@ def _aggregate_pass(
         oldest,
         horizon,
         attributes,
-        partial.hot_users(inside, found["events"], windows.tasks_for(tables.spark, partitions)),
+        hot_users.hot_users(inside, found["events"], writer.tasks_for(tables.spark, partitions)),
     )
     made = finish(tables, wanted, moments, folders, written)
     run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}
     if horizon:
         state = {"horizon": horizon, "oldest": oldest, "landed": found["landed"], "lineage": wanted.lineage}
         [(day, content)] = written.items()
-        Kept(as_of=day, files=content.states, **state).write(folders[day])
+        SavedState(as_of=day, files=content.states, **state).write(folders[day])
     return made
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from gur_spark.errors import BaseSnapshotError, TableError
-from gur_spark.features.spark.narrowing import last_landing
-from gur_spark.features.states.files import Kept
+from gur_spark.features.kernel.state_files import SavedState
+from gur_spark.features.spark.selection import last_landing
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.visible import Snapshot, is_whole
 from gur_spark.tables.delta import Commit, Tables
@@ -41,7 +41,7 @@ class Base:
     """A snapshot that can be gone on from."""
 
     snapshot: Snapshot
-    kept: Kept
+    kept: SavedState
 
 
 def find_base(tables: Tables, visible: Sequence[Snapshot], needed: Needed, as_of: date, known_at: datetime) -> Base:
@@ -65,20 +65,20 @@ def find_base(tables: Tables, visible: Sequence[Snapshot], needed: Needed, as_of
     )
 
 
-def _candidates(visible: Sequence[Snapshot], as_of: date) -> Iterator[tuple[Snapshot, Kept | BaseSnapshotError]]:
+def _candidates(visible: Sequence[Snapshot], as_of: date) -> Iterator[tuple[Snapshot, SavedState | BaseSnapshotError]]:
     """Aggregates that keep a state, or should, newest first; other forms cannot be gone on from."""
     aggregates = [s for s in visible if s.form == Form.AGGREGATES]
     near = [s for s in aggregates if timedelta(0) < as_of - s.as_of <= timedelta(LONGEST)]
     for snapshot in sorted(near, key=lambda s: s.key, reverse=True):
         try:
-            kept = Kept.of(snapshot.path)
+            kept = SavedState.read(snapshot.path)
             if kept is not None:
                 yield snapshot, kept
         except BaseSnapshotError as error:
             yield snapshot, error
 
 
-def _check(tables: Tables, base: Snapshot, kept: Kept, needed: Needed, as_of: date, known_at: datetime) -> None:
+def _check(tables: Tables, base: Snapshot, kept: SavedState, needed: Needed, as_of: date, known_at: datetime) -> None:
     """Raises BaseSnapshotError."""
     if (as_of - base.as_of).days > kept.horizon:
         raise BaseSnapshotError(f"its state is for the {kept.horizon} days after it")
@@ -93,7 +93,7 @@ def _check(tables: Tables, base: Snapshot, kept: Kept, needed: Needed, as_of: da
         raise BaseSnapshotError("its files are not those that were written")
 
 
-def _check_events(tables: Tables, base: Snapshot, kept: Kept, needed: Needed) -> None:
+def _check_events(tables: Tables, base: Snapshot, kept: SavedState, needed: Needed) -> None:
     """Only landings that the base did not know may have been written since."""
     made_from = Lineage.parse(kept.lineage)
     if made_from.events_id != needed.events_id:

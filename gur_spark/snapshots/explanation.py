@@ -20,7 +20,8 @@ from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import encode, read_vocabulary
 from gur_spark.features.declare.manifest import Column, Manifest, NumericField
 from gur_spark.features.declare.plan import plan_of
-from gur_spark.features.spark.narrowing import event_rows, prepare, snapshot_events
+from gur_spark.features.spark.derived import add_derived
+from gur_spark.features.spark.selection import event_rows, snapshot_events
 from gur_spark.features.states.base import DAY_US
 from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
@@ -295,7 +296,7 @@ def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Colu
     else:
         events = snapshot_events(event_rows(table, manifest), known, manifest.reach)
     if column.where:
-        events = prepare(events, manifest).where(F.col(plan_of(manifest).where_column(column.where)) == 1)
+        events = add_derived(events, manifest).where(F.col(plan_of(manifest).where_column(column.where)) == 1)
     value = F.lit(None).cast("bigint") if column.field is None else F.col(column.field)
     if attribute:
         mine = {f.name: f.separator for f in manifest.attributes if f.log == attribute.log and f.separator}

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import GurError
-from gur_spark.features.spark.narrowing import known_at, snapshot_events
+from gur_spark.features.spark.selection import known_at, snapshot_events
 
 
 def check_complete(

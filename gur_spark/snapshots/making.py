@@ -19,8 +19,7 @@ from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.declare.manifest import InteractionManifest, SequenceManifest
 from gur_spark.features.declare.spec import Window
-from gur_spark.features.spark import narrowing
-from gur_spark.features.spark import writer as windows
+from gur_spark.features.spark import selection, writer
 from gur_spark.models.kind import Form, VocabularyRef
 from gur_spark.snapshots.files import write_description
 from gur_spark.snapshots.routes import Wanted, check_landings, events_range
@@ -50,6 +49,10 @@ class Recipe(Protocol):
 
     @property
     def row_group_rows(self) -> int: ...
+
+    @property
+    def what(self) -> str:
+        """The events that count, in words."""
 
     def counts(self) -> Column:
         """The condition for an event to count, on columns as they are in ``events``."""
@@ -97,7 +100,7 @@ def make_snapshots(
 
 def known_moments(dates: Collection[date], delay_days: int, known_at: datetime | None) -> dict[date, datetime]:
     """As-of dates, ascending, and until when landings count for each."""
-    return {day: known_at or narrowing.known_at(day, delay_days) for day in sorted(set(dates))}
+    return {day: known_at or selection.known_at(day, delay_days) for day in sorted(set(dates))}
 
 
 def made_already(
@@ -133,11 +136,11 @@ def write_snapshot(
     """
     as_of, known_at = moment
     vocabulary = wanted.vocabulary
-    table = narrowing.event_rows(wanted.events(tables), wanted.manifest)
+    table = selection.event_rows(wanted.events(tables), wanted.manifest)
     inside = _window_events(table, as_of, known_at, recipe.manifest.window)
     events = _check_events(tables, config, recipe, inside, as_of, known_at)
     encoded = encode(inside.where(recipe.counts()), vocabulary, recipe.manifest.categories)
-    written = _write(recipe, windows.by_user(recipe.narrow(encoded), -(-events // PARTITION_EVENTS)), as_of, folder)
+    written = _write(recipe, writer.by_user(recipe.narrow(encoded), -(-events // PARTITION_EVENTS)), as_of, folder)
     rows = tables.spark.read.parquet(storage.join(folder, "data")).select(*recipe.key)
     check_keys(rows, recipe.key, f"{recipe.form} {folder}")
     ref = VocabularyRef(version=vocabulary.version, hash=vocabulary.hash, sizes=vocabulary.sizes)
@@ -157,8 +160,8 @@ def write_snapshot(
 
 
 def _window_events(events: DataFrame, as_of: date, known_at: datetime, window: Window) -> DataFrame:
-    inside = narrowing.snapshot_events(events, {as_of: known_at}, window.reach)
-    return inside.where(F.col("event_time") < narrowing.midnight(as_of - timedelta(window.before)))
+    inside = selection.snapshot_events(events, {as_of: known_at}, window.reach)
+    return inside.where(F.col("event_time") < selection.midnight(as_of - timedelta(window.before)))
 
 
 def _check_events(
@@ -168,15 +171,16 @@ def _check_events(
     found = inside.agg(F.count_if(recipe.counts()).alias("events"), F.max("landed_on").alias("landed")).first()
     assert found is not None
     if not found["events"]:
+        window = recipe.manifest.window.meaning.replace("as_of", str(as_of))
         raise SnapshotError(
-            f"{recipe.form}: no event {recipe.manifest.window.meaning.replace('as_of', str(as_of))} that had landed "
-            f"before {known_at:%Y-%m-%d %H:%M} (as_of {as_of}); {events_range(tables)}"
+            f"{recipe.form}: no {recipe.what} {window} that had landed before {known_at:%Y-%m-%d %H:%M} "
+            f"(as_of {as_of}); {events_range(tables)}"
         )
     check_landings(as_of, found["landed"], config.aggregates.landing_gap_days)
     return int(found["events"])
 
 
-def _write(recipe: Recipe, rows: DataFrame, as_of: date, folder: str) -> windows.Written:
+def _write(recipe: Recipe, rows: DataFrame, as_of: date, folder: str) -> writer.Written:
     """Each task writes files of its own; those of the attempts that count come into the folder."""
     attempts = storage.join(folder, "_attempts")
     storage.create_folder(attempts)
@@ -187,6 +191,6 @@ def _write(recipe: Recipe, rows: DataFrame, as_of: date, folder: str) -> windows
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for table in recipe.files(batches if spills else in_order(batches), as_of):
-            yield windows.write_rows(table, attempts, as_of, recipe.row_group_rows)
+            yield writer.write_rows(table, attempts, as_of, recipe.row_group_rows)
 
-    return windows.keep(windows.collect(rows.mapInArrow(kernel, windows.FILES), recipe.form), folder)
+    return writer.move_files(writer.collect_files(rows.mapInArrow(kernel, writer.FILES), recipe.form), folder)

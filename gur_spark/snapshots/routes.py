@@ -17,7 +17,8 @@ from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark import incremental
-from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare
+from gur_spark.features.spark.derived import add_derived
+from gur_spark.features.spark.selection import attribute_rows, event_rows
 from gur_spark.features.spark.writer import Written
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.base_snapshots import Base, Needed, find_base
@@ -129,8 +130,8 @@ def _continue(
         landed, oldest = max(landed, found["landed"] or landed), found["first"]
         check_landings(day, landed, config.aggregates.landing_gap_days)
     folder = tables.folder("aggregates", day.isoformat(), run.id)
-    written = incremental.write_continued(
-        encode(prepare(entering, manifest), vocabulary, manifest.categorical),
+    written = incremental.write_incremental(
+        encode(add_derived(entering, manifest), vocabulary, manifest.categorical),
         manifest,
         vocabulary.sizes,
         (base.snapshot.path, base.kept),

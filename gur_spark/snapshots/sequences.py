@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from gur_spark.config.pipeline import Config
 from gur_spark.features.declare.manifest import Manifest, SequenceManifest
 from gur_spark.features.declare.sequences import sequence_manifest
-from gur_spark.features.spark import narrowing
+from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.schema import PADDING_ID
 from gur_spark.snapshots.making import make_snapshots, write_snapshot
@@ -61,7 +61,7 @@ def write_sequences(
         TableError, SnapshotError, ConfigError: as ``sequence_snapshots``.
     """
     wanted = Wanted.of(tables, config, vocabulary_version)
-    moment = as_of, known_at or narrowing.known_at(as_of, config.aggregates.delay_days)
+    moment = as_of, known_at or selection.known_at(as_of, config.aggregates.delay_days)
     return write_snapshot(tables, config, wanted, recipe_of(config), moment, folder)
 
 
@@ -85,6 +85,7 @@ class SequenceRecipe:
     form = Form.SEQUENCES
     key = ("user_id",)
     row_group_rows = 4096
+    what = "event"
 
     def counts(self) -> Column:
         """Every event counts."""

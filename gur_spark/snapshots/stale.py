@@ -6,9 +6,9 @@ from datetime import date, timedelta
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
-from gur_spark.features.spark import narrowing
+from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
-from gur_spark.snapshots import sequences
+from gur_spark.snapshots import interactions, sequences
 from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
 
@@ -43,6 +43,9 @@ def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
     with suppress(ConfigError):  # names that sequences cannot have
         wanted = sequences.recipe_of(config).manifest
         found[Form.SEQUENCES, wanted.hash] = wanted.window.reach
+    if config.interactions:
+        counted = interactions.recipe_of(config).manifest
+        found[Form.INTERACTIONS, counted.hash] = counted.window.reach
     return found
 
 
@@ -58,7 +61,7 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, config: Con
         return True
     # Attributes of a user may have held for any time.
     began = kind == "attributes" or reach is None or day >= snapshot.as_of - timedelta(reach) - _AHEAD
-    return began and narrowing.known_at(day, 0) < snapshot.known_at
+    return began and selection.known_at(day, 0) < snapshot.known_at
 
 
 def commands_for(config: Config, stale: Sequence[Snapshot]) -> list[str]:
@@ -79,4 +82,4 @@ def commands_for(config: Config, stale: Sequence[Snapshot]) -> list[str]:
 
 def is_usual(config: Config, snapshot: Snapshot) -> bool:
     """Whether a snapshot is known at the configured delay."""
-    return snapshot.known_at == narrowing.known_at(snapshot.as_of, config.aggregates.delay_days)
+    return snapshot.known_at == selection.known_at(snapshot.as_of, config.aggregates.delay_days)

@@ -13,8 +13,8 @@ from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features.declare.manifest import AnyManifest
-from gur_spark.features.spark import narrowing
-from gur_spark.features.states.files import keeps_state
+from gur_spark.features.kernel.state_files import has_saved_state
+from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.files import M, read_manifest, row_groups
 from gur_spark.tables.delta import Tables
@@ -85,7 +85,7 @@ def find_snapshot(
         TableError: there is no table ``snapshots`` yet.
         SnapshotError: there is no such snapshot; the message lists those of the form.
     """
-    known_at = known_at or narrowing.known_at(as_of, config.aggregates.delay_days)
+    known_at = known_at or selection.known_at(as_of, config.aggregates.delay_days)
     of_form = visible_snapshots(tables, form)
     found = next((s for s in of_form if s.key == (form, as_of, known_at)), None)
     if found is None:
@@ -170,7 +170,7 @@ def _kept(visible: Snapshot | None, made: Snapshot) -> Snapshot:
     if visible is None:
         return made
     kept = replace(made, path=visible.path)
-    if keeps_state(made.path) and not keeps_state(visible.path):
+    if has_saved_state(made.path) and not has_saved_state(visible.path):
         return made
     return kept if replace(visible, lineage=made.lineage) == kept and is_whole(visible) else made
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
 from gur_spark import schema
-from gur_spark.errors import TableError
+from gur_spark.errors import ConfigError, TableError
 from gur_spark.events.vocabulary import Vocabulary, encode, fit_vocabulary, read_vocabulary
 from gur_spark.tables.runs import Run
 from tests.test_snapshots import write
@@ -76,6 +76,40 @@ def test_a_smaller_max_size_keeps_the_known_ids(tables: Any, make_config: Any) -
     write_events(tables, ["c", "c", "c"])
     after = fit(tables, make_config({"vocabulary": {"min_count": 1, "max_size": 1}}))
     assert ids(after) == ids(before) == {None: 2, "b": 3, "a": 4}
+
+
+@pytest.mark.any_engine
+def test_a_field_has_limits_of_its_own(tables: Any, make_config: Any) -> None:
+    mcc, shop = ["a", "a", "b", "b", "b", "c"], ["x", "x", "y", "y", "y", "z"]
+    rows = [(1, DAY, DAY.date(), *values, 1) for values in zip(mcc, shop, strict=True)]
+    frame = tables.spark.createDataFrame(rows, schema.events_schema("long", ["mcc", "shop"], ["amount"]))
+    tables.create("events", schema.events_schema("long", ["mcc", "shop"], ["amount"]))
+    tables.append(frame, "events")
+    categorical = [{"name": name, "column": name} for name in ("mcc", "shop")]
+
+    def fitted(limits: dict[str, Any]) -> dict[str, dict[str | None, int]]:
+        config = make_config({"fields": {"categorical": categorical}, "vocabulary": limits})
+        rows = fit(tables, config).frame.where("value IS NOT NULL").collect()
+        return {field: {r["value"]: r["id"] for r in rows if r["field"] == field} for field in ("mcc", "shop")}
+
+    assert fitted({"min_count": 3, "max_size": 5, "fields": {"shop": {"min_count": 2, "max_size": 1}}}) == {
+        "mcc": {"b": 3},
+        "shop": {"y": 3},
+    }
+    # A limit that is not given is that of all fields.
+    assert fitted({"min_count": 1, "max_size": 2, "fields": {"shop": {"max_size": 3}}}) == {
+        "mcc": {"b": 3, "a": 4},
+        "shop": {"y": 3, "x": 4, "z": 5},
+    }
+
+
+def test_limits_of_an_unknown_field_are_refused_with_the_nearest_name(make_config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"vocabulary\.fields\.mc: no category 'mc'; .*did you mean 'mcc'"):
+        make_config({"vocabulary": {"fields": {"mc": {"max_size": 5}}}})
+    with pytest.raises(
+        ConfigError, match=r"vocabulary\.fields\.mcc\.max_sizes: unknown key; .*did you mean 'max_size'"
+    ):
+        make_config({"vocabulary": {"fields": {"mcc": {"max_sizes": 5}}}})
 
 
 @settings(max_examples=5, deadline=None)

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
-from gur_spark.features import kernel
 from gur_spark.features.declare.manifest import Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
-from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
+from gur_spark.features.kernel import partition
+from gur_spark.features.kernel.partition import AGE, KNOWN, aggregate_partition
 from gur_spark.features.states import base as states
 from gur_spark.features.states.base import DAY_US
 from gur_spark.features.states.counts import Histogram
 from gur_spark.features.states.exact import SquareSum, exact_sums, std_steps
-from gur_spark.features.states.tiles import Bands
+from gur_spark.features.states.tiles import Tiles
 from gur_spark.schema import MAX_STEPS
 from tests.oracles import aggregate_rows, same_rows
 
@@ -56,8 +56,8 @@ def run(rows: Sequence[dict[str, Any]], manifest: Manifest = MANIFEST, batch: in
     types = {"user_id": user, "age_us": pa.int64(), "amount": pa.int64(), "mcc": pa.int32()}
     columns = {name: pa.array([r[name] for r in rows], type) for name, type in types.items()}
     table = pa.table({AGE if name == "age_us" else name: column for name, column in columns.items()})
-    with patch.object(kernel, "CHUNK_ROWS", chunk):
-        made = aggregate_partition(table.to_batches(max_chunksize=batch), manifest, Bands.of([AS_OF], manifest.windows))
+    with patch.object(partition, "CHUNK_ROWS", chunk):
+        made = aggregate_partition(table.to_batches(max_chunksize=batch), manifest, Tiles.of([AS_OF], manifest.windows))
         return dict(map(by_user, made))[AS_OF]
 
 
@@ -99,12 +99,12 @@ def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int]
     row = st.one_of(events.map(lambda e: e | {"age_us": e["age_us"] + DAY_US * (max(lags) - min(lags)) // 2}), events)
     rows = [{**e, **k} for e, k in data.draw(st.lists(st.tuples(row, late), min_size=1, max_size=40))]
     rows += [{"user_id": 3, "age_us": None, "amount": None, "mcc": None, "known_from": None}]
-    bands = Bands.of(dates, MANIFEST.windows)
-    rows = [r for r in rows if r["age_us"] is None or r["age_us"] <= bands.days * DAY_US]
+    tiles = Tiles.of(dates, MANIFEST.windows)
+    rows = [r for r in rows if r["age_us"] is None or r["age_us"] <= tiles.days * DAY_US]
     names = {"user_id": "user_id", AGE: "age_us", "amount": "amount", "mcc": "mcc", KNOWN: "known_from"}
     table = pa.table({name: pa.array([r[key] for r in rows], pa.int64()) for name, key in names.items()})
-    with patch.object(kernel, "CHUNK_ROWS", chunk):
-        made = dict(map(by_user, aggregate_partition(table.to_batches(max_chunksize=batch), MANIFEST, bands)))
+    with patch.object(partition, "CHUNK_ROWS", chunk):
+        made = dict(map(by_user, aggregate_partition(table.to_batches(max_chunksize=batch), MANIFEST, tiles)))
     assert list(made) == dates
     for number, day in enumerate(dates):
         assert made[day] == run(alone(rows, number, (dates[-1] - day).days))
@@ -125,12 +125,12 @@ def two_dates(lag: int, rows: list[tuple[int, int, int]]) -> dict[date, dict[Any
     days, amounts, known = zip(*rows, strict=True)
     columns = {AGE: [d * DAY_US for d in days], "amount": amounts, "mcc": [3] * len(rows), KNOWN: known}
     table = pa.table({"user_id": [1] * len(rows), **columns})
-    bands = Bands.of([AS_OF, AS_OF - timedelta(days=lag)], MANIFEST.windows)
-    return dict(map(by_user, aggregate_partition(table.to_batches(), MANIFEST, bands)))
+    tiles = Tiles.of([AS_OF, AS_OF - timedelta(days=lag)], MANIFEST.windows)
+    return dict(map(by_user, aggregate_partition(table.to_batches(), MANIFEST, tiles)))
 
 
-def test_a_sum_over_several_bands_is_refused_where_it_would_wrap() -> None:
-    # At a lag of 5, days 4 to 10 are four bands. Each holds just less than there is room for; together they are 2^64.
+def test_a_sum_over_several_tiles_is_refused_where_it_would_wrap() -> None:
+    # At a lag of 5, days 4 to 10 are four tiles. Each holds just less than there is room for; together they are 2^64.
     rows = [(day, MAX_STEPS, 0) for day in (4, 6, 7, 9) for _ in range(2**16 - 1)]
     with pytest.raises(AggregateOverflow, match="field 'amount' of user 1"):
         two_dates(5, rows)
@@ -146,7 +146,7 @@ def test_a_late_row_too_old_for_every_date_that_knows_it_is_nobodys() -> None:
 
 def test_dates_whose_windows_leave_a_gap_are_two_passes() -> None:
     with pytest.raises(ValueError, match="the windows of 2024-06-20 and 2024-07-01 leave a gap"):
-        Bands.of([AS_OF, AS_OF - timedelta(days=11)], MANIFEST.windows)
+        Tiles.of([AS_OF, AS_OF - timedelta(days=11)], MANIFEST.windows)
 
 
 def test_users_may_be_strings() -> None:
@@ -161,7 +161,7 @@ def test_rows_come_in_the_order_of_user_ids() -> None:
 
 
 def test_an_empty_partition_gives_no_rows() -> None:
-    [(as_of, table)] = aggregate_partition([], MANIFEST, Bands.of([AS_OF], MANIFEST.windows))
+    [(as_of, table)] = aggregate_partition([], MANIFEST, Tiles.of([AS_OF], MANIFEST.windows))
     assert (as_of, table.num_rows) == (AS_OF, 0)
     assert table.column_names == [c.name for c in MANIFEST.columns]
 
@@ -219,7 +219,7 @@ def test_small_and_large_standard_deviations_take_the_same_formula(values: list[
 def test_memory_does_not_grow_with_one_users_events() -> None:
     """A hot user's rows leave nothing behind but counts: the state is as large after 50 chunks as after one."""
     rng = np.random.default_rng(0)
-    state = kernel.PartitionState(MANIFEST, Bands.of([AS_OF], MANIFEST.windows))
+    state = partition.PartitionState(MANIFEST, Tiles.of([AS_OF], MANIFEST.windows))
     sizes = []
     for _ in range(50):
         columns = {AGE: (1, 10 * DAY_US), "amount": (0, 10_000), "mcc": (3, 9)}

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gur_spark.features import kernel
-from gur_spark.features.checksum import content_hash
+from gur_spark.features.checksum import checksum
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import make_manifest, plan_of
 from gur_spark.features.declare.spec import Aggregation, aggregation
-from gur_spark.features.kernel import AGE, KNOWN, aggregate_partition
-from gur_spark.features.operations import REGISTRY, Operation, Output, operation
+from gur_spark.features.kernel import partition
+from gur_spark.features.kernel.partition import AGE, KNOWN, aggregate_partition
+from gur_spark.features.operations import REGISTRY, Operation, OutputColumn, operation
 from gur_spark.features.states.numbers import NumericState
-from gur_spark.features.states.tiles import Bands
+from gur_spark.features.states.tiles import Tiles
 from gur_spark.schema import MAX_STEPS
 from tests.features import operation_oracles as oracles
 from tests.features.test_kernel import AMOUNT, AS_OF
@@ -87,9 +87,9 @@ def to_table(rows: Sequence[dict[str, Any]], **more: Any) -> pa.Table:
 def run(
     rows: Sequence[dict[str, Any]], manifest: Manifest = MANIFEST, batch: int = 7, chunk: int = 1 << 20
 ) -> pa.Table:
-    bands = Bands.of([AS_OF], manifest.windows, manifest.declared_windows, OLDEST)
-    with patch.object(kernel, "CHUNK_ROWS", chunk):
-        [(_, table)] = aggregate_partition(to_table(rows).to_batches(max_chunksize=batch), manifest, bands)
+    tiles = Tiles.of([AS_OF], manifest.windows, manifest.declared_windows, OLDEST)
+    with patch.object(partition, "CHUNK_ROWS", chunk):
+        [(_, table)] = aggregate_partition(to_table(rows).to_batches(max_chunksize=batch), manifest, tiles)
     return table
 
 
@@ -144,7 +144,7 @@ def test_row_order_batches_and_chunks_change_no_bit(
 ) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)
-    assert content_hash(run(shuffled, batch=batch, chunk=chunk)) == content_hash(run(rows))
+    assert checksum(run(shuffled, batch=batch, chunk=chunk)) == checksum(run(rows))
 
 
 @given(st.data(), st.lists(st.integers(1, 10), min_size=1, max_size=4))
@@ -155,12 +155,12 @@ def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int]
     dates = sorted(AS_OF - timedelta(days=lag) for lag in lags)
     known = st.integers(0, len(dates) - 1)
     rows = [r | {"known": k} for r, k in data.draw(st.lists(st.tuples(events, known), min_size=1, max_size=30))]
-    bands = Bands.of(dates, MANIFEST.windows, MANIFEST.declared_windows, OLDEST)
-    rows = [with_derived(r) for r in rows if r["age_us"] <= bands.days * DAY_US]
+    tiles = Tiles.of(dates, MANIFEST.windows, MANIFEST.declared_windows, OLDEST)
+    rows = [with_derived(r) for r in rows if r["age_us"] <= tiles.days * DAY_US]
     if not rows:
         return
     many = to_table([{k: v for k, v in r.items() if k != "known"} for r in rows], **{KNOWN: [r["known"] for r in rows]})
-    made = dict(aggregate_partition(many.to_batches(max_chunksize=5), MANIFEST, bands))
+    made = dict(aggregate_partition(many.to_batches(max_chunksize=5), MANIFEST, tiles))
     for number, day in enumerate(dates):
         lag = (AS_OF - day).days
         seen = [
@@ -168,10 +168,10 @@ def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int]
             for r in rows
             if r["known"] <= number and r["age_us"] > lag * DAY_US
         ]
-        alone = Bands.of([day], MANIFEST.windows, MANIFEST.declared_windows, OLDEST)
+        alone = Tiles.of([day], MANIFEST.windows, MANIFEST.declared_windows, OLDEST)
         batches = to_table(seen).to_batches() if seen else []
         [(_, expected)] = aggregate_partition(batches, MANIFEST, alone)
-        assert content_hash(made[day]) == content_hash(expected), different(made[day], expected)
+        assert checksum(made[day]) == checksum(expected), different(made[day], expected)
 
 
 def different(a: pa.Table, b: pa.Table) -> list[str]:
@@ -252,7 +252,7 @@ def test_the_operation_of_the_docs_is_one() -> None:
     page = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text()
     [code] = re.findall(r"```python\n(@operation.*?)```", page, re.DOTALL)
     assert len(code.splitlines()) < 15
-    names = {"operation": operation, "Operation": Operation, "Output": Output, "NumericState": NumericState}
+    names = {"operation": operation, "Operation": Operation, "OutputColumn": OutputColumn, "NumericState": NumericState}
     try:
         exec(code, names | {"np": np, "pa": pa})
         manifest = make_manifest("long", [10], [AMOUNT], ["mcc"], [aggregation("amount", "variation")])

@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gur_spark.features.packing import WORD_BITS, Packing
+from gur_spark.features.kernel.packing import WORD_BITS, Packing
 
 widths = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, WORD_BITS), min_size=1, max_size=9)
 
@@ -18,7 +18,7 @@ def test_what_is_packed_comes_out_as_it_was_and_null_words_as_nulls(bits: dict[s
     rows = data.draw(st.lists(st.none() | row, min_size=1, max_size=5))
     words = {
         name: [
-            None if r is None else sum(r[n] << p.shift for n, p in packing.parts.items() if p.word == number)
+            None if r is None else sum(r[n] << p.shift for n, p in packing.places.items() if p.word == number)
             for r in rows
         ]
         for number, name in enumerate(packing.words)
@@ -32,7 +32,7 @@ def test_what_is_packed_comes_out_as_it_was_and_null_words_as_nulls(bits: dict[s
 
 @given(widths)
 def test_places_do_not_overlap_and_no_word_is_too_wide(bits: dict[str, int]) -> None:
-    taken = [(p.word, bit) for p in Packing.of(bits).parts.values() for bit in range(p.shift, p.shift + p.bits)]
+    taken = [(p.word, bit) for p in Packing.of(bits).places.values() for bit in range(p.shift, p.shift + p.bits)]
     assert len(taken) == len(set(taken)) == sum(bits.values())
     assert max(bit for _, bit in taken) < WORD_BITS
 

@@ -11,7 +11,7 @@ from gur_spark.batches.aggregates import Batch, Layout, to_batch
 from gur_spark.features.declare.manifest import AttributeField, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
-from gur_spark.features.kernel import row_without_events
+from gur_spark.features.kernel.partition import row_without_events
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import training_loss
 from gur_spark.models.gur.reconstruction import Moments

@@ -1,4 +1,4 @@
-"""Manifests: what the columns of a snapshot are. A model is bound to the hash of its snapshots' manifest."""
+"""Manifests, which describe the columns of a snapshot. A model is bound to the hash of its snapshots' manifest."""
 
 import json
 from decimal import Decimal
@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from gur_spark.features.declare.spec import Aggregation, Window
 
 ID_UNIT = "vocabulary id"
-"""The unit of a column whose numbers are names."""
+"""Unit of a column whose numbers are ids of categories."""
 
 SECONDS = "seconds since 1970, UTC"
-"""The unit of the times of sequences, as pytorch-lifestream has them."""
+"""Unit of the times in sequences, which pytorch-lifestream expects."""
 
 
 class _Frozen(BaseModel):
@@ -30,12 +30,12 @@ class _Hashed(_Frozen):
 
     @property
     def hash(self) -> str:
-        """16 hex digits over the canonical JSON of the whole manifest."""
+        """Hash over the canonical JSON of the whole manifest, 16 hex digits."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """The manifest with its hash, as it lies beside the data."""
+        """The text of ``manifest.json``: the manifest with its hash."""
         return json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=2) + "\n"
 
     @classmethod
@@ -64,27 +64,29 @@ class _Hashed(_Frozen):
 
 
 class NumericField(_Frozen):
+    """A number of events or attributes, stored as whole counts of its step."""
+
     name: str
     step: Decimal
     transform: str
 
 
 class LogFields(_Frozen):
-    """The fields that the events of a log have, where there are several logs."""
+    """Fields of one log of events, where there are several logs."""
 
     name: str
     fields: tuple[str, ...]
 
 
 class AttributeField(_Frozen):
-    """What is known of a user from a moment on."""
+    """An attribute of users, valid from a moment on."""
 
     name: str
     log: str
     numeric: NumericField | None = None
-    """None: a category."""
+    """The field, if the attribute is a number; None: a category."""
     separator: str | None = None
-    """Of a set of categories, such as the genres picked at sign-up: what stands between them in the text."""
+    """Text between two members, if the attribute is a set of categories, such as genres picked at sign-up."""
 
 
 class Column(_Frozen):
@@ -97,19 +99,19 @@ class Column(_Frozen):
     statistic: str
     field: str | None = None
     window_days: int | None = None
-    """None: from the first event on (or a key)."""
+    """Length of the window; None: from the first event on, or the column is a key."""
     before_days: int = 0
     """Days from the window's end to as_of."""
     where: str | None = None
-    """The condition that its events satisfy."""
+    """Condition on the events that count."""
     by: str | None = None
-    """The categorical field for each of whose ids the list has an element."""
+    """Categorical field: the list has one element for each of its ids."""
     null: str = "never"
     """When the value is null."""
 
 
 class Manifest(_Hashed):
-    """What the columns of an aggregate snapshot are; its hash is what a model is bound to."""
+    """Description of the columns of a snapshot of aggregates."""
 
     FORMAT = 4
 
@@ -119,11 +121,10 @@ class Manifest(_Hashed):
     numeric: tuple[NumericField, ...]
     categorical: tuple[str, ...]
     features: tuple[Aggregation, ...] = ()
-    """Declared beside the standard ones."""
+    """Declared features, beside the standard ones."""
     logs: tuple[LogFields, ...] = ()
-    """Whose events they are of; none where there is one log only."""
+    """Logs of events; empty where there is only one log."""
     attributes: tuple[AttributeField, ...] = ()
-    """What is known of a user."""
     columns: tuple[Column, ...]
 
     @property
@@ -132,48 +133,48 @@ class Manifest(_Hashed):
 
     @property
     def separators(self) -> dict[str, str]:
-        """Of the attributes that are sets of categories, what stands between two of them."""
+        """Attributes that are sets of categories -> text between two members."""
         return {field.name: field.separator for field in self.attributes if field.separator}
 
     @property
     def attribute_logs(self) -> tuple[str, ...]:
-        """The logs of attributes, in the order of the attributes."""
+        """Logs of attributes, in the order of the attributes."""
         return tuple(dict.fromkeys(field.log for field in self.attributes))
 
     @property
     def declared_windows(self) -> tuple[Window, ...]:
-        """Windows of declared features that are not the standard ones, each once."""
+        """Windows of declared features that are not standard windows, each once."""
         standard = [Window(days=days) for days in self.windows]
         declared = dict.fromkeys(window for feature in self.features for window in feature.windows)
         return tuple(window for window in declared if window not in standard)
 
     @property
     def reach(self) -> int | None:
-        """Days before as_of at which the longest window begins; None where one has no end."""
+        """Days from the beginning of the longest window to as_of; None where a window begins with the first event."""
         if any(window.days is None for window in self.declared_windows):
             return None
         return max(self.windows[-1], *(w.before + (w.days or 0) for w in self.declared_windows), 0)
 
     @property
     def dense(self) -> tuple[Column, ...]:
-        """The columns that hold one number, in order; an id of a category is a name."""
+        """Columns that hold one number, in order. An id of a category is no number."""
         return tuple(
             c for c in self.columns if c.dtype in ("long", "double") and c.statistic != "key" and c.unit != ID_UNIT
         )
 
     @property
     def ids(self) -> tuple[Column, ...]:
-        """The columns that hold one category's id, such as an attribute, in order."""
+        """Columns that hold one id of a category, such as an attribute, in order."""
         return tuple(c for c in self.columns if c.dtype == "long" and c.unit == ID_UNIT)
 
     @property
     def sets(self) -> tuple[Column, ...]:
-        """The columns that hold a set of a category's ids, such as an attribute of several values, in order."""
+        """Columns that hold a set of ids of a category, such as an attribute of several values, in order."""
         return tuple(c for c in self.columns if c.dtype == "array<int>" and c.statistic == "attribute")
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The columns that a model takes: numbers, single ids and sets of ids, the standard windows' histograms."""
+        """Columns that a model reads: numbers, single ids, sets of ids, and histograms of the standard windows."""
         histograms = [[f"{name}_ids", *(f"{name}_counts_{w}d" for w in self.windows)] for name in self.categorical]
         named = [column.name for column in (*self.dense, *self.ids, *self.sets)]
         return tuple(named + [name for names in histograms for name in names])

@@ -1,4 +1,4 @@
-"""Declarations -> the operations that make a snapshot's columns, and the manifest that names them."""
+"""Plan of a snapshot: the operations that make its columns, and the manifest that describes them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Literal
 from gur_spark.errors import nearest
 from gur_spark.features.declare.manifest import ID_UNIT, AttributeField, Column, LogFields, Manifest, NumericField
 from gur_spark.features.declare.spec import Aggregation, Chosen, FieldKind, Window, aggregation
-from gur_spark.features.operations import Derived, Operation, Output, find
-from gur_spark.features.states.base import Source
+from gur_spark.features.operations import Derived, Operation, OutputColumn, find
+from gur_spark.features.states.base import ValueColumn
 from gur_spark.schema import NUMERIC_STATISTICS
 
 _STANDARD: Mapping[FieldKind, Sequence[str]] = {
@@ -16,24 +16,24 @@ _STANDARD: Mapping[FieldKind, Sequence[str]] = {
     "numeric": NUMERIC_STATISTICS,
     "categorical": ("distinct", "ids", "histogram"),
 }
-"""What every pipeline's aggregates have, of the events and of each field, in the windows of ``aggregates.windows``."""
+"""Operations that every pipeline has, on the events and on each field, in the windows of ``aggregates.windows``."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One operation of an aggregation, over the windows that it gives columns for."""
+    """One operation of an aggregation, with the windows that it makes columns for."""
 
     aggregation: Aggregation
     operation: Operation
     windows: Sequence[Window]
     value: str
-    """How the field's values are called: with their transform."""
+    """Name of the field's values, such as ``log(amount)``."""
     where: str | None
-    """The condition that its events satisfy: the declared one, and that they are of a log with its fields."""
+    """Condition on its events: the declared one, and that they are of a log which has its fields."""
 
-    def name(self, output: Output, window: Window) -> str:
-        """A column's name."""
-        parts = (self.aggregation.subject, output.name, "" if self.operation.once else window.name)
+    def name(self, output: OutputColumn, window: Window) -> str:
+        """Name of a column."""
+        parts = (self.aggregation.subject, output.name, "" if self.operation.one_column else window.name)
         return "_".join(part for part in parts if part)
 
     def columns(self) -> Iterator[Column]:
@@ -41,7 +41,7 @@ class Planned:
             for window in self.windows:
                 yield self._column(output, window)
 
-    def _column(self, output: Output, window: Window) -> Column:
+    def _column(self, output: OutputColumn, window: Window) -> Column:
         a = self.aggregation
         within = window.meaning + (f" where {self.where}" if self.where else "")
         words = {"field": a.field, "value": self.value, "subject": a.subject, "within": within}
@@ -69,14 +69,14 @@ _LISTS: Mapping[str, Literal["array<int>", "array<double>"]] = {"long": "array<i
 
 @dataclass(frozen=True)
 class Quotient:
-    """A column that is one column over another."""
+    """A column that is the quotient of two others."""
 
     name: str
     over: tuple[str, str]
     days: tuple[int, int]
-    """What each is divided by before: 1, or the days of its window."""
-    of: str
-    """What the two are."""
+    """Divisor of each: the days of its window for a trend, otherwise 1."""
+    statistic: str
+    """Statistic of the column, such as ``sum_over``."""
 
     def column(self, planned: Planned, longer: int) -> Column:
         first, second = (n if d == 1 else f"{n} / {d}" for n, d in zip(self.over, self.days, strict=True))
@@ -85,7 +85,7 @@ class Quotient:
             dtype="double",
             unit="",
             meaning=f"({first}) / ({second})",
-            statistic=self.of,
+            statistic=self.statistic,
             field=planned.aggregation.field,
             window_days=longer,
             where=planned.where,
@@ -95,16 +95,16 @@ class Quotient:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a snapshot is made of."""
+    """Operations, quotients and columns of a snapshot."""
 
     planned: Sequence[Planned]
     quotients: Sequence[Quotient]
     columns: Sequence[Column]
     conditions: Mapping[str, str | None]
-    """Of each field, that an event is of a log which has it; None where every log has."""
+    """Field -> condition that an event is of a log which has the field; None where every log has it."""
 
     def derived(self) -> dict[str, Derived]:
-        """What Spark computes for each event, by name."""
+        """Columns that Spark computes for each event, by name."""
         made: dict[str, Derived] = {}
         for p in self.planned:
             made |= p.operation.derived()
@@ -113,7 +113,7 @@ class Plan:
         return made
 
     def where_column(self, where: str) -> str:
-        """The name of the column that says whether an event satisfies a condition."""
+        """Name of the column that tells whether an event satisfies a condition."""
         conditions = list(dict.fromkeys(p.where for p in self.planned if p.where))
         return f"_where_{conditions.index(where)}"
 
@@ -125,16 +125,17 @@ def plan(
     features: Sequence[Aggregation] = (),
     logs: Sequence[LogFields] = (),
 ) -> Plan:
-    """The standard columns and those of the declared features.
+    """Plan the standard columns and those of declared features.
 
     Raises:
-        ValueError: a declaration does not fit; the message begins with its place, ``features.0``.
+        ValueError: a declaration does not fit; the message begins with its place, such as ``features.0``.
     """
     standard = [aggregation(None, *_STANDARD["events"])]
     standard += [aggregation(field.name, *_STANDARD["numeric"]) for field in numeric]
     standard += [aggregation(name, *_STANDARD["categorical"]) for name in categorical]
-    usual = tuple(Window(days=w) for w in windows)
-    fields = _Fields(usual, {field.name: field for field in numeric}, list(categorical), logs)
+    fields = _Fields(
+        tuple(Window(days=w) for w in windows), {field.name: field for field in numeric}, list(categorical), logs
+    )
     planned: list[Planned] = []
     quotients: list[Quotient] = []
     columns: list[Column] = []
@@ -152,7 +153,7 @@ def plan(
 
 
 def plan_of(manifest: Manifest) -> Plan:
-    """The plan that a manifest is the outcome of."""
+    """The plan that a manifest was made from."""
     return plan(manifest.windows, manifest.numeric, manifest.categorical, manifest.features, manifest.logs)
 
 
@@ -165,11 +166,11 @@ def make_manifest(
     logs: Sequence[LogFields] = (),
     attributes: Sequence[AttributeField] = (),
 ) -> Manifest:
-    """The manifest of a pipeline's aggregates; column order here is the order in the Parquet files.
+    """Make the manifest of a pipeline's aggregates. Its columns are in the order of the Parquet files.
 
     Args:
-        logs: the fields of each log of events, where there are several logs.
-        attributes: of users, from further logs.
+        logs: fields of each log of events, where there are several logs.
+        attributes: attributes of users, from logs of attributes.
 
     Raises:
         ValueError: a declaration does not fit, or two columns would have one name.
@@ -221,9 +222,9 @@ def _attribute(field: AttributeField) -> Column:
 
 @dataclass(frozen=True)
 class _Fields:
-    """What an aggregation may speak of."""
+    """Fields and logs that an aggregation may name."""
 
-    usual: tuple[Window, ...]
+    standard: tuple[Window, ...]
     numeric: Mapping[str, NumericField]
     categorical: Sequence[str]
     logs: Sequence[LogFields]
@@ -233,7 +234,7 @@ class _Fields:
         return [*self.numeric, *self.categorical]
 
     def condition(self, *names: str | None) -> str | None:
-        """That an event is of a log with these fields; None where every log has them."""
+        """Condition that an event is of a log with these fields; None where every log has them."""
         wanted = [name for name in names if name]
         having = [log.name for log in self.logs if set(wanted) <= set(log.fields)]
         if len(having) == len(self.logs):
@@ -243,7 +244,7 @@ class _Fields:
         return f"source IN ({', '.join(map(repr, having))})"
 
     def complete(self, aggregation: Aggregation) -> Aggregation:
-        """With its windows, and with the ids that histograms count."""
+        """The aggregation with its windows filled in, and with ``ids`` where ``histogram`` needs it."""
         if aggregation.by and aggregation.by not in self.categorical:
             known = list(self.categorical)
             raise ValueError(
@@ -254,20 +255,20 @@ class _Fields:
         if "histogram" in names and "ids" not in names:
             operations.insert(names.index("histogram"), Chosen(name="ids"))
         return aggregation.model_copy(
-            update={"operations": tuple(operations), "windows": aggregation.windows or self.usual}
+            update={"operations": tuple(operations), "windows": aggregation.windows or self.standard}
         )
 
     def planned(self, aggregation: Aggregation, chosen: Chosen) -> Planned:
         kind = self._kind(aggregation.field)
         field = self.numeric.get(aggregation.field or "")
         try:
-            made = find(kind, chosen.name)(Source(aggregation.field, field), chosen.parameter)
+            made = find(kind, chosen.name)(ValueColumn(aggregation.field, field), chosen.parameter)
             windows = made.windows(aggregation.windows)
         except ValueError as error:
             prefix = "" if str(error).startswith("no operation") else f"operation '{chosen.name}' "
             raise ValueError(f"{prefix}{error}") from error
         crossed = "by" if aggregation.by else "ratios and trends" if aggregation.ratios or aggregation.trends else ""
-        if crossed and (not made.single or made.once):
+        if crossed and (not made.one_number or made.one_column):
             raise ValueError(f"operation '{chosen.name}' is not one number per window: it cannot take {crossed}")
         transformed = field is not None and field.transform != "none"
         value = f"{field.transform}({field.name})" if field and transformed else aggregation.field or "events"

@@ -1,7 +1,7 @@
-"""What a user declares: aggregations of a field over windows, in YAML or in Python.
+"""Declarations of features: aggregations of a field over windows, in YAML or in Python.
 
 ``Aggregation(field="amount", operations=["sum", {"last_k": 3}], windows=[7, 30], where="channel = 'web'", name="web")``
-is one entry of ``aggregates.features``. Which operations there are is in ``features.operations``.
+is one entry of ``aggregates.features``. The operations are in ``gur_spark.features.operations``.
 """
 
 import re
@@ -23,7 +23,7 @@ _LITERAL = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 Days = Annotated[int, Field(ge=1, le=3650)]
 
 Parameter = int | float | str | tuple[float, ...]
-"""Of an operation: ``{last_k: 3}``, ``{quantiles: [0.5, 0.9]}``, ``{hours: Europe/Berlin}``."""
+"""Parameter of an operation, as in ``{last_k: 3}``, ``{quantiles: [0.5, 0.9]}``, ``{hours: Europe/Berlin}``."""
 
 
 class _Declared(BaseModel):
@@ -31,22 +31,24 @@ class _Declared(BaseModel):
 
 
 class Window(_Declared):
-    """Days before as_of; ``before`` of them (the last ones) are left out. No ``days``: from the first event on."""
+    """A run of days that ends at as_of, or some days before it."""
 
     days: Days | None
+    """Length in days; None: from the first event on."""
     before: int = Field(default=0, ge=0, le=3650)
+    """Days from the window's end to as_of."""
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        """``30`` and ``lifetime`` for ``{days: 30}`` and ``{days: null}``."""
+        """Accept ``30`` for ``{days: 30}`` and ``lifetime`` for ``{days: null}``."""
         if value == "lifetime":
             return {"days": None}
         return {"days": value} if isinstance(value, int) else value
 
     @property
     def name(self) -> str:
-        """The end of a column's name."""
+        """End of a column's name."""
         length = "lifetime" if self.days is None else f"{self.days}d"
         return f"{length}_before_{self.before}d" if self.before else length
 
@@ -62,7 +64,7 @@ class Window(_Declared):
 
 
 class Chosen(_Declared):
-    """An operation and its parameter."""
+    """A declared operation and its parameter."""
 
     name: str
     parameter: Parameter | None = None
@@ -70,7 +72,7 @@ class Chosen(_Declared):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        """``sum`` for ``{name: sum}``, ``{last_k: 3}`` for ``{name: last_k, parameter: 3}``."""
+        """Accept ``sum`` for ``{name: sum}`` and ``{last_k: 3}`` for ``{name: last_k, parameter: 3}``."""
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
@@ -84,7 +86,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def aggregation(field: str | None = None, *operations: Any, **more: Any) -> "Aggregation":
-    """``Aggregation`` with operations as in YAML, for code that is type-checked."""
+    """Make an ``Aggregation`` from operations as YAML gives them, in code that is type-checked."""
     return Aggregation.model_validate({"field": field, "operations": list(operations), **more})
 
 
@@ -93,23 +95,23 @@ Pair = Annotated[tuple[Days, Days], BeforeValidator(_as_tuple)]
 
 
 class Aggregation(_Declared):
-    """Operations on one field (or on the events themselves) over windows; each gives columns."""
+    """Operations on one field, or on the events themselves, over windows."""
 
     field: str | None = None
-    """A categorical or numeric field; None: the events themselves."""
+    """Name of a categorical or numeric field; None: the events themselves."""
     operations: Several[Chosen] = Field(min_length=1)
     windows: Several[Window] = ()
-    """None given: those of ``aggregates.windows``."""
+    """Windows; if empty, those of ``aggregates.windows``."""
     where: str | None = Field(default=None, min_length=1)
-    """A condition in SQL on the columns of ``events``, numbers in their units: only events that satisfy it count."""
+    """Condition in SQL on the columns of ``events``, with numbers in their units. Only events that satisfy it count."""
     by: str | None = None
-    """A categorical field: a list of numbers, one for each of its ids in ``{by}_ids``, instead of one number."""
+    """Name of a categorical field. Columns then hold a list with one number for each id in ``{by}_ids``."""
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
-    """Begins the columns' names; a condition needs one."""
+    """Prefix of the columns' names; required with a condition."""
     ratios: Several[Pair] = ()
-    """Pairs of windows: the value of the first over that of the second, such as [7, 30]."""
+    """Pairs of windows such as [7, 30]: the first window's value over the second window's."""
     trends: Several[Pair] = ()
-    """The same per day: (value / 7) / (value / 30)."""
+    """Pairs of windows such as [7, 30]: the first window's value per day over the second window's."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Aggregation":
@@ -133,7 +135,7 @@ class Aggregation(_Declared):
 
     @property
     def subject(self) -> str:
-        """How its columns' names begin, without the operation."""
+        """Beginning of the columns' names, before the operation."""
         crossed = f"by_{self.by}" if self.by else None
         return "_".join(part for part in (self.name, self.field, crossed) if part)
 

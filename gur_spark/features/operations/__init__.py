@@ -1,13 +1,13 @@
-"""Every operation that can be declared, by the kind of field it works on."""
+"""All operations that can be declared. Importing this package registers them."""
 
 from gur_spark.features.operations import categorical, events, numeric, ordered
-from gur_spark.features.operations.base import REGISTRY, Derived, Operation, Output, find, operation
+from gur_spark.features.operations.base import REGISTRY, Derived, Operation, OutputColumn, find, operation
 
 __all__ = [
     "REGISTRY",
     "Derived",
     "Operation",
-    "Output",
+    "OutputColumn",
     "categorical",
     "events",
     "find",

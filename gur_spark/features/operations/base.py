@@ -1,4 +1,4 @@
-"""What an operation is, and the registry of them."""
+"""Base class of operations, and the registry that finds them by name."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,26 +9,29 @@ import pyarrow as pa
 
 from gur_spark.errors import nearest
 from gur_spark.features.declare.spec import FieldKind, Parameter, Window
-from gur_spark.features.states.base import Source, State
+from gur_spark.features.states.base import State, ValueColumn
 from gur_spark.features.states.groups import Groups
-from gur_spark.features.states.tiles import Bands, Slice
+from gur_spark.features.states.tiles import DateWindows, Tiles
 
 REGISTRY: dict[tuple[FieldKind, str], type["Operation"]] = {}
-"""By the kind of field and the operation's name."""
+"""Kind of field and name -> operation."""
 
 AnyOperation = TypeVar("AnyOperation", bound=type["Operation"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """One column that an operation gives in each window; ``{field}`` and ``{within}`` are filled in."""
+class OutputColumn:
+    """One column that an operation makes for each window.
+
+    ``{field}``, ``{value}``, ``{subject}`` and ``{within}`` in its texts are filled in.
+    """
 
     name: str
     dtype: Literal["long", "double", "array<int>", "array<double>"] = "double"
     unit: str
     meaning: str
     null: str = "no {field}"
-    """When it is null; ``never`` for one that has a value even where there is no event."""
+    """When the value is null; ``never`` where there is a value even without an event."""
 
 
 @dataclass(frozen=True)
@@ -36,74 +39,81 @@ class Derived:
     """A whole number that Spark computes for each event, before categories become ids."""
 
     sql: str
-    """Over the columns of ``events``; never null."""
+    """Expression over the columns of ``events``; never null."""
     bits: int
+    """Bits that its values take."""
 
 
 class Operation(ABC):
     """One declared operation on a field.
 
-    To add one: a class with a name, the kind of field, the state it is computed from, its outputs and ``finalize``,
-    below ``@operation``.
+    A new operation is a subclass below ``@operation`` with a name, the kinds of field that it takes, the state that it
+    is computed from, ``outputs`` and ``finalize``.
     """
 
     name: ClassVar[str]
-    of: ClassVar[tuple[FieldKind, ...]]
+    field_kinds: ClassVar[tuple[FieldKind, ...]]
     state: ClassVar[type[State]]
-    single: ClassVar[bool] = True
-    """One number per group: it can be crossed (``by``), and divided by that of another window."""
-    once: ClassVar[bool] = False
-    """One column, whatever the windows: its name does not end with one."""
+    one_number: ClassVar[bool] = True
+    """Whether it makes one number per group, so that it can take ``by``, ratios and trends."""
+    one_column: ClassVar[bool] = False
+    """Whether it makes one column for all windows, whose name does not end with a window."""
 
-    def __init__(self, source: Source, parameter: Parameter | None = None) -> None:
-        """Raises ValueError where the parameter does not fit."""
-        self.source = source
+    def __init__(self, value: ValueColumn, parameter: Parameter | None = None) -> None:
+        """Raises:
+        ValueError: the parameter does not fit.
+        """
+        self.value = value
         if parameter is not None:
             raise ValueError("takes no parameter")
 
     @abstractmethod
-    def outputs(self) -> Sequence[Output]:
-        """Its columns."""
+    def outputs(self) -> Sequence[OutputColumn]:
+        """The columns that it makes."""
 
     @abstractmethod
-    def finalize(self, values: Any, of: Slice) -> list[tuple[pa.Array, ...]]:
-        """For each window of the slice, the outputs' values, one per group.
+    def finalize(self, values: Any, windows: DateWindows) -> list[tuple[pa.Array, ...]]:
+        """Values of the outputs, one per group, for each of a date's windows.
 
         Args:
-            values: what the state's ``at`` gives for the slice.
+            values: result of the state's ``at`` for the same windows.
         """
 
     def windows(self, windows: Sequence[Window]) -> list[Window]:
-        """Those of the windows that it gives columns for."""
+        """The windows, among those declared, that it makes columns for."""
         return list(windows)
 
     def derived(self) -> Mapping[str, Derived]:
-        """Columns it needs beside those of the events."""
+        """Columns that it needs beside those of the events, by name."""
         return {}
 
     def options(self) -> tuple[Any, ...]:
-        """What its state is made with; operations with the same state and options share one."""
+        """Further arguments of its state. Operations with the same state, column and options share one state."""
         return ()
 
     @property
     def column(self) -> str | None:
-        """The column of the rows that its state takes."""
-        return next(iter(self.derived()), self.source.column)
+        """Name of the column that its state reads."""
+        return next(iter(self.derived()), self.value.column)
 
-    def make_state(self, groups: Groups, bands: Bands) -> State:
-        return self.state(groups, bands, replace(self.source, column=self.column), *self.options())
+    def make_state(self, groups: Groups, tiles: Tiles) -> State:
+        return self.state(groups, tiles, replace(self.value, column=self.column), *self.options())
 
 
 def operation(made: AnyOperation) -> AnyOperation:
     """Put an operation into the registry."""
-    for kind in made.of:
+    for kind in made.field_kinds:
         assert (kind, made.name) not in REGISTRY
         REGISTRY[kind, made.name] = made
     return made
 
 
 def find(kind: FieldKind, name: str) -> type[Operation]:
-    """Raises ValueError, which names the operations there are, where there is no such one."""
+    """Find an operation by the kind of field and its name.
+
+    Raises:
+        ValueError: there is none; the message lists those that there are.
+    """
     found = REGISTRY.get((kind, name))
     if found is None:
         known = sorted(n for k, n in REGISTRY if k == kind)
@@ -113,12 +123,16 @@ def find(kind: FieldKind, name: str) -> type[Operation]:
 
 
 def whole(parameter: Parameter | None, least: int, most: int) -> int:
-    """A parameter that is a whole number."""
+    """Check that a parameter is a whole number in a range.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not isinstance(parameter, int) or not least <= parameter <= most:
         raise ValueError(f"takes a whole number from {least} to {most}, got {parameter!r}")
     return parameter
 
 
 def lists(offsets: Any, values: Any) -> pa.Array:
-    """One list per group."""
+    """Lists of whole numbers or doubles, one per group."""
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))

@@ -1,4 +1,4 @@
-"""Operations on a categorical field. Ids are those of the vocabulary: 1 is rare or unknown, 2 is missing."""
+"""Operations on a categorical field. Ids are the vocabulary's: 1 is rare or unknown, 2 is missing."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,86 +9,88 @@ import pyarrow as pa
 
 from gur_spark.features.declare.manifest import ID_UNIT
 from gur_spark.features.declare.spec import Parameter, Window
-from gur_spark.features.operations.base import Derived, Operation, Output, lists, operation, whole
-from gur_spark.features.states.base import Source
+from gur_spark.features.operations.base import Derived, Operation, OutputColumn, lists, operation, whole
+from gur_spark.features.states.base import ValueColumn
 from gur_spark.features.states.counts import Counts, Histogram
 from gur_spark.features.states.sketches import Registers
-from gur_spark.features.states.tiles import Slice
+from gur_spark.features.states.tiles import DateWindows
 
 Columns = list[tuple[pa.Array, ...]]
 
 
 class _OfCounts(Operation):
-    of, state = ("categorical",), Histogram
+    field_kinds, state = ("categorical",), Histogram
 
 
 @operation
 class Distinct(_OfCounts):
     name = "distinct"
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         return [
-            Output(name="distinct", dtype="long", unit="ids", meaning="different {field} ids {within}", null="never")
+            OutputColumn(
+                name="distinct", dtype="long", unit="ids", meaning="different {field} ids {within}", null="never"
+            )
         ]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         return [(pa.array(values.total_G(count_P > 0)),) for count_P in values.count_WP]
 
 
 @operation
 class Ids(_OfCounts):
-    """The ids that ``histogram`` counts."""
+    """Ids that ``histogram`` counts the events of."""
 
-    name, single, once = "ids", False, True
+    name, one_number, one_column = "ids", False, True
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         meaning = "{field} ids {within}, ascending"
-        return [Output(name="ids", dtype="array<int>", unit="vocabulary ids", meaning=meaning, null="never")]
+        return [OutputColumn(name="ids", dtype="array<int>", unit="vocabulary ids", meaning=meaning, null="never")]
 
     def windows(self, windows: Sequence[Window]) -> list[Window]:
-        """The longest alone; the counts of every window stand beside the same ids."""
+        """The longest window alone, because the counts of every window stand beside the same ids."""
         if any(w.before for w in windows):
             raise ValueError("takes windows that end at as_of")
         return [max(windows, key=lambda w: w.days or 1 << 30)]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
-        return [(lists(values.offsets, values.ids_P),)] * len(of.windows)
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
+        return [(lists(values.offsets, values.ids_P),)] * len(windows.lengths)
 
 
 @operation
 class HistogramCounts(_OfCounts):
-    """Events per id of ``ids``; the two are declared together."""
+    """Number of events per id of ``ids``. The plan adds ``ids`` where only ``histogram`` is declared."""
 
-    name, single = "histogram", False
+    name, one_number = "histogram", False
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         meaning = "events per id of {subject}_ids {within}"
-        return [Output(name="counts", dtype="array<int>", unit="events", meaning=meaning, null="never")]
+        return [OutputColumn(name="counts", dtype="array<int>", unit="events", meaning=meaning, null="never")]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         return [(lists(values.offsets, count_P),) for count_P in values.count_WP]
 
 
 @operation
 class TopK(_OfCounts):
-    """``{top_k: 3}``: the ids with most events, and how many; of equal ones the smaller id."""
+    """``{top_k: 3}``: the ids with most events, and their numbers of events; among equals the smaller id first."""
 
-    name, single = "top_k", False
+    name, one_number = "top_k", False
 
-    def __init__(self, source: Source, parameter: Parameter | None = None) -> None:
-        super().__init__(source)
+    def __init__(self, value: ValueColumn, parameter: Parameter | None = None) -> None:
+        super().__init__(value)
         self._k = whole(parameter, 1, 1000)
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         return [
-            Output(
+            OutputColumn(
                 name=f"top_{self._k}",
                 dtype="array<int>",
                 unit="vocabulary ids",
                 meaning=f"the {self._k} {{field}} ids with most events {{within}}, most first",
                 null="never",
             ),
-            Output(
+            OutputColumn(
                 name=f"top_{self._k}_counts",
                 dtype="array<int>",
                 unit="events",
@@ -97,7 +99,7 @@ class TopK(_OfCounts):
             ),
         ]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         columns = []
         for count_P in values.count_WP:
             order = np.lexsort((-count_P, values.group_P))
@@ -113,13 +115,13 @@ class TopK(_OfCounts):
 
 @operation
 class Mode(_OfCounts):
-    """The id with most events; of equal ones the smallest."""
+    """The id with most events, the smallest among equals."""
 
-    name, single = "mode", False
+    name, one_number = "mode", False
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         return [
-            Output(
+            OutputColumn(
                 name="mode",
                 dtype="long",
                 unit=ID_UNIT,
@@ -128,7 +130,7 @@ class Mode(_OfCounts):
             )
         ]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         columns = []
         for count_P in values.count_WP:
             place_G, most_G = _most(values, count_P)
@@ -141,11 +143,11 @@ class Mode(_OfCounts):
 class ModeShare(_OfCounts):
     name = "mode_share"
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         meaning = "share of the most frequent {field} id {within}"
-        return [Output(name="mode_share", unit="share", meaning=meaning, null="no event")]
+        return [OutputColumn(name="mode_share", unit="share", meaning=meaning, null="no event")]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         columns = []
         for count_P in values.count_WP:
             _, most_G = _most(values, count_P)
@@ -156,19 +158,19 @@ class ModeShare(_OfCounts):
 
 @operation
 class Entropy(_OfCounts):
-    """-sum(p ln p) = ln n - sum(c ln c) / n."""
+    """Entropy in nats: -sum(p ln p) = ln n - sum(c ln c) / n, with counts c, their sum n and shares p = c / n."""
 
     name = "entropy"
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         meaning = "entropy of the {field} ids {within}"
-        return [Output(name="entropy", unit="nats", meaning=meaning, null="no event")]
+        return [OutputColumn(name="entropy", unit="nats", meaning=meaning, null="no event")]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         columns = []
         for count_P in values.count_WP:
             different, place_P = np.unique(count_P, return_inverse=True)
-            # numpy's logarithm depends on the machine's vector units, Python's does not; few counts are different.
+            # numpy's logarithm depends on the machine's vector units, Python's does not. Few counts are different.
             terms = np.array([c * math.log(c) if c else 0.0 for c in different.tolist()])
             sum_G = np.bincount(values.group_P, terms[place_P], minlength=values.groups)
             n_G = values.total_G(count_P.astype(np.int64))
@@ -181,55 +183,58 @@ class Entropy(_OfCounts):
 
 @operation
 class New(_OfCounts):
-    """Ids of a window that were in no earlier part of the longest one."""
+    """Number of ids in a window that the rest of the longest window does not have."""
 
     name = "new"
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         meaning = "{field} ids {within} that the longest window has nowhere else"
-        return [Output(name="new", dtype="long", unit="ids", meaning=meaning, null="never")]
+        return [OutputColumn(name="new", dtype="long", unit="ids", meaning=meaning, null="never")]
 
     def windows(self, windows: Sequence[Window]) -> list[Window]:
-        """All but the longest."""
+        """All windows but the longest."""
         if any(w.before for w in windows) or len(windows) < 2:
             raise ValueError("takes two windows or more, which end at as_of")
         longest = max(windows, key=lambda w: w.days or 1 << 30)
         return [w for w in windows if w != longest]
 
-    def finalize(self, values: Counts, of: Slice) -> Columns:
+    def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         all_P = values.count_WP[-1]
         return [(pa.array(values.total_G((count_P == all_P) & (all_P > 0))),) for count_P in values.count_WP]
 
 
 @operation
 class ApproxDistinct(Operation):
-    """``{approx_distinct: 8}``: values, rare ones too, by 2^8 registers; the standard error is 1.04 / sqrt(2^8)."""
+    """``{approx_distinct: 8}``: estimated number of values, rare ones too, with 2^8 registers.
 
-    name, of, state = "approx_distinct", ("categorical",), Registers
+    The standard error is 1.04 / sqrt(2^8).
+    """
 
-    def __init__(self, source: Source, parameter: Parameter | None = None) -> None:
-        super().__init__(source)
+    name, field_kinds, state = "approx_distinct", ("categorical",), Registers
+
+    def __init__(self, value: ValueColumn, parameter: Parameter | None = None) -> None:
+        super().__init__(value)
         self._bits = 8 if parameter is None else whole(parameter, 4, 12)
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         meaning = f"different values of {{field}} {{within}}, about: standard error {1.04 / 2 ** (self._bits / 2):.1%}"
-        return [Output(name="approx_distinct", dtype="long", unit="values", meaning=meaning, null="never")]
+        return [OutputColumn(name="approx_distinct", dtype="long", unit="values", meaning=meaning, null="never")]
 
     def derived(self) -> Mapping[str, Derived]:
         size = 1 << Registers.HASH_BITS
         return {
-            f"_hash_{self.source.column}": Derived(f"pmod(xxhash64({self.source.column}), {size})", Registers.HASH_BITS)
+            f"_hash_{self.value.column}": Derived(f"pmod(xxhash64({self.value.column}), {size})", Registers.HASH_BITS)
         }
 
     def options(self) -> tuple[Any, ...]:
         return (self._bits,)
 
-    def finalize(self, values: Any, of: Slice) -> Columns:
+    def finalize(self, values: Any, windows: DateWindows) -> Columns:
         return [(pa.array(estimate_G),) for estimate_G in values.T]
 
 
 def _most(values: Counts, count_P: Any) -> tuple[Any, Any]:
-    """Of each group, the place of the pair with most events (the first of equals) and how many it has."""
+    """Place of each group's pair with most events, the first among equals, and its number of events."""
     order = np.lexsort((-count_P, values.group_P))
     there_G = np.diff(values.offsets) > 0
     place_G = np.full(values.groups, len(count_P))

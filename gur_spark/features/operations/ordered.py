@@ -1,4 +1,4 @@
-"""The first and last values of a field, in the order of time; of one microsecond's, the greater first."""
+"""First and last values of a field in the order of time. Within one microsecond the greater value comes first."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,20 +8,20 @@ import pyarrow as pa
 
 from gur_spark.features.declare.manifest import ID_UNIT
 from gur_spark.features.declare.spec import Parameter
-from gur_spark.features.operations.base import Operation, Output, lists, operation, whole
-from gur_spark.features.states.base import Source
+from gur_spark.features.operations.base import Operation, OutputColumn, lists, operation, whole
+from gur_spark.features.states.base import ValueColumn
 from gur_spark.features.states.sequence import LastValues, Ordered
-from gur_spark.features.states.tiles import Slice
+from gur_spark.features.states.tiles import DateWindows
 
 
 class _InOrder(Operation):
-    of, state = ("numeric", "categorical"), LastValues
+    field_kinds, state = ("numeric", "categorical"), LastValues
 
-    def _output(self, name: str, meaning: str, *, several: bool) -> Output:
-        numeric = self.source.numeric is not None
+    def _output(self, name: str, meaning: str, *, several: bool) -> OutputColumn:
+        numeric = self.value.numeric is not None
         one: Literal["double", "long"] = "double" if numeric else "long"
         many: Literal["array<double>", "array<int>"] = "array<double>" if numeric else "array<int>"
-        return Output(
+        return OutputColumn(
             name=name,
             dtype=many if several else one,
             unit="{value}" if numeric else ID_UNIT,
@@ -30,21 +30,21 @@ class _InOrder(Operation):
         )
 
     def _values(self, steps: Any, dtype: Any) -> Any:
-        return self.source.units(steps) if self.source.numeric is not None else steps.astype(dtype)
+        return self.value.units(steps) if self.value.numeric is not None else steps.astype(dtype)
 
 
 class _One(_InOrder):
     newest: bool
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         return [self._output(self.name, f"{self.name} {{value}} {{within}}", several=False)]
 
     def options(self) -> tuple[Any, ...]:
         return 1, self.newest
 
-    def finalize(self, values: Ordered, of: Slice) -> list[tuple[pa.Array, ...]]:
+    def finalize(self, values: Ordered, windows: DateWindows) -> list[tuple[pa.Array, ...]]:
         columns = []
-        for window in range(len(of.windows)):
+        for window in range(len(windows.lengths)):
             kept, offsets = values.window(window)
             empty_G = np.diff(offsets) == 0
             found_G = np.append(kept, 0)[np.where(empty_G, len(kept), offsets[:-1])]
@@ -66,21 +66,21 @@ class First(_One):
 class LastK(_InOrder):
     """``{last_k: 3}``: the last three values, newest first."""
 
-    name, single = "last_k", False
+    name, one_number = "last_k", False
 
-    def __init__(self, source: Source, parameter: Parameter | None = None) -> None:
-        super().__init__(source)
+    def __init__(self, value: ValueColumn, parameter: Parameter | None = None) -> None:
+        super().__init__(value)
         self._k = whole(parameter, 1, 1000)
 
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputColumn]:
         return [self._output(f"last_{self._k}", f"last {self._k} {{value}} {{within}}, newest first", several=True)]
 
     def options(self) -> tuple[Any, ...]:
         return self._k, True
 
-    def finalize(self, values: Ordered, of: Slice) -> list[tuple[pa.Array, ...]]:
+    def finalize(self, values: Ordered, windows: DateWindows) -> list[tuple[pa.Array, ...]]:
         columns = []
-        for window in range(len(of.windows)):
+        for window in range(len(windows.lengths)):
             kept, offsets = values.window(window)
             columns.append((lists(offsets, self._values(kept, np.int32)),))
         return columns

@@ -1,4 +1,4 @@
-"""A date's aggregates on Spark from what an earlier snapshot keeps and the events that came since."""
+"""Aggregates of a date on Spark, from the saved state of an earlier snapshot and the events that came since."""
 
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
@@ -9,70 +9,68 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.features.continued import load
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.kernel import PartitionState
-from gur_spark.features.spark.narrowing import (
-    last_landing,
-    midnight,
-    narrow,
-    narrow_attributes,
-    packing_of,
-    snapshot_events,
-)
-from gur_spark.features.spark.writer import FILES, Written, collect, keep, part_of_user, write_all
-from gur_spark.features.states.files import FOLDER, Kept, read_state
+from gur_spark.features.kernel.dumps import load
+from gur_spark.features.kernel.partition import PartitionState
+from gur_spark.features.kernel.state_files import FOLDER, SavedState, read_state
+from gur_spark.features.spark.narrowing import narrow, narrow_attributes, packing_of
+from gur_spark.features.spark.selection import last_landing, midnight, snapshot_events
+from gur_spark.features.spark.writer import FILES, Written, collect_files, move_files, part_of_user, write_partition
 
 _FILE = "_file"
-"""The number of a state's file; no field can have the name."""
+"""Column with the number of a state's file. No field can have this name."""
 _TASKS = 8
-"""At least so many, among which the files are spread by a hash: of as many tasks as files, some would get several."""
+"""Least number of tasks. A hash spreads files over tasks, so with as many tasks as files some would get several."""
 
 
 def entering_events(
     events: DataFrame, as_of: date, known_at: datetime, base: tuple[date, datetime], reach: int | None
 ) -> DataFrame:
-    """Of the ``snapshot_events`` of a date, those that are not among those of an earlier one (and its ``known_at``)."""
+    """The ``snapshot_events`` of a date that are not among those of an earlier date.
+
+    Args:
+        base: the earlier date and its moment until which landings counted.
+    """
     base_date, base_known_at = base
     landed_since = F.col("landed_on") > F.lit(last_landing(base_known_at))
     happened_since = F.col("event_time") >= midnight(base_date)
     return snapshot_events(events, {as_of: known_at}, reach).where(landed_since | happened_since)
 
 
-def write_continued(
+def write_incremental(
     encoded: DataFrame,
     manifest: Manifest,
     sizes: Mapping[str, int],
-    base: tuple[str, Kept],
+    base: tuple[str, SavedState],
     as_of: date,
     folder: str,
     oldest: date | None = None,
     attributes: DataFrame | None = None,
 ) -> Written:
-    """Write what ``write_aggregates`` would of a date, from an earlier snapshot's state and the rows that enter.
+    """Write the files of one date as ``write_aggregates`` would, from an earlier state and the rows that enter.
 
     Args:
-        encoded: ``entering_events``, prepared, categorical columns as vocabulary ids.
-        sizes: greatest id + 1 of each categorical field.
-        base: the earlier snapshot's folder, and what it keeps.
-        folder: where the date's files go; the driver and the workers reach it through pyarrow.
-        oldest: the day of the first event that enters, where a declared window has no end.
-        attributes: the rows of attributes that enter, encoded, where the manifest has attributes.
+        encoded: ``entering_events`` with derived columns, and with categories as vocabulary ids.
+        sizes: categorical field -> greatest id + 1.
+        base: folder of the earlier snapshot, and its saved state.
+        folder: folder for the date's files; the driver and the workers reach it through pyarrow.
+        oldest: day of the first event that enters, where a window begins with the first event.
+        attributes: rows of attributes that enter, encoded, where the manifest has attributes.
 
     Raises:
-        BaseSnapshotError: what it keeps is gone, or was altered.
+        BaseSnapshotError: a file of the saved state is gone or was altered.
         AggregateOverflow: a sum left its exact range.
     """
-    path, kept = base
-    bands = kept.bands(manifest)
-    later = bands.continued(as_of, oldest)
+    path, saved = base
+    tiles = saved.tiles(manifest)
+    later = tiles.advanced(as_of, oldest)
     packing = packing_of(manifest, later, sizes)
     attempts = {as_of.isoformat(): storage.join(folder, "_attempts")}
     storage.create_folder(attempts[as_of.isoformat()])
 
     def state_with(number: int, rows: pa.Table) -> PartitionState:
-        file = kept.files[number]
-        state = load(read_state(storage.join(path, FOLDER, file.name), file), manifest, bands, as_of, oldest)
+        file = saved.files[number]
+        state = load(read_state(storage.join(path, FOLDER, file.name), file), manifest, tiles, as_of, oldest)
         state.take(rows.filter((pc.field(_FILE) == number) & pc.field("user_id").is_valid()).to_batches())
         return state
 
@@ -80,23 +78,23 @@ def write_continued(
         some = [packing.unpack(batch) for batch in batches if batch.num_rows]
         rows = pa.Table.from_batches(some) if some else None
         for number in sorted(rows[_FILE].unique().to_pylist()) if rows else ():
-            yield from write_all(state_with(number, rows), attempts)
+            yield from write_partition(state_with(number, rows), attempts)
 
     rows = narrow(encoded, manifest, packing, later, {})
     if attributes is not None:
         rows = rows.unionByName(narrow_attributes(attributes, manifest, later, {}), allowMissingColumns=True)
-    rows = rows.withColumn(_FILE, _file_of_user(kept))
-    # One more row for each file: those that nobody enters are gone through as well.
-    marks = rows.sparkSession.range(0, len(kept.files), 1, 1).select(F.col("id").cast("INT").alias(_FILE))
+    rows = rows.withColumn(_FILE, _file_of_user(saved))
+    # One more row for each file, so that files which no row enters are written, too.
+    marks = rows.sparkSession.range(0, len(saved.files), 1, 1).select(F.col("id").cast("INT").alias(_FILE))
     both = rows.unionByName(marks, allowMissingColumns=True)
-    by_file = both.repartition(max(len(kept.files), _TASKS), _FILE)
-    return keep(collect(by_file.mapInArrow(kernel, FILES)), folder)
+    by_file = both.repartition(max(len(saved.files), _TASKS), _FILE)
+    return move_files(collect_files(by_file.mapInArrow(kernel, FILES)), folder)
 
 
-def _file_of_user(kept: Kept) -> Column:
-    """The number of the file that a user is in, or would be."""
-    # A text of numbers equally wide: as an array, Spark would go through 4096 expressions.
-    width = len(str(len(kept.files)))
-    numbers = "".join(f"{number:0{width}}" for number in kept.file_of_part())
+def _file_of_user(saved: SavedState) -> Column:
+    """Number of the file that a user is in, or would be in."""
+    # One text of numbers of equal width, because Spark would go through 4,096 expressions of an array.
+    width = len(str(len(saved.files)))
+    numbers = "".join(f"{number:0{width}}" for number in saved.file_of_part())
     place = (part_of_user() * width + 1).cast("INT")
     return F.substr(F.lit(numbers), place, F.lit(width)).cast("INT")

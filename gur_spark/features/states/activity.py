@@ -1,6 +1,6 @@
-"""When a group was active: events, days with an event, the first and the last, silences.
+"""Activity of a group: number of events, days with an event, first and last event, days of silence.
 
-Legend of array shapes: N = rows, G = groups, B = bands, W = windows of a slice, D = days of all windows of all dates.
+Legend of array shapes: N = rows, G = groups, B = tiles, W = windows of a date, D = days of all windows of all dates.
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gur_spark.features.states.advance import Kept, age_per_band, per_band, per_day
-from gur_spark.features.states.base import DAY_US, Source, State, grown
-from gur_spark.features.states.groups import Groups, Ints, Rows
-from gur_spark.features.states.tiles import Bands, Slice
+from gur_spark.features.states.advance import ArrayRules, age_per_tile, per_day, per_tile
+from gur_spark.features.states.base import DAY_US, State, ValueColumn, grown
+from gur_spark.features.states.groups import Groups, Ints, PlacedRows
+from gur_spark.features.states.tiles import DateWindows, Tiles
 
 _MISSING = 1 << 62
-"""Half way to the ends of int64, so that days can be taken from an age that is not there."""
+"""Age where there is no event: far from the ends of int64, so that adding or subtracting days cannot wrap."""
 
 
 @dataclass(frozen=True)
 class Visits:
-    """When a group was active, in the windows of a slice."""
+    """Activity of each group in a date's windows."""
 
-    of: Slice
+    windows: DateWindows
     _events_GB: Ints
     _active_GD: Any
     _first_GB: Ints
@@ -30,31 +30,31 @@ class Visits:
 
     @cached_property
     def events_GW(self) -> Ints:
-        return np.cumsum(self.of.by_window(self._events_GB), axis=1)
+        return np.cumsum(self.windows.by_part(self._events_GB), axis=1)
 
     @cached_property
     def days_GW(self) -> Ints:
-        """Days with an event."""
-        days = [self._active_GD[:, days].sum(axis=1, dtype=np.int64) for days in self.of.days]
+        """Number of days with an event."""
+        days = [self._active_GD[:, days].sum(axis=1, dtype=np.int64) for days in self.windows.days]
         return np.stack(days, axis=1)
 
     @cached_property
     def first_us_GW(self) -> Ints:
-        """From the first event of each window to the date; without meaning where there is none."""
-        ages_GW = np.maximum.accumulate(self.of.by_window(self._first_GB, np.maximum), axis=1)
-        return ages_GW - self.of.lag * DAY_US
+        """Microseconds from the first event of each window to the date; meaningless where there is no event."""
+        ages_GW = np.maximum.accumulate(self.windows.by_part(self._first_GB, np.maximum), axis=1)
+        return ages_GW - self.windows.lag * DAY_US
 
     @cached_property
     def last_us_GW(self) -> Ints:
-        """From the last event of each window to the date; without meaning where there is none."""
-        ages_GW = np.minimum.accumulate(self.of.by_window(self._last_GB, np.minimum), axis=1)
-        return ages_GW - self.of.lag * DAY_US
+        """Microseconds from the last event of each window to the date; meaningless where there is no event."""
+        ages_GW = np.minimum.accumulate(self.windows.by_part(self._last_GB, np.minimum), axis=1)
+        return ages_GW - self.windows.lag * DAY_US
 
     @cached_property
     def silent_days_GW(self) -> Ints:
-        """The longest run of days without an event inside each window."""
+        """Length of the longest run of days without an event inside each window."""
         longest = []
-        for days in self.of.days:
+        for days in self.windows.days:
             run_G = longest_G = np.zeros(len(self._active_GD), np.int64)
             for active_G in self._active_GD[:, days].T:
                 run_G = np.where(active_G, 0, run_G + 1)
@@ -64,37 +64,37 @@ class Visits:
 
 
 class Activity(State):
-    """Events, first and last of them per band, and the days with an event."""
+    """Number of events, first and last event per tile, and the days with an event."""
 
     per_group = 24
-    kept: ClassVar[Kept] = {
-        "events_GB": per_band(),
+    stored: ClassVar[ArrayRules] = {
+        "events_GB": per_tile(),
         "active_GD": per_day(False, np.logical_or),
-        "last_GB": age_per_band(_MISSING, np.minimum),
-        "first_GB": age_per_band(-_MISSING, np.maximum),
+        "last_GB": age_per_tile(_MISSING, np.minimum),
+        "first_GB": age_per_tile(-_MISSING, np.maximum),
     }
 
-    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
-        super().__init__(groups, bands, source)
-        self.events_GB = np.zeros((0, len(bands)), np.int64)
-        self.active_GD = np.zeros((0, bands.days), np.bool_)
-        self.last_GB = np.zeros((0, len(bands)), np.int64)
-        self.first_GB = np.zeros((0, len(bands)), np.int64)
+    def __init__(self, groups: Groups, tiles: Tiles, value: ValueColumn) -> None:
+        super().__init__(groups, tiles, value)
+        self.events_GB = np.zeros((0, len(tiles)), np.int64)
+        self.active_GD = np.zeros((0, tiles.days), np.bool_)
+        self.last_GB = np.zeros((0, len(tiles)), np.int64)
+        self.first_GB = np.zeros((0, len(tiles)), np.int64)
 
-    def active(self, of: Slice) -> Any:
-        """Which groups have an event in the slice's longest window, (G,)."""
+    def active(self, windows: DateWindows) -> Any:
+        """True for groups with an event in the longest window, (G,)."""
         self._grow()
-        return self.events_GB[:, of.starts[0] : of.starts[-1]].any(axis=1)
+        return self.events_GB[:, windows.starts[0] : windows.starts[-1]].any(axis=1)
 
-    def _add(self, rows: Rows) -> None:
+    def _add(self, rows: PlacedRows) -> None:
         slot_N = rows.slot_N
         self.events_GB += np.bincount(slot_N, minlength=self.events_GB.size).reshape(self.events_GB.shape)
-        self.active_GD.reshape(-1)[rows.group_N * self.bands.days + rows.day_N] = True
+        self.active_GD.reshape(-1)[rows.group_N * self.tiles.days + rows.day_N] = True
         np.minimum.at(self.last_GB.reshape(-1), slot_N, rows.age_N)
         np.maximum.at(self.first_GB.reshape(-1), slot_N, rows.age_N)
 
-    def _view(self, of: Slice) -> Visits:
-        return Visits(of, self.events_GB, self.active_GD, self.first_GB, self.last_GB)
+    def _view(self, windows: DateWindows) -> Visits:
+        return Visits(windows, self.events_GB, self.active_GD, self.first_GB, self.last_GB)
 
     def _grow(self) -> None:
         groups = len(self.groups)

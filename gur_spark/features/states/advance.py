@@ -1,8 +1,8 @@
-"""From the bands of one date to those of a date some days later: what becomes of each array that a state keeps.
+"""Rules for the arrays of a state: how each moves to a later date, and how two of them are combined.
 
-An array is counts of bands or of days, ages, or keys that end with a number of a band or a day: there are no others,
-and a state says which its own are (``State.kept``). With that is said, too, how the arrays of two parts of the rows
-become one.
+A snapshot's state is stored with the tiles of its date and loaded with the tiles of a later date. Each array of a state
+has one rule, by the axis or the numbers that depend on the date: values per tile, values per day, ages, or keys that
+end with the number of a tile or a day. ``State.stored`` names the rule of each array.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from gur_spark.features.states.tiles import Bands, Ints
+from gur_spark.features.states.tiles import Ints, Tiles
 
 
 @dataclass(frozen=True)
-class Shift:
-    """``new`` is ``old.continued(...)``: each band of ``old`` is inside one of its bands."""
+class Advance:
+    """The step from the tiles of one date to those of a later date.
 
-    old: Bands
-    new: Bands
+    ``new`` is ``old.advanced(...)``, so each old tile lies inside one new tile.
+    """
+
+    old: Tiles
+    new: Tiles
 
     @cached_property
     def days(self) -> int:
@@ -29,78 +32,78 @@ class Shift:
         return (self.new.newest - self.old.newest).days
 
     @cached_property
-    def band_of(self) -> Ints:
-        """The new band of each old one."""
+    def tile_of(self) -> Ints:
+        """The new tile of each old one."""
         first_day = np.searchsorted(self.old.of_day, np.arange(len(self.old)))
         return self.new.of_day[first_day + self.days]
 
-    def bands(self, values: Any, fill: Any, together: np.ufunc) -> Any:
-        """(G, B, ...) of the new bands, old ones that are one now put ``together``."""
-        new, starts = np.unique(self.band_of, return_index=True)
+    def tiles(self, values: Any, fill: Any, combine: np.ufunc) -> Any:
+        """Values per new tile, (G, B, ...). Old tiles that became one are combined, and new ones hold ``fill``."""
+        new, starts = np.unique(self.tile_of, return_index=True)
         moved = np.full((len(values), len(self.new), *values.shape[2:]), fill, values.dtype)
-        moved[:, new] = together.reduceat(values, starts, axis=1)
+        moved[:, new] = combine.reduceat(values, starts, axis=1)
         return moved
 
     def day_columns(self, values: Any, fill: Any) -> Any:
-        """(G, D) of the new days."""
+        """Values per day of the new tiles, (G, D); new days hold ``fill``."""
         moved = np.full((len(values), self.new.days), fill, values.dtype)
         moved[:, self.days : self.days + values.shape[1]] = values
         return moved
 
     def ages(self, ages_us: Ints) -> Ints:
-        """Microseconds to the new date."""
+        """Microseconds from each event to the new date."""
         return ages_us + timedelta(days=self.days) // timedelta(microseconds=1)
 
-    def band_keys(self, keys: Ints) -> Ints:
-        """Keys ``x * bands + band``, in the same order; some may be equal now."""
+    def tile_keys(self, keys: Ints) -> Ints:
+        """Keys ``x * tiles + tile`` with the new tiles. The order stays, and different keys may become equal."""
         x = keys // len(self.old)
         # Not divmod, which takes twice as long.
-        band = keys - x * len(self.old)
-        moved: Ints = x * len(self.new) + self.band_of[band]
+        tile = keys - x * len(self.old)
+        moved: Ints = x * len(self.new) + self.tile_of[tile]
         return moved
 
     def day_keys(self, keys: Ints) -> Ints:
-        """Keys ``x * days + day``, in the same order."""
+        """Keys ``x * days + day`` with the new days. The order stays."""
         return keys + keys // self.old.days * (self.new.days - self.old.days) + self.days
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What an array is of."""
+class ArrayRule:
+    """How one array of a state moves to a later date, and how two of them are combined."""
 
-    moved: Callable[[Any, Shift], Any]
-    """Of an array of the old date, that of the new one."""
-    together: np.ufunc | None = None
-    """Where it has a row per group: of a group's rows in two arrays, that of all its events."""
-
-
-Kept = Mapping[str, Kind]
-"""The arrays of a state by name, and what each is of."""
+    advance: Callable[[Any, Advance], Any]
+    """Makes the array of the later date from the array of the earlier date."""
+    combine: np.ufunc | None = None
+    """Combines a group's rows of two arrays; only for arrays that have one row per group."""
 
 
-def per_band(fill: Any = 0, together: np.ufunc = np.add) -> Kind:
-    """Of bands, (G, B, ...): one without events holds ``fill``, and several are one by ``together``."""
-    return Kind(lambda values, shift: shift.bands(values, fill, together), together)
+ArrayRules = Mapping[str, ArrayRule]
+"""Name of each array of a state -> its rule."""
 
 
-def per_day(fill: Any, together: np.ufunc) -> Kind:
-    """Of days, (G, D)."""
-    return Kind(lambda values, shift: shift.day_columns(values, fill), together)
+def per_tile(fill: Any = 0, combine: np.ufunc = np.add) -> ArrayRule:
+    """Rule for values per tile, (G, B, ...), where a tile without events holds ``fill``."""
+    return ArrayRule(lambda values, step: step.tiles(values, fill, combine), combine)
 
 
-def age_per_band(fill: int, together: np.ufunc) -> Kind:
-    """Ages in microseconds of bands, (G, B)."""
-    return Kind(lambda values, shift: shift.bands(shift.ages(values), fill, together), together)
+def per_day(fill: Any, combine: np.ufunc) -> ArrayRule:
+    """Rule for values per day, (G, D), where a day without events holds ``fill``."""
+    return ArrayRule(lambda values, step: step.day_columns(values, fill), combine)
 
 
-age = Kind(lambda values, shift: shift.ages(values))
-"""Ages in microseconds, of events."""
+def age_per_tile(fill: int, combine: np.ufunc) -> ArrayRule:
+    """Rule for one age in microseconds per tile, (G, B)."""
+    return ArrayRule(lambda values, step: step.tiles(step.ages(values), fill, combine), combine)
 
-band_key = Kind(lambda values, shift: shift.band_keys(values))
-"""Keys that end with a band."""
 
-day_key = Kind(lambda values, shift: shift.day_keys(values))
-"""Keys that end with a day."""
+age = ArrayRule(lambda values, step: step.ages(values))
+"""Rule for ages of single events, in microseconds."""
 
-unmoved = Kind(lambda values, shift: values)
-"""Counts, values and groups, which no date is in."""
+tile_key = ArrayRule(lambda values, step: step.tile_keys(values))
+"""Rule for keys that end with the number of a tile."""
+
+day_key = ArrayRule(lambda values, step: step.day_keys(values))
+"""Rule for keys that end with the number of a day."""
+
+unmoved = ArrayRule(lambda values, step: values)
+"""Rule for counts, values and groups, which do not depend on the date."""

@@ -1,14 +1,15 @@
-"""What a state is: what is kept of the events of each group and band of days, and what a date's windows make of it.
+"""States: partial aggregates of the events of each group and tile, from which the windows of a date are computed.
 
-Every state is whole numbers (counts, sums of fixed-point steps, sorted keys with their counts), so the result depends
-neither on the order of rows nor on how they are cut into batches. ``update`` takes events in; the bands of a window
-add up (``Slice.by_window``); states of parts of the rows ``merge``; ``at`` gives the values of one date's windows.
+A state holds whole numbers only (counts, sums of fixed-point steps, sorted keys with their counts), so a result depends
+neither on the order of rows nor on how they are cut into batches. ``update`` takes events in, ``merge`` adds the state
+of other rows, and ``at`` gives the values of one date's windows, which are sums over tiles (``DateWindows.by_part``).
 
-The states are in ``activity``, ``numbers``, ``counts``, ``tallies``, ``sequence`` and ``attributes``.
+The states are in ``activity``, ``numbers``, ``counts``, ``daily``, ``tallies``, ``sketches``, ``sequence`` and
+``attributes``.
 
 Legend of array shapes:
     N = rows of a chunk          G = groups (users, or users and ids)   D = days of all windows of all dates
-    B = bands of days            W = windows of a slice                 P = different (group, id) pairs of a field
+    B = tiles                    W = windows of a date                  P = different (group, id) pairs of a field
 """
 
 from abc import ABC, abstractmethod
@@ -20,110 +21,121 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gur_spark.features.declare.manifest import NumericField
-from gur_spark.features.states.advance import Kept, Shift
-from gur_spark.features.states.groups import Groups, Ints, Rows
-from gur_spark.features.states.tiles import Bands, Slice
+from gur_spark.features.states.advance import Advance, ArrayRules
+from gur_spark.features.states.groups import Groups, Ints, PlacedRows
+from gur_spark.features.states.tiles import DateWindows, Tiles
 
 DAY_US = 86_400_000_000
+"""Microseconds of a day."""
 MERGE_ROWS = 1 << 20
+"""Loose rows of a sparse state that are collected before they are merged, at least."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a state's values come from."""
+class ValueColumn:
+    """The column that a state reads its values from."""
 
     column: str | None = None
-    """A column of the rows; None: the events themselves."""
+    """Name of a column of the rows; None where a state counts events and reads no value."""
     numeric: NumericField | None = None
-    """The field of a number."""
+    """The field, if the values are numbers."""
 
     def units(self, steps: Any, divisor: Any = 1) -> Any:
-        """Steps to units, divided once: exact numerator over exact denominator while both are below 2^53."""
+        """Convert steps to units and divide, with one rounding while numerator and denominator are below 2^53."""
         assert self.numeric is not None
         numerator, denominator = self.numeric.step.as_integer_ratio()
         return steps.astype(np.float64) * numerator / (np.asarray(divisor, np.float64) * denominator)
 
 
 class State(ABC):
-    """Made once per partition; ``update`` any number of times, then ``at`` each date's slices, oldest first."""
+    """Partial aggregate of one partition: ``update`` any number of times, then ``at`` for each date, oldest first."""
 
     per_group: int = 0
-    """Bytes of a group in a band, about."""
+    """Bytes that a group takes in each tile, about."""
     per_event: int = 0
-    """Bytes of an event, at most."""
-    kept: ClassVar[Kept] = {}
-    """The arrays that are all it knows, and what becomes of each on a later date."""
+    """Bytes that an event takes, at most."""
+    stored: ClassVar[ArrayRules] = {}
+    """Attributes that hold the whole state as arrays, and the rule of each."""
 
-    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
-        self.groups, self.bands, self.source = groups, bands, source
-        self._last: tuple[Slice, Any] | None = None
+    def __init__(self, groups: Groups, tiles: Tiles, value: ValueColumn) -> None:
+        self.groups, self.tiles, self.value = groups, tiles, value
+        self._last: tuple[DateWindows, Any] | None = None
 
-    def update(self, rows: Rows) -> None:
-        """Take events in."""
+    def update(self, rows: PlacedRows) -> None:
+        """Take rows in."""
         self._last = None
         self._grow()
         self._add(rows)
 
-    def at(self, of: Slice) -> Any:
-        """The values in a slice's windows; those who ask again for the same slice share one answer."""
-        if self._last is None or self._last[0] is not of:
+    def at(self, windows: DateWindows) -> Any:
+        """The values in a date's windows; operations that ask for the same windows share one result."""
+        if self._last is None or self._last[0] is not windows:
             self._grow()
-            self._last = of, self._view(of)
+            self._last = windows, self._view(windows)
         return self._last[1]
 
     def dump(self) -> dict[str, Any]:
-        """All it knows, as arrays by name.
+        """The whole state as arrays by name.
 
         Raises:
-            TypeError: its class does not say which arrays are kept.
+            TypeError: the class does not name its arrays in ``stored``.
         """
-        if not self.kept:
-            raise TypeError(f"{type(self).__name__} names no arrays in 'kept': aggregates.incremental_days must be 0")
+        if not self.stored:
+            raise TypeError(f"{type(self).__name__} names no arrays in 'stored': aggregates.incremental_days must be 0")
         self._grow()
-        return dict(zip(self.kept, self._arrays(), strict=True))
+        return dict(zip(self.stored, self._arrays(), strict=True))
 
-    def load(self, arrays: Mapping[str, Any], shift: Shift) -> None:
-        """Know what was dumped on an earlier date, as it looks from the bands of this one."""
-        self._restore([kind.moved(arrays[name], shift) for name, kind in self.kept.items()])
+    def load(self, arrays: Mapping[str, Any], advance: Advance) -> None:
+        """Take over what was dumped at an earlier date, moved to the tiles of this state."""
+        self._restore([rule.advance(arrays[name], advance) for name, rule in self.stored.items()])
 
     @classmethod
-    def merges(cls) -> bool:
-        """Whether its class says how what two states know becomes one."""
-        return bool(cls.kept) and all(kind.together for kind in cls.kept.values())
+    def can_merge(cls) -> bool:
+        """Whether the class has the rules that ``merge`` needs."""
+        return bool(cls.stored) and all(rule.combine for rule in cls.stored.values())
 
     def merge(self, arrays: Mapping[str, Any], code_G: Ints) -> None:
-        """Know also what another state of the same bands dumped, whose group g is group ``code_G[g]`` here."""
+        """Add the dumped state of other rows, with the same tiles.
+
+        Args:
+            code_G: the group here that each of the other state's groups is.
+        """
         self._last = None
         self._grow()
         merged = self._arrays()
-        for mine, theirs, kind in zip(merged, arrays.values(), self.kept.values(), strict=True):
-            assert kind.together
-            mine[code_G] = kind.together(mine[code_G], theirs)
+        for mine, theirs, rule in zip(merged, arrays.values(), self.stored.values(), strict=True):
+            assert rule.combine
+            mine[code_G] = rule.combine(mine[code_G], theirs)
 
     def _arrays(self) -> Sequence[Any]:
-        return [attrgetter(name)(self) for name in self.kept]
+        return [attrgetter(name)(self) for name in self.stored]
 
     def _restore(self, arrays: Sequence[Any]) -> None:
-        for name, array in zip(self.kept, arrays, strict=True):
+        for name, array in zip(self.stored, arrays, strict=True):
             *path, last = name.split(".")
             setattr(attrgetter(".".join(path))(self) if path else self, last, array)
 
     @abstractmethod
-    def _add(self, rows: Rows) -> None: ...
+    def _add(self, rows: PlacedRows) -> None:
+        """Take rows in, after ``_grow``."""
 
     @abstractmethod
-    def _view(self, of: Slice) -> Any: ...
+    def _view(self, windows: DateWindows) -> Any:
+        """Compute what ``at`` gives."""
 
     def _grow(self) -> None:  # noqa: B027 - sparse states need no room
         """Make room for new groups."""
 
 
-class Keyed(State):
-    """Arrays side by side, in the order of groups; the first holds keys, of which a group has a range of its own."""
+class SparseState(State):
+    """A state of parallel arrays in the order of groups.
+
+    The first array holds keys. Each group has a range of keys of its own.
+    """
 
     @classmethod
-    def merges(cls) -> bool:
-        return bool(cls.kept)
+    def can_merge(cls) -> bool:
+        return bool(cls.stored)
 
     def merge(self, arrays: Mapping[str, Any], code_G: Ints) -> None:
         self._last = None
@@ -138,15 +150,15 @@ class Keyed(State):
     @property
     @abstractmethod
     def _keys_of_group(self) -> int:
-        """Group g has the keys from g times this number on."""
+        """Size of a group's range: the keys of group g begin with g times this number."""
 
     @abstractmethod
     def _join(self, arrays: Sequence[Any]) -> None:
-        """Take such arrays in beside the own ones."""
+        """Add another state's arrays, whose groups and keys are already those of this state."""
 
 
 def grown(array: Any, groups: int, fill: Any) -> Any:
-    """The array with rows for so many groups, new ones filled."""
+    """The array with one row for each of so many groups; new rows hold ``fill``."""
     missing = groups - len(array)
     if missing <= 0:
         return array
@@ -154,7 +166,7 @@ def grown(array: Any, groups: int, fill: Any) -> Any:
 
 
 def begins(ordered: Ints) -> Any:
-    """Whether each value begins a run of equal ones."""
+    """True where a value differs from the one before it, so that a run of equal values begins there."""
     there = np.ones(len(ordered), np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=there[1:])
     return there

@@ -1,7 +1,7 @@
-"""Sums of integers that are exact, or refused.
+"""Sums of integers that are exact, or are refused.
 
-numpy's fast grouped sum (``bincount`` with weights) adds in float64, which is exact while
-every partial sum stays below 2^53. Larger work is cut into limbs that do.
+numpy's fast grouped sum (``bincount`` with weights) adds in float64, which is exact while every partial sum stays below
+2^53. Larger numbers are cut into limbs whose sums do.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,12 @@ _MASK = (1 << _BASE) - 1
 
 
 def exact_sums(slot_N: Ints, x_N: Ints, counts: Ints) -> Ints:
-    """Sum ``x`` per slot as int64; ``counts`` is the number of rows per slot.
+    """Sum of ``x`` per slot as int64.
 
-    A result beyond +-2^62 is clamped there, for ``overflow`` to find.
+    A sum beyond +-2^62 is clamped there, and ``overflow`` finds it.
+
+    Args:
+        counts: number of rows per slot.
     """
     if int(np.abs(x_N).max()) * int(counts.max()) < _EXACT_FLOAT:
         return np.bincount(slot_N, weights=x_N, minlength=len(counts)).astype(np.int64)
@@ -36,13 +39,13 @@ def exact_sums(slot_N: Ints, x_N: Ints, counts: Ints) -> Ints:
 
 
 def overflow(state: Ints, added: Ints) -> int | None:
-    """The first slot whose sum would leave the exact range, or None; both are within +-2^62."""
+    """The first slot whose sum would leave the exact range, or None. Both arrays must be within +-2^62."""
     beyond = np.abs(state + added) >= _ROOM
     return int(np.argmax(beyond)) if beyond.any() else None
 
 
 def too_large(sums: Any) -> int | None:
-    """The first slot whose sum, as a float, is out of the exact range, or None."""
+    """The first slot whose sum, given in float64, is outside the exact range, or None."""
     beyond = np.abs(sums).reshape(-1) >= _ROOM
     return int(np.argmax(beyond)) if beyond.any() else None
 
@@ -55,7 +58,10 @@ def row_overflow(state: Any) -> int | None:
 
 @dataclass
 class SquareSum:
-    """Sums of squares in two limbs, ``high * 2^40 + low`` with 0 <= low < 2^40: the same set gives the same limbs."""
+    """Sums of squares in two limbs, ``high * 2^40 + low`` with 0 <= low < 2^40.
+
+    Equal sums have equal limbs.
+    """
 
     high: Ints
     low: Ints
@@ -84,7 +90,7 @@ class SquareSum:
         self.low.reshape(-1)[:] = low & _MASK
 
     def map(self, rearrange: Callable[[Any], Any]) -> "SquareSum":
-        """Both limbs rearranged or added up alike."""
+        """Both limbs after the same rearrangement or sum, with the carry moved to the high limb."""
         low = rearrange(self.low)
         return SquareSum(rearrange(self.high) + (low >> _BASE), low & _MASK)
 

@@ -1,6 +1,6 @@
-"""Whose counts an event goes into: a user's, or those of a user and one of a field's categories.
+"""Groups that events are counted for: users, or users and one category of a field.
 
-Legend: N = rows, G = groups seen so far.
+Legend of array shapes: N = rows, U = users, G = groups seen so far, P = (user, id) pairs.
 """
 
 from dataclasses import dataclass
@@ -17,26 +17,26 @@ _ID_MASK = (1 << ID_BITS) - 1
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Some events of a partition, and the slot (group and band of days) that each of them is counted in."""
+class PlacedRows:
+    """Rows of a partition with the slot (group and tile) that each is counted in."""
 
     table: pa.Table
     group_N: Ints
     age_N: Ints
-    """Microseconds to the newest date."""
+    """Microseconds from each event to the newest date."""
     day_N: Ints
-    """Whole days to the newest date; the eve is day 0."""
+    """Whole days from each event to the newest date; its eve is day 0."""
     slot_N: Ints
-    """group * bands + band."""
+    """``group * tiles + tile``."""
 
-    def where(self, mask_N: Any) -> "Rows":
-        """Those rows of them."""
+    def where(self, mask_N: Any) -> "PlacedRows":
+        """The rows for which the mask is true."""
         if mask_N.all():
             return self
-        return Rows(self.table.filter(pa.array(mask_N)), *(v[mask_N] for v in self._places))
+        return PlacedRows(self.table.filter(pa.array(mask_N)), *(v[mask_N] for v in self._places))
 
-    def present(self, name: str) -> "Rows":
-        """The rows with a value in this column."""
+    def present(self, name: str) -> "PlacedRows":
+        """The rows that have a value in this column."""
         column = self.table[name]
         return self if not column.null_count else self.where(pc.is_valid(column).to_numpy())
 
@@ -45,8 +45,8 @@ class Rows:
         return self.group_N, self.age_N, self.day_N, self.slot_N
 
 
-class Users:
-    """User ids -> codes 0..U-1 in order of appearance."""
+class UserGroups:
+    """Users, numbered in the order in which they appear."""
 
     def __init__(self) -> None:
         self._index = _Index()
@@ -61,17 +61,17 @@ class Users:
         return self._index.known
 
     def restore(self, known: pa.Array | None) -> None:
-        """Give these users the codes 0, 1, 2 ..."""
+        """Give these users the codes 0, 1, 2, and so on."""
         self._index.known = known
 
     def name(self, code: int) -> str:
         return repr(self._index.value(code))
 
 
-class Pairs:
-    """(user, id of a category) -> codes 0..G-1 in order of appearance."""
+class CategoryGroups:
+    """Pairs of a user and a category's id, numbered in the order in which they appear."""
 
-    def __init__(self, users: Users) -> None:
+    def __init__(self, users: UserGroups) -> None:
         self._users, self._index = users, _Index()
 
     def __len__(self) -> int:
@@ -81,22 +81,22 @@ class Pairs:
         return self._index.encode(pa.array((user_N << ID_BITS) | id_N))
 
     def values(self) -> pa.Array:
-        """The pairs as `user << 31 | id`, in the order of their codes."""
+        """The pairs as ``user << 31 | id``, in the order of their codes."""
         return self._index.known
 
     def restore(self, known: pa.Array | None) -> None:
-        """Give these pairs the codes 0, 1, 2 ..."""
+        """Give these pairs the codes 0, 1, 2, and so on."""
         self._index.known = known
 
-    def encode_all(self, other: "Pairs", code_U: Ints) -> Ints:
-        """The codes of another's pairs, whose user u is user ``code_U[u]`` here."""
+    def encode_all(self, other: "CategoryGroups", code_U: Ints) -> Ints:
+        """Codes here for all pairs of another object, whose user u is user ``code_U[u]`` here."""
         if not len(other):
             return np.zeros(0, np.int64)
         pair_P = as_numpy(other.values())
         return self.encode(code_U[pair_P >> ID_BITS], pair_P & _ID_MASK)
 
     def find(self, pair_P: Ints) -> pa.Array:
-        """The code of each pair, as `user << 31 | id`; null for one without events."""
+        """The code of each pair, given as ``user << 31 | id``; null for a pair without events."""
         if not len(self):
             return pa.nulls(len(pair_P), pa.int32())
         return pc.index_in(pa.array(pair_P), value_set=self._index.known)
@@ -106,11 +106,11 @@ class Pairs:
         return f"{self._users.name(pair >> ID_BITS)} (id {pair & _ID_MASK})"
 
 
-Groups = Users | Pairs
+Groups = UserGroups | CategoryGroups
 
 
 class _Index:
-    """Values -> codes in order of appearance."""
+    """Values, numbered in the order in which they appear."""
 
     def __init__(self) -> None:
         self.known: pa.Array | None = None
@@ -137,6 +137,6 @@ class _Index:
 
 
 def as_numpy(values: Any) -> Ints:
-    """As int64; the columns that come here have no nulls."""
+    """Values as int64; they must have no nulls."""
     array: Ints = np.asarray(values, dtype=np.int64)
     return array

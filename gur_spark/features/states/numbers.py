@@ -1,6 +1,6 @@
-"""Count, sum, sum of squares, least and greatest of a numeric field, exactly, in steps.
+"""Count, sum, sum of squares, minimum and maximum of a numeric field, exact, in steps.
 
-Legend of array shapes: N = rows, G = groups, B = bands, W = windows of a slice.
+Legend of array shapes: N = rows, G = groups, B = tiles, W = windows of a date.
 """
 
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gur_spark.errors import AggregateOverflow
-from gur_spark.features.states.advance import Kept, Shift, per_band
-from gur_spark.features.states.base import Source, State, grown
+from gur_spark.features.states.advance import Advance, ArrayRules, per_tile
+from gur_spark.features.states.base import State, ValueColumn, grown
 from gur_spark.features.states.exact import SquareSum, exact_sums, overflow, row_overflow, std_steps, too_large
-from gur_spark.features.states.groups import Groups, Ints, Rows, as_numpy
-from gur_spark.features.states.tiles import Bands, Slice
+from gur_spark.features.states.groups import Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.tiles import DateWindows, Tiles
 
 _NO_MIN, _NO_MAX = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Statistics of a numeric field in the windows of a slice, in steps."""
+    """Statistics of a numeric field in a date's windows, in steps."""
 
     count_GW: Ints
     sum_GW: Ints
@@ -37,46 +37,54 @@ class Numbers:
 
 
 class NumericState(State):
-    """Count, sum, sum of squares, min and max per band, in steps."""
+    """Count, sum, sum of squares, minimum and maximum per group and tile, in steps."""
 
     per_group = 48
-    kept: ClassVar[Kept] = {
-        "count_GB": per_band(),
-        "sum_GB": per_band(),
-        "square_GB.high": per_band(),
-        "square_GB.low": per_band(),
-        "min_GB": per_band(_NO_MIN, np.minimum),
-        "max_GB": per_band(_NO_MAX, np.maximum),
+    stored: ClassVar[ArrayRules] = {
+        "count_GB": per_tile(),
+        "sum_GB": per_tile(),
+        "square_GB.high": per_tile(),
+        "square_GB.low": per_tile(),
+        "min_GB": per_tile(_NO_MIN, np.minimum),
+        "max_GB": per_tile(_NO_MAX, np.maximum),
     }
 
-    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
-        super().__init__(groups, bands, source)
-        self._empty = np.zeros((0, len(bands)), np.int64)
+    def __init__(self, groups: Groups, tiles: Tiles, value: ValueColumn) -> None:
+        super().__init__(groups, tiles, value)
+        self._empty = np.zeros((0, len(tiles)), np.int64)
         self.count_GB, self.sum_GB, self.min_GB, self.max_GB = (self._empty for _ in range(4))
         self.square_GB = SquareSum(self._empty, self._empty)
 
-    def load(self, arrays: Mapping[str, Any], shift: Shift) -> None:
-        """Raises AggregateOverflow, where bands that are one now have a sum that does not fit."""
+    def load(self, arrays: Mapping[str, Any], advance: Advance) -> None:
+        """As ``State.load``.
+
+        Raises:
+            AggregateOverflow: tiles became one, and their sum does not fit.
+        """
         for name in ("sum_GB", "square_GB.high"):
-            self._check(too_large(shift.bands(arrays[name].astype(np.float64), 0.0, np.add)), len(shift.new))
-        super().load(arrays, shift)
+            self._check(too_large(advance.tiles(arrays[name].astype(np.float64), 0.0, np.add)), len(advance.new))
+        super().load(arrays, advance)
 
     def merge(self, arrays: Mapping[str, Any], code_G: Ints) -> None:
-        """Raises AggregateOverflow."""
+        """As ``State.merge``.
+
+        Raises:
+            AggregateOverflow: a sum does not fit.
+        """
         self._grow()
         for name, mine in (("sum_GB", self.sum_GB), ("square_GB.high", self.square_GB.high)):
             slot = overflow(mine[code_G], arrays[name])
             if slot is not None:
-                refuse(self.source, self.groups.name(int(code_G[slot // len(self.bands)])))
+                refuse(self.value, self.groups.name(int(code_G[slot // len(self.tiles)])))
         super().merge(arrays, code_G)
-        # What the lower limbs have too much is carried.
+        # The sums of the low limbs may have a carry.
         self.square_GB = self.square_GB.map(lambda limb: limb)
 
-    def _add(self, rows: Rows) -> None:
-        rows = rows.present(str(self.source.column))
+    def _add(self, rows: PlacedRows) -> None:
+        rows = rows.present(str(self.value.column))
         if not len(rows.slot_N):
             return
-        slot_N, x_N = rows.slot_N, as_numpy(rows.table[self.source.column])
+        slot_N, x_N = rows.slot_N, as_numpy(rows.table[self.value.column])
         counts = np.bincount(slot_N, minlength=self.count_GB.size)
         self.count_GB.reshape(-1)[:] += counts
         sums = exact_sums(slot_N, x_N, counts)
@@ -88,16 +96,16 @@ class NumericState(State):
         np.minimum.at(self.min_GB.reshape(-1), slot_N, x_N)
         np.maximum.at(self.max_GB.reshape(-1), slot_N, x_N)
 
-    def _view(self, of: Slice) -> Numbers:
+    def _view(self, windows: DateWindows) -> Numbers:
         for sums_GB in (self.sum_GB, self.square_GB.high):
-            # As floats, which do not wrap; the whole numbers below then do not either.
-            self._check(row_overflow(of.by_window(sums_GB.astype(np.float64))), len(of.windows))
+            # Checked in float64, which does not wrap, so that the sums in int64 below do not wrap either.
+            self._check(row_overflow(windows.by_part(sums_GB.astype(np.float64))), len(windows.lengths))
         return Numbers(
-            count_GW=np.cumsum(of.by_window(self.count_GB), axis=1),
-            sum_GW=np.cumsum(of.by_window(self.sum_GB), axis=1),
-            squares=self.square_GB.map(of.by_window).cumulative(),
-            min_GW=np.minimum.accumulate(of.by_window(self.min_GB, np.minimum), axis=1),
-            max_GW=np.maximum.accumulate(of.by_window(self.max_GB, np.maximum), axis=1),
+            count_GW=np.cumsum(windows.by_part(self.count_GB), axis=1),
+            sum_GW=np.cumsum(windows.by_part(self.sum_GB), axis=1),
+            squares=self.square_GB.map(windows.by_part).cumulative(),
+            min_GW=np.minimum.accumulate(windows.by_part(self.min_GB, np.minimum), axis=1),
+            max_GW=np.maximum.accumulate(windows.by_part(self.max_GB, np.maximum), axis=1),
         )
 
     def _grow(self) -> None:
@@ -109,15 +117,19 @@ class NumericState(State):
         self.max_GB = grown(self.max_GB, groups, _NO_MAX)
 
     def _check(self, slot: int | None, width: int) -> None:
-        """Raise for the group of a slot of an array ``width`` wide; None is no slot."""
+        """Refuse the group of a slot, given the width of the array; None is no slot."""
         if slot is not None:
-            refuse(self.source, self.groups.name(slot // width))
+            refuse(self.value, self.groups.name(slot // width))
 
 
-def refuse(source: Source, group: str) -> None:
-    """Raises AggregateOverflow, which names field and user."""
-    step = source.numeric.step if source.numeric else 1
+def refuse(value: ValueColumn, group: str) -> None:
+    """Refuse a sum.
+
+    Raises:
+        AggregateOverflow: always; the message names the field and the user.
+    """
+    step = value.numeric.step if value.numeric else 1
     raise AggregateOverflow(
-        f"field '{source.column}' of user {group}: a sum over its window does not fit "
+        f"field '{value.column}' of user {group}: a sum over its window does not fit "
         f"exact integers; declare a coarser step than {step}, or bound the values"
     )

@@ -1,8 +1,8 @@
-"""States that keep events in the order of time: the last or first few values, and the times themselves.
+"""States that hold events in the order of time: the last or first few values, and all times.
 
-Of events at the same microsecond the greater value comes first, so that the order of rows does not matter.
+Among events of one microsecond the greater value comes first, so that the order of rows does not matter.
 
-Legend of array shapes: N = rows kept, G = groups, W = windows of a slice.
+Legend of array shapes: N = rows held, G = groups, W = windows of a date.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gur_spark.features.states.advance import Kept, age, band_key, unmoved
-from gur_spark.features.states.base import DAY_US, MERGE_ROWS, Keyed, Source, begins
-from gur_spark.features.states.groups import Groups, Ints, Rows, as_numpy
-from gur_spark.features.states.tiles import Bands, Slice
+from gur_spark.features.states.advance import ArrayRules, age, tile_key, unmoved
+from gur_spark.features.states.base import DAY_US, MERGE_ROWS, SparseState, ValueColumn, begins
+from gur_spark.features.states.groups import Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.tiles import DateWindows, Tiles
 
 
 @dataclass(frozen=True)
 class Ordered:
-    """Values in the order of their group and place, and the windows of a slice that each is in."""
+    """Values in the order of group and time, and the part of a window that each is in."""
 
-    of: Slice
+    windows: DateWindows
     group_N: Ints
     part_N: Ints
     value_N: Ints
@@ -29,7 +29,7 @@ class Ordered:
     groups: int
 
     def window(self, number: int) -> tuple[Ints, Ints]:
-        """The first ``keep`` values of each group in a window, and where each group's begin, (G + 1,)."""
+        """The first ``keep`` values of each group in a window, and the place where each group's begin, (G + 1,)."""
         inside_N = np.flatnonzero(self.part_N <= number)
         group_N = self.group_N[inside_N]
         inside_N = inside_N[_place(group_N) < self.keep]
@@ -37,32 +37,32 @@ class Ordered:
         return self.value_N[inside_N], np.append(0, np.cumsum(sizes_G))
 
 
-class LastValues(Keyed):
-    """The last ``keep`` values of each group and band (or the first ones)."""
+class LastValues(SparseState):
+    """The last ``keep`` values of each group and tile, or the first ones."""
 
-    kept: ClassVar[Kept] = {"slots": band_key, "ages": age, "values": unmoved}
+    stored: ClassVar[ArrayRules] = {"slots": tile_key, "ages": age, "values": unmoved}
 
-    def __init__(self, groups: Groups, bands: Bands, source: Source, keep: int = 1, newest: bool = True) -> None:
-        super().__init__(groups, bands, source)
+    def __init__(self, groups: Groups, tiles: Tiles, value: ValueColumn, keep: int = 1, newest: bool = True) -> None:
+        super().__init__(groups, tiles, value)
         self.per_group = 24 * keep
         self._keep, self._newest = keep, newest
         self._empty = np.zeros(0, np.int64)
         self._parts: list[tuple[Ints, Ints, Ints]] = []
 
-    def _add(self, rows: Rows) -> None:
-        rows = rows.present(str(self.source.column))
+    def _add(self, rows: PlacedRows) -> None:
+        rows = rows.present(str(self.value.column))
         slot_N, age_N = rows.slot_N, rows.age_N
         slot_N, age_N = self._turned(slot_N, age_N)
-        self._parts.append(self._best(slot_N, age_N, as_numpy(rows.table[self.source.column])))
+        self._parts.append(self._best(slot_N, age_N, as_numpy(rows.table[self.value.column])))
         if sum(len(slots) for slots, _, _ in self._parts[1:]) > max(len(self._parts[0][0]), MERGE_ROWS):
             self._merge()
 
     def _turned(self, slot_N: Ints, age_N: Ints) -> tuple[Ints, Ints]:
-        """For the first values, the same order looked at from the other end; turned twice, as it was."""
+        """Reverse the order of time where the first values are wanted; applied twice, it changes nothing."""
         if self._newest:
             return slot_N, age_N
-        group_N, band_N = np.divmod(slot_N, len(self.bands))
-        return group_N * len(self.bands) + len(self.bands) - 1 - band_N, -age_N
+        group_N, tile_N = np.divmod(slot_N, len(self.tiles))
+        return group_N * len(self.tiles) + len(self.tiles) - 1 - tile_N, -age_N
 
     def _arrays(self) -> Sequence[Any]:
         slot_N, age_N, value_N = self._merge()
@@ -70,26 +70,26 @@ class LastValues(Keyed):
 
     def _restore(self, arrays: Sequence[Any]) -> None:
         slot_N, age_N, value_N = arrays
-        # Bands that are one now keep too many.
+        # Tiles that became one hold too many values.
         self._parts = [self._best(*self._turned(slot_N, age_N), value_N)]
 
     @property
     def _keys_of_group(self) -> int:
-        return len(self.bands)
+        return len(self.tiles)
 
     def _join(self, arrays: Sequence[Any]) -> None:
         slot_N, age_N, value_N = arrays
         self._parts.append((*self._turned(slot_N, age_N), value_N))
         self._merge()
 
-    def _view(self, of: Slice) -> Ordered:
+    def _view(self, windows: DateWindows) -> Ordered:
         slot_N, _, value_N = self._merge()
-        group_N, band_N = np.divmod(slot_N, len(self.bands))
-        band_N = band_N if self._newest else len(self.bands) - 1 - band_N
-        part_N = of.part_of_band(len(self.bands))[band_N]
-        inside_N = part_N < len(of.windows)
+        group_N, tile_N = np.divmod(slot_N, len(self.tiles))
+        tile_N = tile_N if self._newest else len(self.tiles) - 1 - tile_N
+        part_N = windows.part_of_tile(len(self.tiles))[tile_N]
+        inside_N = part_N < len(windows.lengths)
         kept = (group_N[inside_N], part_N[inside_N], value_N[inside_N])
-        return Ordered(of, *kept, keep=self._keep, groups=len(self.groups))
+        return Ordered(windows, *kept, keep=self._keep, groups=len(self.groups))
 
     def _best(self, slot_N: Ints, age_N: Ints, value_N: Ints) -> tuple[Ints, Ints, Ints]:
         order = np.lexsort((-value_N, age_N, slot_N))
@@ -106,18 +106,18 @@ class LastValues(Keyed):
 
 @dataclass(frozen=True)
 class Gaps:
-    """Times between neighbouring events of a group, in the order of group and age."""
+    """Times of a group's events, from which the gaps between neighbours follow, in the order of group and age."""
 
-    of: Slice
+    windows: DateWindows
     group_N: Ints
     age_N: Ints
     groups: int
 
     def std_days(self) -> tuple[Any, Any]:
-        """Population standard deviation of the gaps in each window's days, and how many there are, (G, W)."""
+        """Population standard deviation of the gaps of each window, in days, and the number of gaps, both (G, W)."""
         day_N = (self.age_N - 1) // DAY_US
         deviations, numbers = [], []
-        for days in self.of.days:
+        for days in self.windows.days:
             inside_N = (day_N >= days.start) & (day_N < days.stop)
             group_N, age_N = self.group_N[inside_N], self.age_N[inside_N]
             same_N = group_N[1:] == group_N[:-1]
@@ -130,17 +130,17 @@ class Gaps:
         return np.stack(deviations, axis=1), np.stack(numbers, axis=1)
 
 
-class Times(Keyed):
-    """The time of every event: memory grows with events, for what no smaller state can tell."""
+class Times(SparseState):
+    """The time of every event. Memory grows with events, so it is only for operations that no smaller state serves."""
 
     per_event = 16
-    kept: ClassVar[Kept] = {"groups": unmoved, "ages": age}
+    stored: ClassVar[ArrayRules] = {"groups": unmoved, "ages": age}
 
-    def __init__(self, groups: Groups, bands: Bands, source: Source) -> None:
-        super().__init__(groups, bands, source)
+    def __init__(self, groups: Groups, tiles: Tiles, value: ValueColumn) -> None:
+        super().__init__(groups, tiles, value)
         self._parts: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
 
-    def _add(self, rows: Rows) -> None:
+    def _add(self, rows: PlacedRows) -> None:
         self._parts.append((rows.group_N, rows.age_N))
 
     def _arrays(self) -> Sequence[Any]:
@@ -156,8 +156,8 @@ class Times(Keyed):
     def _join(self, arrays: Sequence[Any]) -> None:
         self._parts.append((arrays[0], arrays[1]))
 
-    def _view(self, of: Slice) -> Gaps:
-        return Gaps(of, *self._merge(), groups=len(self.groups))
+    def _view(self, windows: DateWindows) -> Gaps:
+        return Gaps(windows, *self._merge(), groups=len(self.groups))
 
     def _merge(self) -> tuple[Ints, Ints]:
         if len(self._parts) > 1:
@@ -168,6 +168,6 @@ class Times(Keyed):
 
 
 def _place(ordered: Ints) -> Ints:
-    """0, 1, 2 ... within each run of equal values."""
+    """Numbers 0, 1, 2 and so on within each run of equal values."""
     starts = np.flatnonzero(begins(ordered))
     return np.arange(len(ordered)) - np.repeat(starts, np.diff(np.append(starts, len(ordered))))

@@ -1,6 +1,6 @@
-"""Sketches of known error that merge: quantiles by DDSketch in whole steps, distinct values by HyperLogLog.
+"""Mergeable sketches with a known error: quantiles by DDSketch in whole steps, distinct values by HyperLogLog.
 
-Legend of array shapes: N = rows, G = groups, B = bands, W = windows of a slice, K = registers.
+Legend of array shapes: N = rows, G = groups, B = tiles, W = windows of a date, K = registers, P = (group, id) pairs.
 """
 
 from decimal import Decimal, localcontext
@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gur_spark.features.states.advance import Kept, per_band
-from gur_spark.features.states.base import Source, State, grown
+from gur_spark.features.states.advance import ArrayRules, per_tile
+from gur_spark.features.states.base import State, ValueColumn, grown
 from gur_spark.features.states.counts import Counts, Histogram
-from gur_spark.features.states.groups import Groups, Ints, Rows, as_numpy
-from gur_spark.features.states.tiles import Bands, Slice
+from gur_spark.features.states.groups import Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.tiles import DateWindows, Tiles
 from gur_spark.schema import MAX_STEPS
 
 QUANTILE_ERROR = Fraction(1, 100)
@@ -22,7 +22,7 @@ QUANTILE_ERROR = Fraction(1, 100)
 
 @cache
 def bucket_edges() -> Ints:
-    """The greatest whole number of each bucket: floor(g^i), with g = (1 + error) / (1 - error)."""
+    """Greatest whole number of each bucket: floor(g^i), with g = (1 + error) / (1 - error)."""
     edges = []
     with localcontext() as context:
         context.prec = 60
@@ -36,22 +36,23 @@ def bucket_edges() -> Ints:
 
 
 class Buckets(Histogram):
-    """Events per bucket of a logarithmic scale: DDSketch (Masson, Rim and Lee 2019, VLDB), relative error 1 %.
+    """Number of events per bucket of a logarithmic scale: DDSketch with a relative error of 1 %.
 
-    Buckets are cut in whole steps, so the sketch of a set of values is always the same, and sketches add up.
+    Buckets end at whole steps, so the same values always give the same sketch, and sketches can be added.
+    Source: Masson, Rim and Lee, VLDB 2019.
     """
 
-    def ids(self, rows: Rows) -> tuple[Rows, Ints]:
-        rows = rows.present(str(self.source.column))
-        x_N = as_numpy(rows.table[self.source.column])
+    def ids(self, rows: PlacedRows) -> tuple[PlacedRows, Ints]:
+        rows = rows.present(str(self.value.column))
+        x_N = as_numpy(rows.table[self.value.column])
         edges = bucket_edges()
-        # Ascending with the value: below zero mirrored, zero in the middle.
+        # Ids ascend with the value: negative values are mirrored, and zero is in the middle.
         distance_N = np.where(x_N == 0, 0, 1 + np.searchsorted(edges, np.abs(x_N), side="left"))
         return rows, len(edges) + 1 + np.sign(x_N) * distance_N
 
     @staticmethod
     def steps(ids: Any) -> Any:
-        """The value in a bucket's middle, in steps."""
+        """Value in the middle of a bucket, in steps."""
         edges = bucket_edges()
         growth = 101 / 99
         distance = ids.astype(np.int64) - (len(edges) + 1)
@@ -60,7 +61,7 @@ class Buckets(Histogram):
 
     @staticmethod
     def quantiles(counts: Counts, window: int, share: float) -> tuple[Any, Any]:
-        """The id at rank floor(share * (n - 1)) of each group's values, and where a group has none."""
+        """Bucket at rank floor(share * (n - 1)) of each group's values, and a mask of groups without values."""
         count_P = counts.count_WP[window].astype(np.int64)
         n_G = counts.total_G(count_P)
         before_P = np.append(0, np.cumsum(count_P))
@@ -72,30 +73,30 @@ class Buckets(Histogram):
 
 
 class Registers(State):
-    """HyperLogLog (Flajolet et al. 2007) over hashes of 31 bits, with 2^bits registers."""
+    """HyperLogLog over hashes of 31 bits, with 2^bits registers. Source: Flajolet et al. 2007."""
 
     HASH_BITS = 31
-    kept: ClassVar[Kept] = {"_rank_GBK": per_band(0, np.maximum)}
+    stored: ClassVar[ArrayRules] = {"_rank_GBK": per_tile(0, np.maximum)}
 
-    def __init__(self, groups: Groups, bands: Bands, source: Source, bits: int) -> None:
-        super().__init__(groups, bands, source)
+    def __init__(self, groups: Groups, tiles: Tiles, value: ValueColumn, bits: int) -> None:
+        super().__init__(groups, tiles, value)
         self._bits = bits
         self.per_group = 1 << bits
-        self._rank_GBK = np.zeros((0, len(bands), 1 << bits), np.uint8)
+        self._rank_GBK = np.zeros((0, len(tiles), 1 << bits), np.uint8)
 
-    def _add(self, rows: Rows) -> None:
-        hash_N = as_numpy(rows.table[self.source.column])
+    def _add(self, rows: PlacedRows) -> None:
+        hash_N = as_numpy(rows.table[self.value.column])
         register_N, rest_N = hash_N & ((1 << self._bits) - 1), hash_N >> self._bits
         # frexp gives the length in bits, exactly for numbers of this size.
         rank_N = self.HASH_BITS - self._bits - np.frexp(rest_N.astype(np.float64))[1] + 1
         slot_N = (rows.slot_N << self._bits) | register_N
         np.maximum.at(self._rank_GBK.reshape(-1), slot_N, rank_N.astype(np.uint8))
 
-    def _view(self, of: Slice) -> Any:
-        """The estimates, (G, W)."""
-        rank_GWK = np.maximum.accumulate(of.by_window(self._rank_GBK, np.maximum), axis=1)
+    def _view(self, windows: DateWindows) -> Any:
+        """Estimated number of distinct values, (G, W)."""
+        rank_GWK = np.maximum.accumulate(windows.by_part(self._rank_GBK, np.maximum), axis=1)
         size = 1 << self._bits
-        # Sums of powers of two above 2^-32: exact, so the order of registers does not matter.
+        # A sum of powers of two above 2^-32 is exact, so the order of registers does not matter.
         raw_GW = _bias(size) * size * size / np.ldexp(1.0, -rank_GWK.astype(np.int32)).sum(axis=2)
         zeros_GW = (rank_GWK == 0).sum(axis=2)
         small_GW = size * np.log(size / np.maximum(zeros_GW, 1))

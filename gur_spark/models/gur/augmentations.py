@@ -15,7 +15,8 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.spark.narrowing import attribute_rows, event_rows, prepare, snapshot_events
+from gur_spark.features.spark.derived import add_derived
+from gur_spark.features.spark.selection import attribute_rows, event_rows, snapshot_events
 from gur_spark.features.spark.writer import write_aggregates
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.schema import VIEWS, view_column
@@ -70,7 +71,7 @@ def of_halves(tables: Tables, wanted: Wanted, snapshot: Snapshot, work: str) -> 
     oldest = inside.agg(F.min(F.to_date("event_time"))).collect()[0][0] if manifest.reach is None else None
     made = []
     for number in VIEWS:
-        part = encode(prepare(inside.where(half() == number), manifest), wanted.vocabulary, manifest.categorical)
+        part = encode(add_derived(inside.where(half() == number), manifest), wanted.vocabulary, manifest.categorical)
         folder = storage.join(work, f"half{number}")
         written = write_aggregates(
             part, manifest, sizes, known, {snapshot.as_of: folder}, oldest=oldest, attributes=attributes

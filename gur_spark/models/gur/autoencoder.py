@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gur_spark.batches.aggregates import LIFETIME, Batch, Layout, to_batch
 from gur_spark.features.declare.manifest import Column
-from gur_spark.features.kernel import row_without_events
+from gur_spark.features.kernel.partition import row_without_events
 from gur_spark.models.gur.category_tables import Table, table_width
 from gur_spark.models.gur.dropout import BlockDropout, ColdDropout
 from gur_spark.models.gur.latent import Latent, Posterior

@@ -22,8 +22,9 @@ from gur_spark.errors import GurError, TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import make_manifest
-from gur_spark.features.spark.narrowing import event_rows, known_at, prepare, snapshot_events
-from gur_spark.features.spark.writer import FILES, collect, keep, write_aggregates, write_rows
+from gur_spark.features.spark.derived import add_derived
+from gur_spark.features.spark.selection import event_rows, known_at, snapshot_events
+from gur_spark.features.spark.writer import FILES, collect_files, move_files, write_aggregates, write_rows
 from gur_spark.models.gur.augmentations import check_views, of_another_date, of_halves, partner
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.snapshots.horizon import check_complete
@@ -127,7 +128,7 @@ def _write(
     by_user = rows.repartition(-(-snapshot.rows // ROWS_PER_FILE), "user_id")
     attempts = storage.join(work, "_attempts")
     storage.create_folder(attempts)
-    keep(collect(by_user.mapInArrow(_kernel(attempts, snapshot.as_of), FILES)), work)
+    move_files(collect_files(by_user.mapInArrow(_kernel(attempts, snapshot.as_of), FILES)), work)
     for folder in ("future", "half1", "half2"):
         storage.remove_folder(storage.join(work, folder))
     storage.write_text(storage.join(work, "manifest.json"), snapshot.manifest().to_json())
@@ -175,7 +176,7 @@ def _future(tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, 
     known = {ends: known_at(config.training_cutoff or ends, config.aggregates.delay_days)}
     inside = snapshot_events(event_rows(wanted.events(tables), wanted.manifest), known, future.reach)
     written = write_aggregates(
-        encode(prepare(inside, future), wanted.vocabulary, future.categorical),
+        encode(add_derived(inside, future), wanted.vocabulary, future.categorical),
         future,
         wanted.vocabulary.sizes,
         known,

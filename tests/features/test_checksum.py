@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gur_spark.features.checksum import content_hash
+from gur_spark.features.checksum import checksum
 
 SCHEMA = pa.schema(
     {
@@ -26,7 +26,7 @@ tables = st.lists(st.tuples(st.integers(-2, 2), days, numbers, lists, lists), ma
 
 
 def of(rows: Any) -> int:
-    return content_hash(to_table(rows))
+    return checksum(to_table(rows))
 
 
 def to_table(rows: Any) -> pa.Table:
@@ -46,7 +46,7 @@ def test_order_and_files_do_not_matter(a: Any, b: Any, random: Any) -> None:
     random.shuffle(rows)
     assert of(rows) == (of(a) + of(b)) % 2**64
     # A slice has lists that do not begin at the first value.
-    assert content_hash(to_table([*a, *b]).slice(len(a))) == of(b)
+    assert checksum(to_table([*a, *b]).slice(len(a))) == of(b)
 
 
 ROW = (1, date(2024, 7, 1), 2.0, [1, 2], [3])
@@ -81,14 +81,14 @@ def test_nulls_of_whole_numbers_and_of_lists_count_whatever_part_they_are_in(a: 
     """A part without a null is hashed as it is in a part with one."""
 
     def hashed(rows: Any) -> int:
-        return content_hash(pa.Table.from_pylist([dict(zip(WHOLE.names, r, strict=True)) for r in rows], schema=WHOLE))
+        return checksum(pa.Table.from_pylist([dict(zip(WHOLE.names, r, strict=True)) for r in rows], schema=WHOLE))
 
     assert hashed([*a, *b]) == (hashed(a) + hashed(b)) % 2**64
     assert (hashed(a) == hashed(b)) == (sorted(map(str, a)) == sorted(map(str, b)))
 
 
 def test_text_counts() -> None:
-    a, b = (content_hash(pa.table({"user_id": [name]})) for name in ("ann", "anna"))
+    a, b = (checksum(pa.table({"user_id": [name]})) for name in ("ann", "anna"))
     assert a != b
     # The checksum is stored: the same content must give it in every version of the project.
     assert f"{of([ROW]):016x}" == "3b5e30947c768ca5"

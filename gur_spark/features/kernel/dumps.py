@@ -1,7 +1,7 @@
-"""What the kernel knows of a partition's users, as bytes that it can go on from on one of the days after.
+"""A partition's state as bytes, from which the kernel can go on at the same date or a later one.
 
-A file is Arrow IPC, compressed: one row with one list per array, and in the schema's metadata the arrays' shapes. The
-same users, rows and bands give the same file only up to the order in which users came.
+The bytes are a compressed Arrow IPC file: one row with one list per array, and the arrays' shapes in the schema's
+metadata. The same users, rows and tiles give the same bytes if the users came in the same order.
 """
 
 import json
@@ -13,26 +13,26 @@ import numpy as np
 import pyarrow as pa
 
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.kernel import PartitionState
-from gur_spark.features.states.advance import Shift
+from gur_spark.features.kernel.partition import PartitionState
+from gur_spark.features.states.advance import Advance
 from gur_spark.features.states.base import State
 from gur_spark.features.states.groups import Groups
-from gur_spark.features.states.tiles import Bands
+from gur_spark.features.states.tiles import Tiles
 
 FORMAT = 2
-"""Of the file; to be raised with every change of what an array means."""
+"""Number of the file's format. It must be raised when the meaning of an array changes."""
 
 
 def dump(state: PartitionState) -> pa.Buffer:
-    """All that a partition's events and attributes have left behind, but not who is only named.
+    """Write the states of a partition. Users that rows only name are left out.
 
     Raises:
-        TypeError: a state does not say what it keeps.
-        ValueError: rows wait for later dates.
+        TypeError: a state does not name its arrays.
+        ValueError: rows wait for dates that know them.
     """
-    bands = state.bands
-    if state.waiting or state.held_later:
-        raise ValueError("a state keeps no rows, and some wait for the dates that know them")
+    tiles = state.tiles
+    if state.late_events or state.late_attributes:
+        raise ValueError("a dump holds no rows, and some rows wait for the dates that know them")
     shapes: dict[str, list[Any]] = {}
     lists: dict[str, pa.Array] = {}
     for name, groups in groups_of(state):
@@ -41,7 +41,7 @@ def dump(state: PartitionState) -> pa.Buffer:
         for array_name, array in part.dump().items():
             shapes[f"{name} {array_name}"] = [array.dtype.str, *array.shape]
             lists[f"{name} {array_name}"] = _one_list(pa.array(_flat(array)))
-    about = {"format": FORMAT, "as_of": bands.newest.isoformat(), "horizon": bands.horizon, "shapes": shapes}
+    about = {"format": FORMAT, "as_of": tiles.newest.isoformat(), "horizon": tiles.horizon, "shapes": shapes}
     table = pa.table(lists).replace_schema_metadata({"gur_spark": json.dumps(about)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
@@ -50,50 +50,53 @@ def dump(state: PartitionState) -> pa.Buffer:
 
 
 def load(
-    content: pa.Buffer, manifest: Manifest, base: Bands, as_of: date, oldest: date | None = None
+    content: pa.Buffer, manifest: Manifest, base: Tiles, as_of: date, oldest: date | None = None
 ) -> PartitionState:
-    """What was dumped, as it looks from a date within the horizon; it takes more rows, and is finalized for that date.
+    """Read a dump for a later date within the horizon; the state then takes more rows and makes that date's rows.
 
     Args:
-        base: the bands it was dumped with.
-        oldest: the day of the first event that came since, where a window has no end.
+        base: tiles with which it was dumped.
+        oldest: day of the first event that came since, where a window begins with the first event.
 
     Raises:
-        ValueError: it is not a file of this format, manifest and date, or the date is beyond the horizon.
+        ValueError: the bytes are not a dump of this format, manifest and date, or the date is beyond the horizon.
     """
-    return restored(content, manifest, base, base.continued(as_of, oldest))
+    return load_into(content, manifest, base, base.advanced(as_of, oldest))
 
 
-def restored(content: pa.Buffer, manifest: Manifest, base: Bands, bands: Bands) -> PartitionState:
-    """What was dumped with the bands ``base``, as it looks from those that go on from them, or from the same.
+def load_into(content: pa.Buffer, manifest: Manifest, base: Tiles, tiles: Tiles) -> PartitionState:
+    """Read a dump into other tiles: the same ones, or those that were advanced from them.
+
+    Args:
+        base: tiles with which it was dumped.
 
     Raises:
-        ValueError: it is not a file of this format, manifest and date.
+        ValueError: the bytes are not a dump of this format, manifest and date.
     """
     try:
         table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
         about = json.loads(table.schema.metadata[b"gur_spark"])
     except (pa.ArrowException, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"not a state of the kernel: {error}") from error
+        raise ValueError(f"expected a dumped state of the kernel: {error}") from error
     found = (about["format"], about["as_of"], about["horizon"])
     if found != (FORMAT, base.newest.isoformat(), base.horizon):
         raise ValueError(
             f"(format, as_of, horizon) {found}, expected {(FORMAT, base.newest.isoformat(), base.horizon)}"
         )
-    state = PartitionState(manifest, bands)
-    shift = Shift(base, state.bands)
+    state = PartitionState(manifest, tiles)
+    advance = Advance(base, state.tiles)
     for name, groups in groups_of(state):
         known = _values(table, name)
-        # Nobody's ids have no type.
+        # Without users the column of ids has no type.
         groups.restore(known if len(known) else None)
     state.named_U = np.zeros(len(state.users), np.bool_)
     for name, part in states_of(state):
-        part.load(_Arrays(table, about["shapes"], name), shift)
+        part.load(_Arrays(table, about["shapes"], name), advance)
     return state
 
 
 def groups_of(state: PartitionState) -> Iterator[tuple[str, Groups]]:
-    """The users, and the pairs of each scope that has its own."""
+    """The users, and the (user, id) pairs of each scope that has them, with their names in the file."""
     yield "users", state.users
     for number, scope in enumerate(state.scopes.values()):
         if scope.groups is not state.users:
@@ -101,14 +104,14 @@ def groups_of(state: PartitionState) -> Iterator[tuple[str, Groups]]:
 
 
 def states_of(state: PartitionState) -> Iterator[tuple[str, State]]:
-    """In the order of the manifest, which is the same wherever the manifest is."""
+    """All states with their names in the file, in the order of the manifest."""
     for number, part in enumerate(state.states.values()):
         yield f"{number} {type(part).__name__}", part
     yield "attributes", state.attributes
 
 
 class _Arrays(Mapping[str, Any]):
-    """A state's arrays, each made when it is asked for."""
+    """Arrays of a state, each built when it is read."""
 
     def __init__(self, table: pa.Table, shapes: Mapping[str, Any], state: str) -> None:
         self._table, self._state = table, state
@@ -126,7 +129,7 @@ class _Arrays(Mapping[str, Any]):
 
 
 def _flat(array: Any) -> Any:
-    """Truth values as bytes, which Arrow would pack into bits."""
+    """The array's values in one row, booleans as bytes, because Arrow would pack them into bits."""
     flat = np.ascontiguousarray(array).reshape(-1)
     return flat.view(np.uint8) if flat.dtype == np.bool_ else flat
 

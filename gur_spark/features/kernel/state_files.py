@@ -1,7 +1,8 @@
-"""What a snapshot keeps for those of the days after: ``state/``, beside its data.
+"""Saved state of a snapshot: the folder ``state/`` beside its data, from which snapshots of later days go on.
 
-One file per partition of its users (``continued``), and ``state.json``, which says what they are and is written last.
-A user's part, a number that every engine computes alike, says in which file the user is.
+It has one file per partition of users (``gur_spark.features.kernel.dumps``), and ``state.json``, which describes the
+files and is written last. Each user belongs to a part, a number that every engine computes alike, and ``state.json``
+says which file has which parts.
 """
 
 import json
@@ -16,17 +17,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gur_spark import storage
 from gur_spark.errors import BaseSnapshotError
-from gur_spark.features.continued import FORMAT, dump
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.kernel import PartitionState
-from gur_spark.features.states.tiles import Bands
+from gur_spark.features.kernel.dumps import FORMAT, dump
+from gur_spark.features.kernel.partition import PartitionState
+from gur_spark.features.states.tiles import Tiles
 
 PARTS = 4096
 FOLDER = "state"
 
 
 def part_of(user_id: int | str) -> int:
-    """From 0 to PARTS - 1; what ``windows.part_of_user`` computes in SQL."""
+    """Part of a user, from 0 to PARTS - 1; ``writer.part_of_user`` computes the same in SQL."""
     return crc32(str(user_id).encode()) % PARTS
 
 
@@ -35,7 +36,7 @@ class _Frozen(BaseModel):
 
 
 class StateFile(_Frozen):
-    """The users of some parts."""
+    """A file with the states of the users of some parts."""
 
     name: str
     bytes: int
@@ -43,27 +44,27 @@ class StateFile(_Frozen):
     parts: tuple[int, ...]
 
 
-class Kept(_Frozen):
-    """``state.json``: what the files were made with and from."""
+class SavedState(_Frozen):
+    """Contents of ``state.json``: the files of a saved state and the inputs that they were made from."""
 
     format: int = FORMAT
     as_of: date
     horizon: int
     """Days after as_of that can go on from it."""
     oldest: date | None
-    """The first event's day, where a window has no end."""
+    """Day of the first event, where a window begins with the first event."""
     landed: date
-    """The newest landing of its events."""
+    """Newest landing among its events."""
     lineage: str
-    """The ``events`` table and its commit that it was made from."""
+    """Text of the ``Lineage`` that it was made from."""
     files: tuple[StateFile, ...]
 
-    def bands(self, manifest: Manifest) -> Bands:
-        """Those that the files were made with."""
-        return Bands.of([self.as_of], manifest.windows, manifest.declared_windows, self.oldest, self.horizon)
+    def tiles(self, manifest: Manifest) -> Tiles:
+        """The tiles of the states in the files."""
+        return Tiles.of([self.as_of], manifest.windows, manifest.declared_windows, self.oldest, self.horizon)
 
     def file_of_part(self) -> list[int]:
-        """The number of the file of each part; the first file takes the users of those that had none."""
+        """Number of the file of each part. New users of a part without a file belong to the first file."""
         numbers = [0] * PARTS
         for number, file in enumerate(self.files):
             for part in file.parts:
@@ -71,15 +72,15 @@ class Kept(_Frozen):
         return numbers
 
     def write(self, snapshot: str) -> None:
-        """Put it beside the files."""
+        """Write ``state.json`` beside the files."""
         storage.write_text(storage.join(snapshot, FOLDER, "state.json"), self.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def of(cls, snapshot: str) -> "Kept | None":
-        """What a snapshot's folder keeps; None where it does not.
+    def read(cls, snapshot: str) -> "SavedState | None":
+        """Read the saved state in a snapshot's folder; None where there is none.
 
         Raises:
-            BaseSnapshotError: a file is missing or was cut off.
+            BaseSnapshotError: a file is missing, cut off or of another format.
         """
         folder = storage.join(snapshot, FOLDER)
         try:
@@ -88,27 +89,27 @@ class Kept(_Frozen):
                 raise BaseSnapshotError(
                     f"its state has format {json.loads(text).get('format')}, this version reads {FORMAT}"
                 )
-            kept = cls.model_validate_json(text)
+            saved = cls.model_validate_json(text)
         except FileNotFoundError:
             return None
         except (ValidationError, ValueError) as error:
             raise BaseSnapshotError(f"its state.json cannot be read: {error}") from error
         sizes = storage.sizes(folder)
-        for file in kept.files:
+        for file in saved.files:
             if sizes.get(file.name) != file.bytes:
                 raise BaseSnapshotError(
                     f"its {FOLDER}/{file.name} has {sizes.get(file.name, 0)} bytes, expected {file.bytes}"
                 )
-        return kept
+        return saved
 
 
-def keeps_state(snapshot: str) -> bool:
-    """Whether those of the days after may go on from a snapshot's folder."""
+def has_saved_state(snapshot: str) -> bool:
+    """Whether a snapshot's folder has a saved state."""
     return storage.exists(storage.join(snapshot, FOLDER, "state.json"))
 
 
 def write_state(state: PartitionState, folder: str) -> dict[str, Any]:
-    """Write a partition's state to a file that no other attempt writes; returns what the driver must know of it."""
+    """Write a partition's state to a file that no other attempt writes; returns its row of ``writer.FILES``."""
     content = dump(state)
     path = storage.join(folder, f"{uuid4().hex}.arrow")
     filesystem, inner = storage.open_filesystem(path)
@@ -119,10 +120,10 @@ def write_state(state: PartitionState, folder: str) -> dict[str, Any]:
 
 
 def read_state(path: str, file: StateFile) -> pa.Buffer:
-    """A file's bytes.
+    """Read a file of a saved state.
 
     Raises:
-        BaseSnapshotError: it is gone, or was altered.
+        BaseSnapshotError: it is gone or was altered.
     """
     filesystem, inner = storage.open_filesystem(path)
     try:
@@ -136,7 +137,7 @@ def read_state(path: str, file: StateFile) -> pa.Buffer:
 
 
 def move_states(written: Iterable[Any], folder: str) -> tuple[StateFile, ...]:
-    """Move the files of the attempts that count into ``state``, in the order of their parts."""
+    """Move the files of the attempts that succeeded to ``state``, numbered in the order of their parts."""
     to = storage.join(folder, FOLDER)
     storage.create_folder(to)
     moved = {}

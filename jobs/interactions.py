@@ -1,0 +1,34 @@
+"""Count each user's events by item as the section `interactions` says: one Parquet snapshot per as-of date."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from gur_spark import cli
+from gur_spark.config.pipeline import Config
+from gur_spark.serving.vocabularies import chosen_vocabulary
+from gur_spark.snapshots.interactions import interaction_snapshots, recipe_of
+from gur_spark.snapshots.visible import note_snapshots
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
+
+options = cli.snapshot_options
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration without the section."""
+    recipe_of(config)
+
+
+def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
+    dates = cli.as_of_dates(config, args)
+    vocabulary = chosen_vocabulary(tables, config, args.vocabulary)
+    note_snapshots(run, interaction_snapshots(tables, config, dates, run, vocabulary, args.known_at, args.again))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main("interactions", __doc__ or "", stage, argv, options, check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
