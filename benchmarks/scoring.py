@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.training import SIZES, make_snapshot
 from gur_spark import storage
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.config.file import load_config
 from gur_spark.config.session import Spark
 from gur_spark.features.declare.manifest import Manifest

@@ -29,7 +29,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from gur_spark import storage
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary

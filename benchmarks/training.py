@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 
-from gur_spark.batches.aggregates import Batch, Layout
+from gur_spark.batches.aggregates import AggregateBatch
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import stream
 from gur_spark.config.file import base_file
 from gur_spark.config.training import Training
@@ -158,13 +159,13 @@ def epoch_rates(snapshot: str, model: GurModel, training: Training) -> list[floa
     return rates.found
 
 
-def decode_rate(batches: Iterator[Batch]) -> float:
+def decode_rate(batches: Iterator[AggregateBatch]) -> float:
     clock = time.perf_counter()
     users = sum(len(batch) for batch in batches)
     return users / (time.perf_counter() - clock)
 
 
-def model_rate(module: GUR, batches: list[Batch], learning_rate: float) -> float:
+def model_rate(module: GUR, batches: list[AggregateBatch], learning_rate: float) -> float:
     """Forward, backward and Adam on batches that are already decoded."""
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
     clock = time.perf_counter()

@@ -39,7 +39,7 @@ from benchmarks.training import (
     standard_manifest,
 )
 from benchmarks.windows import measured, timed
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.lifestream import midnight
 from gur_spark.batches.streams import stream
 from gur_spark.config.file import base_file

@@ -16,8 +16,10 @@ _PUBLIC = {
     "explain": "gur_spark.snapshots.explanation",
     "load_config": "gur_spark.config.file",
     "nearest_users": "gur_spark.consumers.neighbours",
-    "read_embeddings": "gur_spark.serving.publishing",
-    "read_embeddings_now": "gur_spark.serving.publishing",
+    "read_embeddings": "gur_spark.outputs.embeddings",
+    "read_embeddings_now": "gur_spark.outputs.embeddings",
+    "read_item_embeddings": "gur_spark.outputs.recommendations",
+    "read_recommendations": "gur_spark.outputs.recommendations",
     "training_set": "gur_spark.consumers.point_in_time",
 }
 

@@ -31,11 +31,15 @@ SNAPSHOTS = (
     "vocabulary_hash STRING, lineage STRING, rows BIGINT, checksum STRING, run_id STRING, created TIMESTAMP"
 )
 MODELS = (
-    "model_version STRING, path STRING, kind STRING, manifest_hash STRING, vocabulary_version INT, "
+    "model_version STRING, path STRING, pipeline STRING, kind STRING, upstream STRING, outputs ARRAY<STRING>, "
+    "manifest_hash STRING, vocabulary_version INT, "
     "vocabulary_hash STRING, training_snapshots ARRAY<STRING>, metrics MAP<STRING, DOUBLE>, "
     "aligned_to STRING, code_commit STRING, created TIMESTAMP"
 )
-PUBLISHED = "name STRING, model_version STRING, as_of DATE, switched_at TIMESTAMP, switched_by STRING, reason STRING"
+PUBLISHED = (
+    "name STRING, model_version STRING, as_of DATE, outputs ARRAY<STRING>, switched_at TIMESTAMP, switched_by STRING, "
+    "reason STRING"
+)
 DRIFT = (
     "as_of DATE, kind STRING, subject STRING, measure STRING, value DOUBLE, warn_above DOUBLE, alert_above DOUBLE, "
     "status STRING, reference STRING, run_id STRING"
@@ -76,13 +80,6 @@ def events_schema(
     columns += [f"{name} STRING" for name in categorical]
     columns += [f"{name} BIGINT" for name in numeric]
     return ", ".join(columns)
-
-
-def embeddings_schema(user_id_type: str) -> str:
-    """One embedding per (user_id, as_of, model_version)."""
-    return (
-        f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, embedding ARRAY<FLOAT>, events BIGINT"
-    )
 
 
 def predictions_schema(user_id_type: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.consumers.export import export_embeddings
-from gur_spark.registry.known import embeddings_name
+from gur_spark.registry.known import rows_name
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 
@@ -22,7 +22,7 @@ def options(parser: ArgumentParser) -> None:
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    version = embeddings_name(tables, config, args.model)
+    version = rows_name(tables, config, args.model)
     export_embeddings(tables, config, args.to, run, form=args.format, version=version, as_of=args.as_of)
 
 

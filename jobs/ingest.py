@@ -42,7 +42,7 @@ def _chosen(config: Config, names: Sequence[str]) -> Sequence[str]:
 
 def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     """Say which snapshots were made before the landings of this run came, or came again."""
-    from gur_spark.serving.publishing import published
+    from gur_spark.registry.published import published
     from gur_spark.snapshots.stale import commands_for, is_usual, stale_snapshots
 
     # A table is read whole each time, changed or not.
@@ -56,7 +56,7 @@ def report_stale(tables: "Tables", config: Config, run: "Run") -> None:
     log.warning("ingest: these landings may change %d snapshots; to bring them up to date:", len(stale))
     for command in commands:
         log.warning("  %s", command)
-    now = published(tables, config)
+    now = published(tables, config.name)
     if now and now.as_of in [s.as_of for s in stale if is_usual(config, s)]:
         run.outputs["stale published"] = f"{now.model_version} at {now.as_of}"
         log.warning("  among them the published one: then score and publish --as-of %s, too", now.as_of)

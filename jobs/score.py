@@ -1,4 +1,4 @@
-"""Embed every user of a snapshot with one model version, into the embeddings table."""
+"""Score every row of a snapshot with one model version, into the tables that the model writes."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
+from gur_spark.models.catalogue import find
+from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.registry.known import find_model
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.visible import find_snapshot
@@ -39,9 +41,13 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     model = find_model(tables, config, args.model)
     # In their order, since the means of a date are made of those before it.
     for as_of in sorted(dates):
-        snapshot = find_snapshot(tables, config, as_of)
-        score_snapshot(tables, config, snapshot, model.path, run, args.changed_since, bool(args.force))
-        map_embeddings(tables, config, model.model_version, as_of, run)
+        snapshot = find_snapshot(tables, config, as_of, form=find(model.kind).reads)
+        done = score_snapshot(tables, config, snapshot, model.path, run.id, args.changed_since, bool(args.force))
+        run.inputs |= done.inputs
+        run.outputs |= done.outputs
+        run.counts |= done.counts
+        if EMBEDDINGS.name in model.outputs:
+            run.outputs |= map_embeddings(tables, config.scoring, model.model_version, as_of, run.id)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
-from gur_spark.serving.vocabularies import chosen_vocabulary
+from gur_spark.registry.vocabularies import chosen_vocabulary
 from gur_spark.snapshots.sequences import recipe_of, sequence_snapshots
 from gur_spark.snapshots.visible import note_snapshots
 from gur_spark.tables.delta import Tables

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from gur_spark.spaces.alignment import Procrustes
 from scipy.linalg import orthogonal_procrustes
 
 from gur_spark.config.training import Training
@@ -13,7 +14,6 @@ from gur_spark.errors import ModelError
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import TrainedModel, train
 from gur_spark.registry.artefact import load_model
-from gur_spark.spaces.alignment import Procrustes
 from tests.aggregate_data import SIZES, make_snapshot
 
 pytestmark = pytest.mark.any_engine

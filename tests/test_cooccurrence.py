@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.config.training import Training
 from gur_spark.errors import ModelError, SnapshotError
 from gur_spark.features.declare.manifest import AttributeField

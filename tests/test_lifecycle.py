@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gur_spark.serving.lifecycle import gate_decisions, shared_spaces
 
 from gur_spark import schema
 from gur_spark.errors import GateError
 from gur_spark.registry.names import VersionName
-from gur_spark.serving.lifecycle import gate_decisions, shared_spaces
 from gur_spark.serving.publishing import publish
 from gur_spark.spaces.mapping import LinearMap
 from gur_spark.tables.delta import Tables

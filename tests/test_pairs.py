@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gur_spark import schema
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary

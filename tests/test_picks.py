@@ -11,7 +11,8 @@ import pytest
 from deltalake import write_deltalake
 
 from gur_spark import explain
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.snapshots.aggregation import aggregate_snapshots

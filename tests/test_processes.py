@@ -40,7 +40,7 @@ def curve(made: TrainedModel) -> list[dict[str, float]]:
 
 
 def test_parts_share_the_row_groups_and_have_as_many_batches(snapshot: str) -> None:
-    from gur_spark.batches.aggregates import Layout
+    from gur_spark.batches.layout import Layout
 
     layout = Layout.of(tiny_manifest(), SIZES)
 

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from gur_spark.spaces.alignment import Alignment
 from safetensors.torch import load, save
 
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.config.training import Training
 from gur_spark.errors import ModelError
 from gur_spark.models.gur.autoencoder import GUR
@@ -22,7 +23,6 @@ from gur_spark.registry import artefact as registry
 from gur_spark.registry import card as model_card
 from gur_spark.serving.workers import check_fit
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.spaces.alignment import Alignment
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows
 
 MODEL = GurModel(

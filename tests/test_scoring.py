@@ -15,7 +15,7 @@ import torch
 from deltalake import CommitProperties, write_deltalake
 
 from gur_spark import storage
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.errors import GateError, TableError, WriteConflict
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.kind import Form

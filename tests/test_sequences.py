@@ -18,7 +18,8 @@ from ptls.data_load.datasets import ParquetDataset, ParquetFiles
 from ptls.nn import TrxEncoder
 
 from gur_spark import schema, storage
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.errors import ConfigError, SnapshotError, TableError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import Manifest, SequenceManifest

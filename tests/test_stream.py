@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gur_spark import read_embeddings, read_embeddings_now, schema, storage
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.config.file import load_config
 from gur_spark.errors import ConfigError
 from gur_spark.events.vocabulary import read_vocabulary

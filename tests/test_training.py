@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.config.training import Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.models.gur import train as train_module

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import Manifest

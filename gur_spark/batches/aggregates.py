@@ -12,50 +12,8 @@ import torch
 from torch import Tensor
 
 from gur_spark.batches.columns import check_columns, check_ids, flat, flat_counts, single
-from gur_spark.errors import ModelError
-from gur_spark.features.declare.manifest import Column, Manifest
+from gur_spark.batches.layout import Layout
 from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
-
-LIFETIME = 0
-"""The days of a window that has no end."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names and order of a model's inputs: what a manifest and a vocabulary fix."""
-
-    manifest: Manifest
-    sizes: Mapping[str, int]
-    """Height V of the table of each categorical input, a field's histograms or a column of ids: greatest id + 1."""
-
-    @classmethod
-    def of(cls, manifest: Manifest, sizes: Mapping[str, int]) -> "Layout":
-        """Raises ModelError where a categorical field has no vocabulary size."""
-        field_of = {field: field for field in manifest.categorical}
-        field_of |= {c.name: c.field or "" for c in (*manifest.ids, *manifest.sets)}
-        for field in field_of.values():
-            if sizes.get(field, 0) < 2:
-                raise ModelError(f"field '{field}' has no vocabulary; available: {dict(sizes)}")
-        return cls(manifest, {name: int(sizes[field]) for name, field in field_of.items()})
-
-    @property
-    def windows(self) -> tuple[int, ...]:
-        return self.manifest.windows
-
-    @property
-    def dense(self) -> tuple[Column, ...]:
-        return self.manifest.dense
-
-    @property
-    def windows_of(self) -> Mapping[str, tuple[int, ...]]:
-        """The days of the windows of each categorical input, ``LIFETIME`` for one without an end."""
-        histograms = dict.fromkeys(self.manifest.categorical, self.windows)
-        return histograms | {c.name: (c.window_days or LIFETIME,) for c in (*self.manifest.ids, *self.manifest.sets)}
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns a batch is made of."""
-        return list(self.manifest.inputs)
 
 
 @dataclass(frozen=True)
@@ -106,7 +64,7 @@ class Future:
 class Views:
     """Other looks at the same B users; the last two of a row and its views are a positive pair."""
 
-    batches: tuple["Batch", ...]
+    batches: tuple["AggregateBatch", ...]
     """One, or two."""
     users_B: Tensor
     """int64; rows of one number are of one user."""
@@ -118,7 +76,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Batch:
+class AggregateBatch:
     """The aggregates of B users."""
 
     dense_BD: Tensor
@@ -133,22 +91,22 @@ class Batch:
     def __len__(self) -> int:
         return len(self.dense_BD)
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str) -> "AggregateBatch":
         histograms = {name: h.to(device) for name, h in self.histograms.items()}
-        return Batch(
+        return AggregateBatch(
             self.dense_BD.to(device),
             histograms,
             self.future.to(device) if self.future else None,
             self.views.to(device) if self.views else None,
         )
 
-    def double(self) -> "Batch":
+    def double(self) -> "AggregateBatch":
         """The same numbers as float64."""
         histograms = {name: replace(h, shares_N=h.shares_N.double()) for name, h in self.histograms.items()}
-        return Batch(self.dense_BD.double(), histograms, self.future, self.views)
+        return AggregateBatch(self.dense_BD.double(), histograms, self.future, self.views)
 
 
-def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
+def to_batch(rows: pa.RecordBatch, layout: Layout) -> AggregateBatch:
     """Decode rows of a snapshot.
 
     Raises:
@@ -162,7 +120,7 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> Batch:
     histograms = {field: _histogram(rows, field, layout) for field in layout.manifest.categorical}
     histograms |= {column.name: _single_ids(rows, column.name, layout) for column in layout.manifest.ids}
     histograms |= {column.name: _sets(rows, column.name, layout) for column in layout.manifest.sets}
-    return Batch(
+    return AggregateBatch(
         torch.from_numpy(dense_BD),
         histograms,
         _future(rows, layout) if FUTURE_EVENTS in rows.schema.names else None,

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch.utils.data import IterableDataset
 
-from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.errors import TrainingError
 from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
 from gur_spark.snapshots.files import RowGroup, row_groups
@@ -33,7 +34,7 @@ def stream(
     future: bool = False,
     views: int = 0,
     part: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
+) -> Iterator[AggregateBatch]:
     """Batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
 
     With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS``
@@ -103,7 +104,7 @@ def _concat(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
-class AggregateDataset(IterableDataset[Batch]):
+class AggregateDataset(IterableDataset[AggregateBatch]):
     """The stream as a data set of ready batches, for ``DataLoader(batch_size=None)``."""
 
     def __init__(
@@ -133,10 +134,10 @@ class AggregateDataset(IterableDataset[Batch]):
     def __len__(self) -> int:
         return -(-self._rows // self._batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AggregateBatch]:
         return stream(*self._arguments, **self._options) if self._parts == 1 else islice(self._again(), len(self))
 
-    def _again(self) -> Iterator[Batch]:
+    def _again(self) -> Iterator[AggregateBatch]:
         while True:
             batch = None
             for batch in stream(*self._arguments, **self._options):

@@ -64,8 +64,11 @@ class Evaluation(Section):
     """Number of splits of the users, each with its own seed; figures are means over them."""
     hand_made: bool = True
     """Compare with pytorch-lifestream's ``AggFeatureSeqEncoder`` (extra ``sequences``)."""
-    coles_seconds: int = Field(default=0, ge=0)
-    """Train pytorch-lifestream's CoLES for so long and compare with it; 0: leave it out."""
+    coles_epochs: int = Field(default=0, ge=0)
+    """Compare with CoLES, trained for the report until its validation loss stops falling, at most for so many epochs; 0:
+    leave it out."""
+    beside: list[Name] = Field(default_factory=list)
+    """Pipelines over the same tables whose published embeddings are compared with, by name."""
     segments: tuple[int, int] | None = None
     """Events in the longest window from which a user is light, and heavy; default: terciles of the active users."""
     test_share: float = Field(gt=0, lt=1)

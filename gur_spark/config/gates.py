@@ -6,7 +6,7 @@ from gur_spark.config.section import Section, Share
 
 
 class Gates(Section):
-    """Limits on new embeddings, against the published ones; null switches a gate off (``gur_spark.serving.gates``)."""
+    """Limits on new embeddings, against the published ones; null switches a gate off (``gur_spark.outputs.gates``)."""
 
     min_rows_share: float | None = Field(ge=0)
     """Rows, as a share of the published ones."""
@@ -18,6 +18,10 @@ class Gates(Section):
     """AUC of a classifier that tells the two apart."""
     min_neighbours: Share | None
     """Share of the ten nearest neighbours that stay, for 200 users."""
+    min_item_coverage: float | None = Field(default=0.5, ge=0)
+    """Different items that are recommended, as a share of the published ones."""
+    min_item_overlap: Share | None = 0.1
+    """Share of a user's published items that stay, on average."""
     task: str | None = None
     """Name of one of ``evaluation.tasks`` or ``evaluation.labels``, which another version must do as well."""
     max_downstream_loss: float | None = Field(default=0.0, ge=0)

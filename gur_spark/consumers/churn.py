@@ -25,10 +25,11 @@ from gur_spark.errors import ConsumerError, EvaluationError, TableError
 from gur_spark.evaluate import labels
 from gur_spark.extras import import_extra
 from gur_spark.features.spark.selection import event_rows
-from gur_spark.outputs.scored import scored_dates
+from gur_spark.outputs.embeddings import EMBEDDINGS, read_embeddings
 from gur_spark.registry.known import seen_until
-from gur_spark.serving.publishing import published, read_embeddings, space_of
+from gur_spark.registry.published import published
 from gur_spark.snapshots.horizon import check_complete, events_ahead
+from gur_spark.spaces.axes import space_of
 from gur_spark.splits import held_out
 from gur_spark.statistics.measures import auc
 from gur_spark.tables.delta import Tables, check_keys
@@ -85,7 +86,7 @@ def predict_churn(
         TableError: nothing is published, or there are no such embeddings.
         ConsumerError: the model is of another space and ``on_switch`` is ``refuse``, or nothing can be learned from.
     """
-    switch = published(tables, config)
+    switch = published(tables, config.name)
     if switch is None:
         raise TableError(f"nothing is published for pipeline '{config.name}'; run the publish job first")
     version, day = switch.model_version, as_of or switch.as_of
@@ -213,7 +214,7 @@ def _last_known(config: Config, known_by: date) -> date:
 
 def _label_dates(tables: Tables, version: str, first: date, last: date, horizon: int) -> list[date]:
     """The dates of ``[first, last]`` at which a version was scored."""
-    scored = scored_dates(tables, version)
+    scored = EMBEDDINGS.dates(tables, version)
     dates = [day for day in scored if first <= day <= last]
     if not dates:
         seen = "" if first == date.min else f" from {first} on, until when it was trained, and"

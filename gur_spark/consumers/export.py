@@ -27,7 +27,8 @@ from gur_spark import storage
 from gur_spark.arrays import matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConsumerError, TableError
-from gur_spark.serving.publishing import read_embeddings, space_of
+from gur_spark.outputs.embeddings import read_embeddings
+from gur_spark.spaces.axes import space_of
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 

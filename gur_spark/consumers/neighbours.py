@@ -34,7 +34,7 @@ from gur_spark.consumers.nearest import (
 )
 from gur_spark.errors import ConsumerError
 from gur_spark.extras import import_extra
-from gur_spark.serving.publishing import read_embeddings
+from gur_spark.outputs.embeddings import read_embeddings
 
 QUERIES, BLOCK = 256, 8192
 """Users asked about, and users compared with, at a time: their scores take 16 MB."""

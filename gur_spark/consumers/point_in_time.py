@@ -15,7 +15,7 @@ from gur_spark.errors import SnapshotError, TableError
 from gur_spark.features.spark.selection import known_at
 from gur_spark.features.states.base import DAY_US
 from gur_spark.models.kind import Form
-from gur_spark.outputs.scored import scored_dates
+from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.registry.known import find_model
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
@@ -109,11 +109,11 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
 
 
 def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
-    model = find_model(tables, config, version).embeddings
+    model = find_model(tables, config, version).rows_version
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
     # Scored from the usual snapshot: else it is not known when the embeddings' events were.
     usual = {s.as_of for s in _usual_snapshots(tables, config)}
-    dates = frozenset(usual.intersection(scored_dates(tables, model)))
+    dates = frozenset(usual.intersection(EMBEDDINGS.dates(tables, model)))
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")
     return _Source(

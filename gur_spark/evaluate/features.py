@@ -11,22 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from scipy import sparse
 
 from gur_spark.arrays import Array, Mask
-from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import READ_ROWS
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.small_models import Matrix
 from gur_spark.extras import report_library
-from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.reconstruction import Moments
-from gur_spark.registry.artefact import LoadedModel
 from gur_spark.schema import NUMERIC_STATISTICS
 from gur_spark.snapshots.files import row_groups
-
-"""One row per user; histograms over many ids are sparse."""
 
 RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"
 REPRESENTATIONS = (RAW, PCA, RANDOM, EMBEDDING, BOTH)
@@ -36,10 +32,10 @@ HAND_MADE, COLES = "hand-made", "CoLES"
 ABOUT = {
     RAW: "every number of the windows standardised, flags of empty ones, shares of categories",
     PCA: "the first components of the raw windows, as many as the embedding has numbers",
-    RANDOM: "the embedding's own encoder with the weights it had before training",
+    RANDOM: "the model's own encoder with the weights it had before training",
     HAND_MADE: "pytorch-lifestream's AggFeatureSeqEncoder: statistics of the longest window by category, without times",
-    COLES: "pytorch-lifestream's CoLES, a recurrent encoder trained by contrast, of the embedding's size",
-    EMBEDDING: "what this model version makes of the windows",
+    COLES: "the kind coles: a recurrent encoder of events trained by contrast, of the embedding's size",
+    EMBEDDING: "what this model version makes of the users",
     BOTH: "raw windows beside the embedding",
 }
 
@@ -54,18 +50,16 @@ class Windows:
     """1 where a window has no event, or a numeric field no value in it."""
     shares: list[sparse.csr_array]
     """Per field and window, the share of each id among the user's events: (N, V)."""
-    random_NL: Array
-    """What the untrained encoder makes of the same rows."""
 
 
-def read_windows(snapshot: str, layout: Layout, users: pa.Array, encoder: GUR) -> Windows:
-    """The rows of ``users`` in the snapshot at this path, in the order of ``users``, encoded on the way.
+def read_windows(snapshot: str, layout: Layout, users: pa.Array) -> Windows:
+    """The rows of ``users`` in the aggregate snapshot at this path, in the order of ``users``.
 
     Raises:
         EvaluationError: a user is not in the snapshot.
     """
-    batches: list[Batch] = []
-    encoded, positions = [], []
+    batches: list[AggregateBatch] = []
+    positions = []
     for group in row_groups(snapshot):
         for rows in group.read(["user_id", *layout.columns], READ_ROWS):
             position = pc.index_in(rows.column("user_id"), users)
@@ -73,7 +67,6 @@ def read_windows(snapshot: str, layout: Layout, users: pa.Array, encoder: GUR) -
             if chosen.num_rows:
                 batches.append(to_batch(chosen, layout))
                 positions.append(position.drop_null().to_numpy())
-                encoded.append(_encode(encoder, batches[-1]))
     order = np.argsort(np.concatenate(positions)) if positions else np.empty(0, dtype=np.int64)
     if len(order) != len(users):
         absent = len(users) - len(order)
@@ -85,20 +78,7 @@ def read_windows(snapshot: str, layout: Layout, users: pa.Array, encoder: GUR) -
         for field, size in layout.sizes.items()
         for w in range(len(layout.windows_of[field]))
     ]
-    return Windows(dense_ND, (dense_ND[:, counts] == 0).astype(np.float64), shares, np.concatenate(encoded)[order])
-
-
-def untrained(trained: LoadedModel, seed: int) -> GUR:
-    """The same architecture over the same standardised inputs, with weights as drawn before training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = GUR(trained.layout, trained.model)
-    encoder.inputs.mean_T.copy_(trained.module.inputs.mean_T)
-    encoder.inputs.std_T.copy_(trained.module.inputs.std_T)
-    if trained.model.tables == "frozen":
-        # Frozen tables are computed from the data, not learned with the encoder: they are its input.
-        encoder.inputs.tables.load_state_dict(trained.module.inputs.tables.state_dict())
-    return encoder.eval()
+    return Windows(dense_ND, (dense_ND[:, counts] == 0).astype(np.float64), shares)
 
 
 def represent(
@@ -106,7 +86,6 @@ def represent(
     embedding_NL: Array,
     train_N: Mask,
     *,
-    log_scale: bool,
     seed: int,
     more: Mapping[str, Array] | None = None,
 ) -> Mapping[str, Matrix]:
@@ -114,26 +93,25 @@ def represent(
 
     Scaled for a linear model: each number to deviation 1, but those of PCA, whose scale is what orders them.
     """
-    raw_NC = raw_windows(windows, train_N, log_scale=log_scale)
+    raw_NC = raw_windows(windows, train_N)
     embedding = standardise(embedding_NL, train_N)
     return {
         RAW: raw_NC,
         PCA: principal_components(raw_NC, train_N, embedding_NL.shape[1], seed),
-        RANDOM: standardise(windows.random_NL, train_N),
         **{name: standardise(values_NC, train_N) for name, values_NC in (more or {}).items()},
         EMBEDDING: embedding,
         BOTH: sparse.hstack([raw_NC, sparse.csr_array(embedding)], format="csr"),
     }
 
 
-def raw_windows(windows: Windows, train_N: Mask, *, log_scale: bool) -> sparse.csr_array:
-    """Dense columns standardised (0, the mean, where null), empty flags, and shares of ids, (N, C).
+def raw_windows(windows: Windows, train_N: Mask) -> sparse.csr_array:
+    """Dense columns on a signed log scale, standardised (0, the mean, where null), empty flags, shares of ids, (N, C).
 
     Shares are not standardised one by one, which would make most of the rarest ids: all ids of a field and window
     together get the variance of a numeric field's statistics.
     """
     x_ND = windows.dense_ND
-    scaled_ND = standardise(np.sign(x_ND) * np.log1p(np.abs(x_ND)) if log_scale else x_ND, train_N)
+    scaled_ND = standardise(np.sign(x_ND) * np.log1p(np.abs(x_ND)), train_N)
     variance = len(NUMERIC_STATISTICS)
     shares = [share * (variance / (_total_variance(share[train_N]) or 1)) ** 0.5 for share in windows.shares]
     return sparse.hstack([sparse.csr_array(scaled_ND), sparse.csr_array(windows.empty_NF), *shares], format="csr")
@@ -157,12 +135,7 @@ def principal_components(x_NC: sparse.csr_array, train_N: Mask, width: int, seed
     return np.asarray(pca.fit(fitted).transform(x_NC))
 
 
-def _encode(encoder: GUR, batch: Batch) -> Array:
-    with torch.inference_mode():
-        return encoder.encode(batch).double().numpy()
-
-
-def _shares(batch: Batch, field: str, window: int, size: int) -> sparse.csr_array:
+def _shares(batch: AggregateBatch, field: str, window: int, size: int) -> sparse.csr_array:
     ids, shares, offsets = batch.histograms[field].window(window, len(batch))
     return sparse.csr_array((shares.double().numpy(), ids.numpy(), offsets.numpy()), shape=(len(batch), size))
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gur_spark.arrays import Array, Ints, Mask
+from gur_spark.arrays import Array, Ints, Mask, matrix
+from gur_spark.batches.layout import Layout
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.features import (
@@ -33,7 +34,6 @@ from gur_spark.evaluate.features import (
     RAW,
     read_windows,
     represent,
-    untrained,
 )
 from gur_spark.evaluate.pooling import Asked, Pool, Split, differences
 from gur_spark.evaluate.report import Decision, Difference, Report, Score, SharedSpace, TaskResult
@@ -47,7 +47,6 @@ from gur_spark.evaluate.small_models import (
 )
 from gur_spark.evaluate.tasks import Question, Task, question
 from gur_spark.extras import report_library
-from gur_spark.registry.artefact import LoadedModel
 from gur_spark.splits import held_out
 
 __all__ = ["Task", "boosted_trees", "evaluate", "logistic_regression", "probe"]
@@ -57,7 +56,8 @@ log = logging.getLogger("gur_spark")
 SALT = "evaluation"
 """Of the split: independent of the split of the training."""
 
-COMPARED = (*((EMBEDDING, other) for other in (PCA, RAW, RANDOM, HAND_MADE, COLES)), (BOTH, RAW))
+BASELINES = (PCA, RAW, RANDOM, HAND_MADE, COLES)
+"""The embedding is compared with these, and with every further representation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,12 @@ class Population:
     answers: pa.Table
     """One row per user: ``user_id, embedding, events`` (of the longest window), and a column per task, null where not
     known: texts are classes, numbers are quantities."""
+    model_version: str
+    """The version that embedded them; another one at each date, where each has a training of its own."""
     snapshot: str
-    """Path of the snapshot that was embedded."""
-    model: LoadedModel
-    """By which version; another one at each date, where each has a training of its own."""
+    """Folder of the aggregate snapshot of the date, which raw windows come from."""
+    layout: Layout
+    """Of that snapshot."""
     more: Mapping[str, Array] = field(default_factory=dict)
     """Further representations by name, rows in the order of ``answers``."""
 
@@ -91,6 +93,7 @@ def evaluate(
     pipeline: str,
     notes: Sequence[str] = (),
     left_out: Sequence[str] = (),
+    about: Mapping[str, str] | None = None,
     spaces: Sequence[SharedSpace] | None = None,
     decisions: Sequence[Decision] | None = None,
 ) -> Report:
@@ -100,6 +103,7 @@ def evaluate(
 
     Args:
         left_out: which baselines are not there, and why.
+        about: what each further representation is.
         spaces, decisions: what is known of the version's life.
 
     Raises:
@@ -129,14 +133,15 @@ def evaluate(
         measure(splits[name], train_users(splits[name][0]), settings.bootstrap, settings.seed, segmented=True)
         for name in splits
     ]
+    known = {**ABOUT, **(about or {})}
     return Report(
         pipeline=pipeline,
-        model_version=populations[-1].model.version,
+        model_version=populations[-1].model_version,
         dates=[population.as_of.isoformat() for population in populations],
         users=users,
         dimension=len(populations[0].answers.column("embedding")[0]),
         seeds=settings.seeds,
-        compared={name: ABOUT[name] for name in ABOUT if name in compared and name not in missing},
+        compared={name: told for name, told in known.items() if name in compared and name not in missing},
         left_out=[*left_out, *(f"{name} (not there at every date)" for name in sorted(missing))],
         segments=meaning(segments),
         tasks=[result for result, _, _ in measured],
@@ -165,14 +170,12 @@ def numbered(users: Sequence[pa.Array]) -> tuple[list[Ints], int]:
 
 def represented(population: Population, settings: Evaluation) -> Iterator[tuple[Mapping[str, Matrix], Mask, int]]:
     """Of each split of a date: every representation, who trains, and the seed."""
-    model = population.model
-    embedding_NL = np.stack(population.answers.column("embedding").to_numpy()).astype(np.float64)
-    windows = read_windows(population.snapshot, model.layout, population.users, untrained(model, settings.seed))
-    log_scale = model.model.dense_scale == "signed_log1p"
+    embedding_NL = matrix(population.answers.column("embedding"))
+    windows = read_windows(population.snapshot, population.layout, population.users)
     for number in range(settings.seeds):
         seed = settings.seed + number
         train_N = ~held_out(population.users, settings.test_share, salt_of(number))
-        made = represent(windows, embedding_NL, train_N, log_scale=log_scale, seed=seed, more=population.more)
+        made = represent(windows, embedding_NL, train_N, seed=seed, more=population.more)
         yield made, train_N, seed
 
 
@@ -231,14 +234,20 @@ def measure(
     """Scores and differences over all test users, and by the first metric over those of each segment."""
     pool = Pool(splits, bootstrap, seed)
     scores, found = pool.scores(len(pool.metrics))
-    apart = list(differences(pool.name, found, COMPARED))
+    apart = list(differences(pool.name, found, compared_pairs(found)))
     sizes = {}
     for segment in SEGMENTS if segmented else ():
         sizes[segment] = pool.tested(segment)
         some, found = pool.scores(1, segment)
         scores += some
-        apart += differences(pool.name, found, COMPARED, segment)
+        apart += differences(pool.name, found, compared_pairs(found), segment)
     return TaskResult(pool.name, pool.shares(), train_users, pool.tested(), sizes), scores, apart
+
+
+def compared_pairs(found: Mapping[tuple[str, str, str], Any]) -> list[tuple[str, str]]:
+    """The embedding beside each baseline and further representation, and raw windows with it beside those without."""
+    further = dict.fromkeys(name for _, _, name in found if name not in (*BASELINES, EMBEDDING, BOTH))
+    return [*((EMBEDDING, other) for other in (*BASELINES, *further)), (BOTH, RAW)]
 
 
 def models_of(task: Question) -> tuple[str, str]:

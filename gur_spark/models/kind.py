@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import pyarrow as pa
 
@@ -66,6 +66,15 @@ class ModelSection(Section):
     def looks_ahead_days(self) -> int:
         """Days from a snapshot's date on whose events training sees; 0: none."""
         return 0
+
+    @classmethod
+    def stored(cls, format: int, model: Mapping[str, Any], training: Mapping[str, Any]) -> Self:
+        """The section of an artefact, by the format of its ``config.json``.
+
+        Raises:
+            ValidationError: a value is not valid, or a key is unknown.
+        """
+        return cls(**model)
 
     def title(self) -> str:
         """One line for the model card: what the version is."""

@@ -12,8 +12,9 @@ from gur_spark.config.monitoring import Monitor
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
 from gur_spark.monitoring.findings import Measurement
-from gur_spark.outputs.scored import scored_dates
-from gur_spark.serving.publishing import select_embeddings, space_of, switches
+from gur_spark.outputs.embeddings import EMBEDDINGS, select_embeddings
+from gur_spark.registry.published import switches
+from gur_spark.spaces.axes import space_of
 from gur_spark.statistics import measures
 from gur_spark.statistics.samples import users_in_common
 from gur_spark.tables.delta import Tables
@@ -32,7 +33,7 @@ class Scored:
     def of(cls, tables: Tables, model_version: str) -> "Scored":
         if not tables.exists("embeddings"):
             return cls(model_version, [])
-        return cls(model_version, scored_dates(tables, model_version))
+        return cls(model_version, EMBEDDINGS.dates(tables, model_version))
 
 
 def embedding_drift(tables: Tables, config: Config, scored: Scored, as_of: date) -> Iterator[Measurement]:
@@ -62,7 +63,7 @@ def embedding_drift(tables: Tables, config: Config, scored: Scored, as_of: date)
 def _before(tables: Tables, config: Config, scored: Scored, as_of: date) -> tuple[str, date] | None:
     """The version's newest earlier date, else the version and date that were published last with an earlier one."""
     earlier = [(scored.model_version, day) for day in scored.dates if day < as_of]
-    earlier = earlier or [(s["model_version"], s["as_of"]) for s in switches(tables, config) if s["as_of"] < as_of]
+    earlier = earlier or [(s["model_version"], s["as_of"]) for s in switches(tables, config.name) if s["as_of"] < as_of]
     return earlier[-1] if earlier else None
 
 

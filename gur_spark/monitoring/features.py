@@ -58,7 +58,7 @@ class Distribution:
 
 
 @dataclass(frozen=True)
-class _Ids:
+class IdShares:
     """The ids of a column on one side, and what each counts: a user's add up to 1."""
 
     ids_P: npt.NDArray[np.int64]
@@ -88,14 +88,15 @@ def compare(before: pa.Table, after: pa.Table, manifest: Manifest, sizes: Mappin
         before, after: rows of the reference and of the snapshot, with the columns of ``measured_columns``.
         sizes: greatest id + 1 of each categorical field in the reference's vocabulary, where it is another one.
     """
+    sides = (before, after)
     for column in manifest.dense:
-        yield _of_numbers(column.name, *(_numbers(side, column.name) for side in (before, after)))
-    for column in manifest.ids:
-        yield _of_ids(column, sizes, *(_single(side, column.name) for side in (before, after)))
-    for column in manifest.sets:
-        yield _of_ids(column, sizes, *(_members(side, column.name) for side in (before, after)))
-    for column in _histograms(manifest):
-        yield _of_ids(column, sizes, *(_counted(side, column.name) for side in (before, after)))
+        yield of_numbers(column.name, *(_numbers(side, column.name) for side in sides))
+    read = {"ids": _single, "sets": shares_of_lists, "counts": _counted}
+    columns = {"ids": manifest.ids, "sets": manifest.sets, "counts": _histograms(manifest)}
+    for form, of_form in columns.items():
+        for column in of_form:
+            field = column.field or column.name
+            yield of_ids(column.name, field, sizes, *(read[form](side, column.name) for side in sides))
 
 
 def measured_columns(manifest: Manifest) -> list[str]:
@@ -114,7 +115,8 @@ def _ids_of(histogram: str) -> str:
     return histogram.rpartition("_counts_")[0] + "_ids"
 
 
-def _of_numbers(name: str, before_N: Array, after_N: Array) -> Distribution:
+def of_numbers(name: str, before_N: Array, after_N: Array) -> Distribution:
+    """The distribution of a number per user in quantile bins of the reference; NaN where a user has none."""
     values = [side[~np.isnan(side)] for side in (before_N, after_N)]
     null = [1 - len(kept) / max(len(side), 1) for kept, side in zip(values, (before_N, after_N), strict=True)]
     if not len(values[0]):
@@ -138,8 +140,8 @@ def _ranges(edges: Array) -> tuple[str, ...]:
     return tuple(called(low, high) for low, high in zip([-np.inf, *edges], [*edges, np.inf], strict=True))
 
 
-def _of_ids(column: Column, sizes: Mapping[str, int], before: _Ids, after: _Ids) -> Distribution:
-    field = column.field or column.name
+def of_ids(name: str, field: str, sizes: Mapping[str, int], before: IdShares, after: IdShares) -> Distribution:
+    """The distribution of users' shares of ids over the ids of the reference with the greatest weight."""
     size = sizes.get(field, np.inf)
     height = 1 + max((int(side.ids_P.max()) for side in (before, after) if len(side.ids_P)), default=0)
     before_V, after_V = (side.by_id(max(height, MISSING_ID + 1)) for side in (before, after))
@@ -147,7 +149,7 @@ def _of_ids(column: Column, sizes: Mapping[str, int], before: _Ids, after: _Ids)
     bins = [np.append(side[kept], side.sum() - side[kept].sum()) for side in (before_V, after_V)]
     unknown = (before.unknown(size), after.unknown(size))
     names = (*kept.tolist(), OTHERS)
-    return Distribution(column.name, field, names, bins[0], bins[1], before.null, after.null, *unknown)
+    return Distribution(name, field, names, bins[0], bins[1], before.null, after.null, *unknown)
 
 
 def _own_bins(before_V: Array, users: int) -> npt.NDArray[np.int64]:
@@ -163,20 +165,20 @@ def _numbers(rows: pa.Table, name: str) -> Array:
     return np.asarray(rows[name].to_numpy(), dtype=np.float64)
 
 
-def _single(rows: pa.Table, name: str) -> _Ids:
+def _single(rows: pa.Table, name: str) -> IdShares:
     ids_P = rows[name].drop_null().to_numpy().astype(np.int64)
-    return _Ids(ids_P, np.ones(len(ids_P)), len(rows), len(ids_P))
+    return IdShares(ids_P, np.ones(len(ids_P)), len(rows), len(ids_P))
 
 
-def _members(rows: pa.Table, name: str) -> _Ids:
-    """The ids of a set, each by its share of the user's."""
+def shares_of_lists(rows: pa.Table, name: str) -> IdShares:
+    """The ids of a list per user, such as a set, each entry by its share of the user's list."""
     sets = rows[name].combine_chunks()
     size_N = sets.value_lengths().fill_null(0).to_numpy()
     ids_P = sets.flatten().to_numpy().astype(np.int64)
-    return _Ids(ids_P, 1 / np.repeat(size_N, size_N), len(rows), int((size_N > 0).sum()))
+    return IdShares(ids_P, 1 / np.repeat(size_N, size_N), len(rows), int((size_N > 0).sum()))
 
 
-def _counted(rows: pa.Table, name: str) -> _Ids:
+def _counted(rows: pa.Table, name: str) -> IdShares:
     """The ids of a histogram with an event in it, each by its share of the user's events."""
     ids, counts = (rows[n].combine_chunks() for n in (_ids_of(name), name))
     count_P = counts.flatten().to_numpy().astype(np.float64)
@@ -185,4 +187,4 @@ def _counted(rows: pa.Table, name: str) -> _Ids:
     there_P = count_P > 0
     weights_P = count_P[there_P] / total_N[user_P[there_P]]
     ids_P = ids.flatten().to_numpy()[there_P].astype(np.int64)
-    return _Ids(ids_P, weights_P, len(rows), int((total_N > 0).sum()))
+    return IdShares(ids_P, weights_P, len(rows), int((total_N > 0).sum()))

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from gur_spark.config.logs import MAIN
 from gur_spark.config.pipeline import Config
 from gur_spark.features.spark.selection import known_at, last_landing, midnight
-from gur_spark.models.kind import Form
+from gur_spark.models.catalogue import find
 from gur_spark.monitoring.embeddings import Scored
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.snapshots.visible import visible_snapshots
@@ -32,7 +32,7 @@ def freshness(tables: Tables, config: Config, as_of: date, scored: Scored | None
         if log.kind == "events":
             yield _days(f"log {name}", "event_days", event, as_of)
         yield _days(f"log {name}", "landing_days", landing, as_of)
-    visible = visible_snapshots(tables, Form.AGGREGATES) if tables.exists("snapshots") else []
+    visible = visible_snapshots(tables, find(config.model.kind).reads) if tables.exists("snapshots") else []
     snapshots = [s.as_of for s in visible if s.as_of <= as_of]
     yield _days("snapshots", "snapshot_days", max(snapshots, default=None), as_of)
     if scored:

@@ -17,12 +17,15 @@ from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.features.declare.manifest import Manifest
+from gur_spark.features.declare.manifest import AnyManifest, SequenceManifest
+from gur_spark.models.catalogue import find
+from gur_spark.models.kind import Form
 from gur_spark.monitoring.drift import Drift
 from gur_spark.monitoring.embeddings import Scored, embedding_drift
 from gur_spark.monitoring.features import Distribution, compare, measured_columns
 from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
+from gur_spark.monitoring.sequences import compare_sequences, measured_lists
 from gur_spark.registry.known import ModelVersion, find_model
 from gur_spark.snapshots.files import differing_columns, read_manifest, row_groups
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
@@ -79,14 +82,15 @@ def monitor(
         TableError: there are no events, or no embeddings of the version at the date.
     """
     model = None if inputs_only and against else find_model(tables, config, version)
-    scored = Scored.of(tables, model.embeddings) if model and not inputs_only else None
+    scored = Scored.of(tables, model.rows_version) if model and not inputs_only else None
     measured = list(freshness(tables, config, as_of, scored))
+    form = find(model.kind if model else config.model.kind).reads
     try:
-        snapshot = find_snapshot(tables, config, as_of)
+        snapshot = find_snapshot(tables, config, as_of, form=form)
     except SnapshotError:
         keep(tables, as_of, judge(measured, config.monitor), run)
         raise
-    reference = _reference(tables, config, model, against)
+    reference = _reference(tables, config, form, model, against)
     run.inputs |= {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
     distributions = _distributions(tables, config, snapshot, reference)
     measured += [_rows(snapshot, reference), *(one for d in distributions for one in d.measured(reference.name))]
@@ -132,34 +136,36 @@ def names_of_ids(tables: Tables, version: int, distributions: Sequence[Distribut
     return {(row["field"], row["id"]): row["value"] for row in found}
 
 
-def _reference(tables: Tables, config: Config, model: ModelVersion | None, against: date | None) -> Reference:
+def _reference(
+    tables: Tables, config: Config, form: Form, model: ModelVersion | None, against: date | None
+) -> Reference:
     if against is not None:
-        return Reference.of_snapshot(find_snapshot(tables, config, against))
+        return Reference.of_snapshot(find_snapshot(tables, config, against, form=form))
     assert model is not None  # it is found unless there is a date
     return Reference.of_training(model)
 
 
 def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference: Reference) -> list[Distribution]:
-    manifest = snapshot.manifest(Manifest)
+    manifest = snapshot.manifest()
     for path in reference.paths:
         _check_manifest(manifest, snapshot, path, reference)
-    columns = measured_columns(manifest)
+    columns = measured_lists(manifest) if isinstance(manifest, SequenceManifest) else measured_columns(manifest)
     share = -(-config.monitor.sample // len(reference.paths))
     before = pa.concat_tables([_sample(tables, path, columns, share) for path in reference.paths])
     after = _sample(tables, snapshot.path, columns, config.monitor.sample)
     # The snapshot's own vocabulary knows all of its ids.
     other = reference.vocabulary_version != snapshot.vocabulary_version
     sizes = read_vocabulary(tables, reference.vocabulary_version).sizes if other else {}
+    if isinstance(manifest, SequenceManifest):
+        return list(compare_sequences(before, after, manifest, sizes))
     return list(compare(before, after, manifest, sizes))
 
 
-def _check_manifest(manifest: Manifest, snapshot: Snapshot, path: str, reference: Reference) -> None:
+def _check_manifest(manifest: AnyManifest, snapshot: Snapshot, path: str, reference: Reference) -> None:
     try:
-        other = read_manifest(path, Manifest)
+        other = read_manifest(path)
     except SnapshotError as error:
-        raise SnapshotError(
-            f"reference ({reference.name}): {path} cannot be read: {error}; choose another with --against DATE"
-        ) from error
+        raise SnapshotError(f"reference ({reference.name}): {error}; choose another with --against DATE") from error
     if other.hash != manifest.hash:
         raise SnapshotError(
             f"the snapshot of {snapshot.as_of} has manifest {manifest.hash}, its reference ({reference.name}) has "

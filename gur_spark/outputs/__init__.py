@@ -1,0 +1,1 @@
+"""The tables that kinds of models write: embeddings, recommendations, item embeddings."""

@@ -1,78 +1,120 @@
-"""The ``models`` table: which versions there are and where their artefacts lie."""
+"""The table ``models``: which versions there are and where their artefacts lie."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from pyspark.sql import functions as F
 
-from gur_spark import storage
+from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, nearest
+from gur_spark.models.kind import VocabularyRef
+from gur_spark.registry.card import Card, seen_until_of, verified_card
+from gur_spark.registry.files import pack
 from gur_spark.registry.names import VersionName
-from gur_spark.serving.publishing import published
+from gur_spark.registry.published import published
 from gur_spark.tables.delta import Tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """Where one row of ``models`` points."""
+    """One row of ``models``, and the name of the rows that are meant."""
 
     model_version: str
-    embeddings: str
-    """The model_version of its rows in ``embeddings`` that are meant: its own, or that of their means."""
+    rows_version: str
+    """The ``model_version`` of its rows in the output's table: its own, or that of their means."""
+    kind: str
     path: str
     vocabulary_version: int
     vocabulary_hash: str
     training_snapshots: Sequence[str]
     """Their folders."""
+    outputs: Sequence[str]
 
 
-def embeddings_name(tables: Tables, config: Config, version: str) -> str:
-    """What ``read_embeddings`` takes for a version of the command line, where ``newest`` is one.
+def register(
+    tables: Tables,
+    pipeline: str,
+    card: Card,
+    path: str,
+    manifest_hash: str,
+    vocabulary: VocabularyRef,
+    metrics: Mapping[str, float],
+) -> None:
+    """Append a version's row, made by this pipeline."""
+    row = (
+        card.model_version,
+        storage.absolute(path),
+        pipeline,
+        card.kind,
+        card.upstream,
+        list(card.outputs),
+        manifest_hash,
+        vocabulary.version,
+        vocabulary.hash,
+        list(card.training_snapshots),
+        dict(metrics),
+        card.aligned_to,
+        card.code_commit,
+        card.created,
+    )
+    tables.create("models", schema.MODELS)
+    tables.append(tables.spark.createDataFrame([row], schema.MODELS).coalesce(1), "models")
+
+
+def rows_name(tables: Tables, config: Config, version: str) -> str:
+    """The name that readers of an output take for a version of the command line, where ``newest`` is one.
 
     Raises:
         ModelError: it is ``newest``, and there is no version.
     """
-    return find_model(tables, config, version).embeddings if version == "newest" else version
+    return find_model(tables, config, version).rows_version if version == "newest" else version
 
 
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
-    """A version by name; ``newest``; or, with None, the published one (the newest before the first publish).
+    """A version by name; the pipeline's ``newest``; or, with None or ``published``, the published one (the
+    newest before the first publish).
 
-    The name may be that of a version's means over several dates (``serving.smoothing``). Of the newest version, means
-    are meant where ``scoring.smoothing`` makes some.
+    The name may be that of a version's means over several dates (``spaces.smoothing``). With ``newest``, its means are
+    meant where ``scoring.smoothing`` makes some.
 
     Raises:
         ModelError: there is no such version; the message lists those there are.
     """
-    if version is None:
-        switch = published(tables, config)
+    if version in (None, "published"):
+        switch = published(tables, config.name)
         version = switch.model_version if switch else "newest"
+    assert version is not None
     rows = tables.read("models", made_by="train").orderBy(F.desc("created"), F.desc("model_version")).collect()
-    named = VersionName.parse(version)
-    for row in rows:
-        if version in ("newest", row.model_version) or (named.base, named.space) == (row.model_version, None):
-            newest = str(VersionName(row.model_version, mean_of=config.scoring.smoothing))
-            found = {name: row[name] for name in ModelVersion.__dataclass_fields__ if name != "embeddings"}
-            return ModelVersion(embeddings=newest if version == "newest" else version, **found)
-    known = [row.model_version for row in rows]
-    if named.space:
+    asked = VersionName.parse(version)
+    if asked.space:
         raise ModelError(
-            f"'{version}' is no model version, but the rows of {named.base} in the space of {named.space}; "
-            f"name {named.base}"
+            f"'{version}' is no model version, but the rows of {asked.base} in the space of {asked.space}; "
+            f"name {asked.base}"
         )
+    for row in rows:
+        newest = version == "newest" and row.pipeline == config.name
+        if newest or row.model_version == asked.base:
+            name = str(VersionName(row.model_version, config.scoring.smoothing)) if newest else version
+            names = [field for field in ModelVersion.__dataclass_fields__ if field != "rows_version"]
+            return ModelVersion(rows_version=name, **{field: row[field] for field in names})
+    known = [row.model_version for row in rows]
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")
 
 
 def seen_until(tables: Tables, version: str) -> date:
-    """The first date whose events a version, or that of its means, was not trained on, by its card.
+    """The first date whose events a version, or the version whose means it names, did not see in training.
 
-    ``date.min`` where that is not known: of no model here, or by a card of before it was kept.
+    Raises:
+        ModelError: the version or its card is gone, damaged, or does not say; a leak could not be ruled out.
     """
-    rows = tables.read("models", made_by="train").select("model_version", "path").collect()
-    paths = [row["path"] for row in rows if row["model_version"] in (version, VersionName.parse(version).base)]
-    card = storage.join(paths[0], "card.json") if paths else ""
-    seen = json.loads(storage.read_text(card)).get("seen_until") if card and storage.exists(card) else None
-    return date.fromisoformat(seen) if seen else date.min
+    return seen_until_of(_card(tables, VersionName.parse(version).base))
+
+
+def _card(tables: Tables, version: str) -> Card:
+    rows = tables.read("models", made_by="train").where(F.col("model_version") == version)
+    row = rows.select("path").first()
+    if row is None:
+        raise ModelError(f"what {version} was trained on is not known: it is not in models")
+    return verified_card(pack(row["path"]))

@@ -16,7 +16,7 @@ from gur_spark import storage
 from gur_spark.config.tracking import Tracking
 from gur_spark.errors import GurError, TrackingError
 from gur_spark.extras import import_extra
-from gur_spark.registry.artefact import CARD, CONFIG, EPOCHS, METRICS, MODEL_CARD, VOCABULARY, pack
+from gur_spark.registry.files import CARD, CONFIG, EPOCHS, METRICS, MODEL_CARD, VOCABULARY, pack
 
 log = logging.getLogger("gur_spark")
 
@@ -131,7 +131,8 @@ def _log_run(client: Any, experiment: str, version: str, path: str, files: Mappi
 def _parameters(files: Mapping[str, bytes]) -> dict[str, str]:
     """``model.latent_dim`` and so on, and the vocabulary."""
     config, vocabulary = json.loads(files[CONFIG]), json.loads(files[VOCABULARY])
-    found = {f"{section}.{name}": value for section, values in config.items() for name, value in values.items()}
+    sections = ("model", "training")
+    found = {f"{section}.{name}": value for section in sections for name, value in config[section].items()}
     found |= {f"vocabulary.{name}": vocabulary[name] for name in ("version", "hash")}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 

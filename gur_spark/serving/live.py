@@ -17,15 +17,20 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark import schema, storage
+from gur_spark import storage
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import TableError
-from gur_spark.registry import artefact as registry
+from gur_spark.errors import ConfigError, TableError
+from gur_spark.models.catalogue import find
+from gur_spark.models.kind import Capability
+from gur_spark.outputs.embeddings import EMBEDDINGS, embeddings_schema
+from gur_spark.outputs.embeddings import NOW as TABLE
+from gur_spark.registry.artefact import unpack
+from gur_spark.registry.files import pack
+from gur_spark.registry.fit import check_fit
 from gur_spark.registry.known import ModelVersion, find_model
-from gur_spark.serving.changes import find_scored
-from gur_spark.serving.publishing import NOW as TABLE
-from gur_spark.serving.publishing import Published, published
-from gur_spark.serving.workers import check_fit, embed
+from gur_spark.registry.published import Published, published
+from gur_spark.serving.changes import find_rows
+from gur_spark.serving.workers import score_rows
 from gur_spark.snapshots.aggregation import aggregate_users
 from gur_spark.snapshots.base_snapshots import written_landings
 from gur_spark.snapshots.routes import Wanted
@@ -63,14 +68,19 @@ def refresh(tables: Tables, config: Config, run: Run) -> None:
         ModelError: the configured aggregates are not the published model's.
         WriteConflict: another refresh won; nothing of this one was written.
     """
-    now = published(tables, config)
+    now = published(tables, config.name)
     if now is None:
         raise TableError(f"nothing is published for pipeline '{config.name}': there is no model to embed by yet")
     model = find_model(tables, config)
+    if Capability.LIVE not in find(model.kind).can:
+        raise ConfigError(
+            f"{now.model_version} is of kind '{model.kind}', whose users cannot be embedded between two mornings; "
+            "run ingest, the job of its snapshots, score and publish as often as needed"
+        )
     if now.model_version != model.model_version:
         raise TableError(f"{now.model_version} is published: means of several dates are made by the score job alone")
     wanted = Wanted.of(tables, config, model.vocabulary_version, config.aggregates.users)
-    tables.create(TABLE, schema.embeddings_schema(config.fields.user_id.type))
+    tables.create(TABLE, embeddings_schema(config.fields.user_id.type))
     known = _known(tables, now, wanted)
     run.inputs |= {"model": model.model_version, "events": wanted.lineage}
     run.counts |= {"users": 0, "rows": 0}
@@ -101,10 +111,10 @@ def _refresh(
     snapshot = aggregate_users(tables, config, wanted, users, as_of, storage.join(staging, "aggregates"))
     rows = _kept(tables, now, known).join(users, "user_id", "left_anti")
     if snapshot.rows:
-        files = registry.pack(model.path)
-        loaded = registry.unpack(files)
+        files = pack(model.path)
+        loaded = unpack(files)
         check_fit(loaded, snapshot)
-        made = embed(tables.spark, snapshot, files, loaded, config.scoring.batch_rows)
+        made = score_rows(tables.spark, snapshot, files, loaded, EMBEDDINGS, config.scoring.batch_rows)
         keys = {"as_of": F.lit(as_of), "model_version": F.lit(now.model_version)}
         rows = rows.unionByName(made.withColumns(keys))
     updated = replace(known, published=now.as_of, events_version=wanted.events_version)
@@ -166,7 +176,7 @@ def _written(tables: Tables) -> _Known | None:
 
 def _made_from(tables: Tables, now: Published, wanted: Wanted) -> int:
     """The commit of ``events`` that the snapshot of the published rows was made from."""
-    found = Lineage.parse(find_scored(tables, now.model_version, now.as_of).lineage)
+    found = Lineage.parse(find_rows(tables, now.model_version, now.as_of).lineage)
     if found.events_id != wanted.events_id:
         raise TableError(f"{now.model_version} at {now.as_of} was made from another events table; publish a new date")
     return found.events_version

@@ -1,29 +1,76 @@
-"""Scoring a date: embeddings of a snapshot, checked, judged by the gates, and put in place of the date's rows."""
+"""Scoring a date: rows of a snapshot through a model version, checked, judged by the gates, put in place of the old."""
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark import schema, storage
+from gur_spark import storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
-from gur_spark.registry import artefact as registry
-from gur_spark.registry.artefact import LoadedModel
+from gur_spark.outputs.catalogue import find_output
+from gur_spark.outputs.embeddings import EMBEDDINGS
+from gur_spark.outputs.notes import Note
+from gur_spark.outputs.output import Output
+from gur_spark.registry.artefact import LoadedModel, unpack
+from gur_spark.registry.files import pack
+from gur_spark.registry.fit import check_fit
 from gur_spark.registry.names import VersionName
+from gur_spark.registry.published import Published, published
 from gur_spark.serving import changes
-from gur_spark.serving.publishing import Published, check_replacement, published
-from gur_spark.serving.workers import check_fit, embed
+from gur_spark.serving.publishing import check_replacement
+from gur_spark.serving.workers import score_rows
 from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.spaces.smoothing import last_dates, smoothed
 from gur_spark.tables.delta import Tables, check_keys
-from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
+
+
+@dataclass(kw_only=True)
+class ScoredDate:
+    """What scoring a date did, for the run's row."""
+
+    model_version: str
+    as_of: date
+    rows: int
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One date's scoring: what it reads, and where it stages."""
+
+    tables: Tables
+    config: Config
+    snapshot: Snapshot
+    files: Mapping[str, bytes]
+    model: LoadedModel
+    staging: str
+    changed_since: date | None
+    force: bool
+    done: ScoredDate
+
+    @property
+    def as_of(self) -> date:
+        return self.snapshot.as_of
+
+    @property
+    def user_id_type(self) -> str:
+        return str(self.model.manifest.user_id_type)
+
+    def staged(self, frame: DataFrame, name: str) -> DataFrame:
+        """The frame, computed once and read from the staging folder."""
+        folder = storage.join(self.staging, name)
+        frame.write.mode("overwrite").parquet(folder)
+        return self.tables.spark.read.schema(frame.schema).parquet(folder)
 
 
 def score_snapshot(
@@ -31,56 +78,66 @@ def score_snapshot(
     config: Config,
     snapshot: Snapshot,
     model_path: str,
-    run: Run,
+    run_id: str,
     changed_since: date | None = None,
     force: bool = False,
-) -> str:
-    """Embed every user of a snapshot and replace exactly this (model_version, as_of) in ``embeddings``.
+) -> ScoredDate:
+    """Score every row of a snapshot and replace exactly this (model_version, as_of) in the tables the model writes.
 
-    Of users whose inputs are those that their embedding of an earlier scoring was made of, that one is copied: they
-    are the same bits. ``changed_since`` is its date, ``as_of`` itself for what the rows stand in place of. With
+    The embedding of a user whose inputs are those of an earlier scoring is copied: it is the same bits.
+    ``changed_since`` is the date of that scoring, ``as_of`` itself for the rows that are replaced. With
     ``scoring.changed_only`` it is the newest one there is, and everyone is embedded where it cannot be compared with;
-    the run says why. With ``scoring.smoothing`` the means of the last dates are written as well.
+    the result says why. With ``scoring.smoothing`` the means of the last dates are written as well.
 
     Rows that are published are replaced only by such as pass the gates against them, or by ``force``.
 
-    Returns the model version.
-
     Raises:
-        ModelError: the model is damaged, was trained on other aggregates, or gives a value that is not finite.
-        GateError: a gate is not passed, by the rows or their means; nothing was replaced.
+        ModelError: the model is damaged, was trained on other snapshots, or gives a row that breaks the contract.
+        GateError: a gate is not passed, by the rows or their means; nothing was replaced in that output.
         SnapshotError: changed_since, and the snapshot that it was made from is gone.
         TableError: the snapshot's Parquet is not what its row says; or changed_since, and it is not known what
             the embeddings of that date were made from.
         WriteConflict: another run scored at the same time and won; run again.
     """
-    files = registry.pack(model_path)
-    model = registry.unpack(files)
+    files = pack(model_path)
+    model = unpack(files)
     check_fit(model, snapshot)
     _check_rows(tables, snapshot)
-    tables.create("embeddings", schema.embeddings_schema(model.manifest.user_id_type), ["model_version", "as_of"])
-    staging = tables.folder("_staging", run.id)
-    began = tables.version("embeddings") if _read_again(tables, config, model.version, snapshot) else None
+    job = _Job(
+        tables=tables, config=config, snapshot=snapshot, files=files, model=model,
+        staging=tables.folder("_staging", run_id), changed_since=changed_since, force=force,
+        done=ScoredDate(model_version=model.version, as_of=snapshot.as_of, rows=snapshot.rows),
+    )  # fmt: skip
     try:
-        frame = _embedded(tables, config, snapshot, files, model, changed_since, staging, run)
-        if began is not None:
-            frame = _staged(tables, frame, storage.join(staging, "rows"))
-        by_version = _with_means(tables, config, model, snapshot, frame, staging, run)
-        _replace(tables, config, by_version, snapshot, force, began)
+        for name in model.card.outputs:
+            written = _score_output(job, find_output(name))
+            _warn_of_stale(published(tables, config.name), model.version, written)
     finally:
-        storage.remove_folder(staging)
-    run.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
-    run.outputs[f"embeddings {snapshot.as_of}"] = f"model_version={model.version}"
-    run.counts[f"rows {snapshot.as_of}"] = snapshot.rows
-    _warn_of_stale(published(tables, config), model.version, by_version)
-    return model.version
+        storage.remove_folder(job.staging)
+    job.done.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
+    job.done.counts[f"rows {snapshot.as_of}"] = snapshot.rows
+    return job.done
+
+
+def _score_output(job: _Job, output: Output) -> Collection[str]:
+    """Write the rows of one output; returns the names under which they stand."""
+    output.create(job.tables, job.user_id_type)
+    began = job.tables.version(output.name) if _read_again(job, output) else None
+    frame = _embedded(job) if output is EMBEDDINGS else _scored(job, output)
+    frame = output.keyed(frame, job.model.version, job.as_of, job.user_id_type)
+    if began is not None:
+        frame = job.staged(frame, "rows")
+    by_version = _with_means(job, frame) if output is EMBEDDINGS else {job.model.version: frame}
+    _replace(job, output, by_version, began)
+    job.done.outputs[f"{output.name} {job.as_of}"] = f"model_version={job.model.version}"
+    return by_version.keys()
 
 
 def _check_rows(tables: Tables, snapshot: Snapshot) -> None:
-    rows = check_keys(tables.spark.read.parquet(snapshot.data), ["user_id"], f"aggregates of {snapshot.as_of}")
+    rows = check_keys(tables.spark.read.parquet(snapshot.data), ["user_id"], f"{snapshot.form} of {snapshot.as_of}")
     if rows != snapshot.rows:
         raise TableError(
-            f"aggregates of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
+            f"{snapshot.form} of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"
         )
 
 
@@ -96,112 +153,80 @@ def _warn_of_stale(now: Published | None, version: str, written: Collection[str]
         )
 
 
-def _read_again(tables: Tables, config: Config, version: str, snapshot: Snapshot) -> bool:
-    """Whether the rows are read more than once, so that they are staged: embedding them takes longer than a copy."""
-    there = Published(model_version=version, as_of=snapshot.as_of)
-    return config.scoring.smoothing > 1 or published(tables, config) == there
+def _read_again(job: _Job, output: Output) -> bool:
+    """Whether the rows are read more than once, so that they are staged: scoring them takes longer than a copy."""
+    there = Published(model_version=job.model.version, as_of=job.as_of)
+    smoothed = output is EMBEDDINGS and job.config.scoring.smoothing > 1
+    return smoothed or published(job.tables, job.config.name) == there
 
 
-def _embedded(
-    tables: Tables,
-    config: Config,
-    snapshot: Snapshot,
-    files: Mapping[str, bytes],
-    model: LoadedModel,
-    changed_since: date | None,
-    staging: str,
-    run: Run,
-) -> DataFrame:
-    """The rows of the date: embedded, or copied where the inputs are the same."""
-    before = _comparable(tables, config, model.version, snapshot, changed_since, run)
-    marked = _marked(tables, before, snapshot, model, staging, run) if before else None
-    changed = marked.where(~F.col("same")).select("row_group", "row") if marked else None
-    frame = embed(tables.spark, snapshot, files, model, config.scoring.batch_rows, changed)
-    if before and marked:
-        copied = before.rows(tables).join(marked.where("same").select("user_id"), "user_id", "left_semi")
-        frame = frame.unionByName(copied.select(*frame.columns))
-    return _keyed(frame, model.version, snapshot.as_of)
+def _scored(job: _Job, output: Output, places: DataFrame | None = None) -> DataFrame:
+    batch_rows = job.config.scoring.batch_rows
+    return score_rows(job.tables.spark, job.snapshot, job.files, job.model, output, batch_rows, places)
 
 
-def _comparable(
-    tables: Tables, config: Config, version: str, snapshot: Snapshot, since: date | None, run: Run
-) -> changes.Scored | None:
-    """What the inputs are to be compared with; None where everyone is embedded."""
-    key = f"changed since {snapshot.as_of}"
-    if since is None and not config.scoring.changed_only:
+def _embedded(job: _Job) -> DataFrame:
+    """The embeddings of the date: computed, or copied where the inputs are the same."""
+    before = _comparable(job)
+    if before is None:
+        return _scored(job, EMBEDDINGS)
+    marked = job.staged(changes.compare(job.tables, before, job.snapshot, job.model.manifest), "marked")
+    copied = marked.where("same").count()
+    job.done.counts |= {f"encoded {job.as_of}": job.snapshot.rows - copied, f"copied {job.as_of}": copied}
+    frame = _scored(job, EMBEDDINGS, marked.where(~F.col("same")).select("row_group", "row"))
+    same = before.rows(job.tables).join(marked.where("same").select("user_id"), "user_id", "left_semi")
+    return frame.unionByName(same.select(*frame.columns))
+
+
+def _comparable(job: _Job) -> changes.EarlierRows | None:
+    """The rows that inputs are to be compared with; None where everyone is embedded."""
+    key, since = f"changed since {job.as_of}", job.changed_since
+    if since is None and not job.config.scoring.changed_only:
         return None
     try:
-        find = changes.find_scored if since else changes.newest_scored
-        before = find(tables, version, since or snapshot.as_of)
+        find = changes.find_rows if since else changes.newest_rows
+        before = find(job.tables, job.model.version, since or job.as_of)
         row_groups(before.snapshot)
     except changes.CANNOT_COMPARE as error:
         if since:
             raise
-        log.info("score %s: everyone, %s", snapshot.as_of, error)
-        run.inputs[key] = f"everyone: {error}"
+        log.info("score %s: everyone, %s", job.as_of, error)
+        job.done.inputs[key] = f"everyone: {error}"
         return None
-    run.inputs[key] = f"{before.as_of}, made from {before.snapshot}"
+    job.done.inputs[key] = f"{before.as_of}, made from {before.snapshot}"
     return before
 
 
-def _marked(
-    tables: Tables, before: changes.Scored, snapshot: Snapshot, model: LoadedModel, staging: str, run: Run
-) -> DataFrame:
-    """``changes.compare``, as it lies in the staging folder; adds to the run how many are embedded and copied."""
-    marked = _staged(tables, changes.compare(tables, before, snapshot, model.manifest), storage.join(staging, "marked"))
-    copied = marked.where("same").count()
-    run.counts |= {f"encoded {snapshot.as_of}": snapshot.rows - copied, f"copied {snapshot.as_of}": copied}
-    return marked
-
-
-def _keyed(frame: DataFrame, version: str, as_of: date) -> DataFrame:
-    """The columns of ``embeddings``."""
-    return frame.select(
-        "user_id", F.lit(as_of).alias("as_of"), F.lit(version).alias("model_version"), "embedding", "events"
-    )
-
-
-def _with_means(
-    tables: Tables, config: Config, model: LoadedModel, snapshot: Snapshot, rows: DataFrame, staging: str, run: Run
-) -> dict[str, DataFrame]:
-    """What is to be written, by model_version: the date's rows, and the means of them and of the dates before."""
-    day, dates = snapshot.as_of, config.scoring.smoothing
+def _with_means(job: _Job, rows: DataFrame) -> dict[str, DataFrame]:
+    """The rows to write, by model_version: the date's own, and the means of them and of the dates before."""
+    version, day, dates = job.model.version, job.as_of, job.config.scoring.smoothing
     if dates == 1:
-        return {model.version: rows}
-    before = last_dates(tables, model.version, day - timedelta(1), dates - 1)
-    earlier = tables.read("embeddings").where(F.col("model_version") == model.version)
+        return {version: rows}
+    before = last_dates(job.tables, version, day - timedelta(1), dates - 1)
+    earlier = job.tables.read(EMBEDDINGS.name).where(F.col("model_version") == version)
     all_rows = earlier.where(F.col("as_of").isin(before)).select(*rows.columns).unionByName(rows)
-    means = smoothed(all_rows, day, model.manifest.user_id_type, model.model.has_unit_norm())
-    name = str(VersionName(model.version, mean_of=dates))
-    run.inputs[f"means {day}"] = " ".join(map(str, sorted([*before, day])))
-    run.outputs[f"means {day}"] = f"model_version={name}"
-    return {model.version: rows, name: _staged(tables, _keyed(means, name, day), storage.join(staging, "means"))}
+    means = smoothed(all_rows, day, job.user_id_type, job.model.model.has_unit_norm())
+    name = str(VersionName(version, dates))
+    job.done.inputs[f"means {day}"] = " ".join(map(str, sorted([*before, day])))
+    job.done.outputs[f"means {day}"] = f"model_version={name}"
+    return {version: rows, name: job.staged(EMBEDDINGS.keyed(means, name, day, job.user_id_type), "means")}
 
 
-def _staged(tables: Tables, frame: DataFrame, folder: str) -> DataFrame:
-    frame.write.mode("overwrite").parquet(folder)
-    return tables.spark.read.schema(frame.schema).parquet(folder)
-
-
-def _replace(
-    tables: Tables,
-    config: Config,
-    by_version: Mapping[str, DataFrame],
-    snapshot: Snapshot,
-    force: bool,
-    began: int | None,
-) -> None:
+def _replace(job: _Job, output: Output, by_version: Mapping[str, DataFrame], began: int | None) -> None:
     """Make these the rows of their versions and the date, in one commit, which says what they were made from.
 
-    ``began`` is the table's version before rows were staged: Delta sees only the conflicts of a write that embeds while
-    it writes. Means are of the rows of other dates, too.
+    ``began`` is the table's version before rows were staged: Delta sees only the conflicts of a write that scores while
+    it writes. Means are made of the rows of other dates, too.
     """
-    if not force:
+    if not job.force:
         for version, rows in by_version.items():
-            check_replacement(tables, config, rows, version, snapshot.as_of)
+            check_replacement(job.tables, job.config, output, rows, version, job.as_of)
     if began is not None:
-        changes.check_untouched(tables, began, by_version, snapshot.as_of if len(by_version) == 1 else None)
+        of_date = job.as_of if len(by_version) == 1 else None
+        changes.check_untouched(job.tables, output.name, began, by_version, of_date)
     versions = ", ".join(f"'{version}'" for version in by_version)
-    within = f"model_version IN ({versions}) AND as_of = DATE '{snapshot.as_of}'"
-    rows = reduce(DataFrame.unionByName, by_version.values())
-    tables.replace(rows, "embeddings", within, changes.note(next(iter(by_version)), snapshot))
+    within = f"model_version IN ({versions}) AND as_of = DATE '{job.as_of}'"
+    note = Note(
+        model_version=next(iter(by_version)), as_of=job.as_of, snapshot=job.snapshot.path, lineage=job.snapshot.lineage
+    )
+    job.tables.replace(reduce(DataFrame.unionByName, by_version.values()), output.name, within, note.to_json())

@@ -1,25 +1,23 @@
-"""Aggregates -> embeddings on the workers: the one step that sees both Spark and torch.
+"""Scoring on the workers: rows of a snapshot -> rows of an output, by any kind's scorer.
 
-Each task is one row group of the snapshot, which the worker reads with pyarrow as training does: the rows
-do not pass through the JVM, which would take as long as embedding them. The model travels to the workers
-inside the task; each worker process loads it once. A user's embedding depends on the user's row alone.
+Each task is one row group of the snapshot, which the worker reads with pyarrow as training does: the rows do not pass
+through the JVM, which would take as long as scoring them. The model travels to the workers inside the task; each
+worker process loads it once. A user's result depends on the user's row alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pyspark.sql import DataFrame, SparkSession
 
-from gur_spark import schema
-from gur_spark.arrays import to_lists
 from gur_spark.errors import ModelError, TableError
-from gur_spark.registry import artefact as registry
-from gur_spark.registry.artefact import LoadedModel
-from gur_spark.snapshots.files import RowGroup, differing_columns, row_groups
+from gur_spark.outputs.catalogue import find_output
+from gur_spark.outputs.output import Output
+from gur_spark.registry.artefact import LoadedModel, unpack
+from gur_spark.snapshots.files import RowGroup, row_groups
 from gur_spark.snapshots.visible import Snapshot
 
 _PLACES = pa.schema([("row_group", pa.int32()), ("row", pa.int32())])
@@ -27,54 +25,42 @@ _PLACES = pa.schema([("row_group", pa.int32()), ("row", pa.int32())])
 Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def check_fit(model: LoadedModel, snapshot: Snapshot) -> None:
-    """Refuse aggregates that are not the model's.
-
-    Raises:
-        ModelError: another manifest or vocabulary; the message names the columns or the versions.
-    """
-    if snapshot.manifest_hash != model.manifest.hash:
-        differ = differing_columns(snapshot.manifest(), model.manifest)
-        raise ModelError(
-            f"model {model.version} was trained on manifest {model.manifest.hash}, the snapshot of {snapshot.as_of} "
-            f"has {snapshot.manifest_hash}; they differ in {differ}"
-        )
-    if snapshot.vocabulary_hash != model.vocabulary_hash:
-        raise ModelError(
-            f"model {model.version} was trained with vocabulary {model.vocabulary_version} ({model.vocabulary_hash}), "
-            f"the snapshot of {snapshot.as_of} has {snapshot.vocabulary_version} ({snapshot.vocabulary_hash}); "
-            f"aggregate again with --vocabulary {model.vocabulary_version}, or train a new version"
-        )
-
-
-def embed(
+def score_rows(
     spark: SparkSession,
     snapshot: Snapshot,
     files: Mapping[str, bytes],
     model: LoadedModel,
+    output: Output,
     batch_rows: int,
     places: DataFrame | None = None,
 ) -> DataFrame:
-    """One row per row of the snapshot: user_id, embedding, events (of the longest window).
+    """The rows of an output that a model gives for a snapshot, without the columns of the run.
 
     Args:
         places: row_group and row of those that are wanted; default: all of them.
+
+    Raises:
+        TableError: the snapshot's files have another number of rows than its row in ``snapshots`` says.
     """
-    user_id = schema.SQL_USER_ID[model.manifest.user_id_type]
     groups = row_groups(snapshot.path)
     rows = sum(group.rows for group in groups)
     if rows != snapshot.rows:
-        raise TableError(f"aggregates of {snapshot.as_of} have {rows} rows in {snapshot.path}, not {snapshot.rows}")
-    columns = ["user_id", *model.layout.columns]
+        raise TableError(
+            f"{snapshot.form} of {snapshot.as_of} have {rows} rows in {snapshot.path}, not {snapshot.rows}"
+        )
+    columns = model.scorer.columns
     if places is None:
         # One id, and so one row group, per task.
-        tasks, kernel = spark.range(0, len(groups), 1, len(groups)), all_rows(groups, files, columns, batch_rows)
+        tasks = spark.range(0, len(groups), 1, len(groups))
+        kernel = all_rows(groups, files, output.name, columns, batch_rows)
     else:
-        tasks, kernel = places.repartition("row_group"), some_rows(groups, files, columns)
-    return tasks.mapInArrow(kernel, f"user_id {user_id}, embedding ARRAY<FLOAT>, events BIGINT")
+        tasks, kernel = places.repartition("row_group"), some_rows(groups, files, output.name, columns)
+    return tasks.mapInArrow(kernel, output.scored_schema(model.manifest.user_id_type))
 
 
-def all_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str], batch_rows: int) -> Kernel:
+def all_rows(
+    groups: Sequence[RowGroup], files: Mapping[str, bytes], output: str, columns: Sequence[str], batch_rows: int
+) -> Kernel:
     """The function that runs on a worker, over the ids of the row groups of one task."""
     frozen = tuple(sorted(files.items()))
 
@@ -82,12 +68,12 @@ def all_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Se
         model = load_once(frozen)
         for number in (number for batch in batches for number in batch["id"].to_pylist()):
             for rows in groups[number].read(columns, batch_rows):
-                yield embed_batch(model, rows)
+                yield score_batch(model, rows, output)
 
     return score
 
 
-def some_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: Sequence[str]) -> Kernel:
+def some_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], output: str, columns: Sequence[str]) -> Kernel:
     """The same over places in row groups, all those of a row group in one task."""
     frozen = tuple(sorted(files.items()))
 
@@ -96,7 +82,7 @@ def some_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], columns: S
         for number in places["row_group"].unique().to_pylist():
             wanted = places.filter(pc.field("row_group") == number)["row"].sort()
             rows = pa.Table.from_batches(groups[number].read(columns, groups[number].rows)).take(wanted)
-            yield embed_batch(load_once(frozen), rows.combine_chunks().to_batches()[0])
+            yield score_batch(load_once(frozen), rows.combine_chunks().to_batches()[0], output)
 
     return score
 
@@ -106,19 +92,17 @@ def load_once(files: tuple[tuple[str, bytes], ...]) -> LoadedModel:
     """The model of this worker process; Spark reuses the process for the next task."""
     # Spark runs one worker per core: more torch threads would only wait for each other.
     torch.set_num_threads(1)
-    return registry.unpack(dict(files))
+    return unpack(dict(files))
 
 
-def embed_batch(model: LoadedModel, rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Embeddings of one batch, checked: one finite vector of the model's width per row."""
-    vectors = model.embed(rows)
-    if vectors.shape != (rows.num_rows, model.latent_dim):
-        raise ModelError(
-            f"model {model.version} gave shape {vectors.shape}, expected {(rows.num_rows, model.latent_dim)}"
-        )
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        user = rows["user_id"][int(np.argmin(finite))].as_py()
-        raise ModelError(f"model {model.version} gives user {user!r} an embedding that is not finite")
-    events = rows[f"events_{model.manifest.windows[-1]}d"]
-    return pa.RecordBatch.from_pydict({"user_id": rows["user_id"], "embedding": to_lists(vectors), "events": events})
+def score_batch(model: LoadedModel, rows: pa.RecordBatch, output: str) -> pa.RecordBatch:
+    """The rows of an output for one batch, checked by the output's contract.
+
+    Raises:
+        ModelError: the scorer gives another number of rows, or one that breaks the contract.
+    """
+    made = model.scorer.score(rows)[output]
+    if made.num_rows != rows.num_rows:
+        raise ModelError(f"model {model.version} gave {made.num_rows} {output} for {rows.num_rows} rows")
+    find_output(output).check_batch(made, model.version)
+    return made

@@ -3,6 +3,7 @@
 Training on what follows and judging by what follows ask the same of the log.
 """
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 
 from pyspark.sql import DataFrame
@@ -42,6 +43,27 @@ def check_complete(
             raise error(
                 f"the {horizon_days} days from {day} on are not all there: the log ends on {landed}; they are from the "
                 f"landing of {day + ahead} on, and now those of dates up to {landed - ahead} are"
+            )
+
+
+def check_cutoff(dates: Sequence[date], ahead_days: int, cutoff: date | None, error: type[GurError]) -> None:
+    """Check that nothing that training on these dates sees reaches past its cutoff.
+
+    Args:
+        ahead_days: how many days from a snapshot's date on training sees.
+        cutoff: the first date whose events it must not see.
+
+    Raises:
+        ``error``: naming the last date that could be trained on.
+    """
+    ahead = timedelta(ahead_days)
+    for day in dates:
+        if cutoff and day + ahead > cutoff:
+            seen = f"the {ahead.days} days from {day} on reach" if ahead_days else f"the events before {day} reach"
+            raise error(
+                f"{seen} past the cutoff of training, {cutoff} (the first date of scoring and evaluation, or "
+                f"training.cutoff); expected dates up to {cutoff - ahead}"
+                + (", or fewer days that the model looks ahead" if ahead_days else "")
             )
 
 

@@ -18,17 +18,15 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.arrays import matrix, to_lists
-from gur_spark.config.pipeline import Config
+from gur_spark.config.training import Scoring
 from gur_spark.errors import ModelError, nearest
-from gur_spark.outputs.scored import scored_dates
+from gur_spark.outputs.embeddings import EMBEDDINGS, select_embeddings
+from gur_spark.outputs.notes import Note
 from gur_spark.registry.names import VersionName
-from gur_spark.serving.changes import mapped_note
-from gur_spark.serving.publishing import select_embeddings
 from gur_spark.spaces.asked import asked_spaces
 from gur_spark.spaces.mapping import HELD_OUT, SALT, LinearMap, Regression, Sums, compose
 from gur_spark.splits import held_out
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 
@@ -38,24 +36,26 @@ _ARRAYS = ("new", "old", "within", "cross")
 _SUMS = ", ".join(["side INT, users DOUBLE, squares DOUBLE", *(f"{name} ARRAY<DOUBLE>" for name in _ARRAYS)])
 
 
-def map_embeddings(tables: Tables, config: Config, version: str, as_of: date, run: Run) -> None:
+def map_embeddings(tables: Tables, scoring: Scoring, version: str, as_of: date, run_id: str) -> dict[str, str]:
     """Write a version's rows of a date once more for each older version that is asked for, or was before.
 
-    Asked for are those of ``scoring.in_space_of`` that are older.
+    The older ones of ``scoring.in_space_of`` are asked for. Returns what was written, for the run's row.
 
     Raises:
         ModelError: there is no such version, or neither a map nor users to fit one on.
     """
-    artefacts = _artefacts(tables)
-    asked = asked_spaces(tables, config.scoring, version)
+    artefacts, written = _artefacts(tables), {}
+    asked = asked_spaces(tables, scoring, version)
     for old in dict.fromkeys((*asked, *_mapped_before(tables, artefacts[version], version, as_of))):
-        found, name = _kept_map(tables, artefacts, version, old, run), str(VersionName(version, space=old))
+        found, name = _kept_map(tables, artefacts, version, old, run_id), str(VersionName(version, space=old))
         rows = select_embeddings(tables, version, as_of)
         mapped = rows.mapInArrow(_mapper(found, name), rows.schema)
         within = f"model_version = '{name}' AND as_of = DATE '{as_of}'"
-        tables.replace(mapped, "embeddings", within, mapped_note(name, as_of, version))
-        run.outputs[f"embeddings {as_of} in the space of {old}"] = f"model_version={name}"
+        note = Note(model_version=name, as_of=as_of, mapped_from=version)
+        tables.replace(mapped, EMBEDDINGS.name, within, note.to_json())
+        written[f"embeddings {as_of} in the space of {old}"] = f"model_version={name}"
         log.info("score: %s at %s is also there as %s: residual %.3f", version, as_of, name, found.residual)
+    return written
 
 
 def kept_maps(artefact: str) -> dict[str, LinearMap]:
@@ -83,7 +83,7 @@ def _mapped_before(tables: Tables, artefact: str, version: str, as_of: date) -> 
     return [old for old in there if str(VersionName(version, space=old)) in names]
 
 
-def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: str, run: Run) -> LinearMap:
+def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: str, run_id: str) -> LinearMap:
     """The map that is kept, or a new one, which then is."""
     if old not in artefacts:
         known = sorted(artefacts)
@@ -98,7 +98,7 @@ def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: s
     else:
         found = _fit(tables, version, old)
     # Moved into its place: a reader sees the whole map or none. Of two runs that fitted one, both map by the first.
-    part = f"{path}.{run.id}.part"
+    part = f"{path}.{run_id}.part"
     storage.write_text(part, found.to_json())
     if storage.exists(path):
         storage.remove_file(part)
@@ -146,7 +146,7 @@ def _fit(tables: Tables, version: str, old: str) -> LinearMap:
     Raises:
         ModelError: there is no such date, or too few users have both.
     """
-    dates = {name: scored_dates(tables, name) for name in (version, old)}
+    dates = {name: EMBEDDINGS.dates(tables, name) for name in (version, old)}
     common = set(dates[version]) & set(dates[old])
     if not common:
         have = "; ".join(f"{name} has {[str(day) for day in days]}" for name, days in dates.items())

@@ -13,14 +13,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.arrays import matrix, to_lists
-from gur_spark.outputs.scored import scored_dates
+from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.tables.delta import Tables
 
 
 def last_dates(tables: Tables, model_version: str, as_of: date, dates: int) -> list[date]:
     """The last scored dates of a version up to ``as_of``, newest first."""
-    known = [day for day in scored_dates(tables, model_version) if day <= as_of]
+    known = [day for day in EMBEDDINGS.dates(tables, model_version) if day <= as_of]
     return known[::-1][:dates]
 
 

@@ -1,11 +1,15 @@
-"""The epochs of a training: Lightning's loop with early stopping, checkpoints and resume."""
+"""The trainer: Lightning's loop with early stopping, checkpoints and resume, over any kind's learner."""
 
+import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
 import lightning
@@ -15,20 +19,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from gur_spark import storage
-from gur_spark.batches.aggregates import Batch
 from gur_spark.config.training import Training
 from gur_spark.errors import TrainingError
-from gur_spark.models.gur.autoencoder import GUR
-from gur_spark.models.gur.losses import training_loss
+from gur_spark.models.kind import Fitted, Learner
 from gur_spark.training.processes import in_processes
 
 log = logging.getLogger("gur_spark")
-
-Loader = Callable[[int | None, tuple[int, int]], "DataLoader[Batch]"]
-"""Training batches of an epoch, validation batches for None; the share of the first of so many processes."""
 
 # Lightning means well; these are choices, not mistakes.
 EXPECTED_WARNINGS = (
@@ -38,35 +36,82 @@ EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated.*",  # between Lightning 2.6 and torch 2.13
 )
 
+Losses = list[dict[str, float]]
 
-def fit(
-    module: GUR, loader: Loader, training: Training, checkpoints: str, accelerator: str, progress: bool
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Train until the validation loss stops falling; ``module`` ends on CPU with the best epoch's weights.
 
-    Continues from the last checkpoint of the folder ``checkpoints``, if there is one. Returns the best
-    validation loss and the number of epochs, and the losses of each epoch, those before a kill included.
+@dataclass(frozen=True, kw_only=True)
+class LightningTrainer:
+    """Fits learners with Lightning (``gur_spark.models.kind.Trainer``)."""
+
+    training: Training
+    work: str
+    """Folder for checkpoints, one folder in it per run."""
+    progress: bool = False
+    """Show a progress bar instead of a log line per epoch."""
+
+    def fit(self, learner: Learner, depends_on: Mapping[str, Any]) -> Fitted:
+        """Train until the validation loss stops falling; ``learner.module`` ends on CPU with the best epoch's weights.
+
+        A run that was killed is continued by the same call, and ends with the weights it would have had.
+
+        Raises:
+            TrainingError: a loss is not finite, or no GPU is found where one is asked for.
+        """
+        chosen = accelerator(self.training.device)
+        checkpoints = storage.join(self.work, fingerprint(learner, self.training, depends_on))
+        wrapped, processes = LearnerModule(learner, self.training), self.training.processes
+        run = partial(_train, wrapped, self.training, checkpoints, chosen, self.progress)
+        metrics, epochs = in_processes(run, processes, self.training.threads) if processes > 1 else run()
+        state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
+        wrapped.load_state_dict(state["state_dict"])
+        learner.module.cpu().eval()
+        return Fitted(metrics=metrics, epochs=epochs, checkpoints=checkpoints)
+
+
+def fingerprint(learner: Learner, training: Training, depends_on: Mapping[str, Any]) -> str:
+    """The name of a run by all that decides its weights: only an equal run may continue from its checkpoints."""
+    inputs = {
+        **depends_on,
+        "training": training.model_dump(mode="json"),
+        "weights": {name: list(tensor.shape) for name, tensor in learner.module.state_dict().items()},
+        "versions": [torch.__version__, version("lightning")],
+    }
+    return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def accelerator(device: str) -> str:
+    """Lightning's name for ``training.device``.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: it is ``gpu``, and torch finds none.
     """
-    fitted = Fit(module, loader, training)
-    run = partial(_train, fitted, training, checkpoints, accelerator, progress)
-    found = in_processes(run, training.processes, training.threads) if training.processes > 1 else run()
-    state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
-    fitted.load_state_dict(state["state_dict"])
-    module.cpu().eval()
-    return found
+    if device == "gpu" and not torch.cuda.is_available():
+        raise TrainingError("training.device is 'gpu', and torch finds no GPU; use 'auto' or 'cpu'")
+    return "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def reproducible(training: Training) -> Iterator[None]:
+    """Torch with the seed and number of threads of a training; before as after.
+
+    The number of threads is part of what makes a run repeatable, because it splits sums.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(training.threads)
+    torch.manual_seed(training.seed)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train(
-    fitted: "Fit", training: Training, checkpoints: str, accelerator: str, progress: bool
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """All epochs, in this process, or in this one and others that call the same."""
+    fitted: "LearnerModule", training: Training, checkpoints: str, accelerator: str, progress: bool
+) -> tuple[dict[str, float], Losses]:
+    """Run all epochs, in this process, or in this one and others that call the same."""
     best = ModelCheckpoint(checkpoints, filename="best", monitor="validation_loss", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
-    # While the weight of the divergence rises, the loss by its full weight may, too.
-    patience = training.patience + fitted.model.warmup
+    patience = training.patience + fitted.learner.warmup
     stopping = EarlyStopping("validation_loss", patience=patience, check_finite=False)
     epochs = _Epochs(stopping, visible=not progress)
     with _quiet():
@@ -97,25 +142,20 @@ def _strategy(processes: int) -> Any:
     return DDPStrategy(forward_sync_buffers=False, cluster_environment=LightningEnvironment())
 
 
-class Fit(lightning.LightningModule):
-    """The model and its optimiser, as Lightning drives them."""
+class LearnerModule(lightning.LightningModule):
+    """A learner as Lightning drives it."""
 
-    def __init__(self, model: GUR, loader: Loader, training: Training) -> None:
+    def __init__(self, learner: Learner, training: Training) -> None:
         super().__init__()
-        self.model = model
-        self._loader, self._training = loader, training
+        self.learner, self.module, self._training = learner, learner.module, training
 
-    def train_dataloader(self) -> "DataLoader[Batch]":
+    def train_dataloader(self) -> Any:
         # Called for each epoch (reload_dataloaders_every_n_epochs), also for the one a run resumes with.
-        return self._loader(self.current_epoch, self._part)
+        return self.learner.batches(self.current_epoch, (self.global_rank, self.trainer.world_size))
 
-    def val_dataloader(self) -> "DataLoader[Batch]":
+    def val_dataloader(self) -> Any:
         # Each process validates on all users, so that all stop after the same epoch.
-        return self._loader(None, (0, 1))
-
-    @property
-    def _part(self) -> tuple[int, int]:
-        return self.global_rank, self.trainer.world_size
+        return self.learner.batches(None, (0, 1))
 
     def on_train_epoch_start(self) -> None:
         # Dropout must not depend on whether the epochs before ran in this process; other processes draw their own.
@@ -123,38 +163,34 @@ class Fit(lightning.LightningModule):
         state = np.random.SeedSequence((self._training.seed, self.current_epoch, *rank)).generate_state(1)
         torch.manual_seed(int(state[0]))
 
-    def training_step(self, batch: Batch, step: int) -> Tensor:
-        loss = self._loss(batch, step, "training", self.model.weights(self.current_epoch))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch), sync_dist=True)
+    def training_step(self, batch: Any, step: int) -> Tensor:
+        loss, users = self._loss(batch, step, "training", self.current_epoch), self.learner.users(batch)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=users, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Batch, step: int) -> None:
-        # By the same weights in every epoch: the best of them is looked for.
-        loss = self._loss(batch, step, "validation", self.model.loss_weights)
-        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+    def validation_step(self, batch: Any, step: int) -> None:
+        loss, users = self._loss(batch, step, "validation", None), self.learner.users(batch)
+        self.log("validation_loss", loss, prog_bar=True, batch_size=users, sync_dist=True)
 
-    def _loss(self, batch: Batch, step: int, side: str, weights: Mapping[str, float]) -> Tensor:
-        loss = training_loss(self.model(batch), batch, weights).mean()
+    def _loss(self, batch: Any, step: int, side: str, epoch: int | None) -> Tensor:
+        loss = self.learner.loss(batch, epoch)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the {side} loss is {loss.item()} at epoch {self.current_epoch + 1}, step {step}; nothing was saved. "
-                "Try a lower training.learning_rate, and look for extreme values in the aggregates"
+                "Try a lower training.learning_rate, and look for extreme values in the inputs"
             )
         return loss
 
     def configure_optimizers(self) -> Any:
-        learned = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            learned, lr=self._training.learning_rate, weight_decay=self._training.weight_decay, fused=True
-        )
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)]
+        optimizer, scheduler = self.learner.optimizer(self._training)
+        return ([optimizer], [scheduler]) if scheduler else optimizer
 
 
 class _Epochs(Callback):
     """Stops a resumed run that had already stopped early, keeps the losses of each epoch, and logs a line."""
 
     def __init__(self, stopping: EarlyStopping, visible: bool) -> None:
-        self.losses: list[dict[str, float]] = []
+        self.losses: Losses = []
         self._stopping, self._visible = stopping, visible
         self._users, self._clock = 0, 0.0
 
@@ -164,8 +200,8 @@ class _Epochs(Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._users, self._clock = 0, time.monotonic()
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        self._users += len(batch) * trainer.world_size
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._users += pl_module.learner.users(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         losses = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "validation_loss")}
@@ -184,7 +220,7 @@ class _Epochs(Callback):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's notices on devices and tips; its errors still show."""
+    """Silence Lightning's notices on devices and tips; its errors still show."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

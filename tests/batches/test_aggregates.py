@@ -8,7 +8,8 @@ import torch
 from scipy import sparse
 
 from gur_spark.batches import streams
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import stream
 from gur_spark.errors import ModelError, SnapshotError
 from tests.aggregate_data import SIZES, WINDOWS, make_snapshot, random_events, tiny_manifest, to_rows

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import stream
 from gur_spark.config.training import Training
 from gur_spark.errors import EvaluationError

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark.batches.aggregates import Batch, Future, Histogram, Layout, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, Future, Histogram, to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.features.declare.manifest import AttributeField, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
@@ -32,11 +33,11 @@ def rows() -> pa.RecordBatch:
 
 
 @pytest.fixture(scope="module")
-def batch(rows: pa.RecordBatch) -> Batch:
+def batch(rows: pa.RecordBatch) -> AggregateBatch:
     return to_batch(rows, LAYOUT)
 
 
-def made(config: GurModel, batch: Batch, layout: Layout = LAYOUT) -> GUR:
+def made(config: GurModel, batch: AggregateBatch, layout: Layout = LAYOUT) -> GUR:
     torch.manual_seed(0)
     module = GUR(layout, config)
     if config.tables == "frozen":
@@ -49,7 +50,7 @@ def made(config: GurModel, batch: Batch, layout: Layout = LAYOUT) -> GUR:
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE, FROZEN_LIKELIHOOD])
-def test_shapes_are_those_of_the_layout(config: GurModel, batch: Batch) -> None:
+def test_shapes_are_those_of_the_layout(config: GurModel, batch: AggregateBatch) -> None:
     module = made(config, batch)
     reconstruction = module(batch)
     assert module.encode(batch).shape == (60, 6)
@@ -60,7 +61,7 @@ def test_shapes_are_those_of_the_layout(config: GurModel, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE, FROZEN_LIKELIHOOD])
-def test_every_parameter_learns_and_frozen_tables_do_not(config: GurModel, batch: Batch) -> None:
+def test_every_parameter_learns_and_frozen_tables_do_not(config: GurModel, batch: AggregateBatch) -> None:
     module = made(config, batch)
     reconstruction_loss(module(batch), batch).mean().backward()
     without = {name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()}
@@ -79,13 +80,13 @@ def test_a_field_may_be_named_like_a_method_of_a_module() -> None:
 
 @pytest.mark.parametrize("loss", [{"future": 1.0}, {"likelihood": 1.0, "future": 0.5}])
 def test_with_the_future_every_parameter_learns_and_without_a_reconstruction_there_is_no_decoder(
-    loss: dict[str, float], batch: Batch
+    loss: dict[str, float], batch: AggregateBatch
 ) -> None:
     module = made(CONFIG.model_copy(update={"loss": loss}), batch)
     assert (module.decoder is None) == ("likelihood" not in loss)
     came = {field: one_window(histogram, len(batch)) for field, histogram in batch.histograms.items()}
     events_B = torch.arange(len(batch), dtype=torch.float32) % 4
-    paired = Batch(batch.dense_BD, batch.histograms, Future(events_B, came))
+    paired = AggregateBatch(batch.dense_BD, batch.histograms, Future(events_B, came))
     found = module(paired)
     assert found.future is not None
     assert {f: tuple(p.shape) for f, p in found.future.logits.items()} == {f: (60, size) for f, size in SIZES.items()}
@@ -159,7 +160,7 @@ def test_declared_numbers_and_ids_and_attributes_are_inputs_and_lists_are_not(
     assert {"r2_country_0d", "r2_mcc_mode_30d_30d", "r2_mcc_30d"} <= found.result().keys()
 
 
-def test_a_pooled_block_is_the_mean_of_the_embedded_events(rows: pa.RecordBatch, batch: Batch) -> None:
+def test_a_pooled_block_is_the_mean_of_the_embedded_events(rows: pa.RecordBatch, batch: AggregateBatch) -> None:
     module = made(CONFIG, batch)
     pooled = module.inputs.raw(batch)[:, len(LAYOUT.dense) :].detach()
     for user, row in enumerate(rows.to_pylist()):
@@ -174,7 +175,7 @@ def test_a_pooled_block_is_the_mean_of_the_embedded_events(rows: pa.RecordBatch,
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
-def test_inputs_are_standardised_as_numpy_does(config: GurModel, batch: Batch) -> None:
+def test_inputs_are_standardised_as_numpy_does(config: GurModel, batch: AggregateBatch) -> None:
     module = made(config, batch)
     found, flags = module.inputs(batch)
     raw = module.inputs.raw(batch).detach().double().numpy()
@@ -218,7 +219,7 @@ def test_block_dropout_hides_whole_windows_and_fields_in_training_only() -> None
     assert torch.equal(dropout.eval()(x_BI), x_BI)
 
 
-def test_training_is_noisy_and_evaluation_is_not(batch: Batch) -> None:
+def test_training_is_noisy_and_evaluation_is_not(batch: AggregateBatch) -> None:
     module = made(CONFIG, batch)
     assert not torch.equal(module.encode(batch), module.encode(batch))
     module.eval()
@@ -226,7 +227,9 @@ def test_training_is_noisy_and_evaluation_is_not(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("config", [CONFIG, FROZEN_MSE])
-def test_an_embedding_does_not_depend_on_batch_mates(config: GurModel, rows: pa.RecordBatch, batch: Batch) -> None:
+def test_an_embedding_does_not_depend_on_batch_mates(
+    config: GurModel, rows: pa.RecordBatch, batch: AggregateBatch
+) -> None:
     module = made(config, batch).eval()
     with torch.inference_mode():
         whole = module.encode(batch)
@@ -237,7 +240,7 @@ def test_an_embedding_does_not_depend_on_batch_mates(config: GurModel, rows: pa.
             )
 
 
-def test_a_user_without_events_has_an_embedding(batch: Batch) -> None:
+def test_a_user_without_events_has_an_embedding(batch: AggregateBatch) -> None:
     empty = to_batch(to_rows([[]], tiny_manifest()), LAYOUT)
     embedding = made(CONFIG, batch).eval().encode(empty)
     assert embedding.shape == (1, 6)

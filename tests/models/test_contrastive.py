@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gur_spark.batches.aggregates import Batch, Layout, Views, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, Views, to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import contrastive_loss, training_loss
 from gur_spark.models.gur.reconstruction import Pair
@@ -93,7 +94,7 @@ def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(
     ]
     own = looks[0]
     of = Views(tuple(looks[1:]), torch.arange(30), torch.ones(30, dtype=torch.bool))
-    batch = Batch(own.dense_BD, own.histograms, views=of)
+    batch = AggregateBatch(own.dense_BD, own.histograms, views=of)
     torch.manual_seed(0)
     module = GUR(
         LAYOUT,

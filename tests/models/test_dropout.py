@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.features.declare.manifest import AttributeField, NumericField
 from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
@@ -64,11 +65,11 @@ def rows(events: bool) -> pa.RecordBatch:
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
+def batch() -> AggregateBatch:
     return to_batch(rows(events=True), LAYOUT)
 
 
-def made(batch: Batch, **changes: float) -> GUR:
+def made(batch: AggregateBatch, **changes: float) -> GUR:
     torch.manual_seed(0)
     module = GUR(LAYOUT, CONFIG.model_copy(update=changes))
     moments = Moments(module.inputs.targets)
@@ -78,7 +79,7 @@ def made(batch: Batch, **changes: float) -> GUR:
     return module
 
 
-def test_who_has_all_events_hidden_is_encoded_as_one_without_events(batch: Batch) -> None:
+def test_who_has_all_events_hidden_is_encoded_as_one_without_events(batch: AggregateBatch) -> None:
     module = made(batch)
     cold = to_batch(rows(events=False), LAYOUT)
     with torch.no_grad():
@@ -90,7 +91,7 @@ def test_who_has_all_events_hidden_is_encoded_as_one_without_events(batch: Batch
     assert hidden.isfinite().all()
 
 
-def test_what_is_hidden_is_reconstructed_all_the_same_and_some_users_are_not(batch: Batch) -> None:
+def test_what_is_hidden_is_reconstructed_all_the_same_and_some_users_are_not(batch: AggregateBatch) -> None:
     module = made(batch, cold_dropout=0.5)
     found = module(batch)
     torch.testing.assert_close(found.target_BT, module.inputs(batch)[0][:, : found.target_BT.shape[1]], equal_nan=True)
@@ -106,7 +107,7 @@ def test_without_attributes_nobody_is_hidden() -> None:
     assert GUR(Layout.of(tiny_manifest(), SIZES), CONFIG).cold_dropout is None
 
 
-def test_a_set_is_the_mean_of_its_embedded_members(batch: Batch) -> None:
+def test_a_set_is_the_mean_of_its_embedded_members(batch: AggregateBatch) -> None:
     module = made(batch)
     table = module.inputs.tables["genres"].weight.detach()
     raw_BT = module.inputs.raw(batch).detach()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.models.gur import losses
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.latent import Posterior
@@ -22,7 +23,7 @@ BOTH = VARIATIONAL.model_copy(update={"unit_norm": True})
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
+def batch() -> AggregateBatch:
     rows: pa.RecordBatch = to_rows(random_events(40, SIZES, ["amount"], 3, WINDOWS[-1]), tiny_manifest())
     return to_batch(rows, LAYOUT)
 
@@ -54,7 +55,9 @@ def test_draws_are_of_the_distribution_and_their_gradient_reaches_mean_and_varia
 
 
 @pytest.mark.parametrize("config", [VARIATIONAL, BOTH])
-def test_a_variational_latent_is_drawn_in_training_and_the_mean_when_scoring(config: GurModel, batch: Batch) -> None:
+def test_a_variational_latent_is_drawn_in_training_and_the_mean_when_scoring(
+    config: GurModel, batch: AggregateBatch
+) -> None:
     module = made(config)
     assert not torch.equal(module.encode(batch), module.encode(batch))
     module.eval()
@@ -65,7 +68,7 @@ def test_a_variational_latent_is_drawn_in_training_and_the_mean_when_scoring(con
     torch.testing.assert_close(module.encode(batch), expected)
 
 
-def test_the_weight_of_the_divergence_rises_in_the_warm_up_and_is_whole_when_validated(batch: Batch) -> None:
+def test_the_weight_of_the_divergence_rises_in_the_warm_up_and_is_whole_when_validated(batch: AggregateBatch) -> None:
     module = made(VARIATIONAL)
     assert [module.weights(epoch)["kl"] for epoch in (0, 1, 4, 9)] == [0, 0.0625, 0.25, 0.25]
     assert module.loss_weights == {"likelihood": 1.0, "kl": 0.25}
@@ -81,7 +84,7 @@ def test_the_weight_of_the_divergence_rises_in_the_warm_up_and_is_whole_when_val
 
 
 @pytest.mark.parametrize("config", [UNIT, BOTH])
-def test_embeddings_have_length_one_and_every_parameter_still_learns(config: GurModel, batch: Batch) -> None:
+def test_embeddings_have_length_one_and_every_parameter_still_learns(config: GurModel, batch: AggregateBatch) -> None:
     module = made(config)
     torch.testing.assert_close(module.encode(batch).norm(dim=1), torch.ones(40))
     losses.training_loss(module(batch), batch, module.loss_weights).mean().backward()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Multinomial
 
-from gur_spark.batches.aggregates import Batch, Future, Histogram
+from gur_spark.batches.aggregates import AggregateBatch, Future, Histogram
 from gur_spark.models.gur.layers import multinomial_nll
 from gur_spark.models.gur.losses import (
     future_loss,
@@ -62,7 +62,7 @@ def test_multinomial_likelihood_is_that_of_torch_without_the_constant() -> None:
 
 def test_numbers_and_histograms_weigh_alike_whatever_their_number() -> None:
     # Two windows of one user: terms ln 2 and 0 (an empty bag), mean ln 2 / 2; squared error 2.5.
-    batch = Batch(torch.zeros(1, 3), {"mcc": histogram_of([[1, 0], [0, 0]])})
+    batch = AggregateBatch(torch.zeros(1, 3), {"mcc": histogram_of([[1, 0], [0, 0]])})
     made = Reconstruction(
         target_BT=torch.tensor([[3.0, math.nan, 4.0]]),
         prediction_BT=torch.tensor([[1.0, 2.0, 5.0]]),
@@ -94,7 +94,7 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
     found = RSquared(blocks, {"mcc": (7, 30)})
     for users in (slice(0, 20), slice(20, 30)):
         part = torch.cat([counts[users], counts[30:][users]])
-        batch = Batch(target[users], {"mcc": histogram_of(part.tolist())})
+        batch = AggregateBatch(target[users], {"mcc": histogram_of(part.tolist())})
         made = Reconstruction(
             target_BT=target[users],
             prediction_BT=prediction[users],
@@ -119,7 +119,7 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
 
 def test_a_block_that_does_not_vary_has_no_r2() -> None:
     found = RSquared([Block(7, None), Block(30, None)], {})
-    batch = Batch(torch.zeros(3, 2), {})
+    batch = AggregateBatch(torch.zeros(3, 2), {})
     target = torch.tensor([[1.0, 0.1], [2.0, 0.1], [3.0, 0.1]])
     found.update(Reconstruction(target_BT=target, prediction_BT=target, logits={}), batch)
     assert found.result() == {"r2": 1.0, "r2_activity_7d": 1.0}
@@ -138,10 +138,10 @@ def test_the_future_of_a_user_is_the_number_derived_by_hand() -> None:
 
 
 def test_losses_are_added_by_their_weights() -> None:
-    batch = Batch(torch.zeros(1, 1), {}, Future(torch.zeros(1), {}))
+    batch = AggregateBatch(torch.zeros(1, 1), {}, Future(torch.zeros(1), {}))
     future = Prediction(active_B=torch.zeros(1), log_events_B=torch.ones(1), logits={})
     made = Reconstruction(torch.zeros(1, 1), torch.full((1, 1), 2.0), {}, future)
     by_hand = 0.5 * 4.0 + 3 * (math.log(2) + 1)
     assert training_loss(made, batch, {"mse": 0.5, "future": 3.0}).item() == pytest.approx(by_hand)
     with pytest.raises(ValueError, match="needs batches of training pairs"):
-        training_loss(made, Batch(torch.zeros(1, 1), {}), {"future": 1.0})
+        training_loss(made, AggregateBatch(torch.zeros(1, 1), {}), {"future": 1.0})

@@ -20,7 +20,8 @@ from ptls.nn import RnnSeqEncoder, TrxEncoder
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gur_spark.batches.aggregates import Layout, to_batch
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.lifestream import collate
 from gur_spark.errors import ModelError
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURDataset, GURIterableDataset, GURModule

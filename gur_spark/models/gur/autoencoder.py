@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gur_spark.batches.aggregates import LIFETIME, Batch, Layout, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, to_batch
+from gur_spark.batches.layout import LIFETIME, Layout
 from gur_spark.features.declare.manifest import Column
 from gur_spark.features.kernel.partition import row_without_events
 from gur_spark.models.gur.category_tables import Table, table_width
@@ -31,6 +32,7 @@ class GUR(nn.Module):
 
     def __init__(self, layout: Layout, config: GurModel) -> None:
         super().__init__()
+        self.latent_dim, self.unit_norm = config.latent_dim, config.unit_norm
         self.loss_weights = {str(name): weight for name, weight in config.loss.items()}
         if config.latent == "variational":
             self.loss_weights["kl"] = config.kl_weight
@@ -61,11 +63,11 @@ class GUR(nn.Module):
         rise = min(1.0, epoch / self.warmup) if self.warmup else 1.0
         return {name: weight * rise if name == "kl" else weight for name, weight in self.loss_weights.items()}
 
-    def encode(self, batch: Batch) -> Tensor:
+    def encode(self, batch: AggregateBatch) -> Tensor:
         """Embeddings, (B, L); in eval mode each depends on its own user alone."""
         return self._encode(*self.inputs(batch))[0]
 
-    def forward(self, batch: Batch) -> Reconstruction:
+    def forward(self, batch: AggregateBatch) -> Reconstruction:
         target_BT, flags_BF = self.inputs(batch)
         latent_BL, posterior = self._encode(target_BT, flags_BF)
         read_BL = self.latent.for_heads(latent_BL)
@@ -196,7 +198,7 @@ class Inputs(nn.Module):
         self.register_buffer("mean_T", torch.zeros(self.targets))
         self.register_buffer("std_T", torch.ones(self.targets))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: AggregateBatch) -> tuple[Tensor, Tensor]:
         """Standardised values (B, T), NaN where not there, and flags (B, F), 1 where empty."""
         flags_BF = (batch.dense_BD[:, self._counts] == 0).to(batch.dense_BD.dtype)
         return self.standardised(self.raw(batch)), flags_BF
@@ -204,7 +206,7 @@ class Inputs(nn.Module):
     def standardised(self, raw_BT: Tensor) -> Tensor:
         return (raw_BT - self.mean_T) / self.std_T
 
-    def raw(self, batch: Batch) -> Tensor:
+    def raw(self, batch: AggregateBatch) -> Tensor:
         """Values before they are standardised, (B, T), NaN where not there."""
         x_BD = batch.dense_BD
         parts = [x_BD.sign() * x_BD.abs().log1p() if self._log_scale else x_BD]

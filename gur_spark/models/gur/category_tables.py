@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from gur_spark.arrays import Array
-from gur_spark.batches.aggregates import Layout
+from gur_spark.batches.layout import Layout
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.widths import WIDEST, fastai_width
 

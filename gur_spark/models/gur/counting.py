@@ -1,12 +1,13 @@
 """Co-occurrence of ids counted on Spark's workers, for a training that the job starts.
 
-Each task is one row group, which the worker reads with pyarrow, as scoring does (``serving.embedding``): only pairs of
+Each task is one row group, which the worker reads with pyarrow, as scoring does (``serving.workers``): only pairs of
 ids with their counts pass through Spark, which adds them up.
 """
 
 # N = pairs of ids of all inputs, V = ids of one input
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from gur_spark.batches.layout import Layout
 from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.models.gur.category_tables import counted_inputs
 from gur_spark.models.gur.cooccurrence import Together, count, training_rows, upper, whole
-from gur_spark.snapshots.files import RowGroup, row_groups
+from gur_spark.models.gur.settings import GurModel
+from gur_spark.snapshots.files import RowGroup, common_manifest, row_groups
 
 PAIRS = "input INT, a INT, b INT, count BIGINT"
 """How many users of a row group, or of all, have the ids a <= b of an input, told by its position."""
@@ -27,6 +31,20 @@ BATCH_PAIRS = 1 << 20
 """Pairs that a worker hands over at a time."""
 
 Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def count_inputs(
+    spark: SparkSession, snapshots: Sequence[str], sizes: Mapping[str, int], model: GurModel, training: Training
+) -> Together:
+    """The co-occurrence that the frozen tables of a model are made from.
+
+    Args:
+        snapshots: folders that the driver and the workers reach through pyarrow.
+        sizes: greatest id + 1 of each categorical field.
+    """
+    manifest = cast(Manifest, common_manifest(snapshots))
+    wanted = counted_inputs(Layout.of(manifest, sizes), model)
+    return count_on_spark(spark, snapshots, manifest, wanted, training)
 
 
 def count_on_spark(

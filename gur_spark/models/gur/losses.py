@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gur_spark.batches.aggregates import Batch, Future, Views
+from gur_spark.batches.aggregates import AggregateBatch, Future, Views
 from gur_spark.models.gur.latent import Posterior
 from gur_spark.models.gur.layers import multinomial_nll
 from gur_spark.models.gur.reconstruction import Pair, Prediction, Reconstruction
 
 
-def loss_terms(made: Reconstruction, batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
+def loss_terms(made: Reconstruction, batch: AggregateBatch, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Each loss of ``GUR.loss_weights`` before it is weighted, (B,) by name; ``mse`` and ``likelihood`` reconstruct.
 
     Raises:
@@ -24,7 +24,7 @@ def loss_terms(made: Reconstruction, batch: Batch, weights: Mapping[str, float])
     return {name: _TERMS[name](made, batch) for name in weights}
 
 
-def training_loss(made: Reconstruction, batch: Batch, weights: Mapping[str, float]) -> Tensor:
+def training_loss(made: Reconstruction, batch: AggregateBatch, weights: Mapping[str, float]) -> Tensor:
     """The weighted sum of the losses of each user, (B,).
 
     By hand: likelihood 4.0 and future 1.5 with weights {likelihood: 1, future: 2} -> 4.0 + 2 * 1.5 = 7.0.
@@ -49,7 +49,7 @@ def future_loss(expected: Prediction, future: Future) -> Tensor:
     return loss_B + torch.stack(terms).mean(0) if terms else loss_B
 
 
-def reconstruction_loss(made: Reconstruction, batch: Batch) -> Tensor:
+def reconstruction_loss(made: Reconstruction, batch: AggregateBatch) -> Tensor:
     """The loss of each user, (B,).
 
     The squared error of the standardised values, plus, for ``likelihood``, the mean of the histograms'
@@ -108,25 +108,25 @@ def kl_divergence(posterior: Posterior) -> Tensor:
     return 0.5 * (posterior.mean_BL.square() + log_variance_BL.exp() - 1 - log_variance_BL).sum(1)
 
 
-def _future(made: Reconstruction, batch: Batch) -> Tensor:
+def _future(made: Reconstruction, batch: AggregateBatch) -> Tensor:
     if made.future is None or batch.future is None:
         raise ValueError("loss 'future' needs batches of training pairs and a model with a future head")
     return future_loss(made.future, batch.future)
 
 
-def _contrastive(made: Reconstruction, batch: Batch) -> Tensor:
+def _contrastive(made: Reconstruction, batch: AggregateBatch) -> Tensor:
     if made.pair is None or batch.views is None:
         raise ValueError("loss 'contrastive' needs batches of training pairs, with other looks at their users")
     return contrastive_loss(made.pair, batch.views)
 
 
-def _kl(made: Reconstruction, batch: Batch) -> Tensor:
+def _kl(made: Reconstruction, batch: AggregateBatch) -> Tensor:
     if made.posterior is None:
         raise ValueError("loss 'kl' needs a model with a variational latent")
     return kl_divergence(made.posterior)
 
 
-_TERMS: Mapping[str, Callable[[Reconstruction, Batch], Tensor]] = {
+_TERMS: Mapping[str, Callable[[Reconstruction, AggregateBatch], Tensor]] = {
     "mse": reconstruction_loss,
     "likelihood": reconstruction_loss,
     "future": _future,

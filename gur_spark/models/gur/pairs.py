@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import GurError, TrainingError
+from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import make_manifest
@@ -27,7 +27,7 @@ from gur_spark.features.spark.selection import event_rows, known_at, snapshot_ev
 from gur_spark.features.spark.writer import FILES, collect_files, move_files, write_aggregates, write_rows
 from gur_spark.models.gur.augmentations import check_views, of_another_date, of_halves, partner
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.snapshots.horizon import check_complete
+from gur_spark.snapshots.horizon import check_complete, check_cutoff
 from gur_spark.snapshots.routes import Wanted
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
@@ -72,12 +72,6 @@ def write_pairs(
     return made
 
 
-def seen_until(config: Config, dates: Sequence[date]) -> date:
-    """The first date whose events a training on these dates sees nothing of: those before a snapshot's date are in its
-    windows, those of the horizon in what the loss ``future`` predicts."""
-    return max(dates) + timedelta(config.model.looks_ahead_days())
-
-
 def _other(config: Config, snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot | None:
     """The snapshot whose rows are looks at the users of this one, if any is."""
     return partner(snapshot, snapshots) if GurModel.of(config.model).views == 1 else None
@@ -93,24 +87,9 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
     Raises:
         TrainingError: naming the last date that could be trained on, or the first landing that is missing.
     """
-    check_cutoff(config, dates, TrainingError)
-    check_complete(events, config, list(dates), config.model.looks_ahead_days(), TrainingError)
-
-
-def check_cutoff(config: Config, dates: Sequence[date], error: type[GurError]) -> None:
-    """Whether each date's future ends before the cutoff, which the configuration alone can tell.
-
-    Raises:
-        ``error``: naming the last date that could be trained on.
-    """
-    horizon, cutoff = timedelta(config.model.looks_ahead_days()), config.training_cutoff
-    for day in dates:
-        if cutoff and day + horizon > cutoff:
-            raise error(
-                f"the {horizon.days} days from {day} on reach past the cutoff of training, {cutoff} (the first date of "
-                f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff - horizon}, or a shorter "
-                "model.future.horizon_days"
-            )
+    ahead = config.model.looks_ahead_days()
+    check_cutoff(dates, ahead, config.training_cutoff, TrainingError)
+    check_complete(events, config, list(dates), ahead, TrainingError)
 
 
 def _write(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gur_spark.batches.aggregates import Batch, Histogram
+from gur_spark.batches.aggregates import AggregateBatch, Histogram
 from gur_spark.models.gur.latent import Posterior
 from gur_spark.statistics.moments import Moments as Moments
 
@@ -78,7 +78,7 @@ class RSquared:
         self._targets: dict[Block, Moments] = {}
         self._errors: dict[Block, float] = {}
 
-    def update(self, made: Reconstruction, batch: Batch) -> None:
+    def update(self, made: Reconstruction, batch: AggregateBatch) -> None:
         for block, columns in self._columns.items():
             self._add(block, made.target_BT[:, columns], made.prediction_BT[:, columns])
         for field, logits_MV in made.logits.items():

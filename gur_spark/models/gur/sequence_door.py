@@ -28,7 +28,8 @@ from ptls.nn.seq_encoder.abs_seq_encoder import AbsSeqEncoder
 from ptls.nn.trx_encoder.scalers import IdentityScaler
 from torch import Tensor, nn
 
-from gur_spark.batches.aggregates import Batch, Histogram, Layout
+from gur_spark.batches.aggregates import AggregateBatch, Histogram
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.lifestream import AS_OF, EVENT_TIME, Unit, midnight, per_day
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import missing_column
@@ -173,7 +174,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return inside_BWT
 
     @torch.no_grad()
-    def encode_aggregates(self, batch: Batch, layout: Layout) -> Tensor:
+    def encode_aggregates(self, batch: AggregateBatch, layout: Layout) -> Tensor:
         """Embeddings (B, L) of aggregates: by the same weights those that the events would have.
 
         Raises:

@@ -10,7 +10,7 @@ from ptls.frames.abs_module import ABSModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from gur_spark.batches.aggregates import Batch
+from gur_spark.batches.aggregates import AggregateBatch
 from gur_spark.errors import ModelError
 from gur_spark.models.gur.autoencoder import ByField
 from gur_spark.models.gur.layers import SELU, MultinomialHead, linear, mlp
@@ -71,7 +71,7 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
         latent_BL: Tensor = self.seq_encoder(x[0] if isinstance(x, (tuple, list)) else x)
         return latent_BL
 
-    def shared_step(self, x: PaddedBatch, y: Tensor) -> tuple[Reconstruction, Batch]:
+    def shared_step(self, x: PaddedBatch, y: Tensor) -> tuple[Reconstruction, AggregateBatch]:
         """What the decoder gives back, and what it should be."""
         pooled = self.seq_encoder.pool(x)
         last_BI = self.decoder(self.seq_encoder.encode(pooled))
@@ -82,13 +82,13 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
             logits={name: head(last_BI) for name, head in self.histogram_heads.items()},
         )
         histograms = self.seq_encoder.histograms(x) if len(self.histogram_heads) else {}
-        return made, Batch(pooled.values_BV, histograms)
+        return made, AggregateBatch(pooled.values_BV, histograms)
 
 
 class ReconstructionLoss(nn.Module):
     """The mean over the users of a batch; see ``losses.reconstruction_loss``."""
 
-    def forward(self, made: Reconstruction, batch: Batch) -> Tensor:
+    def forward(self, made: Reconstruction, batch: AggregateBatch) -> Tensor:
         return reconstruction_loss(made, batch).mean()
 
 
@@ -105,7 +105,7 @@ class ReconstructionR2(Metric):
         for name in ("count", "total", "squares", "residual"):
             self.add_state(name, default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, made: Reconstruction, batch: Batch) -> None:
+    def update(self, made: Reconstruction, batch: AggregateBatch) -> None:
         there_BT = ~made.target_BT.isnan()
         target_N, prediction_N = made.target_BT[there_BT].double(), made.prediction_BT[there_BT].double()
         self.count += len(target_N)

@@ -116,6 +116,10 @@ class GurModel(ModelSection):
         )
 
     @classmethod
+    def stored(cls, format: int, model: Mapping[str, Any], training: Mapping[str, Any]) -> "GurModel":
+        return cls.from_format_1(model, training) if format == 1 else cls(**model)
+
+    @classmethod
     def of(cls, section: ModelSection) -> "GurModel":
         """This section, which code of the kind ``gur`` takes for one of its own."""
         assert isinstance(section, cls), f"expected a section of kind gur, got {section.kind}"

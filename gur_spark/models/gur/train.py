@@ -1,138 +1,75 @@
-"""Training the GUR autoencoder on aggregate snapshots: build, set up, train, save."""
+"""Training the GUR autoencoder on aggregate snapshots: build, set up, fit, measure."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
-from hashlib import sha256
-from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gur_spark import storage
-from gur_spark.batches.aggregates import Batch, Layout, to_batch
+from gur_spark.batches.aggregates import AggregateBatch, to_batch
+from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import AggregateDataset, stream, user_ids
 from gur_spark.config.training import Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.models.gur.alignment import Alignment, align, check_alignable, check_stable_users
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.category_tables import counted_inputs, frozen_tables
 from gur_spark.models.gur.cooccurrence import Together, count_snapshots
-from gur_spark.models.gur.losses import loss_terms
+from gur_spark.models.gur.losses import loss_terms, training_loss
 from gur_spark.models.gur.reconstruction import Moments, RSquared
+from gur_spark.models.gur.scorer import ROTATION, SHIFT, load_scorer
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.registry import artefact as registry
+from gur_spark.models.kind import Artefact, Trained, Trainer, TrainingInputs
 from gur_spark.snapshots.files import common_manifest, row_groups
-from gur_spark.spaces.alignment import Alignment, align, check_alignable, check_stable_users
 from gur_spark.splits import validation_side
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A new model version, as its row in ``models`` needs it."""
+def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
+    """Train an autoencoder.
 
-    card: registry.Card
-    path: str
-    manifest_hash: str
-    metrics: Mapping[str, float]
-    checkpoints: str
-    """Folder from which the same call would continue; of no use once the version is registered."""
-
-    @property
-    def version(self) -> str:
-        return self.card.model_version
-
-
-def train(
-    snapshots: Sequence[str],
-    sizes: Mapping[str, int],
-    vocabulary_version: int,
-    vocabulary_hash: str,
-    model: GurModel,
-    training: Training,
-    work: str,
-    out: str,
-    code_commit: str | None = None,
-    progress: bool = False,
-    made_of: Sequence[str] = (),
-    align_to: str | None = None,
-    seen_until: date | None = None,
-    together: Together | None = None,
-) -> TrainedModel:
-    """Train on the snapshots in these folders and save a new version under ``out``.
-
-    For the losses ``future`` and ``contrastive`` they are folders of training pairs (``training.pairs``), and
-    ``made_of`` the snapshots' own. ``seen_until`` is the first date whose events none of them holds.
-
-    ``together`` is what frozen tables are made of, counted elsewhere over these folders (``cooccurrence``); without,
-    it is counted here.
-
-    With ``align_to``, the folder of an older version, the new embeddings are moved into its space (``alignment``).
-
-    Checkpoints lie in a folder of ``work``, which the caller removes; a run that was killed is continued by the same
-    call, and ends with the weights it would have had. The same data, seed and configuration give the same
-    weights on CPU.
+    ``inputs.folders`` hold training pairs (``pairs``) for the losses ``future`` and ``contrastive``, and else are the
+    snapshots. ``inputs.prepared`` is the co-occurrence that frozen tables are made of, counted elsewhere over these
+    folders; without it, it is counted here. With ``inputs.align_to`` the embeddings are moved into the space of that
+    older version (``alignment``).
 
     Raises:
         SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.
-        TrainingError: a side of the split is empty, no GPU where one is asked for, or the loss is not finite.
+        TrainingError: a side of the split is empty, or a column or the loss is not finite.
         ModelError: the older version takes other aggregates, has another width, or there are too few stable users.
     """
-    # Lightning takes ten seconds to import: other jobs, and errors, need not wait for it.
-    from gur_spark.training.fit import fit
-
-    accelerator = _accelerator(training.device)
-    if not snapshots:
-        raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
-    layout = Layout.of(common_manifest(snapshots, Manifest), sizes)
-    older = registry.load_model(align_to) if align_to else None
-    if older:
-        check_alignable(older, layout.manifest.hash, vocabulary_hash, model)
-        check_stable_users(older, snapshots)
-    data = _Data.of(snapshots, layout, training, model)
-    with _threads(training.threads):
-        torch.manual_seed(training.seed)
-        module = GUR(layout, model)
-        _set_up(module, data, model, together)
-        checkpoints = storage.join(work, _fingerprint(data, module, model, vocabulary_hash))
-        fitted, epochs = fit(module, data.loader, training, checkpoints, accelerator, progress)
-        metrics = {**fitted, **_row_counts(data), **_validation_metrics(module, data)}
-        alignment = _align(module, older, data) if older else None
-        if alignment:
-            metrics |= {"alignment_residual": alignment.residual, "alignment_users": float(alignment.users)}
-    card = registry.save(
-        out,
-        module,
-        layout=layout,
-        model=model,
-        training=training,
-        vocabulary_version=vocabulary_version,
-        vocabulary_hash=vocabulary_hash,
+    model = cast(GurModel, inputs.model)
+    manifest = cast(Manifest, common_manifest(inputs.folders))
+    layout = Layout.of(manifest, inputs.vocabulary.sizes)
+    if inputs.align_to:
+        check_alignable(inputs.align_to, layout.manifest.hash, inputs.vocabulary.hash, model)
+        check_stable_users(inputs.align_to, inputs.folders)
+    data = TrainingRows.of(inputs.folders, layout, inputs.training, model)
+    module = GUR(layout, model)
+    _set_up(module, data, model, inputs.prepared)
+    fitted = trainer.fit(GurLearner(module, data), _depends_on(data, model, inputs.vocabulary.hash))
+    metrics = {**_row_counts(data), **_validation_metrics(module, data)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    if inputs.align_to:
+        found = _align(module, inputs.align_to, data)
+        metrics |= {"alignment_residual": found.residual, "alignment_users": float(found.users)}
+        tensors |= {ROTATION: torch.from_numpy(found.rotation_LL), SHIFT: torch.from_numpy(found.shift_L)}
+    return Trained(
+        tensors=tensors,
+        manifest=manifest,
+        fitted=fitted,
         metrics=metrics,
-        training_snapshots=tuple(made_of or snapshots),
-        training_dates=_dates(snapshots),
-        epochs=epochs,
-        code_commit=code_commit,
-        alignment=alignment,
-        seen_until=seen_until,
-    )
-    return TrainedModel(
-        card=card,
-        path=storage.join(out, card.model_version),
-        manifest_hash=layout.manifest.hash,
-        metrics=metrics,
-        checkpoints=checkpoints,
+        aligned_to=inputs.align_to.version if inputs.align_to else None,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Data:
-    """The snapshots' rows, their users split in two."""
+class TrainingRows:
+    """The rows of the snapshots, their users split into those to train on and those to validate on."""
 
     snapshots: Sequence[str]
     layout: Layout
@@ -145,8 +82,13 @@ class _Data:
     validation_rows: int
 
     @classmethod
-    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, model: GurModel) -> "_Data":
-        """Count both sides; raises where one of them is empty."""
+    def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, model: GurModel) -> "TrainingRows":
+        """Count both sides.
+
+        Raises:
+            SnapshotError: a snapshot is empty.
+            TrainingError: a side of the split is empty, or there are fewer row groups than processes.
+        """
         rows, validation_rows = 0, 0
         for snapshot in snapshots:
             sides = [_validation(users, training) for users in user_ids(snapshot)]
@@ -175,11 +117,12 @@ class _Data:
             validation_rows=validation_rows,
         )
 
-    def training_batches(self) -> Iterator[Batch]:
-        """In the order of the files, the same for every pass."""
+    def training_batches(self) -> Iterator[AggregateBatch]:
+        """Training batches in the order of the files, the same for every pass."""
         return stream(self.snapshots, self.layout, self.training.batch_size, keep=self._keeps_training)
 
-    def validation_batches(self) -> Iterator[Batch]:
+    def validation_batches(self) -> Iterator[AggregateBatch]:
+        """Validation batches in the order of the files."""
         return stream(
             self.snapshots,
             self.layout,
@@ -189,10 +132,11 @@ class _Data:
             views=self.views,
         )
 
-    def loader(self, epoch: int | None, part: tuple[int, int] = (0, 1)) -> "DataLoader[Batch]":
+    def loader(self, epoch: int | None, part: tuple[int, int]) -> "DataLoader[AggregateBatch]":
         """Training batches as this epoch shuffles them; None: the validation batches, as they lie.
 
-        ``part``: of which process, of how many, that share the row groups and each batch of ``training.batch_size``.
+        ``part`` (k, n) names the k-th of n processes that share the row groups and each batch of
+        ``training.batch_size``.
         """
         dataset = AggregateDataset(
             self.snapshots,
@@ -215,36 +159,43 @@ class _Data:
         return _validation(users, self.training)
 
 
+class GurLearner:
+    """The autoencoder, its batches, losses and optimiser, as the trainer drives them."""
+
+    def __init__(self, module: GUR, rows: TrainingRows) -> None:
+        self._module, self._rows = module, rows
+        # While the weight of the divergence rises, the loss by its full weight may, too.
+        self.warmup = module.warmup
+
+    @property
+    def module(self) -> GUR:
+        return self._module
+
+    def batches(self, epoch: int | None, part: tuple[int, int]) -> "DataLoader[AggregateBatch]":
+        return self._rows.loader(epoch, part)
+
+    def users(self, batch: AggregateBatch) -> int:
+        return len(batch)
+
+    def loss(self, batch: AggregateBatch, epoch: int | None) -> Tensor:
+        # Validation uses the same weights in every epoch, because the best epoch is looked for.
+        weights = self._module.loss_weights if epoch is None else self._module.weights(epoch)
+        return training_loss(self._module(batch), batch, weights).mean()
+
+    def optimizer(self, training: Training) -> tuple[Any, Any]:
+        learned = [p for p in self._module.parameters() if p.requires_grad]
+        rate, decay = training.learning_rate, training.weight_decay
+        optimizer = torch.optim.AdamW(learned, lr=rate, weight_decay=decay, fused=True)
+        return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.9)
+
+
 def _validation(users: pa.Array, training: Training) -> Any:
     return validation_side(users, training.validation_share, training.seed)
 
 
-def _dates(snapshots: Sequence[str]) -> tuple[str, ...]:
-    """The as-of dates of their rows, ascending."""
-    filled = [next(group for group in row_groups(snapshot) if group.rows) for snapshot in snapshots]
-    return tuple(sorted({str(next(group.read(["as_of"], 1))["as_of"][0]) for group in filled}))
-
-
-def _accelerator(device: str) -> str:
-    if device == "gpu" and not torch.cuda.is_available():
-        raise TrainingError("training.device is 'gpu', and torch finds no GPU; use 'auto' or 'cpu'")
-    return "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """The number of threads is part of what makes a run repeatable: sums are split by it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @torch.no_grad()
-def _set_up(module: GUR, data: _Data, model: GurModel, together: Together | None) -> None:
-    """What is computed from the training users rather than learned: frozen tables, mean and std."""
+def _set_up(module: GUR, data: TrainingRows, model: GurModel, together: Together | None) -> None:
+    """Set what is computed from the training users rather than learned: frozen tables, mean and deviation."""
     if model.tables == "frozen":
         if together is None:
             wanted = counted_inputs(data.layout, model)
@@ -259,34 +210,31 @@ def _set_up(module: GUR, data: _Data, model: GurModel, together: Together | None
     module.inputs.set_standardisation(moments)
 
 
-def _fingerprint(data: _Data, module: GUR, model: GurModel, vocabulary_hash: str) -> str:
-    """Names what a run depends on: only a run of the same inputs may continue from a checkpoint."""
-    inputs = {
+def _depends_on(data: TrainingRows, model: GurModel, vocabulary_hash: str) -> Mapping[str, Any]:
+    """All that decides the weights: only a run of the same may continue from a checkpoint."""
+    return {
         "manifest": data.layout.manifest.hash,
         "files": [[group.file, group.number, group.rows] for s in data.snapshots for group in row_groups(s)],
         "vocabulary": [vocabulary_hash, dict(data.layout.sizes)],
-        "config": [model.model_dump(mode="json"), data.training.model_dump(mode="json")],
-        "weights": {name: list(tensor.shape) for name, tensor in module.state_dict().items()},
-        "versions": [torch.__version__, version("lightning")],
+        "model": model.model_dump(mode="json"),
     }
-    return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _align(module: GUR, older: registry.LoadedModel, data: _Data) -> Alignment:
+def _align(module: GUR, older: Artefact, data: TrainingRows) -> Alignment:
     def embed(rows: pa.RecordBatch) -> Any:
         with torch.inference_mode():
             return module.encode(to_batch(rows, data.layout)).numpy()
 
-    return align(embed, older, data.snapshots, data.layout.columns)
+    return align(embed, load_scorer(older), data.snapshots, older.version)
 
 
-def _row_counts(data: _Data) -> dict[str, float]:
+def _row_counts(data: TrainingRows) -> dict[str, float]:
     return {"train_rows": float(data.train_rows), "validation_rows": float(data.validation_rows)}
 
 
 @torch.inference_mode()
-def _validation_metrics(module: GUR, data: _Data) -> dict[str, float]:
-    """Of the validation users: each loss before it is weighted, and R2 per block."""
+def _validation_metrics(module: GUR, data: TrainingRows) -> dict[str, float]:
+    """Each loss before it is weighted and R2 per block, over the validation users."""
     found = RSquared(module.target_blocks, data.layout.windows_of)
     losses = dict.fromkeys(module.loss_weights, 0.0)
     for batch in data.validation_batches():

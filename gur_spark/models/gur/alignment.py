@@ -7,22 +7,26 @@ shift would change their lengths.
 Legend of array shapes: N = users, L = width of an embedding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from gur_spark.arrays import Array
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.settings import GurModel
+from gur_spark.models.kind import Artefact
 from gur_spark.snapshots.files import row_groups
 
 if TYPE_CHECKING:
-    from gur_spark.registry.artefact import LoadedModel
+    from gur_spark.models.gur.scorer import GurScorer
 
+Embed = Callable[[pa.RecordBatch], npt.NDArray[Any]]
+"""Rows of a snapshot -> vectors (N, L)."""
 
 USERS_PER_DIMENSION = 5
 """A motion of L dimensions that is fitted on fewer users follows their noise."""
@@ -75,30 +79,31 @@ class Procrustes:
         return Alignment(to, rotation_LL, old_L - new_L @ rotation_LL, max(residual, 0.0), self.users)
 
 
-def align(new: Any, old: "LoadedModel", snapshots: Sequence[str], columns: Sequence[str]) -> Alignment:
-    """Fit the motion from a version to an older one on the stable users of the last of the snapshots.
+def align(new: Embed, old: "GurScorer", snapshots: Sequence[str], to: str) -> Alignment:
+    """Fit the motion from a new version to an older one on the stable users of the last of the snapshots.
 
     Args:
-        new: what embeds rows of the snapshot, (N, L).
-        snapshots: by date.
-        columns: that the versions take.
+        new: embeds rows of the snapshot, (N, L).
+        snapshots: folders, by date.
+        to: the older version's name.
     """
-    fitted = Procrustes(old.latent_dim, shift=not old.model.unit_norm)
-    for rows in _stable(old.manifest, snapshots[-1], columns):
-        fitted.update(new(rows).astype(np.float64), old.embed(rows).astype(np.float64))
-    return fitted.fit(old.version)
+    fitted = Procrustes(old.module.latent_dim, shift=not old.module.unit_norm)
+    for rows in _stable(old.layout.manifest, snapshots[-1], old.layout.columns):
+        fitted.update(new(rows).astype(np.float64), old.vectors(rows).astype(np.float64))
+    return fitted.fit(to)
 
 
-def check_stable_users(old: "LoadedModel", snapshots: Sequence[str]) -> None:
-    """Whether a motion can be fitted, without embedding anybody: training takes long.
+def check_stable_users(old: Artefact, snapshots: Sequence[str]) -> None:
+    """Check that a motion can be fitted, without embedding anybody, because training takes long.
 
     Raises:
-        ModelError: too few stable users.
+        ModelError: there are too few stable users.
     """
-    users = sum(rows.num_rows for rows in _stable(old.manifest, snapshots[-1], []))
-    needed = USERS_PER_DIMENSION * old.latent_dim
+    manifest, width = old.manifest, cast(GurModel, old.model).latent_dim
+    users = sum(rows.num_rows for rows in _stable(manifest, snapshots[-1], []))
+    needed = USERS_PER_DIMENSION * width
     if users < needed:
-        window = old.manifest.windows[-1]
+        window = manifest.windows[-1]
         raise ModelError(
             f"alignment to {old.version} needs {needed} stable users ({USERS_PER_DIMENSION} per dimension), with an "
             f"event in the last {window} days and one {window / 4:g} days ago or before; "
@@ -124,17 +129,18 @@ def tenures(rows: pa.RecordBatch) -> Array:
     return days
 
 
-def check_alignable(old: "LoadedModel", manifest_hash: str, vocabulary_hash: str, model: GurModel) -> None:
-    """Whether an older version can embed what the new one is trained on.
+def check_alignable(old: Artefact, manifest_hash: str, vocabulary_hash: str, model: GurModel) -> None:
+    """Check that an older version can embed what the new one is trained on.
 
     Raises:
         ModelError: naming what differs.
     """
+    older = cast(GurModel, old.model)
     for what, there, wanted in (
         ("manifest", old.manifest.hash, manifest_hash),
-        ("vocabulary", old.vocabulary_hash, vocabulary_hash),
-        ("latent_dim", old.latent_dim, model.latent_dim),
-        ("unit_norm", old.model.unit_norm, model.unit_norm),
+        ("vocabulary", old.vocabulary.hash, vocabulary_hash),
+        ("latent_dim", older.latent_dim, model.latent_dim),
+        ("unit_norm", older.unit_norm, model.unit_norm),
     ):
         if there != wanted:
             raise ModelError(

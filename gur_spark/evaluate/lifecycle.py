@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, ModelError
+from gur_spark.evaluate.downstream import consumer_loss_at
 from gur_spark.evaluate.report import Decision, SharedSpace
+from gur_spark.outputs.gates import GATES_FOUND, GATES_OF
 from gur_spark.registry.names import VersionName
-from gur_spark.serving.downstream import consumer_loss_at
-from gur_spark.serving.publishing import GATES, GATES_OF
 from gur_spark.spaces.maps import kept_maps
 from gur_spark.tables.delta import Tables
 
@@ -72,6 +72,6 @@ def gate_decisions(tables: Tables, version: str) -> list[Decision]:
         tables.read("runs").where((F.col("job") == "publish") & asked.startswith(f"{version} at ")).orderBy("started")
     )
     return [
-        Decision(row["outputs"][GATES_OF], row["status"] == "succeeded", json.loads(row["outputs"][GATES]))
+        Decision(row["outputs"][GATES_OF], row["status"] == "succeeded", json.loads(row["outputs"][GATES_FOUND]))
         for row in rows.collect()
     ]

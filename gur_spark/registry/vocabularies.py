@@ -2,7 +2,7 @@
 
 from gur_spark.config.pipeline import Config
 from gur_spark.registry.known import find_model
-from gur_spark.serving.publishing import published
+from gur_spark.registry.published import published
 from gur_spark.tables.delta import Tables
 
 
@@ -12,6 +12,6 @@ def chosen_vocabulary(tables: Tables, config: Config, given: str | None) -> int 
     The default is the vocabulary of the published model, so that a refit does not stop the daily scoring; before the
     first publish it is the newest.
     """
-    if given == "newest" or (given is None and published(tables, config) is None):
+    if given == "newest" or (given is None and published(tables, config.name) is None):
         return None
     return int(given) if given else find_model(tables, config).vocabulary_version

@@ -8,7 +8,6 @@ the published space (aligned, or mapped to it), what the published version's reg
 Legend of array shapes: N = users, L = width of an embedding, K = classes, R = resamples.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,20 +20,20 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark import storage
 from gur_spark.arrays import Array, matrix
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import EvaluationError
+from gur_spark.errors import EvaluationError, ModelError
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.segments import SEGMENTS, Segments
 from gur_spark.evaluate.small_models import logistic_regression
 from gur_spark.evaluate.tasks import Task
 from gur_spark.extras import report_library
 from gur_spark.features.spark.selection import event_rows
-from gur_spark.outputs.scored import scored_dates
+from gur_spark.outputs.embeddings import EMBEDDINGS
+from gur_spark.outputs.gates import Outcome, VersionRows
+from gur_spark.registry.known import seen_until
 from gur_spark.registry.names import VersionName
-from gur_spark.serving.gates import Embeddings, Outcome
 from gur_spark.snapshots.horizon import check_complete, events_ahead
 from gur_spark.spaces.asked import asked_spaces
 from gur_spark.splits import held_out
@@ -60,7 +59,7 @@ class Answers:
     """New embeddings in the published space, where there are some."""
 
 
-def outcomes(tables: Tables, config: Config, new: Embeddings, now: Embeddings) -> Iterator[Outcome]:
+def outcomes(tables: Tables, config: Config, new: VersionRows, now: VersionRows) -> Iterator[Outcome]:
     """Both gates, where another version is to be published.
 
     A gate that is on and cannot be asked is not passed.
@@ -70,11 +69,11 @@ def outcomes(tables: Tables, config: Config, new: Embeddings, now: Embeddings) -
         return
     try:
         yield from _asked(tables, config, new, now)
-    except EvaluationError as error:
+    except (EvaluationError, ModelError) as error:
         yield Outcome(f"answers to '{task}'", 0, f"some: {error}", False)
 
 
-def _asked(tables: Tables, config: Config, new: Embeddings, now: Embeddings) -> Iterator[Outcome]:
+def _asked(tables: Tables, config: Config, new: VersionRows, now: VersionRows) -> Iterator[Outcome]:
     """Raises EvaluationError where the task cannot be asked."""
     gates, settings = config.gates, config.evaluation
     found = _newest_date(tables, config, new.model_version, now.model_version)
@@ -185,8 +184,8 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
     Raises:
         EvaluationError: the label table cannot be read, or it is not known what a version was trained on.
     """
-    common = set(scored_dates(tables, new)).intersection(scored_dates(tables, now))
-    first = max(_seen_until(tables, version) for version in (new, now))
+    common = set(EMBEDDINGS.dates(tables, new)).intersection(EMBEDDINGS.dates(tables, now))
+    first = max(seen_until(tables, version) for version in (new, now))
     days = sorted((day for day in common if day >= first), reverse=True)
     settings, name = config.evaluation, config.gates.task
     for table in settings.labels:
@@ -207,21 +206,6 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
     return None
 
 
-def _seen_until(tables: Tables, version: str) -> date:
-    """The first date whose events a version, or that whose means it is, was not trained to expect.
-
-    Raises:
-        EvaluationError: the version or its artefact is gone, so that this is not known.
-    """
-    rows = tables.read("models", made_by="train").where(F.col("model_version") == VersionName.parse(version).base)
-    row = rows.select("path").first()
-    card = storage.join(row["path"], "card.json") if row else ""
-    if not card or not storage.exists(card):
-        raise EvaluationError(f"what {version} was trained on is not known: {card or 'its row in models'} is gone")
-    seen = json.loads(storage.read_text(card)).get("seen_until")
-    return date.fromisoformat(seen) if seen else date.min
-
-
 def _joined(tables: Tables, config: Config, label: DataFrame, day: date, sides: Mapping[str, str]) -> pa.Table:
     """``user_id, label, events`` and each side's embedding by its name, of the users that all have, or a sample."""
     at_date = tables.read("embeddings").where(F.col("as_of") == F.lit(day))
@@ -235,7 +219,9 @@ def _joined(tables: Tables, config: Config, label: DataFrame, day: date, sides: 
     return table
 
 
-def _answers(tables: Tables, config: Config, label: DataFrame, day: date, new: Embeddings, now: Embeddings) -> Answers:
+def _answers(
+    tables: Tables, config: Config, label: DataFrame, day: date, new: VersionRows, now: VersionRows
+) -> Answers:
     """Of the users that all sides have, or of a sample by a hash of their ids.
 
     Raises:

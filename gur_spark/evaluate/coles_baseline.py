@@ -1,0 +1,64 @@
+"""CoLES as a baseline: the kind ``coles``, trained for a report until its validation loss stops falling."""
+
+import logging
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from gur_spark import storage
+from gur_spark.arrays import Array
+from gur_spark.config.training import Training
+from gur_spark.evaluate.encoded import encode_users
+from gur_spark.evaluate.features import COLES
+from gur_spark.models.catalogue import find
+from gur_spark.models.kind import TrainingInputs, VocabularyRef
+from gur_spark.registry.artefact import Origin, load_model
+from gur_spark.training.version import train_version
+
+log = logging.getLogger("gur_spark")
+
+BATCH_SIZE, LEARNING_RATE, PATIENCE = 64, 0.002, 5
+"""As the authors' published settings for a few thousand users have them, with early stopping."""
+
+
+def train_coles(
+    trained_on: str,
+    asked: Sequence[tuple[str, pa.Array]],
+    vocabulary: VocabularyRef,
+    width: int,
+    training: Training,
+    epochs: int,
+    work: str,
+) -> tuple[list[Array], str]:
+    """CoLES embeddings of the users of each date, (N, L), and how it was trained; NaN for a user without events.
+
+    Args:
+        trained_on: folder of the sequences that it learns from.
+        asked: folder of the sequences and users of each date.
+        training: seed, threads and validation share are taken from it.
+        epochs: budget; training stops before where the validation loss stops falling.
+        work: folder for checkpoints and the artefact, which the caller removes.
+    """
+    kind = find("coles")
+    settings = training.model_copy(
+        update={
+            "epochs": epochs,
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNING_RATE,
+            "weight_decay": 0.0,
+            "patience": PATIENCE,
+            "processes": 1,
+        }
+    )
+    model = kind.config.model_validate({"kind": kind.name, "latent_dim": width})
+    inputs = TrainingInputs(
+        snapshots=[trained_on], folders=[trained_on], vocabulary=vocabulary, model=model, training=settings
+    )
+    origin = Origin(snapshots=(trained_on,), dates=(), seen_until=None)
+    made = train_version(kind, inputs, origin, storage.join(work, "checkpoints"), storage.join(work, "artefacts"))
+    took = int(made.metrics["epochs"])
+    why = "its budget, so longer training may give more" if took >= epochs else "its validation loss stopped falling"
+    said = f"{COLES} trained for {took} epochs ({why}), {made.metrics.get('train_rows', 0):,.0f} users"
+    log.info(said)
+    scorer = load_model(made.path).scorer
+    return [encode_users(folder, scorer, users) for folder, users in asked], said

@@ -1,0 +1,129 @@
+"""A trained autoencoder, ready to embed rows of aggregates."""
+
+# B = users, L = width of an embedding
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from gur_spark.arrays import to_lists
+from gur_spark.batches.aggregates import to_batch
+from gur_spark.batches.layout import Layout
+from gur_spark.errors import ModelError
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import GurModel
+from gur_spark.models.kind import Artefact
+
+BLOCK = 1024
+"""Rows that are embedded at a time, no more and no fewer."""
+
+ROTATION, SHIFT = "alignment.rotation", "alignment.shift"
+"""Names among the weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GurScorer:
+    """Embeds users in float64 and rounds to float32."""
+
+    module: GUR
+    """In eval mode, float64."""
+    layout: Layout
+    motion: tuple[Tensor, Tensor] | None = None
+    """Rotation (L, L) and shift (L,) into the space of an older version, float64."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return list(dict.fromkeys(["user_id", *self.layout.columns, self._events]))
+
+    @property
+    def _events(self) -> str:
+        return f"events_{self.layout.windows[-1]}d"
+
+    def score(self, rows: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+        """``embeddings``: one row per row of the snapshot."""
+        columns = [rows["user_id"], to_lists(self.vectors(rows)), rows[self._events]]
+        return {"embeddings": pa.RecordBatch.from_arrays(columns, names=["user_id", "embedding", "events"])}
+
+    def vectors(self, rows: pa.RecordBatch) -> npt.NDArray[np.float32]:
+        """Embeddings of the users of these rows, float32 (B, L); not a bit of a user's depends on the other rows.
+
+        A matrix product rounds differently for another number of rows, so rows are embedded in blocks of ``BLOCK``, and
+        the last block is filled up. In float64, the product of another machine differs in the seventh digit at most.
+
+        Raises:
+            ModelError: the rows are not aggregates of the model's manifest and vocabulary.
+        """
+        return self.exact_vectors(rows).astype(np.float32)
+
+    @torch.inference_mode()
+    def exact_vectors(self, rows: pa.RecordBatch) -> npt.NDArray[np.float64]:
+        """``vectors`` before they are rounded to float32."""
+        vectors = np.empty((rows.num_rows, self.module.latent_dim))
+        for start in range(0, rows.num_rows, BLOCK):
+            block = rows.slice(start, BLOCK)
+            size = block.num_rows
+            if size < BLOCK:
+                block = block.take(pa.array(np.minimum(np.arange(BLOCK), size - 1)))
+            vectors[start : start + size] = self._embed_block(block)[:size].numpy()
+        return vectors
+
+    def _embed_block(self, block: pa.RecordBatch) -> Tensor:
+        latent_BL = self.module.encode(to_batch(block, self.layout).double())
+        if self.motion is not None:
+            rotation_LL, shift_L = self.motion
+            latent_BL = latent_BL @ rotation_LL + shift_L
+        return latent_BL
+
+
+def load_scorer(artefact: Artefact) -> GurScorer:
+    """The scorer of an artefact.
+
+    Raises:
+        ModelError: the weights cannot be read, or are not those of the configuration.
+    """
+    layout = Layout.of(artefact.manifest, artefact.vocabulary.sizes)
+    try:
+        weights = load_tensors(artefact.weights)
+        motion = (weights.pop(ROTATION), weights.pop(SHIFT)) if ROTATION in weights else None
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"model {artefact.version} cannot be read: {error}") from error
+    module = GUR(layout, cast(GurModel, artefact.model))
+    _check_shapes(artefact.version, module.state_dict(), weights)
+    module.load_state_dict(weights)
+    return _ready(module, layout, motion)
+
+
+def untrained_scorer(artefact: Artefact, seed: int) -> GurScorer:
+    """The same architecture over the same standardised inputs, with weights as drawn before training."""
+    trained, model = load_scorer(artefact).module, cast(GurModel, artefact.model)
+    layout = Layout.of(artefact.manifest, artefact.vocabulary.sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = GUR(layout, model).double()
+    module.inputs.mean_T.copy_(trained.inputs.mean_T)
+    module.inputs.std_T.copy_(trained.inputs.std_T)
+    if model.tables == "frozen":
+        # Frozen tables are computed from the data, not learned with the encoder: they are its input.
+        module.inputs.tables.load_state_dict(trained.inputs.tables.state_dict())
+    return _ready(module, layout, None)
+
+
+def _ready(module: GUR, layout: Layout, motion: tuple[Tensor, Tensor] | None) -> GurScorer:
+    return GurScorer(module=module.double().eval().requires_grad_(False), layout=layout, motion=motion)
+
+
+def _check_shapes(version: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raises ModelError where names or shapes differ; the message lists each."""
+    shapes = [{name: tuple(tensor.shape) for name, tensor in side.items()} for side in (expected, found)]
+    names = sorted(name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name))
+    if names:
+        lines = [f"{n}: expected {shapes[0].get(n, 'none')}, got {shapes[1].get(n, 'none')}" for n in names]
+        raise ModelError(f"model {version}: the weights are not those of its configuration:\n  " + "\n  ".join(lines))

@@ -1,0 +1,67 @@
+"""How sequences differ from those of a reference: what each user's events are, in numbers that can be compared.
+
+A user counts with the number of events, the days since the last one, the mean of each number, and the shares of each
+category's ids among the events: a user weighs as much as another one.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from gur_spark.arrays import Array
+from gur_spark.features.declare.manifest import SequenceManifest, missing_column
+from gur_spark.monitoring.features import Distribution, of_ids, of_numbers, shares_of_lists
+from gur_spark.schema import VALUE_ID
+
+DAY_SECONDS = 86_400
+
+
+def measured_lists(manifest: SequenceManifest) -> list[str]:
+    """The columns that ``compare_sequences`` reads."""
+    return [column.name for column in manifest.columns if column.name != "user_id"]
+
+
+def compare_sequences(
+    before: pa.Table, after: pa.Table, manifest: SequenceManifest, sizes: Mapping[str, int]
+) -> Iterator[Distribution]:
+    """The distribution of everything that is measured of users' events.
+
+    Args:
+        before, after: rows of the reference and of the snapshot, with the columns of ``measured_lists``.
+        sizes: greatest id + 1 of each category in the reference's vocabulary, where it is another one.
+    """
+    sides = (before, after)
+    yield of_numbers("events", *map(_events, sides))
+    yield of_numbers("recency_days", *map(_recency_days, sides))
+    for column in manifest.columns:
+        if column.dtype == "array<double>":
+            yield of_numbers(f"{column.name}_mean", *(_means(side, column.name) for side in sides))
+    for name in manifest.categories:
+        yield of_ids(name, name, sizes, *(shares_of_lists(side, name) for side in sides))
+
+
+def _events(rows: pa.Table) -> Array:
+    return _lengths(rows).astype(np.float64)
+
+
+def _lengths(rows: pa.Table) -> np.ndarray:
+    lengths: np.ndarray = rows["event_time"].combine_chunks().value_lengths().to_numpy()
+    return lengths
+
+
+def _recency_days(rows: pa.Table) -> Array:
+    """Days from the newest event to as_of; every user of a snapshot has an event."""
+    lengths, times = _lengths(rows), rows["event_time"].combine_chunks().flatten().to_numpy()
+    days: Array = (rows["as_of"].to_numpy() - times[np.cumsum(lengths) - 1]) / DAY_SECONDS
+    return days
+
+
+def _means(rows: pa.Table, name: str) -> Array:
+    """The mean over the events that have the number; NaN where none has it."""
+    owners = np.repeat(np.arange(len(rows)), _lengths(rows))
+    there = rows[missing_column(name)].combine_chunks().flatten().to_numpy() == VALUE_ID
+    values = rows[name].combine_chunks().flatten().to_numpy()
+    count = np.bincount(owners[there], minlength=len(rows))
+    total = np.bincount(owners[there], values[there], minlength=len(rows))
+    return np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0)

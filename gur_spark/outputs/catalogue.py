@@ -1,0 +1,12 @@
+"""The outputs, found by name."""
+
+from gur_spark.outputs.embeddings import EMBEDDINGS
+from gur_spark.outputs.output import Output
+from gur_spark.outputs.recommendations import ITEM_EMBEDDINGS, RECOMMENDATIONS
+
+OUTPUTS = {output.name: output for output in (EMBEDDINGS, RECOMMENDATIONS, ITEM_EMBEDDINGS)}
+
+
+def find_output(name: str) -> Output:
+    """The output of a name that a kind writes."""
+    return OUTPUTS[name]

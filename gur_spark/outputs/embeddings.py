@@ -1,0 +1,140 @@
+"""The output ``embeddings``: one vector per user, date and model version."""
+
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from gur_spark.arrays import matrix
+from gur_spark.config.pipeline import Config
+from gur_spark.errors import ModelError, TableError
+from gur_spark.outputs.output import Output
+from gur_spark.registry.names import VersionName
+from gur_spark.registry.published import published
+from gur_spark.schema import SQL_USER_ID
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.open import open_tables
+
+NOW = "embeddings_now"
+"""The table of rows that came after the published ones; see ``gur_spark.serving.live``."""
+
+
+def embeddings_schema(user_id_type: str) -> str:
+    """One row per (user_id, as_of, model_version); ``events`` counts those of the longest window."""
+    return (
+        f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, embedding ARRAY<FLOAT>, events BIGINT"
+    )
+
+
+def not_finite(value: Column) -> Column:
+    return value.isNull() | F.isnan(value) | (F.abs(value) == float("inf"))
+
+
+def _broken() -> Column:
+    return F.col("embedding").isNull() | F.exists("embedding", not_finite)
+
+
+def check_vectors(rows: pa.RecordBatch, subject: str, version: str) -> None:
+    """Raises ModelError where a vector is not finite, naming whose."""
+    finite = np.isfinite(matrix(rows["embedding"])).all(axis=1)
+    if not finite.all():
+        whose = rows[subject][int(np.argmin(finite))].as_py()
+        name = "user" if subject == "user_id" else subject
+        raise ModelError(f"model {version} gives {name} {whose!r} an embedding that is not finite")
+
+
+EMBEDDINGS = Output(
+    name="embeddings",
+    subject="user_id",
+    made_by="score",
+    schema=embeddings_schema,
+    broken=_broken,
+    check_batch=lambda rows, version: check_vectors(rows, "user_id", version),
+)
+
+
+def check_widths(tables: Tables, output: Output, version: str, as_of: date) -> None:
+    """Raises TableError where vectors of a version and date have several widths."""
+    widths = output.select(tables, version, as_of).agg(F.count_distinct(F.size("embedding"))).first()
+    assert widths is not None
+    if widths[0] > 1:
+        raise TableError(f"{output.name} of {version} at {as_of} were not published: {widths[0]} different widths")
+
+
+def select_embeddings(tables: Tables, version: str, as_of: date | None) -> DataFrame:
+    """The rows of a version and date; there may be none."""
+    return EMBEDDINGS.select(tables, version, as_of)
+
+
+def read_embeddings(
+    spark: SparkSession,
+    config: Config,
+    version: str = "published",
+    as_of: date | None = None,
+    in_space_of: str | None = None,
+) -> DataFrame:
+    """Embeddings for a consumer: one row per user_id, ``user_id, as_of, model_version, embedding, events``.
+
+    Args:
+        version: a model version, or ``published`` for the one that consumers should use.
+        as_of: the date; default is the published date, or the newest scored date of a named version.
+        in_space_of: the version that the consumer was trained on. Rows of another version are then those that ``score``
+            mapped to it (``gur_spark.spaces.maps``), of model_version ``NEW@OLD``.
+
+    Raises:
+        TableError: nothing is published, or there are no such embeddings; the message lists what there is.
+    """
+    tables = open_tables(spark, config.tables)
+    version, as_of = published_or(tables, config.name, version, as_of)
+    hint = ""
+    if in_space_of and in_space_of != version:
+        version = str(VersionName(version).mapped_to(in_space_of))
+        hint = f"; name {in_space_of} in scoring.in_space_of and run score"
+    return read_rows(tables, EMBEDDINGS, version, as_of, hint)
+
+
+def read_embeddings_now(spark: SparkSession, config: Config) -> DataFrame:
+    """The published embeddings, and the newer ones of users who had events since: one row per user_id.
+
+    The columns are those of ``read_embeddings``; ``as_of`` tells the two apart.
+
+    Raises:
+        TableError: nothing is published.
+    """
+    tables = open_tables(spark, config.tables)
+    now = published(tables, config.name)
+    if now is None or not tables.exists(NOW):
+        return read_embeddings(spark, config)
+    rows = select_embeddings(tables, now.model_version, now.as_of)
+    of_version = F.col("model_version") == now.model_version
+    newer = tables.read(NOW).where(of_version & (F.col("as_of") > F.lit(now.as_of)))
+    return rows.join(newer.select("user_id"), "user_id", "left_anti").unionByName(newer).select(*newer.columns)
+
+
+def published_or(tables: Tables, pipeline: str, version: str, as_of: date | None) -> tuple[str, date | None]:
+    """A version by name as it is, or for ``published`` what the pipeline published last.
+
+    Raises:
+        TableError: nothing is published.
+    """
+    if version != "published":
+        return version, as_of
+    now = published(tables, pipeline)
+    if now is None:
+        raise TableError(f"nothing is published for pipeline '{pipeline}'; run the publish job, or name a version")
+    return now.model_version, as_of or now.as_of
+
+
+def read_rows(tables: Tables, output: Output, version: str, as_of: date | None, hint: str = "") -> DataFrame:
+    """The rows of a version and date, or its newest date.
+
+    Raises:
+        TableError: there are none; the message lists what there is.
+    """
+    as_of = as_of or max(output.dates(tables, version), default=None)
+    rows = output.select(tables, version, as_of)
+    if rows.isEmpty():
+        raise TableError(f"no {output.name} of {version} at {as_of}; available: {output.available(tables)}{hint}")
+    return rows

@@ -1,0 +1,86 @@
+"""The table ``published``: which version and date consumers read, one row per switch."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from getpass import getuser
+
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+
+from gur_spark import schema
+from gur_spark.tables.delta import Tables
+
+_ROLLBACK = "rollback of"
+"""How the reason of a rollback begins."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What consumers read now."""
+
+    model_version: str
+    as_of: date
+
+
+def published(tables: Tables, name: str) -> Published | None:
+    """The newest switch of a pipeline, or None before the first.
+
+    Args:
+        name: the pipeline's.
+    """
+    rows = switches(tables, name)
+    return Published(model_version=rows[-1]["model_version"], as_of=rows[-1]["as_of"]) if rows else None
+
+
+def switches(tables: Tables, name: str) -> list[Row]:
+    """Every switch of a pipeline, in the order in which they were made."""
+    if not tables.exists("published"):
+        return []
+    rows = tables.read("published").where(F.col("name") == name)
+    return rows.orderBy("switched_at", "model_version").collect()
+
+
+def switch(tables: Tables, name: str, to: Published, outputs: tuple[str, ...], reason: str) -> None:
+    """Append the row after which consumers read another version or date."""
+    tables.create("published", schema.PUBLISHED)
+    row = (name, to.model_version, to.as_of, list(outputs), _after_the_last(tables, name), _who(), reason)
+    tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
+
+
+def rollback_reason(now: Published, reason: str) -> str:
+    """The reason that a rollback's row keeps."""
+    return f"{_ROLLBACK} {now.model_version} at {now.as_of}: {reason}"
+
+
+def way_back(tables: Tables, name: str) -> list[Published]:
+    """What a rollback can return to, oldest first; the last is published now.
+
+    A second rollback goes one further back: what was rolled back is no way back.
+    """
+    history: list[Published] = []
+    for row in switches(tables, name):
+        to = Published(model_version=row["model_version"], as_of=row["as_of"])
+        if row["reason"].startswith(_ROLLBACK) and to in history[:-1]:
+            history = history[: history.index(to) + 1]
+        elif not history or history[-1] != to:
+            history = [*(s for s in history if s != to), to]
+    return history
+
+
+def _after_the_last(tables: Tables, name: str) -> datetime:
+    """Now; on a clock that was set back, just after the last switch, so that the newest row is the last one."""
+    rows = tables.read("published").where(F.col("name") == name)
+    found = rows.agg(F.max(F.unix_micros("switched_at"))).first()
+    assert found is not None
+    last = _EPOCH + timedelta(microseconds=found[0] or 0)
+    return max(datetime.now(UTC), last + timedelta(microseconds=1))
+
+
+def _who() -> str:
+    try:
+        return getuser()
+    except (OSError, KeyError):
+        # A container may run under a uid that has no name.
+        return "unknown"

@@ -1,0 +1,90 @@
+"""Jobs run one after the other in one session, each with a row of its own in ``runs``."""
+
+import logging
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gur_spark import cli
+from gur_spark.config.pipeline import Config
+from gur_spark.errors import EvaluationError
+from gur_spark.models.catalogue import find
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run, record
+
+log = logging.getLogger("gur_spark")
+
+Runs = Mapping[str, Run]
+"""Runs that have ended, by the name of their job, in the order in which they ran."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job and the options that the pipeline gives it."""
+
+    name: str
+    stage: cli.Stage
+    options: Callable[[ArgumentParser], None]
+    given: Callable[[Runs], dict[str, Any]] = field(default=lambda made: {})
+    """Options by name, which may depend on what earlier jobs made."""
+    may_fail: bool = False
+    """Whether the pipeline goes on where the job cannot evaluate."""
+
+
+def run_steps(tables: Tables, config: Config, steps: Iterable[Step]) -> dict[str, Run]:
+    """Run every step in order."""
+    made: dict[str, Run] = {}
+    listed = list(steps)
+    for step in listed:
+        log.info("[%d/%d] %s ...", len(made) + 1, len(listed), step.name)
+        made[step.name] = run_step(tables, config, step, made)
+    return made
+
+
+def run_step(tables: Tables, config: Config, step: Step, made: Runs) -> Run:
+    """Run one step with its own row in ``runs``."""
+    options = Namespace(**{**vars(defaults(step)), **step.given(made)})
+    try:
+        with record(tables, step.name, cli.parameters(config, options)) as run:
+            step.stage(tables, config, options, run)
+    except EvaluationError as error:
+        if not step.may_fail:
+            raise
+        log.warning("not evaluated: %s", error)
+        run.outputs["not evaluated"] = str(error)
+    return run
+
+
+def defaults(step: Step) -> Namespace:
+    """The job's own defaults."""
+    parser = ArgumentParser()
+    step.options(parser)
+    return parser.parse_args([])
+
+
+def summary(tables: Tables, config: Config, made: Runs) -> str:
+    """What was made, how long it took, and how to read it."""
+    outputs = find(config.model.kind).writes
+    lines = ["", f"pipeline '{config.name}' published {made['publish'].outputs['published']}", ""]
+    lines += [f"  {name:<11}{run.seconds:7.1f} s  {_counts(run)}" for name, run in made.items()]
+    lines += ["", "  tables"]
+    for name in ("events", "quarantine", "vocabulary", "snapshots", "models", *outputs, "published", "runs"):
+        lines.append(f"    {name:<11}{tables.read(name).count():>12,} rows  {tables.sql_name(name)}")
+    reader = f"read_{outputs[0]}"
+    columns = ", ".join(tables.read(outputs[0]).columns)
+    lines += [
+        "",
+        f"  read the {outputs[0]}",
+        f"    from gur_spark import load_config, {reader}",
+        f"    {reader}(spark, load_config(FILE))      # {columns}",
+        f"    or in SQL: SELECT * FROM {tables.sql_name(outputs[0])}",
+        "",
+        "  report",
+        *[f"    {name}: {path}" for name, path in made["evaluate"].outputs.items()],
+    ]
+    return "\n".join(lines)
+
+
+def _counts(run: Run) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in run.counts.items())

@@ -1,0 +1,126 @@
+"""The job ``train``: snapshots of some dates -> a registered model version."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from gur_spark import storage
+from gur_spark.config.pipeline import Config
+from gur_spark.errors import ModelError, SnapshotError, TrainingError
+from gur_spark.events.vocabulary import Vocabulary, read_vocabulary
+from gur_spark.models.catalogue import find
+from gur_spark.models.kind import Artefact, Capability, Kind, Preparation, TrainingInputs, VocabularyRef, seen_until
+from gur_spark.registry.artefact import Origin, load_model
+from gur_spark.registry.known import find_model, register
+from gur_spark.registry.published import published
+from gur_spark.snapshots.visible import Snapshot, find_snapshot
+from gur_spark.tables.delta import Tables
+from gur_spark.training.version import TrainedVersion, train_version
+
+
+def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to: str | None = None) -> TrainedVersion:
+    """Train on the snapshots of these dates and append the version's row to ``models``.
+
+    The row comes last: a killed run leaves checkpoints, from which the next one continues, and no version.
+
+    Args:
+        align_to: a version, or ``published``, into whose space the embeddings are moved.
+
+    Raises:
+        ModelError: there is no such version, or it cannot be aligned to.
+        SnapshotError: a snapshot is missing or damaged, or they do not share a manifest and a vocabulary.
+        TrainingError: there is nothing to train on, or training went wrong.
+    """
+    kind = find(config.model.kind)
+    if not dates:
+        raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
+    snapshots = [find_snapshot(tables, config, day, form=kind.reads) for day in sorted(dates)]
+    older = _older(tables, config, kind, align_to) if align_to else None
+    vocabulary = _vocabulary(tables, snapshots)
+    preparation = Preparation(tables=tables, config=config, snapshots=snapshots, vocabulary=vocabulary)
+    folders = kind.prepare(preparation)
+    paths = tuple(snapshot.path for snapshot in snapshots)
+    inputs = TrainingInputs(
+        snapshots=paths,
+        folders=folders,
+        vocabulary=VocabularyRef(version=vocabulary.version, hash=vocabulary.hash, sizes=vocabulary.sizes),
+        model=config.model,
+        training=config.training,
+        align_to=older,
+        prepared=kind.count(preparation, folders),
+    )
+    origin = Origin(
+        snapshots=paths,
+        dates=tuple(str(snapshot.as_of) for snapshot in snapshots),
+        seen_until=seen_until(dates, config.model),
+        code_commit=code_commit(),
+    )
+    made = train_version(
+        kind, inputs, origin, checkpoint_folder(tables), tables.folder("artefacts"), progress=sys.stderr.isatty()
+    )
+    register(tables, config.name, made.card, made.path, made.manifest_hash, inputs.vocabulary, made.metrics)
+    storage.remove_folder(made.checkpoints)
+    return made
+
+
+def _older(tables: Tables, config: Config, kind: Kind, align_to: str) -> Artefact:
+    """The version to align to.
+
+    Raises:
+        ModelError: there is none, it is of another kind, or the kind cannot be aligned.
+    """
+    if Capability.ALIGNMENT not in kind.can:
+        raise ModelError(
+            f"--align-to: kind '{kind.name}' cannot be aligned to an older version; name that version in "
+            "scoring.in_space_of instead, and its consumers read mapped embeddings"
+        )
+    if align_to == "published" and published(tables, config.name) is None:
+        raise ModelError(
+            f"--align-to published: nothing is published for pipeline '{config.name}'; name a version, or train without"
+        )
+    older = load_model(find_model(tables, config, None if align_to == "published" else align_to).path)
+    if older.kind.name != kind.name:
+        raise ModelError(f"--align-to {older.version}: it is of kind '{older.kind.name}', expected '{kind.name}'")
+    return older.artefact
+
+
+def _vocabulary(tables: Tables, snapshots: Sequence[Snapshot]) -> Vocabulary:
+    """The one vocabulary of all snapshots.
+
+    Raises:
+        SnapshotError: they were encoded with different ones, or with one that is no longer there.
+    """
+    first = snapshots[0]
+    for other in snapshots[1:]:
+        if other.vocabulary_hash != first.vocabulary_hash:
+            raise SnapshotError(
+                f"snapshots {first.as_of} and {other.as_of} were encoded with different vocabularies "
+                f"(versions {first.vocabulary_version} and {other.vocabulary_version}); make them with one"
+            )
+    vocabulary = read_vocabulary(tables, first.vocabulary_version)
+    if vocabulary.hash != first.vocabulary_hash:
+        raise SnapshotError(
+            f"vocabulary version {vocabulary.version} has hash {vocabulary.hash}, the snapshots were encoded with "
+            f"{first.vocabulary_hash}; make them again"
+        )
+    return vocabulary
+
+
+def checkpoint_folder(tables: Tables) -> str:
+    """The folder from which a killed training is continued: beside the tables, or on this machine where those are in a
+    store."""
+    if storage.is_local(tables.root):
+        return tables.folder("checkpoints")
+    return str(Path.home() / ".cache" / "gur_spark" / "checkpoints")
+
+
+def code_commit() -> str | None:
+    """Commit of the checkout this runs from; None for an installed wheel, or without git."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists() or not shutil.which("git"):
+        return None
+    asked = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None

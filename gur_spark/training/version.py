@@ -1,0 +1,55 @@
+"""From training inputs to a saved model version, without Spark."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gur_spark import storage
+from gur_spark.models.kind import Kind, TrainingInputs
+from gur_spark.registry.artefact import Origin, save
+from gur_spark.registry.card import Card
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedVersion:
+    """A new model version, as its row in ``models`` needs it."""
+
+    card: Card
+    path: str
+    manifest_hash: str
+    metrics: Mapping[str, float]
+    checkpoints: str
+    """Folder from which the same call would continue; of no use once the version is registered."""
+
+    @property
+    def version(self) -> str:
+        return self.card.model_version
+
+
+def train_version(
+    kind: Kind, inputs: TrainingInputs, origin: Origin, work: str, out: str, progress: bool = False
+) -> TrainedVersion:
+    """Train a model of a kind and save it as a new version under ``out``.
+
+    Checkpoints lie in a folder of ``work``, which the caller removes. A run that was killed is continued by the same
+    call, and ends with the weights it would have had. The same data, seed and configuration give the same weights on
+    CPU.
+
+    Raises:
+        SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.
+        TrainingError: a side of the split is empty, no GPU where one is asked for, or the loss is not finite.
+        ModelError: the older version to align to does not fit.
+    """
+    # Lightning takes ten seconds to import: other jobs, and errors, need not wait for it.
+    from gur_spark.training.fit import LightningTrainer, accelerator, reproducible
+
+    accelerator(inputs.training.device)
+    with reproducible(inputs.training):
+        trained = kind.train(inputs, LightningTrainer(training=inputs.training, work=work, progress=progress))
+    card = save(out, kind, trained, inputs.model, inputs.training, inputs.vocabulary, origin)
+    return TrainedVersion(
+        card=card,
+        path=storage.join(out, card.model_version),
+        manifest_hash=trained.manifest.hash,
+        metrics={**trained.fitted.metrics, **trained.metrics},
+        checkpoints=trained.fitted.checkpoints,
+    )
