@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,18 +26,21 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.versions import trained_version
 from benchmarks.windows import report
 from gur_spark.config.file import load_config
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.models.gur.pairs import write_pairs
+from gur_spark.models.gur.scorer import GurScorer
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.models.gur.train import TrainedModel, train
-from gur_spark.registry.artefact import LoadedModel, load_model
+from gur_spark.models.kind import VocabularyRef
+from gur_spark.registry.artefact import load_model
 from gur_spark.session import build_session
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.spaces.mapping import HELD_OUT, SALT, LinearMap, Regression
 from gur_spark.splits import held_out
 from gur_spark.tables.open import open_tables
+from gur_spark.training.version import TrainedVersion
 
 
 def main() -> int:
@@ -58,28 +61,28 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     vocabulary = read_vocabulary(tables, trained_on[0].vocabulary_version)
     pairs = write_pairs(tables, config, trained_on, vocabulary, str(work / "pairs"))
 
-    def made(seed: int, align_to: str | None) -> TrainedModel:
-        return train(
-            pairs, vocabulary.sizes, vocabulary.version, vocabulary.hash, GurModel.of(config.model),
-            config.training.model_copy(update={"seed": seed}), work=str(work / "checkpoints"),
-            out=str(work / "models"), align_to=align_to,
-        )  # fmt: skip
+    known = VocabularyRef(version=vocabulary.version, hash=vocabulary.hash, sizes=vocabulary.sizes)
+
+    def made(seed: int, align_to: str | None) -> TrainedVersion:
+        training = config.training.model_copy(update={"seed": seed})
+        older = load_model(align_to).artefact if align_to else None
+        return trained_version(pairs, known, GurModel.of(config.model), training, str(work), older)
 
     scored, common = find_snapshot(tables, config, config.scoring.as_of[0]).path, trained_on[-1].path
     users, labels = personas(scored, args.labels)
     test_N = held_out(users, 0.3, "benchmark")
     first = made(0, None)
     consumer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    consumer.fit(embed(load_model(first.path), scored)[~test_N], labels[~test_N])
+    consumer.fit(embed(scorer(first.path), scored)[~test_N], labels[~test_N])
 
     def auc(x_NL: Any) -> float:
         return float(roc_auc_score(labels[test_N], consumer.predict_proba(x_NL[test_N]), multi_class="ovr"))
 
-    own = auc(embed(load_model(first.path), scored))
+    own = auc(embed(scorer(first.path), scored))
     runs: list[dict[str, float]] = []
     for seed in range(1, args.retrainings + 1):
         version = made(seed, first.path)
-        new, old = load_model(version.path), load_model(first.path)
+        new, old = scorer(version.path), scorer(first.path)
         found = fitted(new, old, common)
         as_they_are = embed(replace(new, motion=None), scored)
         spaces = {"alone": as_they_are, "aligned": embed(new, scored), "mapped": found(embed(new, scored))}
@@ -90,7 +93,11 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     return {"auc_on_its_own_version": own, **medians, "test_users": int(test_N.sum()), "runs": runs}
 
 
-def fitted(new: LoadedModel, old: LoadedModel, snapshot: str) -> LinearMap:
+def scorer(path: str) -> GurScorer:
+    return cast(GurScorer, load_model(path).scorer)
+
+
+def fitted(new: GurScorer, old: GurScorer, snapshot: str) -> LinearMap:
     """The map from one version to another on the users of a snapshot."""
     users = pq.read_table(f"{snapshot}/data", columns=["user_id"])["user_id"].combine_chunks()
     regression = Regression()
@@ -106,10 +113,10 @@ def personas(snapshot: str, file: str) -> tuple[Any, Any]:
     return users, np.array([of_user[user] for user in users.to_pylist()])
 
 
-def embed(model: LoadedModel, snapshot: str) -> Any:
+def embed(model: GurScorer, snapshot: str) -> Any:
     """Embeddings in the order of ``personas``."""
     rows = pq.read_table(f"{snapshot}/data").combine_chunks().to_batches()
-    return np.concatenate([model.embed(batch).astype(np.float64) for batch in rows])
+    return np.concatenate([model.vectors(batch).astype(np.float64) for batch in rows])
 
 
 if __name__ == "__main__":

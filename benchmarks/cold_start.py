@@ -35,14 +35,13 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.alignment import embed
+from benchmarks.alignment import embed, scorer
 from benchmarks.windows import report
 from gur_spark import synthetic
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
-from gur_spark.registry.artefact import load_model
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
@@ -50,7 +49,7 @@ from gur_spark.splits import held_out
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
-from jobs.train import train_model
+from gur_spark.training.run import train_model
 
 COLD = 0.2
 NEIGHBOURS = 10
@@ -120,8 +119,8 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     for loss, share in product(args.loss, args.cold_dropout):
         changes = [f"model.loss={loss}", f"model.cold_dropout={share}"]
         changed = load_config("conf/demo.yaml", [*overrides, *changes])
-        made = train_model(tables, changed, changed.training.as_of, new_run("train"))
-        x_NL = embed(load_model(made.path), snapshot)
+        made = train_model(tables, changed, changed.training.as_of)
+        x_NL = embed(scorer(made.path), snapshot)
         assert np.isfinite(x_NL).all()
         found[", ".join(changes)] = asked(x_NL, people) | alike(people, nearest(x_NL, people))
     return found

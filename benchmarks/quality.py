@@ -29,6 +29,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report
+from gur_spark.evaluate.run import Asked, ask
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.models.gur.settings import GurModel
@@ -39,8 +40,7 @@ from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
-from jobs.evaluate import Asked, ask
-from jobs.train import train_model
+from gur_spark.training.run import train_model
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--log", default="demo", choices=["demo", "online_retail", "mobile_game1", "deskdrop"])
     parser.add_argument("--demo-seed", type=int, default=7, help="of the demo's log; another one has other users")
     parser.add_argument("--seeds", type=int, default=5, help="splits of the users")
-    parser.add_argument("--coles-seconds", type=int, default=60)
+    parser.add_argument("--coles-epochs", type=int, default=100, help="budget; it stops where its validation loss does")
     parser.add_argument("--loss", nargs="*", help="each in turn, such as '{future: 1}'; default: the configured one")
     shares = "of the users whose answers the probes learn from, in turn; default: what evaluation.test_share leaves"
     parser.add_argument("--label-shares", type=share, nargs="+", metavar="SHARE", help=shares)
@@ -76,7 +76,7 @@ def share(text: str) -> float:
 def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dict[str, object]:
     given = [
         f"engine={args.engine}", f"tables.root={work}/tables", f"evaluation.seeds={args.seeds}",
-        f"evaluation.coles_seconds={args.coles_seconds}", *demo(work, args), *changes,
+        f"evaluation.coles_epochs={args.coles_epochs}", *demo(work, args), *changes,
     ]  # fmt: skip
     plain = load_config(f"conf/{args.log}.yaml", given)
     tables = open_tables(build_session(plain), plain.tables)
@@ -137,9 +137,9 @@ def make_snapshots(tables: Tables, config: Config) -> None:
 
 def train_and_ask(tables: Tables, config: Config) -> Asked:
     """Train, score the evaluated dates, and gather what is to be told of their users."""
-    made = train_model(tables, config, config.training.as_of, new_run("train"))
+    made = train_model(tables, config, config.training.as_of)
     for as_of in config.evaluation.as_of:
-        score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, new_run("score"))
+        score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, uuid4().hex)
     return ask(tables, config, config.evaluation.as_of, made.version)
 
 

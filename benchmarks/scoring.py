@@ -29,23 +29,19 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.training import SIZES, make_snapshot
-from gur_spark import storage
-from gur_spark.batches.layout import Layout
+from benchmarks.versions import untrained_version
 from gur_spark.config.file import load_config
 from gur_spark.config.session import Spark
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.models.kind import Form
-from gur_spark.registry import artefact as registry
+from gur_spark.models.kind import Form, VocabularyRef
+from gur_spark.registry.artefact import load_model
 from gur_spark.serving.scoring import score_snapshot
-from gur_spark.serving.workers import embed_batch
 from gur_spark.session import local_conf, local_session
 from gur_spark.snapshots.files import read_manifest
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 
 CORES = 2
 BATCH_ROWS = 4096
@@ -76,15 +72,12 @@ def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
     tables, config, snapshot = set_up(work, folder, manifest, users)
     seconds: dict[str, list[float]] = {name: [] for name in ("spark_s", "unchanged_s", "bare_s", "bare_processes_s")}
 
-    def run() -> Run:
-        return Run(id=uuid4().hex, job="score", parameters={})
-
     with ProcessPoolExecutor(CORES, mp_context=get_context("spawn")) as pool:
         for attempt in range(runs + 1):
             moments = [time.monotonic()]
-            version = score_snapshot(tables, config, snapshot, model, run())
+            version = score_snapshot(tables, config, snapshot, model, uuid4().hex).model_version
             moments.append(time.monotonic())
-            score_snapshot(tables, config, snapshot, model, run(), changed_since=AS_OF)
+            score_snapshot(tables, config, snapshot, model, uuid4().hex, changed_since=AS_OF)
             moments.append(time.monotonic())
             expected = bare_forward(folder, model)
             moments.append(time.monotonic())
@@ -111,13 +104,8 @@ def measure(work: Path, users: int, runs: int) -> dict[str, Any]:
 def make_model(parent: str, manifest: Manifest) -> str:
     """An untrained model of the default shape: its speed is that of a trained one."""
     defaults = load_config("conf/demo.yaml", ["model.latent_dim=120"])
-    layout, model = Layout.of(manifest, SIZES), GurModel.of(defaults.model)
-    torch.manual_seed(0)
-    card = registry.save(
-        parent, GUR(layout, model), layout=layout, model=model, training=defaults.training,
-        vocabulary_version=1, vocabulary_hash="benchmark", metrics={}, training_snapshots=(), code_commit=None,
-    )  # fmt: skip
-    return storage.join(parent, card.model_version)
+    vocabulary = VocabularyRef(version=1, hash="benchmark", sizes=SIZES)
+    return untrained_version(parent, manifest, GurModel.of(defaults.model), defaults.training, vocabulary)
 
 
 def set_up(work: Path, folder: str, manifest: Manifest, users: int) -> tuple[Tables, Any, Snapshot]:
@@ -149,11 +137,11 @@ def data_files(folder: str) -> list[str]:
 
 def embed_files(files: list[str], model_path: str, threads: int = CORES) -> list[tuple[Any, Any]]:
     torch.set_num_threads(threads)
-    model = registry.load_model(model_path)
+    scorer = load_model(model_path).scorer
     made = []
     for file in files:
         for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
-            vectors = embed_batch(model, batch)["embedding"].values.to_numpy()
+            vectors = scorer.score(batch)["embeddings"]["embedding"].values.to_numpy()
             made.append((batch["user_id"].to_numpy(), vectors.reshape(batch.num_rows, -1)))
     return made
 

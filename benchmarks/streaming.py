@@ -24,19 +24,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
-from gur_spark import storage
-from gur_spark.batches.layout import Layout
+from benchmarks.versions import untrained_version
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
-from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.registry import artefact as registry
-from gur_spark.schema import MODELS
+from gur_spark.models.kind import VocabularyRef
+from gur_spark.registry.artefact import load_model
+from gur_spark.registry.known import register
 from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.streaming import call_with_new_files
@@ -102,19 +100,14 @@ def set_up(work: Path, users: int) -> tuple[Tables, Config]:
     write_deltalake(tables.folder("events"), made_events(users))
     fit_vocabulary(tables, config, _run("vocabulary"))
     snapshot = aggregate_snapshot(tables, config, TODAY, _run("aggregate"))
-    layout, model = Layout.of(config.manifest(), read_vocabulary(tables).sizes), GurModel.of(config.model)
-    torch.manual_seed(0)
-    card = registry.save(
-        tables.folder("artefacts"), GUR(layout, model), layout=layout, model=model,
-        training=config.training, vocabulary_version=snapshot.vocabulary_version,
-        vocabulary_hash=snapshot.vocabulary_hash, metrics={}, training_snapshots=(), code_commit=None,
-    )  # fmt: skip
-    path = storage.join(tables.folder("artefacts"), card.model_version)
-    known = (snapshot.manifest_hash, snapshot.vocabulary_version, snapshot.vocabulary_hash)
-    row: tuple[Any, ...] = (card.model_version, path, card.kind, *known, [], {}, None, None, card.created)
-    tables.create("models", MODELS)
-    tables.append(tables.spark.createDataFrame([row], MODELS).coalesce(1), "models")
-    publish(tables, config, score_snapshot(tables, config, snapshot, path, _run("score")), TODAY, "benchmark")
+    fitted = read_vocabulary(tables)
+    vocabulary = VocabularyRef(version=fitted.version, hash=fitted.hash, sizes=fitted.sizes)
+    model, parent = GurModel.of(config.model), tables.folder("artefacts")
+    path = untrained_version(parent, config.manifest(), model, config.training, vocabulary)
+    saved = load_model(path)
+    register(tables, config.name, saved.card, path, saved.manifest.hash, saved.vocabulary, saved.metrics)
+    version = score_snapshot(tables, config, snapshot, path, _run("score").id).model_version
+    publish(tables, config, version, TODAY, "benchmark")
     return tables, config
 
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 
+from benchmarks.versions import trained_version
 from gur_spark.batches.aggregates import AggregateBatch
 from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import stream
@@ -35,7 +36,7 @@ from gur_spark.features.declare.plan import make_manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import reconstruction_loss
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.models.gur.train import train
+from gur_spark.models.kind import VocabularyRef
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.snapshots.files import read_manifest
 
@@ -154,7 +155,7 @@ def epoch_rates(snapshot: str, model: GurModel, training: Training) -> list[floa
     logger.addHandler(rates)
     logger.setLevel(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
-        train([snapshot], SIZES, 1, "benchmark", model, training, f"{folder}/work", f"{folder}/out")
+        trained_version([snapshot], VocabularyRef(version=1, hash="benchmark", sizes=SIZES), model, training, folder)
     logger.removeHandler(rates)
     return rates.found
 

@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
         },
     },
     "source": {"path": "unused"},
-    "evaluation": {"seeds": 1, "coles_seconds": 0, "tasks": [{"kind": "churn"}]},
+    "evaluation": {"seeds": 1, "coles_epochs": 0, "tasks": [{"kind": "churn"}]},
     # A handful of events leaves gaps.
     "aggregates": {"landing_gap_days": 3650},
     "fields": {

@@ -18,7 +18,7 @@ SMALL = (
     # Losses that look forward, at what follows or at another date, have tests of their own: test_pairs, test_views.
     "model.loss=likelihood", "training.epochs=2", "training.device=cpu", "model.latent_dim=8",
     "evaluation.bootstrap=20", "spark.memory=2g",
-    "evaluation.hand_made=false", "evaluation.coles_seconds=0", "evaluation.tasks=[{kind: churn}]",
+    "evaluation.hand_made=false", "evaluation.coles_epochs=0", "evaluation.tasks=[{kind: churn}]",
     # As in conftest.py: little data, so plans are not compiled.
     'spark.conf={spark.sql.codegen.wholeStage: "false", spark.sql.codegen.factoryMode: NO_CODEGEN}',
 )  # fmt: skip

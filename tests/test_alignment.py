@@ -1,35 +1,27 @@
 """Alignment: the motion is the best rigid one, is part of the version, and is refused where it would mean nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from gur_spark.spaces.alignment import Procrustes
 from scipy.linalg import orthogonal_procrustes
 
-from gur_spark.config.training import Training
 from gur_spark.errors import ModelError
+from gur_spark.models.gur.alignment import Procrustes
+from gur_spark.models.gur.scorer import GurScorer
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.models.gur.train import TrainedModel, train
 from gur_spark.registry.artefact import load_model
-from tests.aggregate_data import SIZES, make_snapshot
+from gur_spark.training.version import TrainedVersion
+from tests import versions
+from tests.aggregate_data import make_snapshot
 
 pytestmark = pytest.mark.any_engine
 
-WIDTH = 6
-MODEL = GurModel(
-    latent_dim=WIDTH,
-    dropout=0,
-    block_dropout=0.1,
-    loss={"likelihood": 1.0},
-    tables="trained",
-    dense_scale="signed_log1p",
-)
-TRAINING = Training(
-    epochs=2, batch_size=32, learning_rate=3e-3, patience=5, validation_share=0.2, seed=1, device="cpu", threads=1
-)
+MODEL = versions.MODEL.model_copy(update={"dropout": 0.0})
+TRAINING = versions.TRAINING.model_copy(update={"epochs": 2, "learning_rate": 3e-3, "validation_share": 0.2})
 
 
 def fitted(new: np.ndarray, old: np.ndarray) -> Any:
@@ -83,49 +75,54 @@ def snapshot(tmp_path_factory: Any) -> str:
     return make_snapshot(tmp_path_factory.mktemp("alignment") / "snapshot")
 
 
-def trained(snapshot: str, out: Path, seed: int = 1, model: GurModel = MODEL, **more: Any) -> TrainedModel:
-    training = TRAINING.model_copy(update={"seed": seed})
-    return train([snapshot], SIZES, 1, "hash", model, training, work=str(out / "work"), out=str(out / "out"), **more)
+def trained(snapshot: str, out: Path, seed: int = 1, model: GurModel = MODEL, **more: Any) -> TrainedVersion:
+    return versions.trained_version([snapshot], out, model, TRAINING.model_copy(update={"seed": seed}), **more)
+
+
+def scorer_of(made: TrainedVersion) -> GurScorer:
+    scorer = load_model(made.path).scorer
+    assert isinstance(scorer, GurScorer)
+    return scorer
 
 
 @pytest.fixture(scope="module")
-def older(snapshot: str, tmp_path_factory: Any) -> TrainedModel:
+def older(snapshot: str, tmp_path_factory: Any) -> TrainedVersion:
     return trained(snapshot, tmp_path_factory.mktemp("older"))
 
 
 def test_an_aligned_version_is_nearer_to_the_older_one_and_keeps_its_own_distances(
-    snapshot: str, older: TrainedModel, tmp_path: Path
+    snapshot: str, older: TrainedVersion, tmp_path: Path
 ) -> None:
-    alone = load_model(trained(snapshot, tmp_path / "alone", seed=2).path)
-    made = trained(snapshot, tmp_path / "aligned", seed=2, align_to=older.path)
-    aligned, old = load_model(made.path), load_model(older.path)
+    alone = trained(snapshot, tmp_path / "alone", seed=2)
+    aligned = trained(snapshot, tmp_path / "aligned", seed=2, align_to=older.path)
     assert (aligned.card.aligned_to, alone.card.aligned_to) == (older.version, None)
     rows = pq.read_table(Path(snapshot) / "data").combine_chunks().to_batches()[0]
-    found, own, before = (model.embed(rows).astype(np.float64) for model in (aligned, alone, old))
+    found, own, before = (scorer_of(made).vectors(rows).astype(np.float64) for made in (aligned, alone, older))
     assert np.linalg.norm(found - before) < 0.8 * np.linalg.norm(own - before)
     distances = [np.linalg.norm(x[:50, None] - x[None, :50], axis=2) for x in (found, own)]
     np.testing.assert_allclose(*distances, atol=1e-4)
     assert 0 < aligned.metrics["alignment_residual"] < 1
-    assert made.metrics == aligned.metrics
+    assert load_model(aligned.path).metrics == aligned.metrics
 
 
 def test_embeddings_of_length_one_keep_it_when_they_are_aligned(
-    snapshot: str, older: TrainedModel, tmp_path: Path
+    snapshot: str, older: TrainedVersion, tmp_path: Path
 ) -> None:
     model = MODEL.model_copy(update={"unit_norm": True})
     with pytest.raises(ModelError, match="its unit_norm is False, that of this training is True"):
         trained(snapshot, tmp_path, model=model, align_to=older.path)
     first = trained(snapshot, tmp_path / "first", model=model)
-    aligned = load_model(trained(snapshot, tmp_path / "second", seed=2, model=model, align_to=first.path).path)
+    aligned = trained(snapshot, tmp_path / "second", seed=2, model=model, align_to=first.path)
     rows = pq.read_table(Path(snapshot) / "data").combine_chunks().to_batches()[0]
-    for version in (load_model(first.path), aligned):
-        np.testing.assert_allclose(np.linalg.norm(version.embed(rows), axis=1), 1, atol=1e-6)
-    assert aligned.motion is not None
-    assert not aligned.motion[1].any()
+    for made in (first, aligned):
+        np.testing.assert_allclose(np.linalg.norm(scorer_of(made).vectors(rows), axis=1), 1, atol=1e-6)
+    motion = scorer_of(aligned).motion
+    assert motion is not None
+    assert not motion[1].any()
 
 
 def test_another_width_vocabulary_or_too_few_stable_users_are_refused(
-    snapshot: str, older: TrainedModel, tmp_path: Path
+    snapshot: str, older: TrainedVersion, tmp_path: Path
 ) -> None:
     wide = MODEL.model_copy(update={"latent_dim": 7})
     with pytest.raises(ModelError, match="its latent_dim is 6, that of this training is 7"):
@@ -135,8 +132,6 @@ def test_another_width_vocabulary_or_too_few_stable_users_are_refused(
         trained(few, tmp_path, align_to=older.path)
     assert not (tmp_path / "work").exists(), "it was trained first"
     with pytest.raises(ModelError, match="its vocabulary is hash, that of this training is another"):
-        train(
-            [snapshot], SIZES, 1, "another", MODEL, TRAINING, work=str(tmp_path / "w"), out=str(tmp_path / "o"),
-            align_to=older.path,
-        )  # fmt: skip
+        another = replace(versions.VOCABULARY, hash="another")
+        trained(snapshot, tmp_path, vocabulary=another, align_to=older.path)
     assert not list(tmp_path.glob("**/card.json"))

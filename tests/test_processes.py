@@ -15,8 +15,8 @@ import torch
 
 from gur_spark.batches.streams import AggregateDataset, stream
 from gur_spark.errors import TrainingError
-from gur_spark.models.gur.train import TrainedModel
 from gur_spark.training.processes import in_processes
+from gur_spark.training.version import TrainedVersion
 from tests.aggregate_data import SIZES, make_snapshot, tiny_manifest
 from tests.test_training import kill_after_an_epoch, trained, weights
 
@@ -29,11 +29,11 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def two(snapshot: str, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+def two(snapshot: str, tmp_path_factory: pytest.TempPathFactory) -> TrainedVersion:
     return trained([snapshot], tmp_path_factory.mktemp("two"), processes=2, epochs=EPOCHS)
 
 
-def curve(made: TrainedModel) -> list[dict[str, float]]:
+def curve(made: TrainedVersion) -> list[dict[str, float]]:
     """The losses of each epoch."""
     epochs: list[dict[str, float]] = json.loads((Path(made.path) / "epochs.json").read_text())
     return epochs
@@ -101,7 +101,7 @@ def test_each_process_has_weights_of_its_own() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(snapshot: str, two: TrainedModel, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(snapshot: str, two: TrainedVersion, tmp_path: Path) -> None:
     one = trained([snapshot], tmp_path, epochs=EPOCHS)
     for of_one, of_two in zip(curve(one), curve(two), strict=True):
         assert of_two == pytest.approx(of_one, rel=0.15)
@@ -122,7 +122,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_killed_run_of_two_processes_goes_on_with_the_same_losses(
-    snapshot: str, two: TrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: Any
+    snapshot: str, two: TrainedVersion, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
     script = tmp_path / "killed.py"
     script.write_text(KILLED)

@@ -65,8 +65,8 @@ class Evaluation(Section):
     hand_made: bool = True
     """Compare with pytorch-lifestream's ``AggFeatureSeqEncoder`` (extra ``sequences``)."""
     coles_epochs: int = Field(default=0, ge=0)
-    """Compare with CoLES, trained for the report until its validation loss stops falling, at most for so many epochs; 0:
-    leave it out."""
+    """Compare with CoLES, trained for the report until its validation loss stops falling, for so many epochs at most;
+    0: leave it out."""
     beside: list[Name] = Field(default_factory=list)
     """Pipelines over the same tables whose published embeddings are compared with, by name."""
     segments: tuple[int, int] | None = None

@@ -17,7 +17,7 @@ from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.features.declare.manifest import AnyManifest, SequenceManifest
+from gur_spark.features.declare.manifest import AnyManifest, Manifest, SequenceManifest
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
 from gur_spark.monitoring.drift import Drift
@@ -149,7 +149,7 @@ def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference
     manifest = snapshot.manifest()
     for path in reference.paths:
         _check_manifest(manifest, snapshot, path, reference)
-    columns = measured_lists(manifest) if isinstance(manifest, SequenceManifest) else measured_columns(manifest)
+    columns = _measured_columns(manifest)
     share = -(-config.monitor.sample // len(reference.paths))
     before = pa.concat_tables([_sample(tables, path, columns, share) for path in reference.paths])
     after = _sample(tables, snapshot.path, columns, config.monitor.sample)
@@ -158,7 +158,15 @@ def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference
     sizes = read_vocabulary(tables, reference.vocabulary_version).sizes if other else {}
     if isinstance(manifest, SequenceManifest):
         return list(compare_sequences(before, after, manifest, sizes))
+    assert isinstance(manifest, Manifest)  # no kind reads another form
     return list(compare(before, after, manifest, sizes))
+
+
+def _measured_columns(manifest: AnyManifest) -> list[str]:
+    if isinstance(manifest, SequenceManifest):
+        return measured_lists(manifest)
+    assert isinstance(manifest, Manifest)  # no kind reads another form
+    return measured_columns(manifest)
 
 
 def _check_manifest(manifest: AnyManifest, snapshot: Snapshot, path: str, reference: Reference) -> None:

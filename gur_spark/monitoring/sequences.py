@@ -64,4 +64,5 @@ def _means(rows: pa.Table, name: str) -> Array:
     values = rows[name].combine_chunks().flatten().to_numpy()
     count = np.bincount(owners[there], minlength=len(rows))
     total = np.bincount(owners[there], values[there], minlength=len(rows))
-    return np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0)
+    means: Array = np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0)
+    return means

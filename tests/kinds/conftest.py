@@ -31,7 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Settings that make a kind small enough for a test; a kind without an entry has its defaults."""
 
-TRAINED_ON = date(2024, 6, 1)
+EARLIER, TRAINED_ON = date(2024, 5, 10), date(2024, 6, 1)
 SCORED_AT = date(2024, 7, 1)
 USERS = 160
 
@@ -91,10 +91,10 @@ def config_for(name: str, root: Path, **training: Any) -> Any:
         vocabulary={"min_count": 1},
         model={"kind": name, **SMALL.get(name, {})},
         training={
-            "as_of": [TRAINED_ON], "epochs": 3, "batch_size": 32, "patience": 3, "validation_share": 0.25,
-            "device": "cpu", **training,
+            "as_of": [str(EARLIER), str(TRAINED_ON)], "epochs": 3, "batch_size": 32, "patience": 3,
+            "validation_share": 0.25, "device": "cpu", **training,
         },
-        scoring={"as_of": [SCORED_AT]},
+        scoring={"as_of": [str(SCORED_AT)]},
     )  # fmt: skip
 
 
@@ -103,12 +103,13 @@ def piped(spark: Any, name: str, root: Path, events: list[Event], **training: An
     config = config_for(name, root, **training)
     tables = open_tables(spark, config.tables)
     write(tables, events)
-    fit_vocabulary(tables, config, new_run())
+    # As a pipeline fits it: it knows nothing of the time after training.
+    fit_vocabulary(tables, config, new_run(), before=TRAINED_ON)
     kind = find(name)
-    made = MAKERS[kind.reads](tables, config, [TRAINED_ON, SCORED_AT], new_run())
-    version = train_model(tables, config, [TRAINED_ON])
-    score_snapshot(tables, config, made[1], version.path, new_run().id)
-    return Piped(kind, tables, config, made[1], version)
+    made = MAKERS[kind.reads](tables, config, [EARLIER, TRAINED_ON, SCORED_AT], new_run())
+    version = train_model(tables, config, config.training.as_of)
+    score_snapshot(tables, config, made[-1], version.path, new_run().id)
+    return Piped(kind, tables, config, made[-1], version)
 
 
 @pytest.fixture(scope="session", params=sorted(MODULES))

@@ -27,7 +27,7 @@ from gur_spark.serving.publishing import publish, rollback
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.training.fit import LearnerModule
 from gur_spark.training.run import train_model
-from tests.kinds.conftest import SCORED_AT, TRAINED_ON, Piped, config_for, events_of, piped
+from tests.kinds.conftest import EARLIER, SCORED_AT, TRAINED_ON, Piped, config_for, events_of, piped
 from tests.test_snapshots import new_run
 
 pytestmark = pytest.mark.both_engines
@@ -58,7 +58,7 @@ def test_what_a_kind_says_of_itself_is_what_the_pipeline_knows(pipeline: Piped) 
     assert MODULES[kind.name]
     assert set(kind.writes) <= OUTPUTS.keys()
     assert pipeline.version.version.startswith(f"{kind.name}-")
-    assert (card.kind, card.outputs, card.training_dates) == (kind.name, kind.writes, (str(TRAINED_ON),))
+    assert (card.kind, card.outputs, card.training_dates) == (kind.name, kind.writes, (str(EARLIER), str(TRAINED_ON)))
     row = find_model(pipeline.tables, pipeline.config, pipeline.version.version)
     assert (row.kind, tuple(row.outputs)) == (kind.name, kind.writes)
     assert pipeline.config.model.title()
@@ -139,10 +139,10 @@ def test_a_killed_training_goes_on_and_ends_as_one_that_was_not(
     resumed = False
     monkeypatch.setattr(LearnerModule, "training_step", counted)
     with pytest.raises(BaseException):  # noqa: B017,PT011 Lightning turns an interrupt into its own exit
-        train_model(pipeline.tables, pipeline.config, [TRAINED_ON])
+        train_model(pipeline.tables, pipeline.config, pipeline.config.training.as_of)
     resumed = True
     trained.clear()
-    made = train_model(pipeline.tables, pipeline.config, [TRAINED_ON])
+    made = train_model(pipeline.tables, pipeline.config, pipeline.config.training.as_of)
     assert min(trained) == epoch
     assert pack(made.path)[WEIGHTS] == pack(pipeline.version.path)[WEIGHTS]
 
@@ -212,9 +212,7 @@ def test_a_version_is_published_and_rolled_back(pipeline: Piped) -> None:
     publish(tables, config, pipeline.version.version, TRAINED_ON, "second", force=True)
     assert published(tables, config.name) == Published(model_version=pipeline.version.version, as_of=TRAINED_ON)
     back = rollback(tables, config, "it was wrong")
-    assert published(tables, config.name) == back == Published(
-        model_version=pipeline.version.version, as_of=SCORED_AT
-    )
+    assert published(tables, config.name) == back == Published(model_version=pipeline.version.version, as_of=SCORED_AT)
 
 
 def test_the_untrained_encoder_is_another_one_and_the_same_for_a_seed(pipeline: Piped) -> None:

@@ -1,0 +1,112 @@
+"""Model versions for tests: untrained ones, small trained ones, and bare rows of ``models``."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gur_spark import schema, storage
+from gur_spark.batches.layout import Layout
+from gur_spark.config.training import Training
+from gur_spark.features.declare.manifest import Manifest
+from gur_spark.models.gur import KIND
+from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.settings import GurModel
+from gur_spark.models.kind import Fitted, Trained, TrainingInputs, VocabularyRef
+from gur_spark.registry import artefact
+from gur_spark.registry.artefact import Origin, load_model
+from gur_spark.registry.known import register
+from gur_spark.tables.delta import Tables
+from gur_spark.training.version import TrainedVersion, train_version
+from tests.aggregate_data import SIZES, tiny_manifest
+
+MODEL = GurModel(
+    latent_dim=6, dropout=0.1, block_dropout=0.1, loss={"likelihood": 1.0}, tables="trained", dense_scale="signed_log1p"
+)
+TRAINING = Training(
+    epochs=1, batch_size=32, learning_rate=0.005, patience=3, validation_share=0.25, seed=1, device="cpu", threads=1
+)
+VOCABULARY = VocabularyRef(version=1, hash="hash", sizes=SIZES)
+ORIGIN = Origin(snapshots=(), dates=(), seen_until=date(2024, 1, 1))
+
+
+def untrained_version(
+    parent: str | Path,
+    model: GurModel = MODEL,
+    *,
+    manifest: Manifest | None = None,
+    vocabulary: VocabularyRef = VOCABULARY,
+    training: Training = TRAINING,
+    origin: Origin = ORIGIN,
+    metrics: Mapping[str, float] | None = None,
+    epochs: Sequence[Mapping[str, float]] = (),
+    more: Mapping[str, torch.Tensor] | None = None,
+    aligned_to: str | None = None,
+) -> str:
+    """Save an autoencoder with the weights that seed 0 draws as a version; returns its folder.
+
+    Args:
+        more: tensors beside the weights.
+    """
+    manifest = manifest or tiny_manifest()
+    torch.manual_seed(0)
+    module = GUR(Layout.of(manifest, vocabulary.sizes), model)
+    trained = Trained(
+        tensors={**module.state_dict(), **(more or {})},
+        manifest=manifest,
+        fitted=Fitted(metrics={}, epochs=epochs, checkpoints=""),
+        metrics=metrics or {},
+        aligned_to=aligned_to,
+    )
+    card = artefact.save(str(parent), KIND, trained, model, training, vocabulary, origin)
+    return storage.join(str(parent), card.model_version)
+
+
+def registered_version(tables: Tables, pipeline: str, **given: Any) -> str:
+    """An untrained version below ``artefacts`` with its row in ``models``; returns its folder."""
+    path = untrained_version(tables.folder("artefacts"), **given)
+    saved = load_model(path)
+    register(tables, pipeline, saved.card, path, saved.manifest.hash, saved.vocabulary, saved.metrics)
+    return path
+
+
+def trained_version(
+    snapshots: Sequence[str],
+    folder: str | Path,
+    model: GurModel = MODEL,
+    training: Training = TRAINING,
+    *,
+    vocabulary: VocabularyRef = VOCABULARY,
+    align_to: str | None = None,
+    out: str | None = None,
+    progress: bool = False,
+) -> TrainedVersion:
+    """Train on these snapshots as the job does, without Spark.
+
+    Args:
+        folder: gets the checkpoints, below ``work``, and the version, below ``out``.
+        align_to: folder of the version to align to.
+        out: another parent for the version.
+    """
+    inputs = TrainingInputs(
+        snapshots=snapshots,
+        folders=snapshots,
+        vocabulary=vocabulary,
+        model=model,
+        training=training,
+        align_to=load_model(align_to).artefact if align_to else None,
+    )
+    origin = Origin(snapshots=tuple(snapshots), dates=("2024-06-01",) * len(snapshots), seen_until=date(2024, 6, 1))
+    work = storage.join(str(folder), "work")
+    return train_version(KIND, inputs, origin, work, out or storage.join(str(folder), "out"), progress)
+
+
+def add_row(tables: Tables, version: str, **values: Any) -> None:
+    """A row of ``models`` of which only some columns matter."""
+    tables.create("models", schema.MODELS)
+    row = {"pipeline": "test", "kind": "gur", "outputs": ["embeddings"], "metrics": {}, "training_snapshots": []}
+    row |= {"created": datetime(2024, 1, 1, tzinfo=UTC), "model_version": version, **values}
+    ordered = tuple(row.get(name) for name in schema.column_names(schema.MODELS))
+    tables.append(tables.spark.createDataFrame([ordered], schema.MODELS).coalesce(1), "models")
