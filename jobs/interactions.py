@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
-from gur_spark.serving.vocabularies import chosen_vocabulary
+from gur_spark.registry.vocabularies import chosen_vocabulary
 from gur_spark.snapshots.interactions import interaction_snapshots, recipe_of
 from gur_spark.snapshots.visible import note_snapshots
 from gur_spark.tables.delta import Tables

@@ -1,13 +1,12 @@
-"""Model versions for tests: untrained ones, small trained ones, and bare rows of ``models``."""
+"""Model versions for tests, untrained and trained, without Spark."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from gur_spark import schema, storage
+from gur_spark import storage
 from gur_spark.batches.layout import Layout
 from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest
@@ -17,8 +16,6 @@ from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import Fitted, Trained, TrainingInputs, VocabularyRef
 from gur_spark.registry import artefact
 from gur_spark.registry.artefact import Origin, load_model
-from gur_spark.registry.known import register
-from gur_spark.tables.delta import Tables
 from gur_spark.training.version import TrainedVersion, train_version
 from tests.aggregate_data import SIZES, tiny_manifest
 
@@ -64,14 +61,6 @@ def untrained_version(
     return storage.join(str(parent), card.model_version)
 
 
-def registered_version(tables: Tables, pipeline: str, **given: Any) -> str:
-    """An untrained version below ``artefacts`` with its row in ``models``; returns its folder."""
-    path = untrained_version(tables.folder("artefacts"), **given)
-    saved = load_model(path)
-    register(tables, pipeline, saved.card, path, saved.manifest.hash, saved.vocabulary, saved.metrics)
-    return path
-
-
 def trained_version(
     snapshots: Sequence[str],
     folder: str | Path,
@@ -101,12 +90,3 @@ def trained_version(
     origin = Origin(snapshots=tuple(snapshots), dates=("2024-06-01",) * len(snapshots), seen_until=date(2024, 6, 1))
     work = storage.join(str(folder), "work")
     return train_version(KIND, inputs, origin, work, out or storage.join(str(folder), "out"), progress)
-
-
-def add_row(tables: Tables, version: str, **values: Any) -> None:
-    """A row of ``models`` of which only some columns matter."""
-    tables.create("models", schema.MODELS)
-    row = {"pipeline": "test", "kind": "gur", "outputs": ["embeddings"], "metrics": {}, "training_snapshots": []}
-    row |= {"created": datetime(2024, 1, 1, tzinfo=UTC), "model_version": version, **values}
-    ordered = tuple(row.get(name) for name in schema.column_names(schema.MODELS))
-    tables.append(tables.spark.createDataFrame([ordered], schema.MODELS).coalesce(1), "models")
