@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from gur_spark import schema
+from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.tables.delta import Tables
 
 
@@ -15,7 +15,7 @@ def add(
     tables: Tables, version: str, day: date, ids: Any, x_NL: np.ndarray, kind: str = "long", events: Any = None
 ) -> None:
     """Append one row per id, of users with one event each if nothing else is said."""
-    tables.create("embeddings", schema.embeddings_schema(kind), ["model_version", "as_of"])
+    EMBEDDINGS.create(tables, kind)
     rows = {
         "user_id": pa.array(ids, pa.int64() if kind == "long" else pa.string()),
         "as_of": pa.array([day] * len(x_NL), pa.date32()),

@@ -131,7 +131,7 @@ def test_another_width_vocabulary_or_too_few_stable_users_are_refused(
     with pytest.raises(ModelError, match=r"needs 30 stable users .* has \d+"):
         trained(few, tmp_path, align_to=older.path)
     assert not (tmp_path / "work").exists(), "it was trained first"
+    another = replace(versions.VOCABULARY, hash="another")
     with pytest.raises(ModelError, match="its vocabulary is hash, that of this training is another"):
-        another = replace(versions.VOCABULARY, hash="another")
         trained(snapshot, tmp_path, vocabulary=another, align_to=older.path)
     assert not list(tmp_path.glob("**/card.json"))

@@ -12,20 +12,24 @@ import pytest
 
 from gur_spark.consumers import churn
 from gur_spark.consumers.churn import ChurnModel, fit, predict_churn, read_model
-from gur_spark.errors import ConsumerError, TableError
-from gur_spark.models.gur.train import TrainedModel, train
-from gur_spark.registry.artefact import load_model
-from gur_spark.serving.publishing import _switch
+from gur_spark.errors import ConsumerError, ModelError, TableError
+from gur_spark.models.gur.scorer import GurScorer
+from gur_spark.models.kind import VocabularyRef
+from gur_spark.registry.artefact import Origin, load_model
+from gur_spark.registry.known import register
+from gur_spark.registry.published import Published, switch
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
+from gur_spark.training.version import TrainedVersion
 from jobs import churn_example
-from jobs.train import _register
 from tests import embedded
 from tests.conftest import config_over
+from tests.model_rows import registered_version
 from tests.test_snapshots import Event, write
+from tests.versions import trained_version
 
 pytestmark = pytest.mark.any_engine
 
@@ -65,7 +69,7 @@ def made(spark: Any, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     write(tables, log())
     shutil.copytree(fitted, tables.folder("vocabulary"))
     snapshots = {s.as_of: s for s in aggregate_snapshots(tables, config, [LEARN, NOW], new_run())}
-    versions: dict[str, TrainedModel] = {}
+    versions: dict[str, TrainedVersion] = {}
     for seed, (name, days) in enumerate({"first": [LEARN, NOW], "aligned": [NOW], "other": [LEARN, NOW]}.items()):
         align_to = versions["first"].path if name == "aligned" else None
         versions[name] = trained(tables, config, snapshots[LEARN], seed, align_to)
@@ -74,20 +78,27 @@ def made(spark: Any, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return tables, config, {name: model.version for name, model in versions.items()}
 
 
-def trained(tables: Tables, config: Any, snapshot: Snapshot, seed: int, align_to: str | None) -> TrainedModel:
+def trained(tables: Tables, config: Any, snapshot: Snapshot, seed: int, align_to: str | None) -> TrainedVersion:
     """As the train job does, which reads tables for longer than it trains on so few users."""
-    vocabulary = snapshot.vocabulary_version, snapshot.vocabulary_hash
+    vocabulary = VocabularyRef(version=snapshot.vocabulary_version, hash=snapshot.vocabulary_hash, sizes={"mcc": 6})
     training = config.training.model_copy(update={"seed": seed})
-    folders = {"work": tables.folder("checkpoints"), "out": tables.folder("artefacts")}
-    made = train([snapshot.path], {"mcc": 6}, *vocabulary, config.model, training, **folders, align_to=align_to)
-    _register(tables, made, *vocabulary)
+    made = trained_version(
+        [snapshot.path], tables.root, config.model, training, vocabulary=vocabulary, align_to=align_to
+    )
+    register(tables, config.name, made.card, made.path, made.manifest_hash, vocabulary, made.metrics)
     return made
 
 
-def embed(tables: Tables, made: TrainedModel, snapshot: Snapshot) -> None:
+def publish(tables: Tables, config: Any, version: str, reason: str = "monthly") -> None:
+    switch(tables, config.name, Published(model_version=version, as_of=NOW), ("embeddings",), reason)
+
+
+def embed(tables: Tables, made: TrainedVersion, snapshot: Snapshot) -> None:
     """As the score job does."""
     rows = pq.read_table(snapshot.data).combine_chunks().to_batches()[0]
-    x_NL = load_model(made.path).embed(rows)
+    scorer = load_model(made.path).scorer
+    assert isinstance(scorer, GurScorer)
+    x_NL = scorer.vectors(rows)
     embedded.add(tables, made.version, snapshot.as_of, rows["user_id"], x_NL, events=rows["events_30d"])
 
 
@@ -114,7 +125,7 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
     with pytest.raises(TableError, match="nothing is published for pipeline 'test'"):
         predict_churn(tables, config, new_run())
 
-    _switch(tables, config, first, NOW, "first")
+    publish(tables, config, first, "first")
     run = new_run()
     model = predict_churn(tables, config, run)
     assert (model.trained_on, model.space, model.label_dates) == (first, first, (str(LEARN),))
@@ -124,12 +135,12 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
     active = {user for user, time, *_ in log() if time >= datetime(2024, 6, 1, tzinfo=UTC)}
     assert set(predictions(tables)[first, first]) == active
 
-    _switch(tables, config, aligned, NOW, "monthly")
+    publish(tables, config, aligned)
     assert predict_churn(tables, config, new_run(), on_switch="refuse") == model
     expected[aligned, first] = pytest.approx(by_hand(tables, model, aligned))
     assert predictions(tables) == expected
 
-    _switch(tables, config, other, NOW, "monthly")
+    publish(tables, config, other)
     with pytest.raises(ConsumerError, match=f"cannot score {other}: its embeddings are in the space of {other}"):
         predict_churn(tables, config, new_run(), on_switch="refuse")
     assert (read_model(tables, config), predictions(tables)) == (model, expected)
@@ -149,7 +160,7 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
 
 def test_a_version_that_no_early_enough_date_was_scored_with_says_what_to_run(made: Made) -> None:
     tables, config, versions = made
-    _switch(tables, config, versions["aligned"], NOW, "monthly")
+    publish(tables, config, versions["aligned"])
     with pytest.raises(ConsumerError, match=rf"scored at \['{NOW}'\], .* up to 2024-06-03, whose 28 days are known"):
         predict_churn(tables, config, new_run(), retrain=True)
     with pytest.raises(ConsumerError, match=f"28 days from {NOW} on is not known on {NOW}"):
@@ -158,18 +169,29 @@ def test_a_version_that_no_early_enough_date_was_scored_with_says_what_to_run(ma
 
 def test_dates_whose_labels_land_later_or_were_trained_on_are_not_learned_from(made: Made, monkeypatch: Any) -> None:
     tables, config, versions = made
-    _switch(tables, config, versions["first"], NOW, "monthly")
+    publish(tables, config, versions["first"])
     # 1 June and 28 days end on 29 June, and are known on the morning of the date after the delay.
     for days, known in ((2, True), (3, False)):
         delayed = config.model_copy(update={"aggregates": config.aggregates.model_copy(update={"delay_days": days})})
         assert (churn._last_known(delayed, NOW) >= LEARN) == known
-    with pytest.raises(ConsumerError, match="expected a date up to 2024-05-31, whose 28 days are known"):
+    with pytest.raises(
+        ConsumerError, match=r"expected a date from 2024-06-01 on, .* and up to 2024-05-31, whose 28 days"
+    ):
         predict_churn(tables, delayed, new_run(), retrain=True)
     monkeypatch.setattr(churn, "seen_until", lambda _tables, _version: LEARN + timedelta(days=1))
     with pytest.raises(ConsumerError, match="expected a date from 2024-06-02 on, until when it was trained, and up to"):
         predict_churn(tables, config, new_run(), retrain=True)
     with pytest.raises(ConsumerError, match="trained on events up to 2024-06-02: its embeddings at 2024-06-01"):
         predict_churn(tables, config, new_run(), retrain=True, label_dates=[LEARN])
+
+
+def test_a_version_that_does_not_say_until_when_it_was_trained_is_not_learned_from(made: Made) -> None:
+    tables, config, _ = made
+    silent = Path(registered_version(tables, config.name, origin=Origin(snapshots=(), dates=(), seen_until=None))).name
+    embedded.add(tables, silent, NOW, [1], np.ones((1, 4)))
+    publish(tables, config, silent)
+    with pytest.raises(ModelError, match=f"the card of {silent} does not say until when its training saw events"):
+        predict_churn(tables, config, new_run(), retrain=True)
 
 
 def test_weights_are_those_of_the_columns_as_they_are() -> None:

@@ -149,7 +149,7 @@ def test_aggregates_of_another_form_manifest_or_vocabulary_are_refused_by_name(p
         check_fit(model, replace(SNAPSHOT, path=str(tmp_path), manifest_hash=other.hash))
     with pytest.raises(ModelError, match=r"3 \(abc\), .* has 4 \(abd\); make it again with --vocabulary 3"):
         check_fit(model, replace(SNAPSHOT, vocabulary_version=4, vocabulary_hash="abd"))
-    with pytest.raises(ModelError, match="kind 'gur', which reads aggregates; .* has the form sequences"):
+    with pytest.raises(ModelError, match=r"kind 'gur', which reads aggregates; .* has the form sequences"):
         check_fit(model, replace(SNAPSHOT, form=Form.SEQUENCES))
 
 

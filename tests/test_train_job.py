@@ -1,25 +1,31 @@
 """The train job on Spark's side: which snapshots it takes, and the row it leaves."""
 
-from dataclasses import replace
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
-from gur_spark.models.gur import train as training_module
-from gur_spark.models.gur.train import TrainedModel
-from gur_spark.models.kind import Form
-from gur_spark.registry.artefact import load_model
+from gur_spark.models.gur import train as gur_training
+from gur_spark.models.gur.scorer import GurScorer
+from gur_spark.models.kind import Form, TrainingInputs, VocabularyRef
+from gur_spark.registry.artefact import Origin, load_model
+from gur_spark.registry.card import seen_until_of
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
+from gur_spark.training import run as training
+from gur_spark.training.run import code_commit, train_model
+from gur_spark.training.version import TrainedVersion
 from jobs import train
 from tests.test_snapshots import write
+from tests.versions import trained_version
 
 pytestmark = pytest.mark.any_engine
 
@@ -58,23 +64,27 @@ def test_the_version_is_registered_with_where_it_comes_from(
     tables: Tables, config: Any, snapshots: list[Snapshot]
 ) -> None:
     run = new_run()
-    made = train.train_model(tables, config, DAYS, run)
+    train.stage(tables, config, Namespace(as_of=DAYS, align_to=None), run)
     [row] = tables.read("models").collect()
     loaded = load_model(row.path)
-    assert row.model_version == loaded.version == made.version == run.outputs["model_version"]
+    assert row.model_version == loaded.version == run.outputs["model_version"]
+    assert row.path == run.outputs["path"]
     assert row.manifest_hash == loaded.manifest.hash == snapshots[0].manifest_hash
     assert (row.vocabulary_version, row.vocabulary_hash) == (1, snapshots[0].vocabulary_hash)
-    assert (loaded.vocabulary_version, loaded.vocabulary_hash) == (1, snapshots[0].vocabulary_hash)
+    sizes = read_vocabulary(tables).sizes
+    assert loaded.vocabulary == VocabularyRef(version=1, hash=snapshots[0].vocabulary_hash, sizes=sizes)
     assert row.training_snapshots == [s.path for s in snapshots]
-    assert row.metrics == dict(made.metrics)
-    assert (row.kind, row.aligned_to, row.code_commit) == ("gur", None, train.code_commit())
+    assert row.metrics == loaded.metrics
+    assert (row.kind, row.pipeline, row.outputs) == ("gur", "test", ["embeddings"])
+    assert (row.upstream, row.aligned_to, row.code_commit) == (None, None, code_commit())
     assert run.inputs == {f"snapshot {s.as_of}": s.path for s in snapshots}
     assert run.counts["train_rows"] + run.counts["validation_rows"] == sum(s.rows for s in snapshots)
-    assert loaded.card.seen_until == str(DAYS[1])
-    assert not Path(made.checkpoints).exists()
+    assert loaded.card.training_dates == tuple(map(str, DAYS))
+    assert seen_until_of(loaded.card) == DAYS[1]
+    assert not list(Path(tables.folder("checkpoints")).iterdir())
 
 
-def weights(made: TrainedModel) -> bytes:
+def weights(made: TrainedVersion) -> bytes:
     return (Path(made.path) / "model.safetensors").read_bytes()
 
 
@@ -86,21 +96,16 @@ def test_frozen_tables_are_counted_by_spark_and_give_the_weights_that_training_a
     config = config.model_copy(update={"model": frozen})
     with monkeypatch.context() as patched:
         # By the job, training itself counts nothing.
-        patched.setattr(training_module, "count_snapshots", None)
-        by_job = train.train_model(tables, config, DAYS, new_run())
-    vocabulary = read_vocabulary(tables)
-    alone = training_module.train(
-        [s.path for s in snapshots],
-        vocabulary.sizes,
-        vocabulary.version,
-        vocabulary.hash,
-        config.model,
-        config.training,
-        work=str(tmp_path / "work"),
-        out=str(tmp_path / "out"),
-    )
+        patched.setattr(gur_training, "count_snapshots", None)
+        by_job = train_model(tables, config, DAYS)
+    fitted = read_vocabulary(tables)
+    vocabulary = VocabularyRef(version=fitted.version, hash=fitted.hash, sizes=fitted.sizes)
+    paths = [s.path for s in snapshots]
+    alone = trained_version(paths, tmp_path, config.model, config.training, vocabulary=vocabulary)
     assert weights(by_job) == weights(alone)
-    assert load_model(by_job.path).module.inputs.tables["mcc"].weight.any()
+    scorer = load_model(by_job.path).scorer
+    assert isinstance(scorer, GurScorer)
+    assert scorer.module.inputs.tables["mcc"].weight.any()
 
 
 def test_a_version_is_aligned_to_one_by_name_and_the_table_says_so(tables: Tables, make_config: Any) -> None:
@@ -112,15 +117,15 @@ def test_a_version_is_aligned_to_one_by_name_and_the_table_says_so(tables: Table
     write(tables, [(user, time, time.date(), "ab"[user % 2], 100 * user) for user, time in days])
     fit_vocabulary(tables, config, new_run())
     aggregate_snapshot(tables, config, DAYS[0], new_run())
-    first = train.train_model(tables, config, DAYS[:1], new_run())
+    first = train_model(tables, config, DAYS[:1])
     other = config.model_copy(update={"training": config.training.model_copy(update={"seed": 2})})
-    second = train.train_model(tables, other, DAYS[:1], new_run(), align_to=first.version)
+    second = train_model(tables, other, DAYS[:1], align_to=first.version)
     aligned_to = {row.model_version: row.aligned_to for row in tables.read("models").collect()}
     assert aligned_to == {first.version: None, second.version: first.version}
     with pytest.raises(ModelError, match="no model version 'nobody'"):
-        train.train_model(tables, other, DAYS[:1], new_run(), align_to="nobody")
+        train_model(tables, other, DAYS[:1], align_to="nobody")
     with pytest.raises(ModelError, match="--align-to published: nothing is published for pipeline 'test'"):
-        train.train_model(tables, other, DAYS[:1], new_run(), align_to="published")
+        train_model(tables, other, DAYS[:1], align_to="published")
 
 
 LITERAL = Snapshot(
@@ -137,11 +142,20 @@ LITERAL = Snapshot(
 )
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """As much of a vocabulary as training reads."""
+
+    version: int = 1
+    hash: str = "hash"
+    sizes: Mapping[str, int] = field(default_factory=lambda: {"mcc": 5})
+
+
 def stub(monkeypatch: pytest.MonkeyPatch, *snapshots: Snapshot) -> None:
+    """Training finds these snapshots, and one vocabulary."""
     found = {s.as_of: s for s in snapshots}
-    monkeypatch.setattr(train, "find_snapshot", lambda _tables, _config, day: found[day])
-    vocabulary = SimpleNamespace(version=1, hash="hash", sizes={"mcc": 5})
-    monkeypatch.setattr(train, "read_vocabulary", lambda _tables, _version: vocabulary)
+    monkeypatch.setattr(training, "find_snapshot", lambda _tables, _config, day, form: found[day])
+    monkeypatch.setattr(training, "read_vocabulary", lambda _tables, _version: Fitted())
 
 
 def test_snapshots_of_different_vocabularies_are_not_mixed(
@@ -149,7 +163,7 @@ def test_snapshots_of_different_vocabularies_are_not_mixed(
 ) -> None:
     stub(monkeypatch, LITERAL, replace(LITERAL, as_of=DAYS[1], vocabulary_hash="other", vocabulary_version=2))
     with pytest.raises(SnapshotError, match=r"2024-06-01 and 2024-07-01 .* \(versions 1 and 2\)"):
-        train.train_model(tables, config, DAYS, new_run())
+        train_model(tables, config, DAYS)
 
 
 def test_snapshots_are_trained_on_by_date_in_whatever_order_they_are_named(
@@ -158,14 +172,14 @@ def test_snapshots_are_trained_on_by_date_in_whatever_order_they_are_named(
     stub(monkeypatch, LITERAL, replace(LITERAL, as_of=DAYS[1], path="newer"))
     given: list[Any] = []
 
-    def stop(folders: Any, *_rest: Any, **_more: Any) -> None:
-        given.extend(folders)
+    def stop(_kind: Any, inputs: TrainingInputs, origin: Origin, *_rest: Any, **_more: Any) -> None:
+        given.append((*inputs.snapshots, *inputs.folders, *origin.dates, origin.seen_until))
         raise TrainingError("far enough")
 
-    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(training, "train_version", stop)
     with pytest.raises(TrainingError, match="far enough"):
-        train.train_model(tables, config, DAYS[::-1], new_run())
-    assert given == ["gone", "newer"]
+        train_model(tables, config, DAYS[::-1])
+    assert given == [("gone", "newer", "gone", "newer", *map(str, DAYS), DAYS[1])]
 
 
 def test_no_date_and_a_failed_training_leave_no_version(
@@ -173,7 +187,7 @@ def test_no_date_and_a_failed_training_leave_no_version(
 ) -> None:
     stub(monkeypatch, LITERAL)
     with pytest.raises(TrainingError, match="no snapshot to train on"):
-        train.train_model(tables, config, [], new_run())
+        train_model(tables, config, [])
     with pytest.raises(SnapshotError, match="is not a snapshot"):
-        train.train_model(tables, config, DAYS[:1], new_run())
+        train_model(tables, config, DAYS[:1])
     assert not tables.exists("models")
