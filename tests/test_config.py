@@ -48,7 +48,7 @@ def message_of(file, *overrides):
 
 
 def test_there_are_pipelines_to_test():
-    assert {"demo", "online_retail", "mobile_game1", "deskdrop"} <= {file.stem for file in PIPELINES}
+    assert {"demo", "demo_coles", "online_retail", "mobile_game1", "deskdrop"} <= {file.stem for file in PIPELINES}
 
 
 @pytest.mark.parametrize("file", PIPELINES, ids=lambda file: file.stem)
@@ -173,6 +173,14 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("model.future.horizon=7", ["model.future.horizon: unknown key", "did you mean 'horizon_days'?"]),
         ("model.latent_dims=7", ["model.latent_dims: unknown key", "did you mean 'latent_dim'?"]),
         ("model.kind=gru", ["model.kind: unknown kind 'gru'; expected one of ['coles', 'gur']; did you mean 'gur'?"]),
+        (
+            "model.slices=3",
+            ["model.slices: is a key of kind 'coles', this pipeline's model is of kind 'gur'"],
+        ),
+        (
+            "model={kind: coles, contrastive: {views: dates}}",
+            ["model.contrastive: is a key of kind 'gur', this pipeline's model is of kind 'coles'"],
+        ),
         ("model.kind=colse", ["model.kind: unknown kind 'colse'", "did you mean 'coles'?"]),
         ("model.contrastive.views=thirds", ["model.contrastive.views", "'dates' or 'halves'", "got 'thirds'"]),
         ("fields.categorical=[{name: a, column: a, separator: ','}]", ["'a' has a separator", "kind: attributes"]),
@@ -265,6 +273,8 @@ def test_windows_are_accepted_exactly_when_they_ascend_between_1_and_3650_days(w
     [
         ("training.epochs=0", "training.epochs: Input should be greater than or equal to 1"),
         ("model.kind=gru", "model.kind: unknown kind 'gru'"),
+        ("model.slices=3", "model.slices: is a key of kind 'coles'"),
+        ("model={kind: coles, views: 3}", "model.views: unknown key"),
     ],
 )
 def test_a_wrong_configuration_ends_with_code_2_before_spark_is_imported(minimal, override, said):
@@ -447,5 +457,19 @@ def test_scoring_may_ask_of_a_kind_only_what_it_can(key, value, capability):
     scoring = Scoring(batch_rows=10, **{key: value})
     check_capabilities(scoring, "gur", frozenset(Capability))
     check_capabilities(Scoring(batch_rows=10), "plain", frozenset())
-    with pytest.raises(ValueError, match=rf"scoring\.{key} .* '{capability}', which kind 'plain' .* \['live'\]"):
+    with pytest.raises(ValueError, match=rf"scoring\.{key} .* '{capability}'; kind 'plain' has \['live'\]"):
         check_capabilities(scoring, "plain", {Capability.LIVE})
+
+
+def test_what_coles_cannot_do_is_refused_before_spark_starts(minimal):
+    coles = "model={kind: coles}"
+    assert load_config(minimal, [coles, "scoring.smoothing=3"]).scoring.smoothing == 3
+    message = message_of(minimal, coles, "scoring.changed_only=true")
+    assert "scoring.changed_only needs the capability 'copying'; kind 'coles' has ['mapping', 'smoothing']" in message
+
+
+def test_the_second_demo_is_another_model_over_the_tables_of_the_first():
+    first, second = load_config(CONF / "demo.yaml"), load_config(CONF / "demo_coles.yaml")
+    own = {"name": "demo_coles", "model": second.model, "training": second.training}
+    assert second == first.model_copy(update=own)
+    assert (second.model.kind, second.training.as_of) == ("coles", first.training.as_of)

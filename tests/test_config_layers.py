@@ -11,6 +11,7 @@ from gur_spark.config.file import base_file, check, load_config
 from gur_spark.config.layers import merge
 from gur_spark.errors import ConfigError
 from gur_spark.models.gur.settings import GurModel
+from gur_spark.models.lifestream.settings import ColesModel
 
 SHOP = {
     "name": "shop",
@@ -120,21 +121,26 @@ def merged(*layers):
 
 
 def test_a_model_of_another_kind_replaces_the_whole_model_below():
-    lower, coles = {"name": "a", "model": {"kind": "gur", "latent_dim": 60}}, {"model": {"kind": "coles", "width": 8}}
-    assert merged(lower, coles) == {"name": "a", "model": {"kind": "coles", "width": 8}}
+    lower, coles = {"name": "a", "model": {"kind": "gur", "latent_dim": 60}}, {"model": {"kind": "coles", "margin": 1}}
+    assert merged(lower, coles) == {"name": "a", "model": {"kind": "coles", "margin": 1}}
     assert merged(lower, coles, {"model": {"kind": "gur"}}) == {"name": "a", "model": {"kind": "gur"}}
     assert merged({"model": {"latent_dim": 60}}, coles) == coles, "a model without a kind is gur's"
 
 
 def test_a_model_of_the_same_kind_is_merged_key_by_key():
-    lower = {"model": {"kind": "coles", "width": 8, "slices": {"count": 5, "longest": 100}}}
+    lower = {"model": {"kind": "coles", "margin": 1, "slices": {"count": 5, "max": 100}}}
     for upper in ({"slices": {"count": 3}}, {"kind": "coles", "slices": {"count": 3}}):
         assert merged(lower, {"model": upper}) == {
-            "model": {"kind": "coles", "width": 8, "slices": {"count": 3, "longest": 100}}
+            "model": {"kind": "coles", "margin": 1, "slices": {"count": 3, "max": 100}}
         }
     assert merged({"model": {"latent_dim": 60}}, {"model": {"kind": "gur", "dropout": 0}}) == {
         "model": {"latent_dim": 60, "kind": "gur", "dropout": 0}
     }
+
+
+def test_a_kind_on_the_command_line_replaces_the_files_model_by_its_defaults(write):
+    config = load_config(write("shop.yaml", **SHOP), ["model.kind=coles", "model.encoder=lstm"])
+    assert config.model == ColesModel(encoder="lstm")
 
 
 def test_losses_replace_those_below_in_every_layer(write):

@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from gur_spark.models.gur.settings import GurModel
+from gur_spark.models.catalogue import all_kinds
+from gur_spark.models.kind import Kind
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -64,13 +65,15 @@ def keys(section: type[BaseModel]) -> set[str]:
     return found
 
 
-def test_every_setting_of_gur_is_documented_with_its_default() -> None:
-    [table] = re.findall(r"The keys of `gur`:\n\n(.*?)\n\n", (ROOT / "docs/model.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
+def test_every_setting_of_a_kind_is_documented_with_its_default(kind: Kind) -> None:
+    page = (ROOT / "docs/model.md").read_text()
+    [table] = re.findall(rf"The keys of `{kind.name}`.*?:\n\n(.*?)\n\n", page, re.DOTALL)
     told: set[str] = set()
     for row in table.splitlines()[2:]:
         names, values, _ = row.strip("| ").split(" | ", 2)
         for key, value in zip(names.split(", "), values.split(", "), strict=True):
             given = f"{key}={value}".replace("`", "")
-            assert GurModel(**OmegaConf.to_object(OmegaConf.from_dotlist([given]))) == GurModel(), given
+            assert kind.config(**OmegaConf.to_object(OmegaConf.from_dotlist([given]))) == kind.config(), given
             told.add(key.strip("`"))
-    assert told == keys(GurModel) - {"kind"}
+    assert told == keys(kind.config) - {"kind"}

@@ -82,6 +82,5 @@ def check_capabilities(scoring: Scoring, kind: str, can: Collection[Capability])
     for is_asked, key, capability in asked:
         if is_asked and capability not in can:
             raise ValueError(
-                f"scoring.{key} needs the capability '{capability}', which kind '{kind}' has not; it has "
-                f"{sorted(map(str, can))}"
+                f"scoring.{key} needs the capability '{capability}'; kind '{kind}' has {sorted(map(str, can))}"
             )

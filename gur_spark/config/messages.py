@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from gur_spark.errors import nearest
-from gur_spark.models.catalogue import DEFAULT, find
+from gur_spark.models.catalogue import DEFAULT, all_kinds, find
 
 if TYPE_CHECKING:
     from gur_spark.models.kind import Kind
@@ -40,6 +40,8 @@ def explain(details: Mapping[str, Any], config: type[BaseModel], values: Any) ->
 def _unknown_key(location: Sequence[str], config: type[BaseModel], values: Any) -> str:
     if moved := MOVED.get(".".join(location)):
         return f"moved to {moved}"
+    if location[0] == "model" and len(location) == 2 and (owners := _kinds_with(location[1])):
+        return f"is a key of kind {' and '.join(owners)}, this pipeline's model is of kind '{_kind(values).name}'"
     known = _known_keys(location[:-1], config, values)
     return f"unknown key; expected one of {known}{nearest(location[-1], known)}"
 
@@ -78,6 +80,11 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for inner in get_args(annotation) for section in _sections(inner)]
+
+
+def _kinds_with(key: str) -> list[str]:
+    """Names of the kinds that have this key in ``model``, in quotation marks."""
+    return [f"'{kind.name}'" for kind in all_kinds() if key in kind.config.model_fields]
 
 
 def _kind(values: Any) -> "Kind":
