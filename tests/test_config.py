@@ -14,7 +14,7 @@ from gur_spark.config.checks import check_capabilities
 from gur_spark.config.file import base_file, check, load_config, to_yaml
 from gur_spark.config.training import Scoring
 from gur_spark.errors import ConfigError
-from gur_spark.models.gur.settings import GurModel, training_from_format_1
+from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import Capability
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -305,7 +305,7 @@ def test_a_pipeline_without_dates_is_refused_before_spark_starts(
     assert "training.as_of: the pipeline needs at least one date" in capsys.readouterr().err
     future = ["training.as_of=[2024-01-15]", "model.loss=future"]
     assert pipeline.main(["--config", str(file), f"tables.root={tmp_path}", "scoring.as_of=[2024-01-31]", *future]) == 2
-    assert "expected dates up to 2024-01-03, or a shorter model.future.horizon_days" in capsys.readouterr().err
+    assert "expected dates up to 2024-01-03, or fewer days that the model looks ahead" in capsys.readouterr().err
 
 
 WEB = {
@@ -436,17 +436,15 @@ BEFORE_KINDS = {
 
 
 def test_an_artefact_from_before_kinds_has_its_horizon_and_views_in_the_model():
-    model = GurModel.from_format_1(**BEFORE_KINDS)
+    model = GurModel.stored(1, **BEFORE_KINDS)
     assert (model.future.horizon_days, model.contrastive.views, model.contrastive.temperature) == (10, "halves", 0.2)
     assert (model.kind, model.latent_dim, model.block_dropout, model.tables) == ("gur", 12, 0.05, "frozen")
-    assert GurModel(**model.model_dump(mode="json")) == model
-    training = training_from_format_1(BEFORE_KINDS["training"])
-    assert training.model_dump(mode="json").items() < BEFORE_KINDS["training"].items()
+    assert GurModel.stored(2, model.model_dump(mode="json"), {}) == model
 
 
 def test_an_artefact_from_before_a_key_was_added_has_the_default():
     fewer = {"latent_dim": 12, "dropout": 0.0, "block_dropout": 0.1, "loss": "mse", "tables": "frozen"}
-    assert GurModel.from_format_1(fewer, {}) == GurModel(**fewer)
+    assert GurModel.stored(1, fewer, {}) == GurModel(**fewer)
 
 
 @pytest.mark.parametrize(

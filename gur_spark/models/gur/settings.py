@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gur_spark.config.section import Section, Share
-from gur_spark.config.training import Training
 from gur_spark.features.declare.spec import Days
 from gur_spark.models.kind import ModelSection
 
@@ -139,8 +138,3 @@ class GurModel(ModelSection):
         contrastive = {name: everything[name] for name in Contrastive.model_fields if name in everything}
         own = {name: value for name, value in model.items() if name != "temperature"}
         return cls(**own, future=Future(**future), contrastive=Contrastive(**contrastive))
-
-
-def training_from_format_1(training: Mapping[str, Any]) -> Training:
-    """The section ``training`` of such an artefact, without what is the model's now."""
-    return Training(**{name: value for name, value in training.items() if name not in ("horizon_days", "views")})
