@@ -1,4 +1,4 @@
-"""Whether ``events`` is the table that the configuration declares."""
+"""Check that the table ``events`` has the columns that the configuration declares."""
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
@@ -6,12 +6,12 @@ from gur_spark.tables.delta import Tables
 
 
 def check_columns_of_events(tables: Tables, config: Config) -> None:
-    """Refuse a table of other fields, or of several logs where one is declared, and the reverse.
+    """Refuse a table without a declared field, and a table of several logs where only one is declared.
 
-    Rows of logs that are not declared would be replaced with those of the same landing, and counted as events.
+    In the second case, rows of the other logs would be replaced together with a landing and be counted as events.
 
     Raises:
-        TableError: it was made by another configuration.
+        TableError: the table was made by another configuration.
     """
     there, name = tables.read("events", made_by="ingest").columns, tables.sql_name("events")
     lacking = [column for column in config.event_columns if column not in there]

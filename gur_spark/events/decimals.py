@@ -1,4 +1,4 @@
-"""Text to exact decimals, and their types: what differs between the engines is in ``decimals_of``."""
+"""Exact decimals from text. ``decimals_of`` hides the differences between engines."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -10,25 +10,27 @@ from gur_spark import schema
 from gur_spark.engines import is_sail
 from gur_spark.events import sail
 
-# Longer than any number in range: Java needs seconds to read a number of a million digits.
+# Longer than any number in range. Java takes seconds to read a number of a million digits.
 MAX_NUMBER_CHARS = 100
 
 Decimals = Callable[[Column, str], Column]
-"""How the engine makes a text a decimal of a type; null where it is none."""
+"""Function that makes a decimal of a type from text; null where the text is no number."""
 
 
 def decimals_of(spark: SparkSession) -> Decimals:
+    """The function of the session's engine."""
     return _sail_decimal if is_sail(spark) else _decimal
 
 
 def number_type(step: Decimal) -> str:
-    """Decimal with room for MAX_STEPS steps and, up to 36 digits in all, 18 places behind the point."""
+    """SQL type with room for MAX_STEPS steps and up to 18 decimal places, with 36 digits at most."""
     whole = len(str(int(schema.MAX_STEPS * step))) + 1
     places = min(18, 36 - whole)
     return f"DECIMAL({whole + places},{places})"
 
 
 def step_type(step: Decimal) -> str:
+    """SQL type that holds a step exactly."""
     places = max(0, -int(step.as_tuple().exponent))
     whole = max(1, step.adjusted() + 1)
     return f"DECIMAL({whole + places},{places})"
@@ -47,7 +49,7 @@ def _short(value: Column) -> Column:
 
 
 def half_even(value: Column) -> Column:
-    """The nearest whole number of a decimal."""
+    """The whole number nearest to a decimal; a half goes to the even one."""
     below, half = F.floor(value), F.lit(Decimal("0.5"))
     rest = value - below
     up = (rest > half) | ((rest == half) & (below % 2 != 0))

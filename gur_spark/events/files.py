@@ -1,4 +1,4 @@
-"""Files of a source."""
+"""Files of a source, and their fingerprint."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,29 +9,34 @@ from hashlib import sha256
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """One file of the source."""
+    """A file of a source."""
 
     path: str
     uri: str
     """The path as Spark's ``_metadata.file_path`` writes it."""
     length: int
     modified: int | None
-    """None for a file of no bytes."""
+    """Time of the last change in microseconds; None for an empty file."""
     landing: date | None
-    """None in a bulk load."""
+    """Date on which the file landed; None in a bulk load."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenFile:
-    """A file of which no row is used; ``field`` is the raw column it lacks."""
+    """A file of which no row is used."""
 
     file: File
     reason: str
     field: str | None = None
+    """Raw column that the file lacks."""
 
 
 def fingerprint(files: Iterable[File], mapping: str) -> str:
-    """16 hex digits that change when a landing's files, or what is made of them, change."""
+    """Hash of a landing, 16 hex digits. It changes when the files change, or the way in which they are read.
+
+    Args:
+        mapping: the parts of the configuration that decide how a raw row is read, as text.
+    """
     digest = sha256(mapping.encode())
     for file in sorted(files, key=lambda file: file.path):
         digest.update(f"\n{file.path} {file.length} {file.modified}".encode())
@@ -39,10 +44,10 @@ def fingerprint(files: Iterable[File], mapping: str) -> str:
 
 
 def readable_paths(files: Sequence[File]) -> list[str]:
-    """The files' paths as Spark's readers take them."""
+    """Paths of files as Spark's readers take them."""
     return [escaped(file.path) for file in files]
 
 
 def escaped(path: str) -> str:
-    """A path that Spark does not take for a pattern."""
+    """A path with its special characters escaped, so that Spark does not take it for a pattern."""
     return re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)

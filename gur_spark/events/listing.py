@@ -1,4 +1,4 @@
-"""The files of a source, listed by Spark or by Python, and the landing that each belongs to."""
+"""Listing of a source's files, by Spark or by Python, with the landing of each."""
 
 import re
 from datetime import date
@@ -17,7 +17,7 @@ from gur_spark.events.files import File, escaped
 
 
 def list_files(spark: SparkSession, source: Source) -> list[File]:
-    """The files below ``source.path``, by path; hidden ones (``_`` or ``.`` first) are not part of it.
+    """Files below ``source.path``, in the order of their paths, without hidden ones (``_`` or ``.`` first).
 
     Raises:
         SourceError: nothing is there, or a file of a daily layout has no date in its path.
@@ -33,7 +33,7 @@ def list_files(spark: SparkSession, source: Source) -> list[File]:
 
 
 Listing = dict[str, tuple[str, int, int | None]]
-"""Path -> (URI, bytes, last change in microseconds)."""
+"""Path -> (URI, bytes, time of the last change in microseconds)."""
 
 
 def _listed_by_python(root: str) -> Listing:
@@ -46,12 +46,12 @@ def _listed_by_python(root: str) -> Listing:
 def _listed_by_spark(spark: SparkSession, root: str) -> Listing:
     try:
         listing = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(escaped(root))
-        # Content is not read: only the columns of the listing are selected.
+        # Only columns of the listing are selected, so the contents are not read.
         found = listing.select(
             "path", "_metadata.file_path", "length", F.unix_micros("modificationTime").alias("modified")
         ).collect()
         files: Listing = {row["path"]: (row["file_path"], row["length"], row["modified"]) for row in found}
-        # A scan leaves out files of no bytes, which the relation knows.
+        # A scan leaves out empty files, but the relation lists them.
         for uri in listing.inputFiles():
             files.setdefault(unquote(uri).replace("file:///", "file:/", 1), (uri, 0, None))
     except AnalysisException as error:
@@ -62,7 +62,7 @@ def _listed_by_spark(spark: SparkSession, root: str) -> Listing:
 def _landing(path: str, root: str, source: Source) -> date | None:
     if source.layout == "bulk":
         return None
-    # Spark writes `file:/a` for `/a`, so the root is looked for without its scheme.
+    # Spark writes `file:/a` for `/a`, so the root is searched without its scheme.
     below = path.split(re.sub(r"^\w+:/*", "/", root), 1)[-1] or path.rsplit("/", 1)[-1]
     match = re.search(source.landing_pattern, below)
     if match is None:

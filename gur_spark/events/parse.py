@@ -1,7 +1,7 @@
-"""Raw text to typed fields, or to the reason why a row is rejected.
+"""Parsing of raw text into typed fields, or into the reason why a row is rejected.
 
-Everything is a Column expression with ``try_`` functions: no row can stop the job. Each field has a value and
-problems in a fixed order; the first problem of the first field is the row's ``reason`` and ``field``.
+All steps are Column expressions with ``try_`` functions, so no row can stop the job. Each field has a value and a list
+of problems in a fixed order. The first problem of the first field becomes the row's ``reason`` and ``field``.
 """
 
 import re
@@ -23,37 +23,34 @@ from gur_spark.events.source import text_of
 
 MICROS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 
-# Digits by name: to Sail `\d` is a digit of any script.
+# Digits are named one by one, because on Sail `\d` matches digits of any script.
 ISO_DATE_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?"
 ISO_OFFSET = r" ?(Z|[+-][0-9]{2}:?[0-9]{2})"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
-# Two factors of this type have an exact product.
+# The product of two factors of this type is exact.
 FACTOR = "DECIMAL(18,8)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
-    """How one column of ``events`` is made.
-
-    ``parts`` are expressions that later parts, ``value``, ``problems`` and ``rounded`` refer to by name; as columns of
-    their own they are evaluated once.
-    """
+class ParsedField:
+    """Expressions that make one column of ``events``."""
 
     name: str
     parts: dict[str, Column]
+    """Intermediate columns by name. Later parts and the other expressions refer to them, so each is evaluated once."""
     value: Column
     problems: Sequence[tuple[str, Column]]
-    """(reason code, condition), the first that holds wins."""
+    """(reason code, condition) in the order in which they are checked."""
     rounded: Column | None = None
-    """Whether the value was not on its step's grid."""
+    """True where the value was rounded to a whole number of steps."""
 
 
 def parse_rows(raw: DataFrame, log: Log) -> DataFrame:
-    """Raw frame to one row per raw row with its ``status``: accepted, filtered or rejected.
+    """Parse a raw frame: one row per raw row, with its ``status`` (accepted, filtered or rejected).
 
-    Columns: those of ``events`` (null unless accepted), ``status``, ``reason, field, source_file, raw`` (null unless
-    rejected), ``time_text`` (of times out of bounds) and ``rounded_<field>`` per numeric field.
+    Columns are those of ``events`` (null unless accepted), ``status``, ``reason, field, source_file, raw`` (null unless
+    rejected), ``time_text`` (only where the time is out of bounds) and ``rounded_<field>`` for each numeric field.
     """
     fields = event_fields(log, decimals_of(raw.sparkSession))
     typed = raw
@@ -68,8 +65,8 @@ def parse_rows(raw: DataFrame, log: Log) -> DataFrame:
     return _select(judged.withColumn("status", status), fields, log)
 
 
-def event_fields(log: Log, decimal: Decimals) -> list[Field]:
-    """Every column of ``events`` but ``landed_on``, in the table's order."""
+def event_fields(log: Log, decimal: Decimals) -> list[ParsedField]:
+    """All columns of ``events`` except ``landed_on``, in the order of the table."""
     return [
         _user(log.fields.user_id, log.source, decimal),
         _time(log.fields.event_time, decimal),
@@ -79,10 +76,10 @@ def event_fields(log: Log, decimal: Decimals) -> list[Field]:
 
 
 def check_pattern(spark: SparkSession, time: EventTime) -> None:
-    """Try the datetime pattern on nothing.
+    """Let Spark parse the datetime pattern.
 
     Raises:
-        ConfigError: it is not a pattern that Spark knows.
+        ConfigError: Spark does not know the pattern.
     """
     if time.format in MICROS or time.format == "iso8601":
         return
@@ -96,9 +93,9 @@ def check_pattern(spark: SparkSession, time: EventTime) -> None:
         ) from error
 
 
-def _select(judged: DataFrame, fields: Sequence[Field], log: Log) -> DataFrame:
+def _select(judged: DataFrame, fields: Sequence[ParsedField], log: Log) -> DataFrame:
     accepted, rejected = F.col("status") == "accepted", F.col("status") == "rejected"
-    # A bulk load carries no landing time: each row counts as landed on its own day.
+    # A bulk load has no landing dates, so each row counts as landed on its own day.
     bulk = log.source.layout == "bulk"
     landed_on = F.when(accepted, fields[1].value.cast("date")) if bulk else F.col("landed_on")
     bad_time = F.col("fault.reason") == "time_out_of_bounds"
@@ -114,8 +111,8 @@ def _select(judged: DataFrame, fields: Sequence[Field], log: Log) -> DataFrame:
     )
 
 
-def _fault(fields: Sequence[Field]) -> Column:
-    """Struct of the first reason and its field; a broken line comes before any field."""
+def _fault(fields: Sequence[ParsedField]) -> Column:
+    """Struct of the first reason and its field. A broken line comes before all fields."""
     line = F.when(F.col("problem").isNotNull(), _reason(F.col("problem"), F.lit(None).cast("string")))
     found = [
         F.when(condition, _reason(F.lit(code), F.lit(field.name)))
@@ -126,7 +123,7 @@ def _fault(fields: Sequence[Field]) -> Column:
 
 
 def _reason(code: Column, field: Column) -> Column:
-    # The cast lets both be null, as they are in some of the structs: Sail takes only equal types for alternatives.
+    # The cast makes both nullable in all structs, because Sail requires equal types of alternatives.
     return F.struct(code.alias("reason"), field.alias("field")).cast("STRUCT<reason: STRING, field: STRING>")
 
 
@@ -145,20 +142,20 @@ def _keeps(rule: Filter) -> Column:
             return F.coalesce(~value.isin(rule.values), F.lit(True))
 
 
-def _user(user: UserId, source: Source, decimal: Decimals) -> Field:
+def _user(user: UserId, source: Source, decimal: Decimals) -> ParsedField:
     value = text_of(user.column)
     problems = [("null_user", _blank(value)), ("too_long", F.length(value) > source.max_value_chars)]
     if user.type == "string":
-        return Field(name="user_id", parts={}, value=F.trim(value), problems=problems)
+        return ParsedField(name="user_id", parts={}, value=F.trim(value), problems=problems)
     # Exports through a float column write 17850 as 17850.0.
     number = decimal(value, "DECIMAL(38,9)")
     whole = F.when(number == F.floor(number), number.try_cast("BIGINT"))
     parts = {"user": _by_point(value, whole, value.try_cast("BIGINT"))}
     problems.append(("bad_user_id", F.col("user").isNull()))
-    return Field(name="user_id", parts=parts, value=F.col("user"), problems=problems)
+    return ParsedField(name="user_id", parts=parts, value=F.col("user"), problems=problems)
 
 
-def _time(time: EventTime, decimal: Decimals) -> Field:
+def _time(time: EventTime, decimal: Decimals) -> ParsedField:
     value = F.trim(text_of(time.column))
     instant = F.col("instant")
     problems = [("bad_time", instant.isNull())]
@@ -166,17 +163,17 @@ def _time(time: EventTime, decimal: Decimals) -> Field:
         local, absolute = _wall_clock(value, time)
         shifted = F.to_utc_timestamp("local", time.time_zone)
         parts = {"local": local, "shifted": shifted, "instant": F.coalesce(absolute, "shifted")}
-        # A wall-clock time that the clocks skip does not come back from UTC as it went.
+        # A wall-clock time that the clocks skip changes on the way to UTC and back.
         problems.append(("dst_gap", F.from_utc_timestamp("shifted", time.time_zone) != F.col("local")))
     else:
         parts = {"instant": _instant(value, time, decimal)}
     low, high = (F.lit(bound).cast("timestamp") for bound in (time.min, time.max))
     problems.append(("time_out_of_bounds", (instant < low) | (instant >= high)))
-    return Field(name="event_time", parts=parts, value=instant, problems=problems)
+    return ParsedField(name="event_time", parts=parts, value=instant, problems=problems)
 
 
 def _needs_zone(time: EventTime) -> bool:
-    """Whether the text can be a wall-clock time of another zone than UTC."""
+    """Whether the text can be a wall-clock time of a zone other than UTC."""
     if time.time_zone == "UTC" or time.format in MICROS:
         return False
     pattern = re.sub("'[^']*'", "", time.format)
@@ -184,21 +181,21 @@ def _needs_zone(time: EventTime) -> bool:
 
 
 def _instant(value: Column, time: EventTime, decimal: Decimals) -> Column:
-    """An instant from text that carries its offset, or is in UTC, or counts from the epoch."""
+    """Instant from text that has an offset, is in UTC, or counts from the epoch."""
     if time.format in MICROS:
         micros = F.lit(MICROS[time.format]).cast("BIGINT")
         whole = F.try_multiply(value.try_cast("BIGINT"), micros)
-        # The product's type, DECIMAL(38,9), holds whatever the factors are.
+        # The type of the product, DECIMAL(38,9), holds every product.
         fraction = decimal(value, "DECIMAL(30,9)") * micros.cast("DECIMAL(7,0)")
         return F.timestamp_micros(_by_point(value, half_even(fraction).try_cast("BIGINT"), whole))
     if time.format == "iso8601":
-        # Spark's own cast is too kind: it reads '12:30' as a time of today.
+        # Spark's cast accepts more, and reads '12:30' as a time of today.
         return F.when(value.rlike(f"^{ISO_DATE_TIME}({ISO_OFFSET})?$"), value.try_cast("TIMESTAMP"))
     return F.try_to_timestamp(value, F.lit(time.format))
 
 
 def _wall_clock(value: Column, time: EventTime) -> tuple[Column, Column]:
-    """(local time, or null; instant, or null): ISO text may carry an offset or not."""
+    """Local time and instant, of which one is null: ISO text may have an offset or not."""
     none = F.lit(None).cast("TIMESTAMP")
     if time.format != "iso8601":
         return F.try_to_timestamp(value, F.lit(time.format)), none
@@ -209,14 +206,14 @@ def _wall_clock(value: Column, time: EventTime) -> tuple[Column, Column]:
     )
 
 
-def _categorical(field: Categorical, source: Source, decimal: Decimals) -> Field:
+def _categorical(field: Categorical, source: Source, decimal: Decimals) -> ParsedField:
     value = text_of(field.column)
     if field.sign:
         number = decimal(value, "DECIMAL(38,9)")
         sign = F.when(number < 0, "negative").when(number > 0, "positive").when(number == 0, "zero")
         parts = {f"sign of {field.name}": sign}
         found = F.col(f"`sign of {field.name}`")
-        return Field(
+        return ParsedField(
             name=field.name, parts=parts, value=found, problems=[("not_a_number", ~_blank(value) & found.isNull())]
         )
     kept = value
@@ -224,14 +221,14 @@ def _categorical(field: Categorical, source: Source, decimal: Decimals) -> Field
         labels = [F.when(F.startswith(value, F.lit(p)), F.lit(label)) for p, label in field.prefixes.items()]
         kept = F.coalesce(*labels, F.lit(field.otherwise))
     too_long = F.length(value) > source.max_value_chars
-    return Field(name=field.name, parts={}, value=F.when(~_blank(value), kept), problems=[("too_long", too_long)])
+    return ParsedField(name=field.name, parts={}, value=F.when(~_blank(value), kept), problems=[("too_long", too_long)])
 
 
-def _numeric(field: Numeric, decimal: Decimals) -> Field:
-    """Steps of a number; ``rounded`` compares them with the number exactly.
+def _numeric(field: Numeric, decimal: Decimals) -> ParsedField:
+    """Number in whole steps, rounded half to even.
 
-    A quotient of doubles is less than a hundredth beside the true one, so its nearest whole number is the right one or
-    the next: the exact remainder tells, and moves the result by one; a half goes to the even side.
+    The quotient of doubles differs by less than a hundredth from the exact quotient, so the whole number nearest to it
+    is right or wrong by one. The exact remainder decides, and corrects it.
     """
     number, steps, rest = (F.col(f"`{part} of {field.name}`") for part in ("number", "steps", "rest"))
     step = F.lit(f"{field.step:f}").cast(step_type(field.step))
@@ -243,7 +240,7 @@ def _numeric(field: Numeric, decimal: Decimals) -> Field:
     twice = F.abs(rest) * 2
     beyond = (twice > step) | ((twice == step) & (steps.cast("BIGINT") % 2 != 0))
     correction = F.when(beyond, F.signum(rest.cast("double")).cast("BIGINT")).otherwise(F.lit(0))
-    return Field(
+    return ParsedField(
         name=field.name,
         parts={
             f"number of {field.name}": _number(field, texts, decimal),
@@ -260,7 +257,7 @@ def _numeric(field: Numeric, decimal: Decimals) -> Field:
 
 
 def _number(field: Numeric, texts: Sequence[Column], decimal: Decimals) -> Column:
-    """The field's value as an exact decimal with 18 or more spare digits; null when missing or not a number."""
+    """Value of the field as an exact decimal with up to 18 decimal places; null where missing or not a number."""
     kind = number_type(field.step)
     if len(texts) == 1:
         number = decimal(texts[0], kind)
@@ -273,7 +270,7 @@ def _number(field: Numeric, texts: Sequence[Column], decimal: Decimals) -> Colum
 
 
 def _by_point(value: Column, fraction: Column, whole: Column) -> Column:
-    """Choose by the text: trying one cast after the other is slow, because a cast that fails is."""
+    """Choose ``fraction`` for text with a decimal point, else ``whole``. A failing cast is slow, so only one is made."""
     return F.when(F.contains(value, F.lit(".")), fraction).otherwise(whole)
 
 

@@ -1,4 +1,4 @@
-"""Counts of staged rows by their fate, and the refusal of a batch with too many bad ones."""
+"""Counts of staged rows by status and reason, and the refusal of landings with too many bad rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,28 +16,33 @@ REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bad:
-    """The rows that one reason rejects."""
+class BadRows:
+    """Rows that are rejected for one reason in one field."""
 
     reason: str
     field: str | None
     rows: int
     sample: str
+    """Text of one of them."""
     time_text: str | None
+    """Time of one of them, if times are out of bounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What became of the staged rows."""
+    """Counts of staged rows."""
 
     accepted: int = 0
-    """Before the removal of duplicates."""
+    """Accepted rows before duplicates are removed."""
     filtered: int = 0
-    bad: Sequence[Bad] = ()
+    bad: Sequence[BadRows] = ()
     rounded: dict[str, int] = field(default_factory=dict)
     first_us: int | None = None
     last_us: int | None = None
-    """First and last accepted event time, microseconds since 1970 (a datetime would pass the driver's time zone)."""
+    """First and last accepted event time, in microseconds since 1970.
+
+    A datetime would be converted to the driver's time zone.
+    """
 
     @property
     def quarantined(self) -> int:
@@ -48,7 +53,7 @@ class Tally:
         return self.accepted + self.filtered + self.quarantined
 
     def counts(self, written: int) -> dict[str, int]:
-        """For the run's row, once it is known how many events were written."""
+        """Counts for the run's row, given the number of events that were written."""
         return {
             "rows_read": self.rows,
             "accepted": written,
@@ -60,10 +65,9 @@ class Tally:
 
 
 def tally(staged: DataFrame, log: Log) -> Tally:
-    """Count the staged rows of ``parse_rows`` by status, and the rejected ones by reason and field.
+    """Count the rows of ``parse_rows`` by status, and the rejected ones by reason and field.
 
-    Two jobs: with the samples in it, the count of all rows would be made by sorting them (Spark hashes only what it can
-    update in place, and text it cannot).
+    These are two jobs. With the samples, which are text, Spark would count all rows by sorting them instead of hashing.
     """
     rounded = [f"rounded_{field.name}" for field in log.fields.numeric]
     by_status = {row["status"]: row for row in staged.groupBy("status").agg(*_counts(rounded)).collect()}
@@ -88,7 +92,7 @@ def _counts(rounded: Sequence[str]) -> list[Column]:
     ]
 
 
-def _bad_rows(staged: DataFrame) -> list[Bad]:
+def _bad_rows(staged: DataFrame) -> list[BadRows]:
     found = (
         staged.where("status = 'rejected'")
         .groupBy("reason", "field")
@@ -102,7 +106,11 @@ def _bad_rows(staged: DataFrame) -> list[Bad]:
 
 
 def refuse_bad_rows(found: Tally, log: Log) -> None:
-    """Raises TooManyBadRows above ``source.max_bad_share``, with the reasons, a raw row of each, and a hint."""
+    """Refuse landings whose share of bad rows is above ``source.max_bad_share``.
+
+    Raises:
+        TooManyBadRows: the message has the reasons, a raw row of each, and a hint.
+    """
     if found.quarantined <= log.source.max_bad_share * found.rows:
         return
     lines = [
@@ -116,8 +124,8 @@ def refuse_bad_rows(found: Tally, log: Log) -> None:
     raise TooManyBadRows("\n  ".join(lines))
 
 
-def _bad(row: Row) -> Bad:
-    return Bad(
+def _bad(row: Row) -> BadRows:
+    return BadRows(
         reason=row["reason"],
         field=row["field"],
         rows=row["rows"],
@@ -126,8 +134,8 @@ def _bad(row: Row) -> Bad:
     )
 
 
-def _unit_hint(bad: Bad, times: EventTime) -> list[str]:
-    """The epoch units in which an out-of-bounds time would be inside the bounds."""
+def _unit_hint(bad: BadRows, times: EventTime) -> list[str]:
+    """Hints at epoch units in which a time that is out of bounds would be inside them."""
     if bad.time_text is None or times.format not in MICROS:
         return []
     low, high = (datetime.combine(day, time(), UTC).timestamp() for day in (times.min, times.max))

@@ -1,8 +1,8 @@
-"""Raw files on Sail: what its own readers lack or do otherwise, so that a row becomes the same event as on Spark.
+"""Reading of raw files on Sail, so that a raw row becomes the same event as on Spark.
 
-Sail's text reader stops at a byte that is not UTF-8 and does not tell the file of a line, ``from_csv`` knows no quotes,
-``from_json`` does not report a broken line, and a number with an exponent is not read as a decimal. Here Python reads
-lines with pyarrow, a few megabytes at a time, and splits those that hold a quote; a file is read by one thread.
+Sail's text reader stops at a byte that is not UTF-8 and does not name the file of a line, ``from_csv`` knows no quotes,
+``from_json`` does not report a broken line, and numbers with an exponent are not read as decimals. Here Python reads
+lines with pyarrow, a few megabytes at a time, and splits lines that hold a quote. One thread reads each file.
 """
 
 import json
@@ -30,7 +30,7 @@ _LINES_ARROW = pa.schema({"uri": pa.string(), "raw": pa.string(), "valid": pa.bo
 
 
 def find_files(root: str) -> dict[str, tuple[str, int, int | None]]:
-    """Path as Spark writes it -> (URI, bytes, last change in microseconds) of the files below a folder.
+    """Files below a folder: path as Spark writes it -> (URI, bytes, last change in microseconds).
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -45,7 +45,7 @@ def find_files(root: str) -> dict[str, tuple[str, int, int | None]]:
         hidden = any(part[:1] in ("_", ".") for part in file.path.removeprefix(inner).split("/"))
         if file.is_file and not hidden:
             path = f"file:{file.path}" if storage.is_local(root) else file.path
-            # Spark knows the time to the millisecond; both engines must take a file for the same.
+            # Spark knows the time to the millisecond, and both engines must find the same fingerprint.
             changed = file.mtime_ns // 1_000_000 * 1_000 if file.size else None
             found[path] = (url_quote(path, safe=":/"), file.size, changed)
     return found
@@ -54,7 +54,7 @@ def find_files(root: str) -> dict[str, tuple[str, int, int | None]]:
 def lines(spark: SparkSession, files: Sequence[File], encoding: str) -> DataFrame:
     """One row per line: ``uri, raw, valid`` (whether the bytes are text in the encoding).
 
-    Raises, when it is computed, an error of the worker's: a file is gone or broken.
+    Computing the frame raises a worker's error where a file is gone or broken.
     """
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -67,7 +67,7 @@ def lines(spark: SparkSession, files: Sequence[File], encoding: str) -> DataFram
 
 
 def first_lines(spark: SparkSession, files: Sequence[File], encoding: str) -> dict[str, str]:
-    """URI -> first line that is not blank; a file without one is left out."""
+    """URI -> first line that is not blank. A file without such a line is left out."""
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for uri, path in _files_of(batches):
@@ -80,10 +80,10 @@ def first_lines(spark: SparkSession, files: Sequence[File], encoding: str) -> di
 
 
 def parquet_files(spark: SparkSession, files: Sequence[File]) -> DataFrame:
-    """The rows of Parquet files, with the ``uri`` of each row's file."""
+    """Rows of Parquet files, with the ``uri`` of each row's file."""
 
     def read(file: File) -> DataFrame:
-        # Sail takes `[x]` for a pattern that only x fits.
+        # Sail takes `[x]` for a pattern that matches only x.
         plain = re.sub(r"([\\{}\[\]*?])", r"[\1]", file.path.removeprefix("file:"))
         return spark.read.parquet(plain).withColumn("uri", F.lit(file.uri))
 
@@ -91,17 +91,17 @@ def parquet_files(spark: SparkSession, files: Sequence[File]) -> DataFrame:
 
 
 def csv_values(raw: Column, delimiter: str) -> Column:
-    """The values of a line with quotes, as Spark's ``from_csv`` finds them; an empty one is an empty text."""
+    """Values of a line with quotes, as Spark's ``from_csv`` finds them. An empty value is an empty text."""
     d, q = re.escape(delimiter), QUOTE
     blanks = " \t".replace(delimiter, "")
-    # Closed before a delimiter, or no quoted value at all.
+    # A quote that is not closed before a delimiter begins no quoted value.
     value = re.compile(rf"{q}((?:[^{q}]|{q}{q})*+){q}[{blanks}]*(?={d}|\Z)|([^{d}]*)")
 
     def split(line: str) -> list[str]:
         values, end = [], -1
         while end < len(line):
             found = value.match(line, end + 1)
-            assert found is not None  # it fits nothing, too
+            assert found is not None  # the pattern also matches an empty text
             quoted = found[1]
             values.append(found[2] if quoted is None else quoted.replace(QUOTE * 2, QUOTE))
             end = found.end()
@@ -111,14 +111,14 @@ def csv_values(raw: Column, delimiter: str) -> Column:
 
 
 def json_values(raw: Column, names: Sequence[str]) -> Column:
-    """The texts of these keys in a line's JSON object, in their order; null for a line that holds none.
+    """Texts of these keys in a line's JSON object, in their order; null for a line that is no JSON object.
 
-    A number is written as Spark writes one, but for exponents; an object or list as compact JSON.
+    Numbers are written as Spark writes them, except for exponents; objects and lists as compact JSON.
     """
 
     def read(line: str) -> list[str | None] | None:
         try:
-            # Spark, too, reads no further than the object's end.
+            # Spark does not read beyond the object's end either.
             found, _ = json.JSONDecoder().raw_decode(line.lstrip())
         except ValueError:
             return None
@@ -128,11 +128,11 @@ def json_values(raw: Column, names: Sequence[str]) -> Column:
 
 
 def plain_number(text: Column) -> Column:
-    """A number's text without an exponent, and null where Sail's cast would read what is no number to Spark."""
+    """Text of a number without an exponent; null where Sail's cast would accept a text that Spark's refuses."""
     parts = r"^[\x00-\x20]*([+-]?)([0-9]*)\.?([0-9]*)[eE]([+-]?[0-9]{1,9})[\x00-\x20]*$"
     sign, whole, fraction, exponent = (F.regexp_extract(text, parts, n) for n in (1, 2, 3, 4))
     digits = F.concat(whole, fraction)
-    # A text has at most a hundred digits, a decimal 38: beyond this it is out of range, or nothing.
+    # A text has at most 100 digits and a decimal 38, so larger exponents give a number out of range, or zero.
     shift = F.greatest(F.lit(-200), F.least(F.lit(200), exponent.try_cast("INT")))
     point, many = F.length(whole) + shift, F.length(digits)
     expanded = (
@@ -141,7 +141,7 @@ def plain_number(text: Column) -> Column:
         .when(point >= many, F.concat(digits, F.repeat(F.lit("0"), point - many)))
         .otherwise(F.concat(F.substring(digits, F.lit(1), point), F.lit("."), F.substring(digits, point + 1, many)))
     )
-    # Nor does Sail read more digits than a decimal has. A cut behind the last place that counts changes no rounding.
+    # Sail does not read more digits than a decimal has. Cutting behind the last place that counts changes no rounding.
     short = r"^[\x00-\x20]*([+-]?)0*([0-9]+\.?[0-9]{0,30}|\.[0-9]{1,30})[0-9]*[\x00-\x20]*$"
     plain = F.when(text.rlike(parts) & (many > 0), F.concat(sign, expanded)).otherwise(text)
     return F.when(plain.rlike(short), F.regexp_replace(plain, short, "$1$2"))
@@ -154,7 +154,7 @@ def _json_text(value: Any) -> str | None:
 
 
 def _by_line(raw: Column, make: Callable[[str], Any], returns: str, arrow: pa.DataType) -> Column:
-    """A Python function of each line that is not null."""
+    """Column of a Python function's results for each line that is not null."""
 
     def apply(texts: pa.Array) -> pa.Array:
         return pa.array([None if text is None else make(text) for text in texts.to_pylist()], arrow)
@@ -175,7 +175,7 @@ def _files_of(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, str]]:
 
 
 def _blocks(path: str) -> Iterator[bytes]:
-    """A file's bytes in blocks of whole lines that end with one line feed or with the file."""
+    """Bytes of a file in blocks of whole lines. Lines end with one line feed, the last one may end with the file."""
     filesystem, inner = storage.open_filesystem(path.removeprefix("file:"))
     with filesystem.open_input_stream(inner, compression="detect") as stream:
         held = b""
@@ -194,7 +194,7 @@ def _one_kind_of_line_end(block: bytes) -> bytes:
 
 
 def _decode(block: bytes, encoding: str) -> tuple[pa.Array, pa.Array]:
-    """The lines of a block, and which of them are valid; what is not text becomes U+FFFD."""
+    """Lines of a block, and a mask of the valid ones. Bytes that are not text become U+FFFD."""
     try:
         text = block.decode(encoding)
     except UnicodeDecodeError:

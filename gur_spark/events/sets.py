@@ -1,4 +1,4 @@
-"""Categories of which a row has several: a text such as ``rock|jazz``, and its members."""
+"""Sets of categories, written as one text such as ``rock|jazz``, and their members."""
 
 import re
 from collections.abc import Mapping
@@ -8,10 +8,12 @@ from pyspark.sql import functions as F
 
 
 def each_member(rows: DataFrame, separators: Mapping[str, str]) -> DataFrame:
-    """One row per member of a row's sets (of several sets, per combination), the text of which it takes the place of.
+    """Replace each set by its members: one row per member, or per combination of members of several sets.
+
+    A blank member is null, and an empty set has one row with null.
 
     Args:
-        separators: what stands between the members, by column. Blank ones are null; a set without any is one null.
+        separators: column -> text between two members.
     """
     for name, separator in separators.items():
         members = F.explode_outer(F.split(F.col(name), re.escape(separator)))

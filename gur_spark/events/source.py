@@ -1,8 +1,8 @@
-"""The raw log as one frame of text: the header lines of its files, their rows.
+"""Reading of a raw log into one frame of text.
 
-A raw frame has one row per raw row: ``source_file``, ``landed_on`` (null in a bulk load), ``raw`` (the row as it
-was delivered), ``problem`` (reason code of a row that cannot be split into columns, else null) and one text column
-per mapped raw column, named by :func:`text`.
+A raw frame has one row per raw row: ``source_file``, ``landed_on`` (null in a bulk load), ``raw`` (the row as it was
+delivered), ``problem`` (reason code of a row that cannot be split into columns, otherwise null) and one text column
+per mapped raw column, named by ``text``.
 """
 
 import csv
@@ -22,26 +22,27 @@ from gur_spark.errors import SourceError, nearest
 from gur_spark.events import sail
 from gur_spark.events.files import BrokenFile, File, readable_paths
 
-# One job reads the first lines of all files below this size; a larger file gets a job that stops after its first line.
+# One job reads the first lines of all files below this size. A larger file gets a job that stops after its first line.
 SMALL_FILE_BYTES = 4_000_000
 
 
 def text(column: str) -> str:
-    """Name of a raw column in a raw frame, kept apart from the names of event columns."""
+    """Name of a raw column in a raw frame, which differs from all names of event columns."""
     return f"text {column}"
 
 
 def text_of(column: str) -> Column:
+    """Text of a raw column in a raw frame."""
     return F.col(_quoted(text(column)))
 
 
 def raw_columns(log: Log) -> list[str]:
-    """Every raw column that a field or a filter needs, each once."""
+    """Raw columns that a field or a filter reads, each once."""
     return list(dict.fromkeys([*log.fields.columns(), *(f.column for f in log.filters)]))
 
 
 def raw_table(spark: SparkSession, log: Log) -> DataFrame:
-    """The raw frame of a Delta path or a catalog table."""
+    """Raw frame of a Delta folder or a catalog table."""
     source = log.source
     if source.format == "table":
         name, frame = source.table or "", spark.read.table(source.table or "")
@@ -52,7 +53,7 @@ def raw_table(spark: SparkSession, log: Log) -> DataFrame:
 
 
 def raw_files(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
-    """The raw frame of the files that can be used, and the files that cannot; reads their header lines only.
+    """Raw frame of the files that can be used, and the files that cannot. Only header lines are read.
 
     Raises:
         SourceError: a mapped column is in none of the files.
@@ -96,10 +97,10 @@ def _raw_csv(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[Data
 
 
 def check_columns(spark: SparkSession, log: Log, broken: Sequence[BrokenFile]) -> None:
-    """Say that a mapping is wrong, when no file of a first run has a mapped column.
+    """Refuse a wrong mapping, when no file of a first run has a mapped column.
 
     Raises:
-        SourceError: naming the column, the available ones and the nearest name.
+        SourceError: the message names the column, the available ones and the nearest name.
     """
     lacking = [b.file for b in broken if b.reason == "missing_column"]
     if lacking:
@@ -110,14 +111,15 @@ def check_columns(spark: SparkSession, log: Log, broken: Sequence[BrokenFile]) -
 def _csv_rows(
     spark: SparkSession, log: Log, files: Sequence[File], names: Sequence[str], header: str | None
 ) -> DataFrame:
-    """Rows of files with one header line. Blank lines and every line equal to the header, as in files that were put
-    together of several, are no rows.
+    """Rows of files that have the same header line.
+
+    Blank lines are no rows, and neither are lines equal to the header, which files put together from several have.
     """
     source = log.source
     lines = _lines(spark, source, files)
     if header is not None:
         lines = lines.where(F.col("raw") != header)
-    # Positions as names: a header may hold one name twice.
+    # Columns are named by position, because a header may hold a name twice.
     row_schema = ", ".join([*(f"c{n} STRING" for n in range(len(names))), "ragged STRING"])
     options = {
         "sep": source.delimiter,
@@ -129,8 +131,8 @@ def _csv_rows(
     quote = F.lit(QUOTE)
     quoted = F.contains("raw", quote)
     quotes = (F.octet_length("raw") - F.octet_length(F.replace("raw", quote, F.lit("")))) / F.octet_length(quote)
-    # Splitting is three times as fast as parsing, and right for a line without a quote. A column of its own, because
-    # inside a condition it would be done again for every value.
+    # Splitting is three times as fast as parsing, and right for a line without a quote. The values are a column of
+    # their own, because inside a condition a line would be split again for every value.
     values = F.split("raw", re.escape(source.delimiter), -1)
     row = _row_of_values(len(names), row_schema)
     if is_sail(spark):
@@ -149,7 +151,7 @@ def _csv_rows(
 
 
 def _row_of_values(columns: int, row_schema: str) -> Column:
-    """The struct that ``from_csv`` makes of a line, from its ``values``."""
+    """Struct that ``from_csv`` would make of a line, made from its ``values``."""
     ragged = F.when(F.size("values") != columns, F.col("raw"))
     values = [F.nullif(F.get("values", F.lit(n)), F.lit("")) for n in range(columns)]
     return F.struct(*values, ragged).cast(f"STRUCT<{row_schema}>")
@@ -172,17 +174,17 @@ def _raw_jsonl(spark: SparkSession, log: Log, files: Sequence[File]) -> DataFram
 
 
 def _typed(frame: DataFrame, log: Log, where: str) -> DataFrame:
-    """The raw frame of a source that has types: values go back to text, so that one set of rules reads them all."""
+    """Raw frame of a source that has types. Values become text again, so that one set of rules reads all sources."""
     names = [name for name in frame.columns if name not in ("uri", "source_file", "landed_on")]
     _require(raw_columns(log), names, where)
-    # An instant keeps its zone in the text; a wall-clock time (TIMESTAMP_NTZ) has none.
+    # The text of an instant has its zone, that of a wall-clock time (TIMESTAMP_NTZ) has none.
     instants = {field.name for field in frame.schema if isinstance(field.dataType, TimestampType)}
     instant = "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"
     columns = {
         name: F.date_format(_quoted(name), instant) if name in instants else F.col(_quoted(name)).cast("string")
         for name in raw_columns(log)
     }
-    # Spark's own default, which Sail's is not.
+    # The default of Spark, but not of Sail.
     options = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSXXX"}
     with_raw = frame.withColumn("raw", F.to_json(F.struct(*[F.col(_quoted(name)) for name in names]), options))
     return _raw(with_raw, F.lit(None).cast("string"), columns)
@@ -205,7 +207,7 @@ def _lines(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFr
     uri = F.col("_metadata.file_path").alias("uri")
     lines = spark.read.text(readable_paths(files)).select(uri, F.col("value").alias("raw"))
     if source.encoding == "latin-1":
-        # Every byte is a latin-1 character.
+        # Every byte is a character in latin-1.
         decoded = F.decode(F.col("raw").cast("binary"), "ISO-8859-1")
         lines = lines.select("uri", decoded.alias("raw"), F.lit(True).alias("valid"))
     else:
@@ -227,7 +229,7 @@ def _header_lines(spark: SparkSession, source: Source, files: Sequence[File]) ->
     small = [file for file in files if file.length < SMALL_FILE_BYTES]
     headers = {}
     if small:
-        # Ids ascend with the lines of a file, which is too small to be split.
+        # Ids ascend with the lines of a file, because these files are too small to be split.
         numbered = _lines(spark, source, small).withColumn("n", F.monotonically_increasing_id())
         first = numbered.groupBy("uri").agg(F.min_by("raw", "n").alias("raw"))
         headers = {row["uri"]: row["raw"] for row in first.collect()}
@@ -244,7 +246,7 @@ def _split(header: str, source: Source) -> list[str]:
 
 
 def _lacking(log: Log, names: Sequence[str]) -> str | None:
-    """The first mapped column that the header does not name exactly once."""
+    """First mapped column that the header does not name exactly once."""
     return next((name for name in raw_columns(log) if names.count(name) != 1), None)
 
 
@@ -257,7 +259,7 @@ def _require(wanted: Sequence[str], available: Sequence[str], where: str) -> Non
 
 
 def _with_file(frame: DataFrame, files: Sequence[File]) -> DataFrame:
-    """Add ``source_file`` and ``landed_on`` by the file a row was read from."""
+    """Add ``source_file`` and ``landed_on`` of the file that a row was read from."""
     rows = [(file.uri, file.path, file.landing) for file in files]
     known = frame.sparkSession.createDataFrame(rows, "uri STRING, source_file STRING, landed_on DATE")
     return frame.join(F.broadcast(known), "uri", "left")

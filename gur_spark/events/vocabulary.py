@@ -1,8 +1,8 @@
-"""Category value -> id, stable from fit to fit.
+"""Vocabulary: ids of category values that stay the same from fit to fit.
 
-Ids: 0 padding, 1 unknown or rare, 2 missing, then one per kept value. The table ``vocabulary``
-has one row per (field, value, version); the row with a null value is id 2 and counts the events
-without a value, so that every field has a row.
+Id 0 is padding, 1 an unknown or rare value, 2 a missing value, and from 3 on each kept value has its own. The table
+``vocabulary`` has one row per (field, value, version). The row with a null value has id 2 and counts the events without
+a value, so every field has a row.
 """
 
 import json
@@ -29,12 +29,12 @@ BROADCAST_IDS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """One version of the table; version 0 is empty (no categorical field was ever fitted)."""
+    """One version of the vocabulary. Version 0 is empty: no categorical field was fitted yet."""
 
     version: int
     hash: str
     sizes: dict[str, int]
-    """Field -> number of ids, which is the height of an embedding table: largest id + 1."""
+    """Field -> greatest id + 1, which is the height of an embedding table."""
     frame: DataFrame
     """One row per (field, value): ``field, value, id``."""
 
@@ -42,8 +42,8 @@ class Vocabulary:
 def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None = None) -> Vocabulary:
     """Fit every categorical field over ``events`` and return the newest version.
 
-    A value known to the newest version keeps its id whatever its count is now; new ones follow the largest id
-    by count descending, then value. An unchanged mapping makes no new version.
+    A value of the newest version keeps its id, whatever its count is now. New values follow the greatest id, by
+    descending count and then by value. An unchanged mapping makes no new version.
 
     Args:
         before: count only events before this UTC date, so that a vocabulary can be fitted as of a past date.
@@ -66,8 +66,8 @@ def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None
         [
             _table_schema().empty_table(),
             *(_fit_field(having(name), name, known, config) for name in fields),
-            # A field that left the configuration keeps its ids: it may come back.
-            *(_kept(known, name) for name in sorted(known.sizes.keys() - set(fields))),
+            # A field that left the configuration keeps its ids, because it may come back.
+            *(_unchanged(known, name) for name in sorted(known.sizes.keys() - set(fields))),
         ]
     )
     digest = mapping_hash(mapping)
@@ -82,7 +82,7 @@ def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None
 
 
 def read_vocabulary(tables: Tables, version: int | None = None) -> Vocabulary:
-    """One version of the vocabulary; the newest when none is given.
+    """Read a version of the vocabulary; the newest one where none is given.
 
     Raises:
         TableError: there is no such table or version.
@@ -91,7 +91,7 @@ def read_vocabulary(tables: Tables, version: int | None = None) -> Vocabulary:
     found = table.groupBy("version", "hash", "field").agg((F.max("id") + 1).alias("size")).collect()
     versions = sorted({row["version"] for row in found})
     wanted = version if version is not None else max(versions, default=0)
-    # Version 0 has no rows: nothing categorical was ever fitted.
+    # Version 0 has no rows.
     if version and version not in versions:
         raise TableError(f"vocabulary has no version {version}; available: {versions or 'none'}")
     rows = [row for row in found if row["version"] == wanted]
@@ -104,7 +104,7 @@ def read_vocabulary(tables: Tables, version: int | None = None) -> Vocabulary:
 
 
 def encode(events: DataFrame, vocabulary: Vocabulary, fields: Sequence[str]) -> DataFrame:
-    """Replace each categorical text column by its int id: 2 for null, 1 for a value without an id.
+    """Replace the text of categorical columns by ids: 2 for null, 1 for a value without an id.
 
     Raises:
         TableError: the vocabulary was not fitted on one of the fields.
@@ -120,7 +120,7 @@ def encode(events: DataFrame, vocabulary: Vocabulary, fields: Sequence[str]) -> 
 
 
 def mapping_hash(mapping: pa.Table) -> str:
-    """16 hex digits over the sorted (field, value, id); counts do not take part."""
+    """Hash of the sorted (field, value, id), 16 hex digits; counts do not change it."""
     ordered = mapping.select(["field", "value", "id"]).sort_by([("field", "ascending"), ("id", "ascending")])
     digest = sha256()
     for batch in ordered.to_batches(max_chunksize=65_536):
@@ -136,7 +136,7 @@ def _encode_field(events: DataFrame, vocabulary: Vocabulary, name: str) -> DataF
     )
     if vocabulary.sizes[name] <= BROADCAST_IDS:
         ids = F.broadcast(ids)
-    # Null equals nothing, so a missing value never finds the vocabulary's own null row.
+    # Null equals nothing, so a missing value is not joined to the vocabulary's row of null.
     joined = events.join(ids, F.col(name) == F.col(value), "left")
     found = F.coalesce(F.col(identifier), F.lit(schema.UNKNOWN_ID))
     encoded = F.when(F.col(name).isNull(), F.lit(schema.MISSING_ID)).otherwise(found)
@@ -148,7 +148,7 @@ def _table_schema() -> pa.Schema:
 
 
 def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) -> pa.Table:
-    """The field's rows of the next version: the missing value, known values by id, new values."""
+    """Rows of a field in the next version: the missing value, then known values by id, then new values."""
     first_new = known.sizes.get(name, schema.FIRST_VALUE_ID)
     known_values = first_new - schema.FIRST_VALUE_ID
     kept = max(config.vocabulary.max_size_of(name), known_values)
@@ -162,7 +162,7 @@ def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) 
     ranked = counts.where(null | F.col("id").isNotNull() | frequent).orderBy(
         null.desc(), F.col("id").asc_nulls_last(), F.col("count").desc(), "value"
     )
-    # The missing value comes first, where it is missing at all.
+    # The null value comes first, if some event has none.
     found = ranked.limit(kept + 1).toArrow()
     without = found["value"].null_count
     missing, top = (found["count"][0].as_py() if without else 0), found.slice(without, kept)
@@ -180,7 +180,7 @@ def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) 
 
 
 def _having(events: DataFrame, field: str, config: Config) -> DataFrame:
-    """The events of the logs that have a field."""
+    """Events of the logs that have a field."""
     having = [name for name, log in config.all_logs.items() if field in log.columns]
     return events if len(having) == len(config.all_logs) else events.where(F.col("source").isin(having))
 
@@ -190,8 +190,8 @@ def _values(known: Vocabulary, name: str) -> DataFrame:
     return known.frame.where(rows).select("value", "id")
 
 
-def _kept(known: Vocabulary, name: str) -> pa.Table:
-    """The rows of a field that was not counted this time."""
+def _unchanged(known: Vocabulary, name: str) -> pa.Table:
+    """Rows of a field that is not fitted this time, with counts of 0."""
     rows = known.frame.where(F.col("field") == name).withColumn("count", F.lit(0).cast("bigint"))
     return rows.orderBy("id").toArrow().cast(_table_schema())
 
@@ -203,5 +203,5 @@ def _write(tables: Tables, mapping: pa.Table, version: int, digest: str, run: Ru
         "created": F.lit(run.started),
     }
     frame = tables.spark.createDataFrame(mapping).withColumns(stamps)
-    # Not an append: two fits at once must not both become this version.
+    # Replaced and not appended, so that of two fits at once only one becomes this version.
     tables.replace(frame, "vocabulary", f"version = {version}")

@@ -16,7 +16,7 @@ from gur_spark import schema
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
-from gur_spark.events import ingest as module
+from gur_spark.events import staging
 from gur_spark.events.ingest import ingest
 from gur_spark.events.listing import list_files
 from gur_spark.events.source import raw_files
@@ -278,19 +278,19 @@ def test_a_landing_that_vanishes_after_the_listing_leaves_its_events_and_comes_b
     second = land(landed, f"{D2}.csv", f"{HEADER}2,{D2},b,2\n")
     go(tables, configure())
     content, times = second.read_bytes(), second.stat()
-    stage = module._stage_files
+    stage = staging._stage_files
 
     def vanish(*args: Any) -> Any:
         second.unlink(missing_ok=True)
         return stage(*args)
 
-    monkeypatch.setattr(module, "_stage_files", vanish)
+    monkeypatch.setattr(staging, "_stage_files", vanish)
     before = events(tables)
     run = go(tables, configure(), everything=True)
     assert events(tables) == before
     assert quarantine(tables) == [(D2, f"{D2}.csv", "vanished_file", None, None)]
     assert list(run.inputs) == [D1]
-    monkeypatch.setattr(module, "_stage_files", stage)
+    monkeypatch.setattr(staging, "_stage_files", stage)
     second.write_bytes(content)
     os.utime(second, ns=(times.st_atime_ns, times.st_mtime_ns))
     go(tables, configure(), landings=[date(2024, 1, 2)])

@@ -1,0 +1,136 @@
+"""Choice of the landings that an ingest replaces: those that are new or changed, or those that are named."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gur_spark.config.logs import MAIN, Log
+from gur_spark.config.pipeline import Config
+from gur_spark.errors import SourceError
+from gur_spark.events.files import File, fingerprint
+from gur_spark.events.listing import list_files
+from gur_spark.tables.delta import Tables
+
+BULK = "bulk"
+"""Name of the only landing of a bulk load in ``runs.inputs``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landings:
+    """Landings of one log that one run ingests together."""
+
+    log: Log
+    name: str
+    """Name of the log."""
+    several: bool
+    """Whether the pipeline has other logs, too."""
+    files_of: Mapping[str, Sequence[File]]
+    """Landing (its ISO date, or ``bulk``) -> its files."""
+    mapping: str
+    """The parts of the configuration that decide how a raw row is read, as text."""
+
+    @property
+    def files(self) -> list[File]:
+        return [file for files in self.files_of.values() for file in files]
+
+    @property
+    def of_log(self) -> str:
+        """Words for messages: `` of log NAME``, or nothing where there is only one log."""
+        return f" of log {self.name}" if self.several else ""
+
+    def fingerprints(self, without: Iterable[File] = ()) -> dict[str, str]:
+        """Key of a landing -> fingerprint of its files, except those in ``without``."""
+        gone = set(without)
+        left = {name: [f for f in files if f not in gone] for name, files in self.files_of.items()}
+        return {self.key(name): fingerprint(files, self.mapping) for name, files in left.items() if files or not gone}
+
+    def key(self, landing: str) -> str:
+        """Name of a landing in ``runs.inputs``. For further logs it begins with the log's name."""
+        return landing if self.name == MAIN else f"{self.name} {landing}"
+
+    def predicate(self, landings: Sequence[str], never_null: str) -> str:
+        """SQL predicate of the table's rows of these landings. A bulk load is all rows of the log.
+
+        Args:
+            never_null: column of the table that is never null, for a predicate that all rows satisfy.
+        """
+        of_log = [f"source = '{self.name}'"] if self.several else []
+        if list(landings) == [BULK]:
+            return " AND ".join(of_log) or f"{never_null} IS NOT NULL"
+        days = ", ".join(f"DATE'{day}'" for day in landings)
+        return " AND ".join([*of_log, f"landed_on IN ({days})"])
+
+    def with_source(self, rows: DataFrame) -> DataFrame:
+        """Rows with the log's name in ``source``, where there are several logs."""
+        return rows.withColumn("source", F.lit(self.name)) if self.several else rows
+
+    def rows_of_log(self, table: DataFrame) -> DataFrame:
+        """The table's rows of this log."""
+        return table.where(F.col("source") == self.name) if self.several else table
+
+
+def choose_landings(tables: Tables, config: Config, name: str, landings: Sequence[date], everything: bool) -> Landings:
+    """Landings of a log that are to be ingested.
+
+    Args:
+        landings: choose exactly these; if empty, those that are new or changed since their last successful ingest.
+        everything: choose all landings of the source.
+
+    Raises:
+        SourceError: the source has no such landing.
+    """
+    found = _find_landings(tables, config, name)
+    wanted = [day.isoformat() for day in landings]
+    unknown = sorted(set(wanted) - found.files_of.keys())
+    if unknown:
+        raise SourceError(
+            f"landing {', '.join(unknown)} is not in the source{found.of_log}; available: {_span(found.files_of)}"
+        )
+    if not everything and not wanted:
+        wanted = _new_or_changed(tables, found)
+    chosen = {landing: files for landing, files in found.files_of.items() if everything or landing in wanted}
+    return replace(found, files_of=chosen)
+
+
+def _find_landings(tables: Tables, config: Config, name: str) -> Landings:
+    log = config.all_logs[name]
+    location = {"path", "landing_pattern", "max_bad_share"}
+    mapping = log.model_dump_json(exclude={"kind": True, "source": location})
+    files_of: dict[str, list[File]] = defaultdict(list)
+    if log.source.format in ("delta", "table"):
+        files_of[BULK] = []
+    else:
+        for file in list_files(tables.spark, log.source):
+            files_of[file.landing.isoformat() if file.landing else BULK].append(file)
+    return Landings(
+        log=log, name=name, several=bool(config.logs), files_of=dict(sorted(files_of.items())), mapping=mapping
+    )
+
+
+def _new_or_changed(tables: Tables, found: Landings) -> list[str]:
+    known, now = _known_fingerprints(tables), found.fingerprints()
+    # Changes of a table cannot be seen, so a table, which has no files, is read again each time.
+    return [
+        name
+        for name, files in found.files_of.items()
+        if not files or known.get(found.key(name)) != now[found.key(name)]
+    ]
+
+
+def _known_fingerprints(tables: Tables) -> dict[str, str]:
+    """Key of a landing -> fingerprint of its newest successful ingest."""
+    if not tables.exists("runs") or not tables.exists("events"):
+        return {}
+    done = tables.read("runs").where("job = 'ingest' AND status = 'succeeded'")
+    known: dict[str, str] = {}
+    for row in done.orderBy("started").select("inputs").collect():
+        known |= row["inputs"]
+    return known
+
+
+def _span(files_of: Mapping[str, Sequence[File]]) -> str:
+    return f"{len(files_of)} from {min(files_of)} to {max(files_of)}"
