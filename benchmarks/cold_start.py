@@ -37,7 +37,6 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.alignment import embed, scorer
 from benchmarks.windows import report
-from gur_spark import synthetic
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.events.ingest import ingest
@@ -46,6 +45,7 @@ from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.splits import held_out
+from gur_spark.synthetic.files import write
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
-    synthetic.write(work / "raw", args.users, args.seed)
+    write(work / "raw", args.users, args.seed)
     cold = hide_events(work / "raw")
     overrides = [
         f"engine={args.engine}", f"tables.root={work}/tables", f"source.path={work}/raw/landings",

@@ -22,7 +22,6 @@ from typing import Any
 from uuid import uuid4
 
 from benchmarks.windows import report
-from gur_spark import synthetic
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
@@ -37,6 +36,7 @@ from gur_spark.serving.scoring import score_snapshot
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.synthetic.files import write
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
@@ -110,7 +110,7 @@ def demo(work: Path, args: argparse.Namespace) -> list[str]:
     """The demo's log, written first, and where it is."""
     if args.log != "demo":
         return []
-    synthetic.write(work / "raw", 3000, args.demo_seed)
+    write(work / "raw", 3000, args.demo_seed)
     label = f"{{name: persona, path: {work}/raw/labels.csv, user_column: client, label_column: persona}}"
     return [f"source.path={work}/raw/landings", f"evaluation.labels=[{label}]"]
 

@@ -124,10 +124,10 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo log of 121 days of 120 users, broken, late and double rows included."""
-    from gur_spark import synthetic
+    from gur_spark.synthetic.files import write
 
     folder = tmp_path_factory.mktemp("raw") / "log"
-    synthetic.write(folder, users=120, seed=1, days=121)
+    write(folder, users=120, seed=1, days=121)
     return folder
 
 

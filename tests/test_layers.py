@@ -23,7 +23,7 @@ ORDER = (
     *("session", "tables", "events", "snapshots", "batches", "models", "registry", "outputs", "spaces", "training"),
     *("evaluate", "monitoring", "serving", "consumers"),
     # Doors: the command line, pytorch-lifestream, a machine's installation, the demo's data.
-    *("cli", "steps", "lifestream", "install", "synthetic_profiles", "synthetic"),
+    *("cli", "steps", "lifestream", "install", "synthetic"),
 )
 """Each module belongs to the longest name here that it begins with, and imports only from its own or earlier ones."""
 

@@ -8,8 +8,11 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from gur_spark import synthetic
-from gur_spark.synthetic import FIRST_DAY, PERSONAS, THEMES, generate, write
+from gur_spark.synthetic.__main__ import main
+from gur_spark.synthetic.events import FIRST_DAY
+from gur_spark.synthetic.files import HEADER, write
+from gur_spark.synthetic.landings import generate
+from gur_spark.synthetic.personas import PERSONAS, THEMES
 
 USERS, DAYS = 400, 120
 
@@ -104,7 +107,7 @@ def test_what_users_declare_leans_to_their_persona_and_some_declare_nothing(log)
 
 def test_a_persona_spends_on_what_it_likes_more_often_than_the_others(log, events):
     persona = dict(zip(log.labels["client"], log.labels["persona"], strict=True))
-    theme_of = {category: name for name, theme in synthetic.THEMES.items() for category in theme.categories}
+    theme_of = {category: name for name, theme in THEMES.items() for category in theme.categories}
     pairs = Counter((persona[int(row[0])], theme_of[row[2]]) for row in events)
     totals = Counter({name: sum(n for (p, _), n in pairs.items() if p == name) for name in PERSONAS})
     favourites = {"commuter": "transport", "family": "children", "student": "digital", "traveller": "travel"}
@@ -144,7 +147,7 @@ def test_files_hold_the_header_and_the_log_they_were_made_of(tmp_path):
     expected = generate(30, seed=1, days=3)
     for day, lines in expected.landings.items():
         text = gzip.decompress((tmp_path / "log" / "landings" / f"{day}.csv.gz").read_bytes()).decode()
-        assert text.splitlines() == [synthetic.HEADER, *lines]
+        assert text.splitlines() == [HEADER, *lines]
     assert json.loads((tmp_path / "log" / "complete.json").read_text())["counts"] == expected.counts
 
 
@@ -170,19 +173,19 @@ def test_what_a_killed_run_left_is_made_again(tmp_path):
 
 def test_a_folder_of_something_else_is_not_touched(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
-    assert synthetic.main(["--out", str(tmp_path)]) == 1
+    assert main(["--out", str(tmp_path)]) == 1
     assert "is not a synthetic log" in capsys.readouterr().err
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
 
 
 def test_the_command_says_what_it_wrote_and_that_it_was_there(tmp_path, capsys):
     arguments = ["--out", str(tmp_path / "log"), "--users", "20", "--seed", "1", "--days", "3"]
-    assert synthetic.main(arguments) == 0
+    assert main(arguments) == 0
     first = capsys.readouterr().out
     counts = generate(20, seed=1, days=3).counts
     assert f"events {counts['events']:,}, duplicates {counts['duplicates']:,}" in first
-    assert synthetic.main(arguments) == 0
-    assert capsys.readouterr().out == first.replace("\n", " (there already)\n")
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == first.replace("\n", " (already there)\n")
 
 
 def contents(folder):

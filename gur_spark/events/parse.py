@@ -270,7 +270,7 @@ def _number(field: Numeric, texts: Sequence[Column], decimal: Decimals) -> Colum
 
 
 def _by_point(value: Column, fraction: Column, whole: Column) -> Column:
-    """Choose ``fraction`` for text with a decimal point, else ``whole``. A failing cast is slow, so only one is made."""
+    """Choose ``fraction`` for text with a decimal point, else ``whole``: trying both casts is slow."""
     return F.when(F.contains(value, F.lit(".")), fraction).otherwise(whole)
 
 

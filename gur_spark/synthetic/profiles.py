@@ -1,7 +1,7 @@
-"""What the users of the synthetic log declare when they sign up, some of them nothing.
+"""Profiles of the synthetic log: attributes that users declare when they sign up.
 
-Country and plan lean to the user's persona, interests are themes that the user spends on; nine users in ten have a
-profile, four in five of these picked interests.
+Nine users in ten have a profile, and four in five of these picked interests. Country and plan depend on the persona,
+and interests are themes that the user spends on.
 """
 
 from collections.abc import Sequence
@@ -13,25 +13,27 @@ import pandas as pd
 COUNTRIES = ("de", "es", "fr", "it", "pl", "se")
 PLANS = ("basic", "plus", "premium")
 HOME = (0, 1, 2, 3, 4)
-"""The country that each persona is four times as often from as from another."""
+"""Favourite country of each persona, by index: it is four times as frequent as each other country."""
 CHOICE = (1, 2, 0, 2, 0)
-"""The plan that each persona chooses four times as often as another."""
+"""Favourite plan of each persona, by index: it is four times as frequent as each other plan."""
 PROFILES, PICKED = 0.9, 0.8
+"""Share of users with a profile, and share of these with interests."""
 MOST_PICKS = 4
+"""Greatest number of interests."""
 
 
 def draw_profiles(
     client: np.ndarray, persona: np.ndarray, mix: np.ndarray, themes: Sequence[str], seed: int, since: date
 ) -> pd.DataFrame:
-    """One row per client with a profile; ``interests`` are themes with ``|`` between them.
+    """Draw profiles: one row per client with a profile. ``interests`` holds themes with ``|`` between them.
 
     Args:
         mix: weight of each theme for each client, (users, themes).
     """
-    # Its own numbers: the log is the same with and without profiles.
+    # A generator of its own, so that the log is the same with and without profiles.
     rng = np.random.default_rng((seed, 1))
     users = len(client)
-    # With Gumbel noise on the logarithms, the greatest are a draw without replacement by weight.
+    # Ranks of logarithms with Gumbel noise are a draw by weight without replacement.
     ranked = np.argsort(-(np.log(mix) + rng.gumbel(size=mix.shape)), axis=1)
     picks = np.where(rng.random(users) < PICKED, rng.integers(1, MOST_PICKS + 1, users), 0)
     made = pd.DataFrame(
@@ -47,6 +49,6 @@ def draw_profiles(
 
 
 def _leaning(values: Sequence[str], favourite: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A value per user, the favourite one with four times the weight of each other."""
+    """Draw a value per user; the favourite value has four times the weight of each other one."""
     weights = 1 + 3 * (np.arange(len(values))[None, :] == favourite[:, None])
     return np.asarray(np.array(values)[np.argmax(np.log(weights) + rng.gumbel(size=weights.shape), axis=1)])
