@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gur_spark.serving.downstream import Answers, consumer_loss, downstream_losses
+from gur_spark.serving.gates import Embeddings
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -18,8 +20,6 @@ from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import GateError
 from gur_spark.evaluate.tasks import Task
 from gur_spark.serving import downstream
-from gur_spark.serving.downstream import Answers, consumer_loss, downstream_losses
-from gur_spark.serving.gates import Embeddings
 from gur_spark.serving.publishing import Published, check_replacement, publish, published
 from gur_spark.tables.delta import Tables
 from tests.test_gates import D1, D2, D3, USERS, X, score

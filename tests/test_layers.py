@@ -18,7 +18,7 @@ ORDER = (
     *("errors", "extras", "storage", "splits", "schema", "pages", "arrays", "engines"),
     *("statistics", "features"),
     # A kind owns its section of the configuration, so the contract of kinds comes before the configuration.
-    *("config.section", "models.kind", "models.catalogue", "config"),
+    *("config.section", "config.training", "models.kind", "models.catalogue", "config"),
     # The data, from raw events to what consumers read.
     *("session", "tables", "events", "snapshots", "batches", "models", "registry", "outputs", "spaces", "training"),
     *("evaluate", "monitoring", "serving", "consumers"),

@@ -17,15 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import pyarrow as pa
 
 from gur_spark.config.section import Section
+from gur_spark.config.training import Training
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from gur_spark.config.pipeline import Config
-    from gur_spark.config.training import Training
-    from gur_spark.events.vocabulary import Vocabulary
-    from gur_spark.snapshots.visible import Snapshot
-    from gur_spark.tables.delta import Tables
 
 
 class Form(StrEnum):
@@ -110,17 +105,6 @@ class Artefact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """What ``Kind.prepare`` works with, on the Spark side."""
-
-    tables: "Tables"
-    config: "Config"
-    snapshots: Sequence["Snapshot"]
-    """By date, of the form that the kind reads; of one manifest and vocabulary."""
-    vocabulary: "Vocabulary"
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingInputs:
     """What a kind learns from: folders that torch reads without Spark."""
 
@@ -130,7 +114,7 @@ class TrainingInputs:
     """The folders that training reads: the snapshots' own, or what ``prepare`` wrote of them, one per snapshot."""
     vocabulary: VocabularyRef
     model: ModelSection
-    training: "Training"
+    training: Training
     align_to: Artefact | None = None
     """The older version into whose space the new one is moved."""
     prepared: Any = None
@@ -162,7 +146,7 @@ class Learner(Protocol):
     def loss(self, batch: Any, epoch: int | None) -> "Tensor":
         """Mean loss of a batch, a scalar. With None, the validation loss, by the same rule in every epoch."""
 
-    def optimizer(self, training: "Training") -> tuple[Any, Any]:
+    def optimizer(self, training: Training) -> tuple[Any, Any]:
         """The optimiser, and the scheduler that steps after each epoch (or None)."""
 
 
@@ -231,10 +215,14 @@ class Kind(Protocol):
     """Names of outputs (``gur_spark.outputs``), the main one first."""
     can: ClassVar[frozenset[Capability]]
 
-    def prepare(self, preparation: Preparation) -> Sequence[str]:
-        """Spark side: the folders that training reads, one per snapshot; mostly the snapshots' own."""
+    def prepare(self, preparation: Any) -> Sequence[str]:
+        """Spark side: the folders that training reads, one per snapshot; mostly the snapshots' own.
 
-    def count(self, preparation: Preparation, folders: Sequence[str]) -> Any:
+        Args:
+            preparation: a ``gur_spark.models.preparation.Preparation``, which this module must not know.
+        """
+
+    def count(self, preparation: Any, folders: Sequence[str]) -> Any:
         """Spark side: what else training needs, such as counts over all users; None where nothing."""
 
     def train(self, inputs: TrainingInputs, trainer: Trainer) -> Trained:

@@ -12,7 +12,8 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.events.vocabulary import Vocabulary, read_vocabulary
 from gur_spark.models.catalogue import find
-from gur_spark.models.kind import Artefact, Capability, Kind, Preparation, TrainingInputs, VocabularyRef, seen_until
+from gur_spark.models.kind import Artefact, Capability, Kind, TrainingInputs, VocabularyRef, seen_until
+from gur_spark.models.preparation import Preparation
 from gur_spark.registry.artefact import Origin, load_model
 from gur_spark.registry.known import find_model, register
 from gur_spark.registry.published import published

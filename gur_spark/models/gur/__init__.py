@@ -1,7 +1,7 @@
 """The GUR autoencoder on windowed aggregates (Fazelnia et al. 2024, arXiv 2403.00584), as a kind of model."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import (
@@ -9,12 +9,14 @@ from gur_spark.models.kind import (
     Capability,
     Form,
     ModelSection,
-    Preparation,
     Scorer,
     Trained,
     Trainer,
     TrainingInputs,
 )
+
+if TYPE_CHECKING:
+    from gur_spark.models.preparation import Preparation
 
 
 class Gur:
@@ -26,7 +28,7 @@ class Gur:
     writes: ClassVar[tuple[str, ...]] = ("embeddings",)
     can: ClassVar[frozenset[Capability]] = frozenset(Capability)
 
-    def prepare(self, preparation: Preparation) -> Sequence[str]:
+    def prepare(self, preparation: "Preparation") -> Sequence[str]:
         from gur_spark.models.gur.pairs import write_pairs
 
         if not {"future", "contrastive"} & GurModel.of(preparation.config.model).loss.keys():
@@ -34,7 +36,7 @@ class Gur:
         tables, folder = preparation.tables, preparation.tables.folder("pairs")
         return write_pairs(tables, preparation.config, preparation.snapshots, preparation.vocabulary, folder)
 
-    def count(self, preparation: Preparation, folders: Sequence[str]) -> Any:
+    def count(self, preparation: "Preparation", folders: Sequence[str]) -> Any:
         from gur_spark.models.gur.counting import count_inputs
 
         model = GurModel.of(preparation.config.model)

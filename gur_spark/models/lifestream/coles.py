@@ -8,7 +8,7 @@ alike, so the longer the training, the less the state tells of recency (``probe`
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gur_spark.extras import import_extra
 from gur_spark.models.kind import (
@@ -16,13 +16,15 @@ from gur_spark.models.kind import (
     Capability,
     Form,
     ModelSection,
-    Preparation,
     Scorer,
     Trained,
     Trainer,
     TrainingInputs,
 )
 from gur_spark.models.lifestream.settings import ColesModel
+
+if TYPE_CHECKING:
+    from gur_spark.models.preparation import Preparation
 
 
 class Coles:
@@ -35,10 +37,10 @@ class Coles:
     writes: ClassVar[tuple[str, ...]] = ("embeddings",)
     can: ClassVar[frozenset[Capability]] = frozenset({Capability.MAPPING, Capability.SMOOTHING})
 
-    def prepare(self, preparation: Preparation) -> Sequence[str]:
+    def prepare(self, preparation: "Preparation") -> Sequence[str]:
         return [snapshot.path for snapshot in preparation.snapshots]
 
-    def count(self, preparation: Preparation, folders: Sequence[str]) -> Any:
+    def count(self, preparation: "Preparation", folders: Sequence[str]) -> Any:
         return None
 
     def train(self, inputs: TrainingInputs, trainer: Trainer) -> Trained:
