@@ -25,6 +25,8 @@ VIEWS = (1, 2)
 
 SQL_USER_ID = {"long": "BIGINT", "string": "STRING"}
 
+QUARANTINE = "landed_on DATE, source STRING, source_file STRING, reason STRING, field STRING, raw STRING"
+"""One rejected raw row (or, with a null ``raw``, one broken file); ``source`` is the name of its log."""
 VOCABULARY = "field STRING, value STRING, id INT, count BIGINT, version INT, hash STRING, created TIMESTAMP"
 SNAPSHOTS = (
     "form STRING, as_of DATE, known_at TIMESTAMP, path STRING, manifest_hash STRING, vocabulary_version INT, "
@@ -51,8 +53,8 @@ RUNS = (
 )
 
 ALIKE = {
-    "vocabulary": VOCABULARY, "snapshots": SNAPSHOTS, "models": MODELS, "published": PUBLISHED,
-    "drift": DRIFT, "runs": RUNS,
+    "quarantine": QUARANTINE, "vocabulary": VOCABULARY, "snapshots": SNAPSHOTS, "models": MODELS,
+    "published": PUBLISHED, "drift": DRIFT, "runs": RUNS,
 }  # fmt: skip
 """Of the tables that are the same in every pipeline."""
 
@@ -60,12 +62,6 @@ ALIKE = {
 def column_names(sql: str) -> list[str]:
     """The names in a schema such as those above."""
     return re.findall(r"([a-z_]+) [A-Z]", sql)
-
-
-def quarantine_schema(several_logs: bool = False) -> str:
-    """One rejected raw row (or, with a null ``raw``, one broken file)."""
-    source = "source STRING, " if several_logs else ""
-    return f"landed_on DATE, {source}source_file STRING, reason STRING, field STRING, raw STRING"
 
 
 def events_schema(
@@ -77,6 +73,17 @@ def events_schema(
     """
     columns = [f"user_id {SQL_USER_ID[user_id_type]}", "event_time TIMESTAMP", "landed_on DATE"]
     columns += ["source STRING"] if several_logs else []
+    columns += [f"{name} STRING" for name in categorical]
+    columns += [f"{name} BIGINT" for name in numeric]
+    return ", ".join(columns)
+
+
+def items_schema(categorical: Sequence[str], numeric: Sequence[str]) -> str:
+    """What a row of a log of items says: from ``valid_from`` on, an item has these attributes.
+
+    Categories are text, and numbers whole counts of their step. ``source`` is the name of the log.
+    """
+    columns = ["item STRING", "valid_from TIMESTAMP", "landed_on DATE", "source STRING"]
     columns += [f"{name} STRING" for name in categorical]
     columns += [f"{name} BIGINT" for name in numeric]
     return ", ".join(columns)

@@ -334,8 +334,11 @@ def test_a_further_log_begins_with_what_base_says_and_the_main_logs_type_of_user
 @pytest.mark.parametrize(
     ("log", "said"),
     [
-        ({**WEB, "sauce": 1}, "logs.web.sauce: unknown key; expected one of ['kind', 'source'"),
-        ({**WEB, "kind": "attribute"}, "logs.web.kind: Input should be 'events' or 'attributes'; got 'attribute'"),
+        ({**WEB, "sauce": 1}, "logs.web.sauce: unknown key; expected one of ['source', 'filters'"),
+        (
+            {**WEB, "kind": "attribute"},
+            "logs.web: unknown kind 'attribute'; expected one of ['events', 'attributes', 'items']; did you mean",
+        ),
         ({"source": {"path": "web"}}, "logs.web.fields.user_id.column: required, and not given"),
         (
             with_fields(user_id={"column": "u", "type": "string"}),

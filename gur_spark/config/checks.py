@@ -6,7 +6,7 @@ from datetime import date
 from gur_spark.config.columns import categories, numbers
 from gur_spark.config.evaluation import Evaluation, Volume
 from gur_spark.config.gates import Gates
-from gur_spark.config.logs import Log
+from gur_spark.config.logs import AnyLog, Log
 from gur_spark.config.session import Spark
 from gur_spark.config.snapshots import Interactions, Sequences, Vocabulary
 from gur_spark.config.tables import Tables
@@ -14,7 +14,7 @@ from gur_spark.config.training import Scoring
 from gur_spark.models.kind import Capability
 
 
-def check_engine(engine: str, spark: Spark, tables: Tables, logs: Mapping[str, Log]) -> None:
+def check_engine(engine: str, spark: Spark, tables: Tables, logs: Mapping[str, AnyLog]) -> None:
     """Check that the engine can be reached, and can read and write these logs and tables."""
     if engine == "connect" and not spark.remote:
         raise ValueError("engine 'connect' needs spark.remote")

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 
-from gur_spark.config.logs import Log, Numeric
+from gur_spark.config.fields import Numeric
+from gur_spark.config.logs import AnyLog, Log
 from gur_spark.config.snapshots import Aggregates
 from gur_spark.features.declare.manifest import AttributeField, LogFields, Manifest, NumericField
 from gur_spark.features.declare.plan import make_manifest
 
 
-def categories(logs: Iterable[Log]) -> list[str]:
+def categories(logs: Iterable[AnyLog]) -> list[str]:
     """Names of the categorical fields of these logs, each once."""
     return list(dict.fromkeys(field.name for log in logs for field in log.fields.categorical))
 
 
-def numbers(logs: Iterable[Log]) -> list[str]:
+def numbers(logs: Iterable[AnyLog]) -> list[str]:
     """Names of the numeric fields of these logs, each once."""
     return list(dict.fromkeys(field.name for log in logs for field in log.fields.numeric))
 

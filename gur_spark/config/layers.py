@@ -116,11 +116,16 @@ def _kind(layer: DictConfig, inherited: str = DEFAULT) -> str:
 
 
 def with_log_defaults(merged: DictConfig, base: DictConfig) -> DictConfig:
-    """Each further log over what base says of the main one, and over the main log's type of user ids."""
+    """Each further log over what base says of the main one, and over the main log's type of user ids.
+
+    A log of items has no user ids.
+    """
     defaults = OmegaConf.masked_copy(base, ["source", "fields", "dedupe"])
+    of_items = OmegaConf.merge(defaults, {"fields": None}, {"fields": {"event_time": defaults.fields.event_time}})
     user_type = OmegaConf.select(merged, "fields.user_id.type")
-    defaults = merge([defaults, OmegaConf.create({"fields": {"user_id": {"type": user_type}}})])
+    of_users = merge([defaults, OmegaConf.create({"fields": {"user_id": {"type": user_type}}})])
     for name, log in (merged.get("logs") or {}).items():
         if isinstance(log, DictConfig):
-            merged.logs[name] = merge([defaults, log])
+            below = of_items if log.get("kind") == "items" else of_users
+            merged.logs[name] = OmegaConf.merge(below, log)
     return merged

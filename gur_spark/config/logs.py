@@ -1,15 +1,13 @@
-"""Sections about a raw log: where it is, the columns of its fields, and the rows that count."""
+"""Sections about a raw log: where it is, what its rows are about, and the rows that count."""
 
 import re
 from collections.abc import Mapping
-from datetime import date
-from decimal import Decimal
-from typing import Any, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gur_spark.config.section import Name, Section, Share
+from gur_spark.config.fields import Categorical, Fields, ItemFields, Numeric
+from gur_spark.config.section import Section, Share
 from gur_spark.errors import nearest
 
 QUOTE = '"'
@@ -59,122 +57,6 @@ class Source(Section):
         return self
 
 
-class UserId(Section):
-    """The column with the user."""
-
-    column: str
-    type: Literal["long", "string"]
-
-
-class EventTime(Section):
-    """The time of an event. Its unit is stated, never guessed."""
-
-    column: str
-    format: str
-    """``epoch_s``, ``epoch_ms``, ``epoch_us``, ``iso8601``, or a Spark pattern such as ``dd/MM/yyyy HH:mm``."""
-    time_zone: str = "UTC"
-    """Zone of times that carry no offset of their own."""
-    min: date
-    """First accepted UTC date."""
-    max: date
-    """First UTC date that is no longer accepted."""
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        known = available_timezones()
-        if value not in known:
-            raise ValueError(f"unknown time zone '{value}'{nearest(value, sorted(known))}")
-        return str(ZoneInfo(value))
-
-
-class Categorical(Section):
-    """A category, from one column as it is, or derived from it by its sign or its prefix."""
-
-    name: Name
-    column: str
-    sign: bool = False
-    """Take ``negative``, ``zero`` or ``positive`` of a number instead of its text."""
-    prefixes: dict[str, str] | None = None
-    """Take the label of the first prefix the text starts with; ``otherwise`` for the rest."""
-    otherwise: str = "other"
-    separator: str | None = Field(default=None, min_length=1)
-    """Attributes alone: the text is a set of values with this between them, ``rock|jazz``."""
-
-    @model_validator(mode="after")
-    def _one_derivation(self) -> "Categorical":
-        if self.sign and self.prefixes is not None:
-            raise ValueError("give sign or prefixes, not both")
-        if self.separator and (self.sign or self.prefixes is not None):
-            raise ValueError("a set of values (separator) is taken as it is, without sign or prefixes")
-        if self.prefixes is not None and (not self.prefixes or "" in self.prefixes):
-            raise ValueError("expected at least one prefix, none of them empty")
-        return self
-
-
-class Numeric(Section):
-    """A number, stored as a whole count of ``step``."""
-
-    name: Name
-    column: str
-    times: str | None = None
-    """A second column to multiply with, such as a quantity with a unit price."""
-    step: Decimal = Field(gt=0)
-    """Fixed-point step of the stored value; rounding is half to even."""
-    transform: Literal["none", "signed_log1p"] = "none"
-    """``signed_log1p``: sign(x) * ln(1 + \\|x\\|), applied before quantisation."""
-
-    @field_validator("step", mode="before")
-    @classmethod
-    def _exact(cls, value: Any) -> Any:
-        # YAML reads 0.01 as a float; its shortest text is the decimal that was written.
-        return str(value) if isinstance(value, float) else value
-
-    @field_validator("step")
-    @classmethod
-    def _few_digits(cls, value: Decimal) -> Decimal:
-        if not value.is_finite() or value < Decimal("1e-9") or value > Decimal("1e9"):
-            raise ValueError("expected a step between 1e-9 and 1e9")
-        if len(value.normalize().as_tuple().digits) > 9:
-            raise ValueError("expected a step of at most 9 significant digits")
-        return value.normalize()
-
-
-class Fields(Section):
-    """The fields of an event, and the columns of the raw log they come from."""
-
-    user_id: UserId
-    event_time: EventTime
-    categorical: list[Categorical] = Field(default_factory=list)
-    numeric: list[Numeric] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _names(self) -> "Fields":
-        names = self.names()
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two fields are named '{name}'; names must differ")
-            if name in ("user_id", "event_time", "landed_on", "source", "as_of"):
-                raise ValueError(f"'{name}' is a name of gur_spark's own; choose another")
-        return self
-
-    @property
-    def values(self) -> list[Categorical | Numeric]:
-        """Categories, then numbers."""
-        return [*self.categorical, *self.numeric]
-
-    def names(self) -> list[str]:
-        """Names of the categories, then of the numbers."""
-        return [field.name for field in self.values]
-
-    def columns(self) -> list[str]:
-        """Every raw column that is mapped, each once, in the order of the fields."""
-        named = [self.user_id.column, self.event_time.column]
-        named += [f.column for f in self.categorical]
-        named += [c for f in self.numeric for c in (f.column, f.times) if c]
-        return list(dict.fromkeys(named))
-
-
 class Filter(Section):
     """A row is kept if the raw column passes; if not, it is counted as filtered."""
 
@@ -207,20 +89,87 @@ MAIN = "main"
 """The name of the log that ``source`` describes, beside further ones."""
 
 
-class Log(Section):
+class RawLog(Section):
+    """A raw log as it is ingested."""
+
+    source: Source
+    filters: list[Filter] = Field(default_factory=list)
+    dedupe: Dedupe
+
+
+class Log(RawLog):
     """A further raw log of the same users, with its own fields; fields of one name are one column."""
 
     kind: Literal["events", "attributes"] = "events"
     """``attributes``: facts about a user (country, plan) that hold from ``event_time`` until the user's next row."""
-    source: Source
     fields: Fields
-    filters: list[Filter] = Field(default_factory=list)
-    dedupe: Dedupe
 
     @property
     def columns(self) -> list[str]:
         """Columns of its events."""
         return ["user_id", "event_time", *self.fields.names()]
+
+
+class ItemLog(RawLog):
+    """A raw log of attributes of items (brand, price), which hold from ``event_time`` until the item's next row."""
+
+    kind: Literal["items"]
+    fields: ItemFields
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of its rows, as they are parsed."""
+        return ["item", "event_time", *self.fields.names()]
+
+
+LOG_KINDS: dict[str, type[Log] | type[ItemLog]] = {"events": Log, "attributes": Log, "items": ItemLog}
+
+
+def log_class(value: Mapping[str, Any]) -> type[Log] | type[ItemLog]:
+    """The class of a further log, by its ``kind``.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    kind = value.get("kind", "events")
+    if kind not in LOG_KINDS:
+        known = list(LOG_KINDS)
+        raise ValueError(f"unknown kind '{kind}'; expected one of {known}{nearest(str(kind), known)}")
+    return LOG_KINDS[kind]
+
+
+def _by_kind(value: Any) -> Any:
+    return log_class(value).model_validate(value) if isinstance(value, dict) else value
+
+
+AnyLog = Annotated[Log | ItemLog, BeforeValidator(_by_kind)]
+
+
+def check_item_logs(logs: Mapping[str, ItemLog]) -> None:
+    """Check that attributes of items from several logs can be one table.
+
+    Raises:
+        ValueError: naming the log and the field.
+    """
+    met: dict[str, str] = {}
+    for name, log in logs.items():
+        for column in log.dedupe.key:
+            if column not in log.columns:
+                hint = nearest(column, log.columns)
+                raise ValueError(
+                    f"logs.{name}.dedupe.key: '{column}' is not a column of items; available: {log.columns}{hint}"
+                )
+        if not log.fields.values:
+            raise ValueError(f"logs.{name}.fields: attributes of no field; expected a categorical or numeric one")
+        for category in log.fields.categorical:
+            if category.separator:
+                raise ValueError(
+                    f"logs.{name}.fields: '{category.name}' has a separator; only what is known of users (kind: "
+                    "attributes) may be a set of values"
+                )
+        for field in log.fields.names():
+            if met.setdefault(field, name) != name:
+                raise ValueError(f"logs.{name}.fields: '{field}' is a field of {met[field]}, too; rename one of them")
 
 
 def check_logs(logs: Mapping[str, Log]) -> None:

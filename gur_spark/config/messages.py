@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from gur_spark.config.logs import log_class
 from gur_spark.errors import nearest
 from gur_spark.models.catalogue import DEFAULT, all_kinds, find
 
@@ -56,6 +57,8 @@ def _known_keys(location: Sequence[str], config: type[BaseModel], values: Any) -
             sections = [section for section in sections if _tag(section) == part]
         elif sections == [config] and part == "model":
             sections = [_kind(values).config]
+        elif sections == [config] and part == "logs":
+            sections = [log_class(values["logs"][next(parts)])]
         else:
             sections = _below(sections[0], part, parts)
     return [field.alias or name for section in sections for name, field in section.model_fields.items()]

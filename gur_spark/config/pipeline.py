@@ -20,8 +20,9 @@ from gur_spark.config.checks import (
 )
 from gur_spark.config.columns import aggregates_manifest, categories, numbers
 from gur_spark.config.evaluation import Evaluation
+from gur_spark.config.fields import Fields
 from gur_spark.config.gates import Gates
-from gur_spark.config.logs import MAIN, Dedupe, Fields, Filter, Log, Source, check_logs
+from gur_spark.config.logs import MAIN, AnyLog, Dedupe, Filter, ItemLog, Log, Source, check_item_logs, check_logs
 from gur_spark.config.monitoring import Monitor
 from gur_spark.config.section import Name, Section
 from gur_spark.config.session import Spark
@@ -33,7 +34,7 @@ from gur_spark.errors import ConfigError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.catalogue import DEFAULT, find
 from gur_spark.models.kind import ModelSection
-from gur_spark.schema import events_schema
+from gur_spark.schema import events_schema, items_schema
 
 
 class Config(Section):
@@ -47,8 +48,8 @@ class Config(Section):
     fields: Fields
     filters: list[Filter] = Field(default_factory=list)
     dedupe: Dedupe
-    logs: dict[Name, Log] = Field(default_factory=dict)
-    """Further logs of the same users, beside the main one that ``source`` describes."""
+    logs: dict[Name, AnyLog] = Field(default_factory=dict)
+    """Further logs, of the same users or of items, beside the main one that ``source`` describes."""
     vocabulary: Vocabulary
     aggregates: Aggregates
     sequences: Sequences
@@ -84,8 +85,9 @@ class Config(Section):
     def _whole(self) -> "Config":
         if MAIN in self.logs:
             raise ValueError(f"logs.{MAIN}: is the name of the log that 'source' describes; choose another")
-        check_engine(self.engine, self.spark, self.tables, self.all_logs)
+        check_engine(self.engine, self.spark, self.tables, self.raw_logs)
         check_logs(self.all_logs)
+        check_item_logs(self.item_logs)
         check_gates(self.gates, self.evaluation)
         check_judged_dates(self.evaluation, self.scoring, self.training.cutoff)
         check_tasks(self.evaluation, self.all_logs)
@@ -110,7 +112,17 @@ class Config(Section):
 
     @property
     def all_logs(self) -> dict[str, Log]:
-        """Every log by its name, the main one first."""
+        """Every log of users by its name, the main one first."""
+        return {MAIN: self.main, **{name: log for name, log in self.logs.items() if isinstance(log, Log)}}
+
+    @property
+    def item_logs(self) -> dict[str, ItemLog]:
+        """Every log of items by its name."""
+        return {name: log for name, log in self.logs.items() if isinstance(log, ItemLog)}
+
+    @property
+    def raw_logs(self) -> dict[str, Log | ItemLog]:
+        """Every log that is ingested by its name, the main one first."""
         return {MAIN: self.main, **self.logs}
 
     @property
@@ -126,12 +138,17 @@ class Config(Section):
     @property
     def event_columns(self) -> list[str]:
         """Columns of ``events``, in its order."""
-        named = ["source"] if self.logs else []
+        named = ["source"] if len(self.all_logs) > 1 else []
         return ["user_id", "event_time", "landed_on", *named, *self.categorical, *self.numeric]
 
     def events_schema(self) -> str:
         """DDL of ``events``."""
-        return events_schema(self.fields.user_id.type, self.categorical, self.numeric, several_logs=bool(self.logs))
+        several = len(self.all_logs) > 1
+        return events_schema(self.fields.user_id.type, self.categorical, self.numeric, several_logs=several)
+
+    def items_schema(self) -> str:
+        """DDL of ``items``."""
+        return items_schema(categories(self.item_logs.values()), numbers(self.item_logs.values()))
 
     def manifest(self) -> Manifest:
         """The manifest of the pipeline's aggregates."""

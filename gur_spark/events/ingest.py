@@ -1,10 +1,10 @@
-"""Ingest of a raw log into ``events`` and ``quarantine``, one landing at a time or all at once.
+"""Ingest of a raw log into ``events`` (or ``items``) and ``quarantine``, one landing at a time or all at once.
 
 Where there are several logs, each is ingested on its own, with landings and counts of its own.
 
 Rows are parsed once into a staging folder and counted there, and nothing is visible before the counts are good. Then
-two commits follow: ``quarantine``, where it has or gets rows, and ``events``. Each replaces the landings of the run, so
-after a kill between the two, the same run made again replaces both.
+two commits follow: ``quarantine``, where it has or gets rows, and the log's table. Each replaces the landings of the
+run, so after a kill between the two, the same run made again replaces both.
 """
 
 import logging
@@ -17,10 +17,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config.logs import MAIN, Log
+from gur_spark.config.logs import MAIN, ItemLog, RawLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
-from gur_spark.events.columns import check_columns_of_events
+from gur_spark.events.columns import check_columns_of_events, check_columns_of_items
 from gur_spark.events.files import BrokenFile
 from gur_spark.events.landings import Landings, choose_landings
 from gur_spark.events.parse import check_pattern
@@ -56,7 +56,7 @@ def ingest(
         SourceError: there is nothing to read, or it is not what the configuration describes.
         TooManyBadRows: the share of rejected rows is above ``source.max_bad_share``; nothing was written.
     """
-    check_pattern(tables.spark, config.all_logs[name].fields.event_time)
+    check_pattern(tables.spark, config.raw_logs[name].fields.event_time)
     chosen = choose_landings(tables, config, name, landings, everything)
     _count(run, chosen, {**dict.fromkeys(FATES, 0), "files": len(chosen.files), "files_quarantined": 0})
     if not chosen.files_of:
@@ -75,9 +75,13 @@ def _publish(
 ) -> None:
     found = tally(staged, chosen.log) if staged is not None else Tally()
     refuse_bad_rows(found, chosen.log)
-    tables.create("quarantine", schema.quarantine_schema(chosen.several))
-    tables.create("events", config.events_schema())
-    check_columns_of_events(tables, config)
+    tables.create("quarantine", schema.QUARANTINE)
+    if isinstance(chosen.log, ItemLog):
+        tables.create("items", config.items_schema())
+        check_columns_of_items(tables, config)
+    else:
+        tables.create("events", config.events_schema())
+        check_columns_of_events(tables, config)
     _replace_quarantine(tables, chosen, broken, staged if found.bad else None)
     for one in broken:
         log.warning("ingest: %s was not read: %s %s", one.file.path, one.reason, one.field or "")
@@ -85,11 +89,11 @@ def _publish(
     run.inputs |= chosen.fingerprints(without=vanished)
     unusable = {b.file for b in broken}
     readable = sorted(name for name, files in chosen.files_of.items() if not files or set(files) - unusable)
-    written = _replace_events(tables, chosen, readable, staged, found) if readable else 0
+    written = _replace_rows(tables, chosen, readable, staged, found) if readable else 0
     counts = found.counts(written) | {"files_quarantined": len(broken)}
     _check_counts(counts, chosen.log)
     _count(run, chosen, counts)
-    run.outputs |= {"events": tables.sql_name("events"), "quarantine": tables.sql_name("quarantine")}
+    run.outputs |= {chosen.table: tables.sql_name(chosen.table), "quarantine": tables.sql_name("quarantine")}
 
 
 def _count(run: Run, chosen: Landings, counts: Mapping[str, int]) -> None:
@@ -104,39 +108,39 @@ def _replace_quarantine(
     tables: Tables, chosen: Landings, broken: Sequence[BrokenFile], staged: DataFrame | None
 ) -> None:
     """Replace the landings' rows of ``quarantine`` by one row per broken file and per rejected row."""
-    within = chosen.predicate(sorted(chosen.files_of), "reason")
+    within = chosen.predicate(sorted(chosen.files_of), "reason", named=True)
     if not broken and staged is None and tables.read("quarantine").where(within).isEmpty():
         # An empty commit takes as long as one with rows.
         return
-    rows = [(b.file.landing, b.file.path, b.reason, b.field, None) for b in broken]
-    frame = tables.spark.createDataFrame(rows, schema.quarantine_schema())
+    rows = [(b.file.landing, chosen.name, b.file.path, b.reason, b.field, None) for b in broken]
+    frame = tables.spark.createDataFrame(rows, schema.QUARANTINE)
     if staged is not None:
-        rejected = staged.where(F.col("status") == "rejected")
-        frame = frame.unionByName(rejected.select("landed_on", "source_file", "reason", "field", "raw"))
-    tables.replace(chosen.with_source(frame).select(tables.read("quarantine").columns), "quarantine", within)
+        rejected = staged.where(F.col("status") == "rejected").withColumn("source", F.lit(chosen.name))
+        frame = frame.unionByName(rejected.select(frame.columns))
+    tables.replace(frame, "quarantine", within)
 
 
-def _replace_events(
+def _replace_rows(
     tables: Tables, chosen: Landings, names: Sequence[str], staged: DataFrame | None, found: Tally
 ) -> int:
-    """Replace rows of ``events`` of some landings, by name; returns their number of rows afterwards."""
-    table = tables.read("events")
-    within = chosen.predicate(names, "landed_on")
+    """Replace rows of some landings, by name, in the log's table; returns their number of rows afterwards."""
+    table = tables.read(chosen.table).withColumnRenamed(chosen.time, "event_time")
+    within = chosen.predicate(names, "landed_on", chosen.named)
     if staged is None:
-        events = table.limit(0)
+        rows = table.limit(0)
     else:
         columns = [name for name in table.columns if name in {*chosen.log.columns, "landed_on"}]
         accepted = staged.where(F.col("status") == "accepted").select(columns)
         others = chosen.rows_of_log(table).where(f"NOT ({within})") if found.accepted else table.limit(0)
-        events = chosen.with_source(deduplicate(accepted, others.select(columns), chosen.log, found))
-    mine = set(events.columns)
+        rows = chosen.with_source(deduplicate(accepted, others.select(columns), chosen.log, found))
+    mine = set(rows.columns)
     # The fields of other logs are null.
     filled = [F.col(f.name) if f.name in mine else F.lit(None).cast(f.dataType).alias(f.name) for f in table.schema]
-    tables.replace(events.select(filled), "events", within)
-    return tables.read("events").where(within).count()
+    tables.replace(rows.select(filled).withColumnRenamed("event_time", chosen.time), chosen.table, within)
+    return tables.read(chosen.table).where(within).count()
 
 
-def deduplicate(accepted: DataFrame, others: DataFrame, log: Log, found: Tally) -> DataFrame:
+def deduplicate(accepted: DataFrame, others: DataFrame, log: RawLog, found: Tally) -> DataFrame:
     """Accepted rows without duplicates, and without events that other landings have.
 
     Among equal events the first landing's stays. With a key, rows of one landing are compared by their columns in
@@ -169,7 +173,7 @@ def deduplicate(accepted: DataFrame, others: DataFrame, log: Log, found: Tally) 
     return unique.join(seen, same, "left_anti")
 
 
-def _check_counts(counts: Mapping[str, int], of: Log) -> None:
+def _check_counts(counts: Mapping[str, int], of: RawLog) -> None:
     """Check that each raw row was counted once.
 
     Raises:

@@ -8,7 +8,7 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.config.logs import MAIN, Log
+from gur_spark.config.logs import MAIN, AnyLog, ItemLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError
 from gur_spark.events.files import File, fingerprint
@@ -23,15 +23,27 @@ BULK = "bulk"
 class Landings:
     """Landings of one log that one run ingests together."""
 
-    log: Log
+    log: AnyLog
     name: str
     """Name of the log."""
     several: bool
     """Whether the pipeline has other logs, too."""
+    named: bool
+    """Whether rows of the log's table have the log's name in ``source``."""
     files_of: Mapping[str, Sequence[File]]
     """Landing (its ISO date, or ``bulk``) -> its files."""
     mapping: str
     """The parts of the configuration that decide how a raw row is read, as text."""
+
+    @property
+    def table(self) -> str:
+        """The table that accepted rows go to."""
+        return "items" if isinstance(self.log, ItemLog) else "events"
+
+    @property
+    def time(self) -> str:
+        """The table's column for the parsed ``event_time``."""
+        return "valid_from" if isinstance(self.log, ItemLog) else "event_time"
 
     @property
     def files(self) -> list[File]:
@@ -52,25 +64,26 @@ class Landings:
         """Name of a landing in ``runs.inputs``. For further logs it begins with the log's name."""
         return landing if self.name == MAIN else f"{self.name} {landing}"
 
-    def predicate(self, landings: Sequence[str], never_null: str) -> str:
-        """SQL predicate of the table's rows of these landings. A bulk load is all rows of the log.
+    def predicate(self, landings: Sequence[str], never_null: str, named: bool) -> str:
+        """SQL predicate of a table's rows of these landings. A bulk load is all rows of the log.
 
         Args:
             never_null: column of the table that is never null, for a predicate that all rows satisfy.
+            named: whether rows of the table have the log's name in ``source``.
         """
-        of_log = [f"source = '{self.name}'"] if self.several else []
+        of_log = [f"source = '{self.name}'"] if named else []
         if list(landings) == [BULK]:
             return " AND ".join(of_log) or f"{never_null} IS NOT NULL"
         days = ", ".join(f"DATE'{day}'" for day in landings)
         return " AND ".join([*of_log, f"landed_on IN ({days})"])
 
     def with_source(self, rows: DataFrame) -> DataFrame:
-        """Rows with the log's name in ``source``, where there are several logs."""
-        return rows.withColumn("source", F.lit(self.name)) if self.several else rows
+        """Rows with the log's name in ``source``, where the log's table has it."""
+        return rows.withColumn("source", F.lit(self.name)) if self.named else rows
 
     def rows_of_log(self, table: DataFrame) -> DataFrame:
-        """The table's rows of this log."""
-        return table.where(F.col("source") == self.name) if self.several else table
+        """The rows of this log in its table."""
+        return table.where(F.col("source") == self.name) if self.named else table
 
 
 def choose_landings(tables: Tables, config: Config, name: str, landings: Sequence[date], everything: bool) -> Landings:
@@ -97,7 +110,7 @@ def choose_landings(tables: Tables, config: Config, name: str, landings: Sequenc
 
 
 def _find_landings(tables: Tables, config: Config, name: str) -> Landings:
-    log = config.all_logs[name]
+    log = config.raw_logs[name]
     location = {"path", "landing_pattern", "max_bad_share"}
     mapping = log.model_dump_json(exclude={"kind": True, "source": location})
     files_of: dict[str, list[File]] = defaultdict(list)
@@ -107,12 +120,17 @@ def _find_landings(tables: Tables, config: Config, name: str) -> Landings:
         for file in list_files(tables.spark, log.source):
             files_of[file.landing.isoformat() if file.landing else BULK].append(file)
     return Landings(
-        log=log, name=name, several=bool(config.logs), files_of=dict(sorted(files_of.items())), mapping=mapping
+        log=log,
+        name=name,
+        several=bool(config.logs),
+        named=isinstance(log, ItemLog) or len(config.all_logs) > 1,
+        files_of=dict(sorted(files_of.items())),
+        mapping=mapping,
     )
 
 
 def _new_or_changed(tables: Tables, found: Landings) -> list[str]:
-    known, now = _known_fingerprints(tables), found.fingerprints()
+    known, now = _known_fingerprints(tables, found.table), found.fingerprints()
     # Changes of a table cannot be seen, so a table, which has no files, is read again each time.
     return [
         name
@@ -121,9 +139,9 @@ def _new_or_changed(tables: Tables, found: Landings) -> list[str]:
     ]
 
 
-def _known_fingerprints(tables: Tables) -> dict[str, str]:
-    """Key of a landing -> fingerprint of its newest successful ingest."""
-    if not tables.exists("runs") or not tables.exists("events"):
+def _known_fingerprints(tables: Tables, table: str) -> dict[str, str]:
+    """Key of a landing -> fingerprint of its newest successful ingest; empty where the log's table is gone."""
+    if not tables.exists("runs") or not tables.exists(table):
         return {}
     done = tables.read("runs").where("job = 'ingest' AND status = 'succeeded'")
     known: dict[str, str] = {}

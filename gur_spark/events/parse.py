@@ -16,7 +16,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.config.logs import Categorical, EventTime, Filter, Log, Numeric, Source, UserId
+from gur_spark.config.fields import Categorical, EventTime, ItemId, Numeric, UserId
+from gur_spark.config.logs import AnyLog, Filter, ItemLog, Source
 from gur_spark.errors import ConfigError
 from gur_spark.events.decimals import Decimals, decimals_of, half_even, number_type, step_type
 from gur_spark.events.source import text_of
@@ -46,11 +47,12 @@ class ParsedField:
     """True where the value was rounded to a whole number of steps."""
 
 
-def parse_rows(raw: DataFrame, log: Log) -> DataFrame:
+def parse_rows(raw: DataFrame, log: AnyLog) -> DataFrame:
     """Parse a raw frame: one row per raw row, with its ``status`` (accepted, filtered or rejected).
 
-    Columns are those of ``events`` (null unless accepted), ``status``, ``reason, field, source_file, raw`` (null unless
-    rejected), ``time_text`` (only where the time is out of bounds) and ``rounded_<field>`` for each numeric field.
+    Columns are those of ``events`` (null unless accepted; of a log of items ``item`` takes the place of ``user_id``),
+    ``status``, ``reason, field, source_file, raw`` (null unless rejected), ``time_text`` (only where the time is out of
+    bounds) and ``rounded_<field>`` for each numeric field.
     """
     fields = event_fields(log, decimals_of(raw.sparkSession))
     typed = raw
@@ -65,10 +67,12 @@ def parse_rows(raw: DataFrame, log: Log) -> DataFrame:
     return _select(judged.withColumn("status", status), fields, log)
 
 
-def event_fields(log: Log, decimal: Decimals) -> list[ParsedField]:
-    """All columns of ``events`` except ``landed_on``, in the order of the table."""
+def event_fields(log: AnyLog, decimal: Decimals) -> list[ParsedField]:
+    """All columns of ``events`` (or ``items``) except ``landed_on``, in the order of the table."""
     return [
-        _user(log.fields.user_id, log.source, decimal),
+        _item(log.fields.item, log.source)
+        if isinstance(log, ItemLog)
+        else _user(log.fields.user_id, log.source, decimal),
         _time(log.fields.event_time, decimal),
         *(_categorical(field, log.source, decimal) for field in log.fields.categorical),
         *(_numeric(field, decimal) for field in log.fields.numeric),
@@ -93,7 +97,7 @@ def check_pattern(spark: SparkSession, time: EventTime) -> None:
         ) from error
 
 
-def _select(judged: DataFrame, fields: Sequence[ParsedField], log: Log) -> DataFrame:
+def _select(judged: DataFrame, fields: Sequence[ParsedField], log: AnyLog) -> DataFrame:
     accepted, rejected = F.col("status") == "accepted", F.col("status") == "rejected"
     # A bulk load has no landing dates, so each row counts as landed on its own day.
     bulk = log.source.layout == "bulk"
@@ -153,6 +157,13 @@ def _user(user: UserId, source: Source, decimal: Decimals) -> ParsedField:
     parts = {"user": _by_point(value, whole, value.try_cast("BIGINT"))}
     problems.append(("bad_user_id", F.col("user").isNull()))
     return ParsedField(name="user_id", parts=parts, value=F.col("user"), problems=problems)
+
+
+def _item(item: ItemId, source: Source) -> ParsedField:
+    """The item's text, unchanged as a category of events has it."""
+    value = text_of(item.column)
+    problems = [("null_item", _blank(value)), ("too_long", F.length(value) > source.max_value_chars)]
+    return ParsedField(name="item", parts={}, value=value, problems=problems)
 
 
 def _time(time: EventTime, decimal: Decimals) -> ParsedField:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, time
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from gur_spark.config.logs import EventTime, Log
+from gur_spark.config.fields import EventTime
+from gur_spark.config.logs import AnyLog
 from gur_spark.errors import TooManyBadRows
 from gur_spark.events.parse import MICROS
 
@@ -64,7 +65,7 @@ class Tally:
         }
 
 
-def tally(staged: DataFrame, log: Log) -> Tally:
+def tally(staged: DataFrame, log: AnyLog) -> Tally:
     """Count the rows of ``parse_rows`` by status, and the rejected ones by reason and field.
 
     These are two jobs. With the samples, which are text, Spark would count all rows by sorting them instead of hashing.
@@ -105,7 +106,7 @@ def _bad_rows(staged: DataFrame) -> list[BadRows]:
     return [_bad(row) for row in found.collect()]
 
 
-def refuse_bad_rows(found: Tally, log: Log) -> None:
+def refuse_bad_rows(found: Tally, log: AnyLog) -> None:
     """Refuse landings whose share of bad rows is above ``source.max_bad_share``.
 
     Raises:

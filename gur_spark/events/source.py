@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import TimestampType
 
 from gur_spark import storage
-from gur_spark.config.logs import QUOTE, Log, Source
+from gur_spark.config.logs import QUOTE, AnyLog, Source
 from gur_spark.engines import is_sail
 from gur_spark.errors import SourceError, nearest
 from gur_spark.events import sail
@@ -36,12 +36,12 @@ def text_of(column: str) -> Column:
     return F.col(_quoted(text(column)))
 
 
-def raw_columns(log: Log) -> list[str]:
+def raw_columns(log: AnyLog) -> list[str]:
     """Raw columns that a field or a filter reads, each once."""
     return list(dict.fromkeys([*log.fields.columns(), *(f.column for f in log.filters)]))
 
 
-def raw_table(spark: SparkSession, log: Log) -> DataFrame:
+def raw_table(spark: SparkSession, log: AnyLog) -> DataFrame:
     """Raw frame of a Delta folder or a catalog table."""
     source = log.source
     if source.format == "table":
@@ -52,7 +52,7 @@ def raw_table(spark: SparkSession, log: Log) -> DataFrame:
     return _typed(frame.withColumns({"source_file": F.lit(name), "landed_on": F.lit(None).cast("date")}), log, name)
 
 
-def raw_files(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
+def raw_files(spark: SparkSession, log: AnyLog, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
     """Raw frame of the files that can be used, and the files that cannot. Only header lines are read.
 
     Raises:
@@ -75,7 +75,7 @@ def raw_files(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[Dat
     return _typed(_with_file(rows, files), log, "the files"), broken
 
 
-def _raw_csv(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
+def _raw_csv(spark: SparkSession, log: AnyLog, files: Sequence[File]) -> tuple[DataFrame | None, list[BrokenFile]]:
     source = log.source
     if source.columns is not None:
         _require(raw_columns(log), source.columns, "source.columns")
@@ -96,7 +96,7 @@ def _raw_csv(spark: SparkSession, log: Log, files: Sequence[File]) -> tuple[Data
     return (reduce(DataFrame.unionByName, frames) if frames else None), broken
 
 
-def check_columns(spark: SparkSession, log: Log, broken: Sequence[BrokenFile]) -> None:
+def check_columns(spark: SparkSession, log: AnyLog, broken: Sequence[BrokenFile]) -> None:
     """Refuse a wrong mapping, when no file of a first run has a mapped column.
 
     Raises:
@@ -109,7 +109,7 @@ def check_columns(spark: SparkSession, log: Log, broken: Sequence[BrokenFile]) -
 
 
 def _csv_rows(
-    spark: SparkSession, log: Log, files: Sequence[File], names: Sequence[str], header: str | None
+    spark: SparkSession, log: AnyLog, files: Sequence[File], names: Sequence[str], header: str | None
 ) -> DataFrame:
     """Rows of files that have the same header line.
 
@@ -157,7 +157,7 @@ def _row_of_values(columns: int, row_schema: str) -> Column:
     return F.struct(*values, ragged).cast(f"STRUCT<{row_schema}>")
 
 
-def _raw_jsonl(spark: SparkSession, log: Log, files: Sequence[File]) -> DataFrame:
+def _raw_jsonl(spark: SparkSession, log: AnyLog, files: Sequence[File]) -> DataFrame:
     names = raw_columns(log)
     if is_sail(spark):
         values = sail.json_values(F.col("raw"), names)
@@ -173,7 +173,7 @@ def _raw_jsonl(spark: SparkSession, log: Log, files: Sequence[File]) -> DataFram
     return _raw(_with_file(parsed, files), problem, {name: F.col(f"row.{_quoted(name)}") for name in names})
 
 
-def _typed(frame: DataFrame, log: Log, where: str) -> DataFrame:
+def _typed(frame: DataFrame, log: AnyLog, where: str) -> DataFrame:
     """Raw frame of a source that has types. Values become text again, so that one set of rules reads all sources."""
     names = [name for name in frame.columns if name not in ("uri", "source_file", "landed_on")]
     _require(raw_columns(log), names, where)
@@ -245,7 +245,7 @@ def _split(header: str, source: Source) -> list[str]:
     return [name.strip().removeprefix("\ufeff") for name in names]
 
 
-def _lacking(log: Log, names: Sequence[str]) -> str | None:
+def _lacking(log: AnyLog, names: Sequence[str]) -> str | None:
     """First mapped column that the header does not name exactly once."""
     return next((name for name in raw_columns(log) if names.count(name) != 1), None)
 

@@ -7,7 +7,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from gur_spark.config.logs import Log
+from gur_spark.config.logs import AnyLog
 from gur_spark.errors import SourceError
 from gur_spark.events.files import BrokenFile, File
 from gur_spark.events.landings import Landings
@@ -50,7 +50,8 @@ def stage(tables: Tables, landings: Landings, folder: str) -> Staged:
 
 def _stage_files(tables: Tables, landings: Landings, files: Sequence[File], folder: str) -> Staged:
     raw, broken = raw_files(tables.spark, landings.log, files)
-    if raw is None and (not tables.exists("events") or landings.rows_of_log(tables.read("events")).isEmpty()):
+    table = landings.table
+    if raw is None and (not tables.exists(table) or landings.rows_of_log(tables.read(table)).isEmpty()):
         check_columns(tables.spark, landings.log, broken)
     return broken, _write(parse_rows(raw, landings.log), folder) if raw is not None else None
 
@@ -61,7 +62,7 @@ def _write(rows: DataFrame, folder: str) -> DataFrame:
     return rows.sparkSession.read.parquet(folder)
 
 
-def _unreadable(tables: Tables, of_log: Log, files: Sequence[File]) -> list[File]:
+def _unreadable(tables: Tables, of_log: AnyLog, files: Sequence[File]) -> list[File]:
     """Files that Spark cannot read to their end, found by halving."""
     try:
         raw, _ = raw_files(tables.spark, of_log, files)
@@ -76,7 +77,7 @@ def _unreadable(tables: Tables, of_log: Log, files: Sequence[File]) -> list[File
     return _unreadable(tables, of_log, files[:half]) + _unreadable(tables, of_log, files[half:])
 
 
-def _still_there(tables: Tables, of_log: Log) -> list[File]:
+def _still_there(tables: Tables, of_log: AnyLog) -> list[File]:
     try:
         return list_files(tables.spark, of_log.source)
     except SourceError:

@@ -23,7 +23,7 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
 
     A landing counts for a snapshot when it came before ``known_at`` and its events, which may be a little ahead of the
     landing's date, reach the window of the snapshot. The window is not asked where the snapshot has another manifest
-    than the configuration. Attributes of users change aggregates alone.
+    than the configuration. Attributes of users change aggregates alone, and attributes of items no snapshot.
     """
     if not tables.exists("snapshots"):
         return []
@@ -53,7 +53,7 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, config: Con
     """Whether a landing may change a snapshot that looks back so many days; None: without end, or it is not known."""
     *log, last = landing.split(" ")
     kind = config.logs[log[0]].kind if log and log[0] in config.logs else "events"
-    if kind == "attributes" and snapshot.form != Form.AGGREGATES:
+    if kind == "items" or (kind == "attributes" and snapshot.form != Form.AGGREGATES):
         return False
     try:
         day = date.fromisoformat(last)

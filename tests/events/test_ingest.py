@@ -229,7 +229,7 @@ def test_a_job_names_the_snapshots_that_its_landings_make_stale(
         run = Run(id=f"a{known_at is None}", job="", parameters={})
         aggregate_snapshot(tables, config, date(2024, 1, 2), run, known_at=known_at)
     tables.create("published", schema.PUBLISHED)
-    switch = (config.name, "gur-1", date(2024, 1, 2), later, "test", "test")
+    switch = (config.name, "gur-1", date(2024, 1, 2), ["embeddings"], later, "test", "test")
     tables.append(tables.spark.createDataFrame([switch], schema.PUBLISHED), "published")
 
     def stale(landing: str) -> tuple[str | None, str | None]:

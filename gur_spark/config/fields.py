@@ -1,0 +1,172 @@
+"""Sections about the fields of a row: its user or item, its time, its categories and its numbers."""
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, field_validator, model_validator
+
+from gur_spark.config.section import Name, Section
+from gur_spark.errors import nearest
+
+
+class UserId(Section):
+    """The column with the user."""
+
+    column: str
+    type: Literal["long", "string"]
+
+
+class EventTime(Section):
+    """The time of an event. Its unit is stated, never guessed."""
+
+    column: str
+    format: str
+    """``epoch_s``, ``epoch_ms``, ``epoch_us``, ``iso8601``, or a Spark pattern such as ``dd/MM/yyyy HH:mm``."""
+    time_zone: str = "UTC"
+    """Zone of times that carry no offset of their own."""
+    min: date
+    """First accepted UTC date."""
+    max: date
+    """First UTC date that is no longer accepted."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        known = available_timezones()
+        if value not in known:
+            raise ValueError(f"unknown time zone '{value}'{nearest(value, sorted(known))}")
+        return str(ZoneInfo(value))
+
+
+class Categorical(Section):
+    """A category, from one column as it is, or derived from it by its sign or its prefix."""
+
+    name: Name
+    column: str
+    sign: bool = False
+    """Take ``negative``, ``zero`` or ``positive`` of a number instead of its text."""
+    prefixes: dict[str, str] | None = None
+    """Take the label of the first prefix the text starts with; ``otherwise`` for the rest."""
+    otherwise: str = "other"
+    separator: str | None = Field(default=None, min_length=1)
+    """Attributes alone: the text is a set of values with this between them, ``rock|jazz``."""
+
+    @model_validator(mode="after")
+    def _one_derivation(self) -> "Categorical":
+        if self.sign and self.prefixes is not None:
+            raise ValueError("give sign or prefixes, not both")
+        if self.separator and (self.sign or self.prefixes is not None):
+            raise ValueError("a set of values (separator) is taken as it is, without sign or prefixes")
+        if self.prefixes is not None and (not self.prefixes or "" in self.prefixes):
+            raise ValueError("expected at least one prefix, none of them empty")
+        return self
+
+
+class Numeric(Section):
+    """A number, stored as a whole count of ``step``."""
+
+    name: Name
+    column: str
+    times: str | None = None
+    """A second column to multiply with, such as a quantity with a unit price."""
+    step: Decimal = Field(gt=0)
+    """Fixed-point step of the stored value; rounding is half to even."""
+    transform: Literal["none", "signed_log1p"] = "none"
+    """``signed_log1p``: sign(x) * ln(1 + \\|x\\|), applied before quantisation."""
+
+    @field_validator("step", mode="before")
+    @classmethod
+    def _exact(cls, value: Any) -> Any:
+        # YAML reads 0.01 as a float; its shortest text is the decimal that was written.
+        return str(value) if isinstance(value, float) else value
+
+    @field_validator("step")
+    @classmethod
+    def _few_digits(cls, value: Decimal) -> Decimal:
+        if not value.is_finite() or value < Decimal("1e-9") or value > Decimal("1e9"):
+            raise ValueError("expected a step between 1e-9 and 1e9")
+        if len(value.normalize().as_tuple().digits) > 9:
+            raise ValueError("expected a step of at most 9 significant digits")
+        return value.normalize()
+
+
+class ItemId(Section):
+    """The column with the item, whose text is a value of a categorical field of events."""
+
+    column: str
+
+
+OWN_NAMES = ("user_id", "item", "event_time", "valid_from", "landed_on", "source", "as_of")
+"""Columns of gur_spark's own, in ``events`` and ``items``."""
+
+
+class ValueFields(Section):
+    """The time, the categories and the numbers of a row, and the raw columns they come from."""
+
+    event_time: EventTime
+    categorical: list[Categorical] = Field(default_factory=list)
+    numeric: list[Numeric] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = self.names()
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two fields are named '{name}'; names must differ")
+            if name in self.reserved():
+                raise ValueError(f"'{name}' is a name of gur_spark's own; choose another")
+        return self
+
+    @classmethod
+    def reserved(cls) -> Sequence[str]:
+        """Names that no field may have."""
+        return OWN_NAMES
+
+    @property
+    def key_column(self) -> str:
+        """The raw column of the user or item."""
+        raise NotImplementedError
+
+    @property
+    def values(self) -> list[Categorical | Numeric]:
+        """Categories, then numbers."""
+        return [*self.categorical, *self.numeric]
+
+    def names(self) -> list[str]:
+        """Names of the categories, then of the numbers."""
+        return [field.name for field in self.values]
+
+    def columns(self) -> list[str]:
+        """Every raw column that is mapped, each once, in the order of the fields."""
+        named = [self.key_column, self.event_time.column]
+        named += [f.column for f in self.categorical]
+        named += [c for f in self.numeric for c in (f.column, f.times) if c]
+        return list(dict.fromkeys(named))
+
+
+class Fields(ValueFields):
+    """The fields of an event, and the columns of the raw log they come from."""
+
+    user_id: UserId
+
+    @classmethod
+    def reserved(cls) -> Sequence[str]:
+        """Events may have a field ``item``."""
+        return [name for name in OWN_NAMES if name not in ("item", "valid_from")]
+
+    @property
+    def key_column(self) -> str:
+        return self.user_id.column
+
+
+class ItemFields(ValueFields):
+    """The fields of a row about an item, and the columns of the raw log they come from."""
+
+    item: ItemId
+
+    @property
+    def key_column(self) -> str:
+        return self.item.column

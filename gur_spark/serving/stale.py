@@ -1,0 +1,56 @@
+"""What an ingest makes stale: snapshots that were made before its landings, and published embeddings made of them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gur_spark.config.logs import MAIN
+from gur_spark.config.pipeline import Config
+from gur_spark.models.catalogue import find
+from gur_spark.registry.published import Published, published
+from gur_spark.snapshots.stale import commands_for, is_usual, stale_snapshots
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
+
+log = logging.getLogger("gur_spark")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stale:
+    """What should be made again."""
+
+    snapshots: int
+    """How many snapshots are stale."""
+    commands: Sequence[str]
+    """The jobs, with options, that make them again."""
+    published: Published | None
+    """The published version and date, where its snapshot is one of them."""
+
+
+def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stale:
+    """What is stale after an ingest of these landings, named as in the ``inputs`` of its run."""
+    # A table is read whole each time, changed or not.
+    tables_read = [name for name, log in config.raw_logs.items() if log.source.format in ("delta", "table")]
+    landings = [key for key in ingested if (key.rpartition(" ")[0] or MAIN) not in tables_read]
+    stale = stale_snapshots(tables, config, landings)
+    now = published(tables, config.name) if stale else None
+    form = find(config.model.kind).reads
+    usual = [s.as_of for s in stale if s.form == form and is_usual(config, s)]
+    return Stale(
+        snapshots=len(stale),
+        commands=commands_for(config, stale),
+        published=now if now and now.as_of in usual else None,
+    )
+
+
+def note_stale(run: Run, stale: Stale) -> None:
+    """Note in a run's row what is stale after it, and log how to bring it up to date."""
+    if not stale.snapshots:
+        return
+    run.outputs["stale snapshots"] = "; ".join(stale.commands)
+    log.warning("ingest: these landings may change %d snapshots; to bring them up to date:", stale.snapshots)
+    for command in stale.commands:
+        log.warning("  %s", command)
+    if stale.published:
+        run.outputs["stale published"] = f"{stale.published.model_version} at {stale.published.as_of}"
+        log.warning("  one of them is published: then score and publish --as-of %s, too", stale.published.as_of)
