@@ -1,14 +1,22 @@
-"""The pages lead to one another, and name commands and keys that there are."""
+"""The pages lead to one another; commands, options, keys, tables and imports that they name exist."""
 
+import ast
 import re
+import shlex
+from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
+from gur_spark import schema
+from gur_spark.config.file import load_config
 from gur_spark.models.catalogue import all_kinds
 from gur_spark.models.kind import Kind
+from gur_spark.outputs.catalogue import OUTPUTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -20,8 +28,17 @@ def without_code(page: Path) -> str:
     return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
 
 
+def blocks(language: str) -> list[Any]:
+    """The code blocks of a language on all pages, as parameters named by page and position."""
+    return [
+        pytest.param(block, id=f"{name(page)}-{number}")
+        for page in PAGES
+        for number, block in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL))
+    ]
+
+
 def anchors(page: Path) -> set[str]:
-    """As a forge makes them of headings."""
+    """The anchors that a forge makes of a page's headings."""
     heads = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
@@ -53,6 +70,89 @@ def test_every_benchmark_and_job_that_is_named_is_there(page: Path) -> None:
 def test_every_page_of_the_docs_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in readme] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_sentence_or_heading_begins_in_the_middle(page: Path) -> None:
+    """A sentence begins with its subject, not with a clause that stands for one."""
+    odd = re.findall(r"(?:^[#\-*\s]*|[.:;] |\| )(?:Of|Whose|Who|What|Those|Which)\b.{0,60}", without_code(page), re.M)
+    assert odd == []
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_every_yaml_block_is_a_valid_part_of_a_pipeline(block: str, tmp_path: Path) -> None:
+    """A block without a log of its own changes the README's file."""
+    shop = next(param.values[0] for param in blocks("yaml") if param.id == "README.md-0")
+    (tmp_path / "shop.yaml").write_text(shop)
+    part = "" if re.search(r"^(extends|source):", block, re.MULTILINE) else "extends: shop.yaml\n"
+    (tmp_path / "part.yaml").write_text(part + block)
+    load_config(tmp_path / "part.yaml")
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_every_import_of_a_python_block_is_there(block: str) -> None:
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gur_spark"):
+            module = import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def options(job: str) -> set[str]:
+    """The options of a job beside those of all jobs."""
+    parser = ArgumentParser(add_help=False)
+    add = getattr(import_module(f"jobs.{job}"), "options", None)
+    if add:
+        add(parser)
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def test_the_page_of_jobs_names_every_job_and_only_options_that_there_are() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", (ROOT / "docs/jobs.md").read_text(), re.MULTILINE)
+    assert {job for job, _ in rows} == {path.stem for path in (ROOT / "jobs").glob("[a-z]*.py")}
+    for job, said in rows:
+        named = set(re.findall(r"--[a-z-]+", said))
+        assert named <= options(job) | {"--route"} if job == "sequences" else named <= options(job), job
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_of_jobs_have_only_options_that_there_are(page: Path) -> None:
+    shared = {"--config", "--print-config"}
+    for job, rest in re.findall(r"(?:jobs/|^)([a-z_]+)(?:\.py)? +(--[^#\n`]*)", page.read_text(), re.MULTILINE):
+        if (ROOT / "jobs" / f"{job}.py").exists():
+            named = {word for word in shlex.split(rest) if word.startswith("--")}
+            assert named <= options(job) | shared, f"{job} {rest}"
+
+
+def columns_told(table: str) -> set[str]:
+    """The columns that the page of tables tells of a table."""
+    [rows] = re.findall(rf"### `{table}`\n.*?\n\|---\|---\|\n(.*?)\n\n", page_of_tables(), re.DOTALL)
+    cells = [row.split(" | ")[0] for row in rows.splitlines()]
+    return {column for cell in cells for column in re.findall(r"`(\w+)`", cell)}
+
+
+def page_of_tables() -> str:
+    return (ROOT / "docs/tables.md").read_text() + "\n\n"
+
+
+@pytest.mark.parametrize("table", [*schema.ALIKE, *OUTPUTS, "events", "items", "predictions"])
+def test_every_column_of_every_table_is_told(table: str) -> None:
+    ddl = {
+        **schema.ALIKE,
+        **{output.name: output.schema("long") for output in OUTPUTS.values()},
+        "events": schema.events_schema("long", [], [], several_logs=True),
+        "items": schema.items_schema([], []),
+        "predictions": schema.predictions_schema("long"),
+    }[table]
+    while "<" in ddl:
+        ddl = re.sub(r"<[^<>]*>", "", ddl)
+    assert columns_told(table) == set(schema.column_names(ddl))
+
+
+def test_the_readme_names_only_columns_that_there_are() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 10
+    for table, said in rows:
+        assert set(re.findall(r"`(\w+)`", said)) <= columns_told(table), table
 
 
 def keys(section: type[BaseModel]) -> set[str]:
