@@ -125,7 +125,7 @@ def test_a_failed_export_leaves_the_older_one_and_no_rest(
         export_embeddings(tables, config, str(out), new_run(), version="three")
     embedded.add(tables, "four", D1, [7], np.ones((1, 2)))
     embedded.add(tables, "four", D1, [8], np.ones((1, 3)))
-    with pytest.raises(TableError, match=r"has not the width [23] of the first"):
+    with pytest.raises(TableError, match=r"expected embeddings of width [23], like the first one"):
         export_embeddings(tables, config, str(out), new_run(), form="numpy", version="four")
     rename = Path.rename
 

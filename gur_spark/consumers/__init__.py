@@ -1,1 +1,1 @@
-"""What reads embeddings: training sets, neighbours, files, and an example model."""
+"""Consumers of embeddings: training sets, nearest users, exports to files, and an example model."""

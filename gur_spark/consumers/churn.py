@@ -1,8 +1,7 @@
-"""An example of a consumer that outlives its embeddings: a churn model that knows the space it was trained in.
+"""Example of a consumer: a churn model that knows the space of the embeddings that it was trained on.
 
-A published version that was aligned to the one before shares its space: the model goes on with the new rows. Any other
-version has axes that mean something else, on which the old weights would give numbers without a meaning: the model
-is trained anew, or scoring is refused.
+A published version that was aligned to the one before shares its space, so the model scores the new rows. Any other
+version has other axes, on which the old weights have no meaning, so the model is trained again or scoring is refused.
 """
 
 import logging
@@ -38,26 +37,26 @@ from gur_spark.tables.runs import Run
 log = logging.getLogger("gur_spark")
 
 OnSwitch = Literal["retrain", "refuse"]
-"""What to do where the published version is in another space than the model."""
+"""What to do when the published version is in another space than the model."""
 
 SALT = "churn example"
 
 
 class ChurnModel(BaseModel):
-    """A logistic regression on embeddings: ``1 / (1 + exp(-(x . weights + bias)))``, kept as JSON."""
+    """Logistic regression on embeddings, ``1 / (1 + exp(-(x . weights + bias)))``, stored as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trained_on: str
-    """The version of the embeddings that it learned on."""
+    """Version of the embeddings that it was trained on."""
     space: str
-    """The version whose axes those have."""
+    """Version in whose space these embeddings are."""
     label_dates: tuple[str, ...]
     horizon_days: int
     rows: int
-    """Users and dates that it learned on."""
+    """Number of (user, date) pairs that it was trained on."""
     auc: float | None
-    """On users that it did not learn on; None where they all churned, or none of them."""
+    """AUC on users that it was not trained on; None where all or none of them churned."""
     weights: tuple[float, ...]
     bias: float
 
@@ -72,45 +71,45 @@ def predict_churn(
     on_switch: OnSwitch = "retrain",
     retrain: bool = False,
 ) -> ChurnModel:
-    """Write ``predictions`` of the published version at its date (or another that it was scored at); returns the model.
+    """Write ``predictions`` of the published version at its date or another scored date; returns the model.
 
-    Every user with an event in the longest window gets the probability to have none in the next
+    Every user with an event in the longest window gets the probability to have no event in the next
     ``evaluation.horizon_days``. Exactly the rows of this (model_version, as_of) are replaced.
 
     Args:
-        label_dates: learn from who churned after these; default: all dates at which the version was scored and whose
-            horizon ends by ``as_of`` and the model saw nothing of.
-        retrain: train anew although the model could be kept.
+        label_dates: dates after which churn is learned; by default all dates at which the version was scored, whose
+            horizon ends by ``as_of``, and whose future the version did not see in training.
+        retrain: train a new model even if the old one fits.
 
     Raises:
         TableError: nothing is published, or there are no such embeddings.
-        ConsumerError: the model is of another space and ``on_switch`` is ``refuse``, or nothing can be learned from.
+        ConsumerError: the model is of another space and ``on_switch`` is ``refuse``, or there is nothing to learn from.
     """
     switch = published(tables, config.name)
     if switch is None:
         raise TableError(f"nothing is published for pipeline '{config.name}'; run the publish job first")
     version, day = switch.model_version, as_of or switch.as_of
     rows = read_embeddings(tables.spark, config, version, day).where(F.col("events") > 0)
-    kept = read_model(tables, config)
-    why = "it was asked for" if retrain else _unfit(kept, space_of(tables, version), config)
-    if kept and why and not retrain and on_switch == "refuse":
+    stored = read_model(tables, config)
+    why = "it was asked for" if retrain else _unfit(stored, space_of(tables, version), config)
+    if stored and why and not retrain and on_switch == "refuse":
         raise ConsumerError(
-            f"the churn model, trained on {kept.trained_on}, cannot score {version}: {why}; nothing was written. Train "
-            f"it anew (--on-switch retrain), or publish a version that was aligned (train --align-to {kept.trained_on})"
+            f"the churn model, trained on {stored.trained_on}, cannot score {version}: {why}; nothing was written. "
+            f"Train a new one (--on-switch retrain), or publish an aligned one (train --align-to {stored.trained_on})"
         )
-    if kept is None or why:
+    if stored is None or why:
         log.info("churn: trains on %s: %s", version, why)
         model = train(tables, config, version, day, label_dates)
-        _keep(tables, config, model)
+        _store(tables, config, model)
     else:
-        log.info("churn: keeps the model that was trained on %s, %s is in its space", kept.trained_on, version)
-        model = kept
+        log.info("churn: uses the model that was trained on %s, because %s is in its space", stored.trained_on, version)
+        model = stored
     _write(tables, config, rows, model, version, day, run)
     return model
 
 
 def _unfit(model: ChurnModel | None, space: str, config: Config) -> str | None:
-    """Why a model cannot score; None where it can."""
+    """Reason why a model cannot score; None where it can."""
     if model is None:
         return "there is no model yet"
     if model.space != space:
@@ -121,27 +120,26 @@ def _unfit(model: ChurnModel | None, space: str, config: Config) -> str | None:
 
 
 def train(tables: Tables, config: Config, version: str, known_by: date, label_dates: Sequence[date] = ()) -> ChurnModel:
-    """Fit a model on what the version knew at each date, and on who churned after it.
+    """Fit a model on the version's embeddings at each date, and on the churn after it.
 
     Raises:
-        ConsumerError: no date was scored whose future is known by ``known_by`` and was not trained on, or all users or
-            none of them churned.
+        ConsumerError: there is no scored date whose future is known by ``known_by`` and was not seen in training, or
+            all or none of the users churned.
     """
     horizon = config.evaluation.horizon_days
     first, last = seen_until(tables, version), _last_known(config, known_by)
     dates = sorted(label_dates) or _label_dates(tables, version, first, last, horizon)
     if dates[-1] > last:
         raise ConsumerError(
-            f"who churned in the {horizon} days from {dates[-1]} on is not known on {known_by}; expected "
-            f"dates up to {last}"
+            f"churn in the {horizon} days from {dates[-1]} on is not known on {known_by}; expected dates up to {last}"
         )
     if dates[0] < first:
         raise ConsumerError(
-            f"{version} was trained on events up to {first}: its embeddings at {dates[0]} may tell who churned then; "
+            f"{version} was trained on events up to {first}: its embeddings at {dates[0]} may know who churned then; "
             "expected dates from there on"
         )
     questions = _labels(tables, config, version, dates)
-    # Known from as_of + delay on, and not older: each label gets the embedding of its own date.
+    # Features are known from as_of plus the delay on, so each label gets the embedding of its own date.
     delay = config.aggregates.delay_days
     answered = training_set(
         tables.spark, config, questions, max_age_days=delay, features=["embeddings"], version=version
@@ -167,10 +165,12 @@ def train(tables: Tables, config: Config, version: str, known_by: date, label_da
 
 
 def fit(x_NL: Array, churned_N: Mask) -> tuple[Array, float]:
-    """Weights (L,) and bias of a ridge-penalised logistic regression on standardised columns, for the columns as is.
+    """Fit a ridge-penalised logistic regression on standardised columns.
+
+    Returns weights (L,) and bias for the columns as they are.
 
     Raises:
-        ConsumerError: all users churned, or none.
+        ConsumerError: all users churned, or none of them.
     """
     if len(set(churned_N.tolist())) < 2:
         raise ConsumerError(f"{churned_N.sum()} of {len(churned_N)} users churned: there is nothing to tell apart")
@@ -183,7 +183,7 @@ def fit(x_NL: Array, churned_N: Mask) -> tuple[Array, float]:
 
 
 def read_model(tables: Tables, config: Config) -> ChurnModel | None:
-    """The model that was kept, if there is one.
+    """Read the stored model, if there is one.
 
     Raises:
         ConsumerError: its file is damaged.
@@ -194,10 +194,10 @@ def read_model(tables: Tables, config: Config) -> ChurnModel | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ConsumerError(f"{file} is no churn model: {error}; remove it, and it is trained anew") from error
+        raise ConsumerError(f"{file} is no churn model: {error}; remove it to train a new one") from error
 
 
-def _keep(tables: Tables, config: Config, model: ChurnModel) -> None:
+def _store(tables: Tables, config: Config, model: ChurnModel) -> None:
     file = _model_file(tables, config)
     storage.write_text(f"{file}.new", model.model_dump_json(indent=2) + "\n")
     storage.move(f"{file}.new", file)
@@ -208,16 +208,16 @@ def _model_file(tables: Tables, config: Config) -> str:
 
 
 def _last_known(config: Config, known_by: date) -> date:
-    """The last date of whom it is known who churned after it: what a day tells may land days later."""
+    """Last date after which churn is known. The events of a day may land some days later."""
     return known_by - timedelta(config.evaluation.horizon_days + config.aggregates.delay_days)
 
 
 def _label_dates(tables: Tables, version: str, first: date, last: date, horizon: int) -> list[date]:
-    """The dates of ``[first, last]`` at which a version was scored."""
+    """Dates from ``first`` to ``last`` at which a version was scored."""
     scored = EMBEDDINGS.dates(tables, version)
     dates = [day for day in scored if first <= day <= last]
     if not dates:
-        seen = "" if first == date.min else f" from {first} on, until when it was trained, and"
+        seen = "" if first == date.min else f" from {first} on, where its training ended, and"
         raise ConsumerError(
             f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date{seen} up "
             f"to {last}, whose {horizon} days are known; run score --model {version} --as-of DATE"
@@ -226,7 +226,7 @@ def _label_dates(tables: Tables, version: str, first: date, last: date, horizon:
 
 
 def _labels(tables: Tables, config: Config, version: str, dates: Sequence[date]) -> DataFrame:
-    """One row per user_id and date with an event before it: ``user_id, churn, label_time``."""
+    """Labels ``user_id, churn, label_time``: one row per date and user with an event in the window before it."""
     events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
     horizon = config.evaluation.horizon_days
     check_complete(events, config, [dates[-1]], horizon, EvaluationError)
@@ -260,7 +260,7 @@ def _write(
 
 
 def kernel(model: ChurnModel) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function that scores batches of ``user_id, embedding`` on a worker."""
+    """Function for workers that scores batches of ``user_id, embedding``."""
     weights_L, bias = np.array(model.weights), model.bias
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

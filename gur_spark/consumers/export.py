@@ -1,7 +1,7 @@
-"""Embeddings as files for who has neither Spark nor Delta: a folder of Parquet, or of NumPy arrays.
+"""Export of embeddings to files for readers without Spark and Delta: a folder of Parquet, or of NumPy arrays.
 
-Spark stages the rows as Parquet below the tables, and this process streams them from there: all that it holds are the
-user ids and a batch of rows. The folder appears whole, by a rename; ``manifest.json`` says what it holds.
+Spark stages the rows as Parquet below the tables, and this process streams them from there. It holds the user ids and
+one batch of rows. A rename makes the whole folder appear at once, and ``manifest.json`` describes it.
 """
 
 import json
@@ -34,7 +34,7 @@ from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 
-Form = Literal["parquet", "numpy"]
+Format = Literal["parquet", "numpy"]
 
 KIND = "gur_spark embeddings"
 MANIFEST = "manifest.json"
@@ -46,16 +46,16 @@ FILE_ROWS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What a folder holds, as its manifest says."""
+    """Contents of ``manifest.json``, which describes an export."""
 
     pipeline: str
     model_version: str
     space: str
-    """The version whose axes these embeddings have."""
+    """Version in whose space the embeddings are."""
     as_of: str
     rows: int
     width: int
-    form: Form
+    form: Format
     kind: str = KIND
 
 
@@ -65,23 +65,23 @@ def export_embeddings(
     folder: str,
     run: Run,
     *,
-    form: Form = "parquet",
+    form: Format = "parquet",
     version: str = "published",
     as_of: date | None = None,
 ) -> Exported:
-    """Write the embeddings of a version and date to a folder of this machine, in place of an older export there.
+    """Write the embeddings of a version and date to a local folder, replacing an older export there.
 
-    ``parquet``: flat files with the columns of ``embeddings``, in no order. ``numpy``: ``embeddings.npy``, float32
-    (N, L), and ``user_id.npy``, (N,), int64 or text, ascending; both can be mapped (``np.load(..., mmap_mode="r")``),
-    neither is a pickle.
+    Format ``parquet`` has flat files with the columns of ``embeddings``, in no order. Format ``numpy`` has
+    ``embeddings.npy``, float32 (N, L), and ``user_id.npy``, (N,), int64 or text, ascending. Both files can be mapped
+    (``np.load(..., mmap_mode="r")``), and neither is a pickle.
 
-    Where it fails, what was in the folder stays; a process that is killed leaves a hidden folder beside it.
+    If it fails, the folder stays as it was. A killed process leaves a hidden folder beside it.
 
     Args:
         version, as_of: as in ``read_embeddings``.
 
     Raises:
-        ConsumerError: the folder holds something else, or is in a store.
+        ConsumerError: the folder holds something else, or is not local.
         TableError: there are no such embeddings, or a user has two.
     """
     target = _target(folder)
@@ -107,10 +107,10 @@ def export_embeddings(
 
 
 def read_manifest(folder: str | Path) -> Exported:
-    """What a folder holds.
+    """Read the manifest of an export.
 
     Raises:
-        ConsumerError: it is not an export.
+        ConsumerError: the folder is no export.
     """
     try:
         values = json.loads((Path(folder) / MANIFEST).read_text())
@@ -122,17 +122,21 @@ def read_manifest(folder: str | Path) -> Exported:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Staged rows."""
+class _StagedRows:
+    """Embeddings that are staged as Parquet."""
 
     files: Sequence[pq.ParquetFile]
     ids: pa.ChunkedArray
     place_N: npt.NDArray[np.int64]
-    """Of each row in the order of the ids."""
+    """Place of each row in the order of the ids."""
 
     @classmethod
-    def of(cls, files: Sequence[pq.ParquetFile]) -> "_Rows":
-        """Raises TableError where a user has two rows."""
+    def of(cls, files: Sequence[pq.ParquetFile]) -> "_StagedRows":
+        """Read the user ids of staged files.
+
+        Raises:
+            TableError: a user has two rows.
+        """
         ids = pa.chunked_array([chunk for file in files for chunk in file.read(["user_id"])["user_id"].chunks])
         order_N = pc.sort_indices(ids)
         ordered = ids.take(order_N)
@@ -152,22 +156,22 @@ class _Rows:
 
 
 @contextmanager
-def _staged(tables: Tables, frame: DataFrame) -> Iterator[_Rows]:
+def _staged(tables: Tables, frame: DataFrame) -> Iterator[_StagedRows]:
     stage = tables.folder("_staging", uuid4().hex)
     try:
         frame.select(*COLUMNS).write.mode("overwrite").parquet(stage)
         filesystem, inner = storage.open_filesystem(stage)
         names = sorted(name for name in storage.sizes(stage) if name.endswith(".parquet"))
-        yield _Rows.of([pq.ParquetFile(f"{inner}/{name}", filesystem=filesystem) for name in names])
+        yield _StagedRows.of([pq.ParquetFile(f"{inner}/{name}", filesystem=filesystem) for name in names])
     finally:
         storage.remove_folder(stage)
 
 
 def _target(folder: str) -> Path:
-    """The folder, if it may be written.
+    """The folder as an absolute path.
 
     Raises:
-        ConsumerError: it may not.
+        ConsumerError: it is not local, or holds something else than an export.
     """
     if not storage.is_local(folder):
         raise ConsumerError(f"export writes to a folder of this machine (or a mounted volume), got {folder}")
@@ -188,7 +192,7 @@ def _target(folder: str) -> Path:
 
 @contextmanager
 def _swapped_in(target: Path) -> Iterator[Path]:
-    """A new folder beside the target that takes its place at the end, if all went well."""
+    """A new folder beside the target, which replaces the target at the end unless an error is raised."""
     new, old = (target.with_name(f".{target.name}.{uuid4().hex[:8]}.{what}") for what in ("new", "old"))
     new.mkdir(parents=True)
     try:
@@ -206,14 +210,14 @@ def _swapped_in(target: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _write_parquet(folder: Path, rows: _Rows, width: int) -> None:
+def _write_parquet(folder: Path, rows: _StagedRows, width: int) -> None:
     for number, batches in groupby(_checked(rows, COLUMNS, width), key=lambda found: found[1] // FILE_ROWS):
         with pq.ParquetWriter(folder / f"part-{number:05d}.parquet", rows.files[0].schema_arrow) as writer:
             for batch, _ in batches:
                 writer.write_batch(batch)
 
 
-def _write_numpy(folder: Path, rows: _Rows, width: int) -> None:
+def _write_numpy(folder: Path, rows: _StagedRows, width: int) -> None:
     vectors_NL = _array(folder / EMBEDDINGS, np.dtype(np.float32), (len(rows.ids), width))
     ids_N = _array(folder / USER_IDS, _id_type(rows.ids), (len(rows.ids),))
     for batch, before in _checked(rows, ("user_id", "embedding"), width):
@@ -227,8 +231,8 @@ def _write_numpy(folder: Path, rows: _Rows, width: int) -> None:
 _WRITERS = {"parquet": _write_parquet, "numpy": _write_numpy}
 
 
-def _checked(rows: _Rows, columns: Sequence[str], width: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Batches, and how many rows were before each.
+def _checked(rows: _StagedRows, columns: Sequence[str], width: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Batches of rows, each with the number of rows before it.
 
     Raises:
         TableError: an embedding has another width.
@@ -236,18 +240,18 @@ def _checked(rows: _Rows, columns: Sequence[str], width: int) -> Iterator[tuple[
     before = 0
     for batch in rows.batches(columns):
         if not pc.all(pc.equal(pc.list_value_length(batch["embedding"]), width)).as_py():
-            raise TableError(f"an embedding has not the width {width} of the first; nothing was exported")
+            raise TableError(f"expected embeddings of width {width}, like the first one; nothing was exported")
         yield batch, before
         before += batch.num_rows
 
 
 def _array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    """An array in a file, to be filled."""
+    """A new array in a mapped file."""
     return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
 
 
 def _id_type(ids: pa.ChunkedArray) -> np.dtype[Any]:
-    """Whole numbers, or text of the longest id's length: of objects NumPy would make a pickle."""
+    """NumPy type of the ids: int64, or text of the longest id's length, because NumPy would pickle objects."""
     if pa.types.is_integer(ids.type):
         return np.dtype(np.int64)
     return np.dtype(f"<U{max(1, pc.max(pc.utf8_length(ids)).as_py())}")

@@ -1,7 +1,7 @@
-"""How near embeddings are to each other, and which are the nearest, as arrays: the arithmetic of ``neighbours``.
+"""Arithmetic of nearest users: nearness of embeddings, and the choice of the nearest.
 
-Nearest first, ties in the order of the user ids. Scores are computed pair by pair in float64, so that they, and with
-them the ties, depend neither on the blocks nor on the other users; the fast matrix product only finds the candidates.
+The nearest user comes first, and ties are in the order of the user ids. Nearness is computed pair by pair in float64,
+so that it depends neither on the blocks nor on the other users. The fast matrix product only finds candidates.
 
 Legend of array shapes: N = users, Q = users asked about, B = users of a block, P = pairs, L = width of an embedding.
 """
@@ -12,43 +12,51 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gur_spark.arrays import Array
+from gur_spark.arrays import Array, Ints, Mask
 from gur_spark.errors import ConsumerError, nearest
 
-Rows = npt.NDArray[np.int64]
 Metric = Literal["cosine", "dot", "euclidean"]
 
 PAIRS = 65_536
-"""Pairs that are scored at a time."""
+"""NearPairs that are scored at a time."""
 SLACK = 1e-11
-"""Beyond the rounding of a matrix product of 4096 columns, relative to the squared lengths."""
+"""Bound on the rounding of a matrix product of 4,096 columns, relative to the squared lengths."""
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Some users and users near them, with how near: more is nearer."""
+class NearPairs:
+    """Pairs of a user asked about and a user near it, with their nearness: a greater number is nearer."""
 
-    asked_P: Rows
-    """Position among the users asked about."""
-    near_P: Rows
-    """Row of the near user."""
+    asked_P: Ints
+    """Place of each user among those asked about."""
+    near_P: Ints
+    """Row of each near user."""
     nearness_P: Array
 
 
-def best(pairs: Pairs, k: int, place_N: Rows) -> Pairs:
-    """The first ``k`` of each user asked about: nearest first, of those that are as near in the order of their ids."""
+def best(pairs: NearPairs, k: int, place_N: Ints) -> NearPairs:
+    """The ``k`` nearest pairs of each user asked about, nearest first, ties in the order of the ids.
+
+    Args:
+        place_N: place of each user in the order of the ids.
+    """
     order = np.lexsort((place_N[pairs.near_P], -pairs.nearness_P, pairs.asked_P))
-    kept = order[ranks(pairs.asked_P[order]) < k]
-    return Pairs(pairs.asked_P[kept], pairs.near_P[kept], pairs.nearness_P[kept])
+    first = order[ranks(pairs.asked_P[order]) < k]
+    return NearPairs(pairs.asked_P[first], pairs.near_P[first], pairs.nearness_P[first])
 
 
-def ranks(sorted_P: Rows) -> Rows:
-    """Of each entry among those that equal it, from 0. By hand: [3, 3, 5, 5, 5] -> [0, 1, 0, 1, 2]."""
+def ranks(sorted_P: Ints) -> Ints:
+    """Rank of each entry among equal ones, from 0. By hand: [3, 3, 5, 5, 5] -> [0, 1, 0, 1, 2]."""
     return np.arange(len(sorted_P)) - np.searchsorted(sorted_P, sorted_P)
 
 
-def likely(q_QL: Array, x_BL: Array, own_Q: Rows, k: int, metric: Metric, least_Q: Array) -> npt.NDArray[np.bool_]:
-    """Which users of a block may be among the ``k`` nearest, within the rounding of a matrix product, (Q, B)."""
+def candidates(q_QL: Array, x_BL: Array, own_Q: Ints, k: int, metric: Metric, least_Q: Array) -> Mask:
+    """Mask of users of a block that may be among the ``k`` nearest, given the rounding of a matrix product, (Q, B).
+
+    Args:
+        own_Q: row of each user asked about in the block; outside the block where it is not there.
+        least_Q: nearness of the k-th nearest user found so far.
+    """
     squares_Q, squares_B = (q_QL**2).sum(1), (x_BL**2).sum(1)
     near_QB = q_QL @ x_BL.T
     if metric == "euclidean":
@@ -59,20 +67,20 @@ def likely(q_QL: Array, x_BL: Array, own_Q: Rows, k: int, metric: Metric, least_
     if len(x_BL) > k:
         least_Q = np.maximum(least_Q, np.partition(near_QB, len(x_BL) - k, axis=1)[:, len(x_BL) - k])
     least_Q = least_Q - SLACK * (squares_Q + squares_B.max())
-    likely: npt.NDArray[np.bool_] = (near_QB >= least_Q[:, None]) & (near_QB > -np.inf)
-    return likely
+    may_be_near_QB: Mask = (near_QB >= least_Q[:, None]) & (near_QB > -np.inf)
+    return may_be_near_QB
 
 
-def least(found: Pairs, k: int, asked: int) -> Array:
-    """How near the k-th is so far, (Q,)."""
+def kth_nearness(found: NearPairs, k: int, asked: int) -> Array:
+    """Nearness of the k-th nearest user found so far, (Q,); minus infinity where there are fewer."""
     least_Q = np.full(asked, -np.inf)
     last_P = ranks(found.asked_P) == k - 1
     least_Q[found.asked_P[last_P]] = found.nearness_P[last_P]
     return least_Q
 
 
-def nearness(q_QL: Array, x_BL: Array, asked_P: Rows, near_P: Rows, metric: Metric) -> Array:
-    """Cosine, dot product, or the negative square of the distance: each pair by itself, in one order of adding up."""
+def nearness(q_QL: Array, x_BL: Array, asked_P: Ints, near_P: Ints, metric: Metric) -> Array:
+    """Cosine, dot product or negative squared distance of each pair, computed on its own with sums in one order."""
     nearness_P = np.empty(len(asked_P))
     for start in range(0, len(asked_P), PAIRS):
         part = slice(start, start + PAIRS)
@@ -81,8 +89,8 @@ def nearness(q_QL: Array, x_BL: Array, asked_P: Rows, near_P: Rows, metric: Metr
     return nearness_P
 
 
-def prepared(x: npt.NDArray[np.float32], metric: Metric) -> Array:
-    """In float64, for cosines of length 1; an embedding of zeros has the cosine 0 with all."""
+def scaled(x: npt.NDArray[np.float32], metric: Metric) -> Array:
+    """Embeddings in float64, for cosines scaled to length 1. An embedding of zeros has the cosine 0 with all others."""
     wide = x.astype(np.float64)
     if metric == "cosine":
         length = np.sqrt((wide**2).sum(1, keepdims=True))
@@ -90,15 +98,24 @@ def prepared(x: npt.NDArray[np.float32], metric: Metric) -> Array:
     return wide
 
 
-def no_pairs() -> Pairs:
-    return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+def no_pairs() -> NearPairs:
+    """No pairs, to begin with."""
+    return NearPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
-def both(one: Pairs, other: Pairs) -> Pairs:
-    return Pairs(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in Pairs.__dataclass_fields__))
+def joined(one: NearPairs, other: NearPairs) -> NearPairs:
+    """All pairs of both."""
+    return NearPairs(
+        *(np.concatenate([getattr(one, name), getattr(other, name)]) for name in NearPairs.__dataclass_fields__)
+    )
 
 
 def check_metric(metric: str) -> None:
+    """Refuse an unknown metric.
+
+    Raises:
+        ConsumerError: it is not one of ``Metric``.
+    """
     known = list(get_args(Metric))
     if metric not in known:
         raise ConsumerError(f"unknown metric '{metric}'; expected one of {known}{nearest(metric, known)}")

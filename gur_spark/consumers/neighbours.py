@@ -1,4 +1,4 @@
-"""Who is near whom by their embeddings: exactly, in blocks of bounded memory, or approximately by an HNSW index.
+"""Nearest users by their embeddings: exact, in blocks of bounded memory, or approximate, by an HNSW index.
 
 Legend of array shapes: N = users, Q = users asked about, B = users of a block, P = pairs, L = width of an embedding.
 """
@@ -15,41 +15,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from gur_spark.arrays import Array, matrix
+from gur_spark.arrays import Array, Ints, matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.consumers.export import EMBEDDINGS, USER_IDS, read_manifest
 from gur_spark.consumers.nearest import (
     Metric,
-    Pairs,
-    Rows,
+    NearPairs,
     best,
-    both,
+    candidates,
     check_metric,
-    least,
-    likely,
+    joined,
+    kth_nearness,
     nearness,
     no_pairs,
-    prepared,
     ranks,
+    scaled,
 )
 from gur_spark.errors import ConsumerError
 from gur_spark.extras import import_extra
 from gur_spark.outputs.embeddings import read_embeddings
 
 QUERIES, BLOCK = 256, 8192
-"""Users asked about, and users compared with, at a time: their scores take 16 MB."""
+"""Users asked about and users compared with at a time. Their scores take 16 MB."""
 LINKS, DEPTH = 16, 200
-"""Of the HNSW graph (Malkov, Yashunin 2018): links per user (M), and candidates looked at (ef)."""
+"""Parameters of the HNSW graph (Malkov, Yashunin 2018): links per user (M) and candidates of a search (ef)."""
 
 
 @dataclass(frozen=True)
 class Users:
-    """Embeddings in memory, or in a file that is mapped."""
+    """Users with their embeddings, in memory or in a mapped file."""
 
     ids_N: pa.Array
     x_NL: npt.NDArray[np.float32]
-    place_N: Rows = field(init=False)
-    """Of each user in the order of the ids."""
+    place_N: Ints = field(init=False)
+    """Place of each user in the order of the ids."""
 
     def __post_init__(self) -> None:
         if self.x_NL.ndim != 2 or len(self.x_NL) != len(self.ids_N):
@@ -60,7 +59,7 @@ class Users:
 
     @classmethod
     def collect(cls, frame: DataFrame) -> "Users":
-        """From rows with ``user_id, embedding``; a batch is given back as it is copied, so memory holds them once."""
+        """Collect rows with ``user_id, embedding``. A batch is freed once it is copied, so memory holds them once."""
         batches = frame.select("user_id", "embedding").toArrow().to_batches()
         rows = sum(batch.num_rows for batch in batches)
         ids, at = [], 0
@@ -77,21 +76,21 @@ class Users:
 
     @classmethod
     def open(cls, folder: str) -> "Users":
-        """From a NumPy export (``gur_spark.consumers.export``), mapped rather than read.
+        """Map the files of a NumPy export (``gur_spark.consumers.export``).
 
         Raises:
-            ConsumerError: the folder is none.
+            ConsumerError: the folder is no such export.
         """
         if read_manifest(folder).form != "numpy":
             raise ConsumerError(f"{folder} is a Parquet export; expected one with --format numpy")
         ids_N, x_NL = (np.load(Path(folder) / name, mmap_mode="r") for name in (USER_IDS, EMBEDDINGS))
         return cls(pa.array(ids_N), x_NL)
 
-    def rows(self, users: Sequence[Any]) -> Rows:
-        """Where these users are.
+    def rows(self, users: Sequence[Any]) -> Ints:
+        """Rows of these users.
 
         Raises:
-            ConsumerError: some are not; the message names the first.
+            ConsumerError: some have no embedding; the message names the first of them.
         """
         try:
             wanted = pa.array(users, self.ids_N.type)
@@ -101,27 +100,27 @@ class Users:
         if found.null_count:
             unknown = wanted.filter(pc.is_null(found))
             raise ConsumerError(f"{len(unknown)} users have no embedding: {unknown[:5].to_pylist()} ...")
-        where: Rows = found.to_numpy().astype(np.int64)
+        where: Ints = found.to_numpy().astype(np.int64)
         return where
 
 
-Find = Callable[[Rows, int], Pairs]
+Find = Callable[[Ints, int], NearPairs]
 """(rows of users, k) -> at least the k nearest of each, if there are so many."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Nearest users, found one way or the other."""
+    """Search for nearest users by one of several methods."""
 
     users: Users
     metric: Metric
     find: Find
 
     def nearest(self, of: Sequence[Any] | None = None, k: int = 10) -> pa.Table:
-        """The nearest users of these, or of everyone: ``user_id, rank`` (from 1), ``neighbour, score``.
+        """Nearest users of these users, or of everyone: ``user_id, rank`` (from 1), ``neighbour, score``.
 
-        A user is no neighbour of its own. The score is the cosine, the dot product or the Euclidean distance. A user
-        has fewer than ``k`` rows where there are not so many others.
+        A user is not its own neighbour. The score is the cosine, the dot product or the Euclidean distance. A user has
+        fewer than ``k`` rows where there are not so many other users.
 
         Raises:
             ConsumerError: a user has no embedding, or ``k`` is not above 0.
@@ -129,7 +128,7 @@ class Search:
         return pa.Table.from_batches(self.batches(of, k), self.schema)
 
     def batches(self, of: Sequence[Any] | None = None, k: int = 10) -> Iterator[pa.RecordBatch]:
-        """As ``nearest``, some users at a time."""
+        """The rows of ``nearest``, for some users at a time."""
         if k < 1:
             raise ConsumerError(f"k: expected a number above 0, got {k}")
         asked = np.arange(len(self.users.ids_N)) if of is None else self.users.rows(of)
@@ -142,7 +141,7 @@ class Search:
         user = self.users.ids_N.type
         return pa.schema({"user_id": user, "rank": pa.int32(), "neighbour": user, "score": pa.float64()})
 
-    def _batch(self, rows_Q: Rows, found: Pairs) -> pa.RecordBatch:
+    def _batch(self, rows_Q: Ints, found: NearPairs) -> pa.RecordBatch:
         score_P = np.sqrt(-found.nearness_P) if self.metric == "euclidean" else found.nearness_P
         columns = [
             self.users.ids_N.take(pa.array(rows_Q[found.asked_P])),
@@ -164,13 +163,13 @@ def nearest_users(
     as_of: date | None = None,
     approximate: bool = False,
 ) -> pa.Table:
-    """The nearest users of these, or of everyone; see ``Search.nearest``.
+    """Nearest users of these users, or of everyone; see ``Search.nearest``.
 
-    To ask more than once, keep ``exact(Users.collect(read_embeddings(...)), metric)``.
+    For more than one question, make ``exact(Users.collect(read_embeddings(...)), metric)`` once and ask that.
 
     Args:
         version, as_of: as in ``read_embeddings``.
-        approximate: by an HNSW index, which takes longer to make and is faster to ask (extra ``neighbours``).
+        approximate: search an HNSW index, which takes longer to make and is faster to ask (extra ``neighbours``).
 
     Raises:
         TableError: there are no such embeddings.
@@ -183,33 +182,33 @@ def nearest_users(
 
 
 def exact(users: Users, metric: Metric = "cosine") -> Search:
-    """Compares with every user, a block at a time.
+    """A search that compares with every user, block by block.
 
     Raises:
         ConsumerError: an unknown metric.
     """
     check_metric(metric)
 
-    def find(rows_Q: Rows, k: int) -> Pairs:
-        q_QL = prepared(users.x_NL[rows_Q], metric)
+    def find(rows_Q: Ints, k: int) -> NearPairs:
+        q_QL = scaled(users.x_NL[rows_Q], metric)
         found = no_pairs()
         for first in range(0, len(users.x_NL), BLOCK):
-            x_BL = prepared(users.x_NL[first : first + BLOCK], metric)
-            likely_QB = likely(q_QL, x_BL, rows_Q - first, k, metric, least(found, k, len(rows_Q)))
-            asked_P, near_P = np.nonzero(likely_QB)
-            more = Pairs(asked_P, near_P + first, nearness(q_QL, x_BL, asked_P, near_P, metric))
-            found = best(both(found, more), k, users.place_N)
+            x_BL = scaled(users.x_NL[first : first + BLOCK], metric)
+            may_be_near_QB = candidates(q_QL, x_BL, rows_Q - first, k, metric, kth_nearness(found, k, len(rows_Q)))
+            asked_P, near_P = np.nonzero(may_be_near_QB)
+            more = NearPairs(asked_P, near_P + first, nearness(q_QL, x_BL, asked_P, near_P, metric))
+            found = best(joined(found, more), k, users.place_N)
         return found
 
     return Search(users, metric, find)
 
 
 def hnsw(users: Users, metric: Metric = "cosine", threads: int = 1, depth: int = DEPTH) -> Search:
-    """Asks an index; the scores of those that it finds are exact.
+    """A search by an HNSW index. The scores of the users that it finds are exact.
 
     Args:
-        threads: that make the index; with more than one it is another one each time.
-        depth: candidates that a search looks at; more find more of the nearest, and take longer.
+        threads: threads that make the index; with more than one, the index is another one each time.
+        depth: candidates of a search; with more, it finds more of the nearest users and takes longer.
 
     Raises:
         ConsumerError: an unknown metric, or (on search) an index that does not find ``k`` users.
@@ -223,27 +222,29 @@ def hnsw(users: Users, metric: Metric = "cosine", threads: int = 1, depth: int =
         getattr(voyager.Space, space), width, M=LINKS, ef_construction=DEPTH, random_seed=1, max_elements=max(n, 1)
     )
     for first in range(0, n, BLOCK):
-        # Voyager takes no array that cannot be written to, as a mapped file's.
+        # Voyager refuses arrays that cannot be written to, such as those of a mapped file.
         block_BL = np.array(users.x_NL[first : first + BLOCK])
         index.add_items(block_BL, range(first, first + len(block_BL)), num_threads=threads)
 
-    def find(rows_Q: Rows, k: int) -> Pairs:
+    def find(rows_Q: Ints, k: int) -> NearPairs:
         wanted = min(k + 1, n)
         try:
             near_QK, _ = index.query(
                 np.array(users.x_NL[rows_Q]), wanted, num_threads=threads, query_ef=max(depth, wanted)
             )
         except voyager.RecallError as error:
-            raise ConsumerError(f"the index does not find {k} users near each: {error}; ask for exact ones") from error
+            raise ConsumerError(
+                f"the index does not find {k} users near each user: {error}; use the exact search"
+            ) from error
         asked_P, near_P = np.repeat(np.arange(len(rows_Q)), wanted), near_QK.reshape(-1).astype(np.int64)
         other_P = near_P != rows_Q[asked_P]
         asked_P, near_P = asked_P[other_P], near_P[other_P]
-        return Pairs(asked_P, near_P, _nearness_of_rows(users, rows_Q[asked_P], near_P, metric))
+        return NearPairs(asked_P, near_P, _nearness_of_rows(users, rows_Q[asked_P], near_P, metric))
 
     return Search(users, metric, find)
 
 
-def _nearness_of_rows(users: Users, asked_P: Rows, near_P: Rows, metric: Metric) -> Array:
-    a_PL, b_PL = (prepared(users.x_NL[rows], metric) for rows in (asked_P, near_P))
+def _nearness_of_rows(users: Users, asked_P: Ints, near_P: Ints, metric: Metric) -> Array:
+    a_PL, b_PL = (scaled(users.x_NL[rows], metric) for rows in (asked_P, near_P))
     pair_P = np.arange(len(asked_P))
     return nearness(a_PL, b_PL, pair_P, pair_P, metric)

@@ -1,4 +1,4 @@
-"""Labels joined with what was known about their users when they arose: training sets without a look ahead."""
+"""Training sets without leaks: labels joined with the features that were known at each label's time."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,14 @@ Features = Literal["aggregates", "embeddings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Source:
-    """Features of users at several dates: ``frame`` has user_id, as_of and ``columns``."""
+class _FeatureRows:
+    """Features of users at several dates."""
 
     dates: frozenset[date]
     columns: tuple[str, ...]
+    """Names of the features."""
     frame: DataFrame
+    """One row per user_id and as_of, with the features."""
 
 
 def training_set(
@@ -46,46 +48,46 @@ def training_set(
 ) -> DataFrame:
     """Attach to every label the newest features that were known at its time.
 
-    A snapshot is known from its ``known_at`` on (as_of midnight UTC + ``aggregates.delay_days``). Labels are neither
-    lost nor doubled: one without features keeps its row, with nulls. Aggregates hold nothing of the time after the
-    label. Embeddings are made of such aggregates, by a model that may have been trained later: for a strict backtest
-    name a ``version`` trained before the labels.
+    A snapshot is known from its ``known_at`` on, which is midnight UTC of as_of plus ``aggregates.delay_days``. Each
+    label has exactly one row, with nulls where there are no features. Aggregates hold nothing from after the label.
+    Embeddings are made from such aggregates by a model that may have been trained later; for a strict backtest, name a
+    ``version`` that was trained before the labels.
 
     Args:
         labels: ``user_id``, ``label_time`` (TIMESTAMP, or DATE for its midnight UTC) and any other columns.
-        max_age_days: features older than this (from as_of to the label) are not attached.
-        features: ``aggregates``, ``embeddings`` or both, then of one date.
-        version: model version of the embeddings, whose vocabulary the aggregates must have; default: the published
-            one, the newest before the first publish.
+        max_age_days: greatest age of features, from as_of to the label.
+        features: ``aggregates``, ``embeddings`` or both; both are of the same date.
+        version: model version of the embeddings, whose vocabulary the aggregates must have; by default the published
+            one, or the newest before the first publish.
         label_time: name of the labels' time column.
 
     Returns:
-        The labels' columns; ``as_of``, null where no date is young enough; ``found``, whether the user has features at
-        that date; the manifest's feature columns; ``model_version`` and ``embedding``.
+        The columns of the labels; ``as_of``, null where no date is young enough; ``found``, whether the user has
+        features at that date; the feature columns of the manifest; ``model_version`` and ``embedding``.
 
     Raises:
         TableError: a column of the labels is missing, has another type, or the name of a feature.
         SnapshotError: there is no snapshot, or no embeddings of the version.
     """
     tables = open_tables(spark, config.tables)
-    if isinstance(features, str) or not features or not set(features) <= _SOURCES.keys():
-        raise TableError(f"features: expected a list of {' and '.join(map(repr, _SOURCES))}, got {features!r}")
-    named: dict[str, _Source] = {name: _SOURCES[name](tables, config, version) for name in features}
-    sources = list(named.values())
+    if isinstance(features, str) or not features or not set(features) <= _READERS.keys():
+        raise TableError(f"features: expected a list of {' and '.join(map(repr, _READERS))}, got {features!r}")
+    by_name: dict[str, _FeatureRows] = {name: _READERS[name](tables, config, version) for name in features}
+    sources = list(by_name.values())
     dates = frozenset.intersection(*[source.dates for source in sources])
     if not dates:
-        raise SnapshotError(f"no date has both; {_ranges(named)}")
+        raise SnapshotError(f"no date has both; {_ranges(by_name)}")
     _check_labels(labels, config, label_time, [name for source in sources for name in source.columns])
     dated = labels.withColumn("as_of", _newest_known(_micros(labels, label_time), dates, config, max_age_days))
     features_of_date = reduce(lambda a, b: a.join(b, ["user_id", "as_of"], "inner"), [s.frame for s in sources])
-    # A user's row is there or not, whatever is null in it.
+    # A column of its own tells whether there is a row, because any feature may be null.
     found = features_of_date.withColumn("found", F.lit(True))
     joined = dated.join(found, ["user_id", "as_of"], "left").withColumn("found", F.col("found").isNotNull())
     added = ["as_of", "found", *[name for source in sources for name in source.columns]]
     return joined.select(*[F.col(f"`{name}`") for name in [*labels.columns, *added]])
 
 
-def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
+def _aggregates(tables: Tables, config: Config, version: str | None) -> _FeatureRows:
     manifest = config.manifest()
     vocabulary = _vocabulary(tables, config, version)
     usable = [
@@ -101,46 +103,46 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Source:
         )
     newest = max(usable, key=lambda s: (s.vocabulary_version, s.as_of)).vocabulary_hash
     chosen = [s for s in usable if s.vocabulary_hash == newest]
-    return _Source(
+    return _FeatureRows(
         dates=frozenset(s.as_of for s in chosen),
         columns=tuple(c.name for c in manifest.columns if c.statistic != "key"),
         frame=tables.spark.read.parquet(*[s.data for s in chosen]),
     )
 
 
-def _embeddings(tables: Tables, config: Config, version: str | None) -> _Source:
+def _embeddings(tables: Tables, config: Config, version: str | None) -> _FeatureRows:
     model = find_model(tables, config, version).rows_version
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
-    # Scored from the usual snapshot: else it is not known when the embeddings' events were.
+    # Only dates with a usual snapshot, because otherwise it is not known which landings the embeddings know.
     usual = {s.as_of for s in _usual_snapshots(tables, config)}
     dates = frozenset(usual.intersection(EMBEDDINGS.dates(tables, model)))
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")
-    return _Source(
+    return _FeatureRows(
         dates=dates,
         columns=("model_version", "embedding"),
         frame=rows.select("user_id", "as_of", "model_version", "embedding"),
     )
 
 
-_SOURCES = {"aggregates": _aggregates, "embeddings": _embeddings}
+_READERS = {"aggregates": _aggregates, "embeddings": _embeddings}
 
 
 def _usual_snapshots(tables: Tables, config: Config, form: Form | None = None) -> list[Snapshot]:
-    """Snapshots known at the configured delay, and not at another time; of all forms, or of one."""
+    """Snapshots whose ``known_at`` is that of the configured delay, of all forms or of one."""
     delay = config.aggregates.delay_days
     return [s for s in visible_snapshots(tables, form) if s.known_at == known_at(s.as_of, delay)]
 
 
 def _vocabulary(tables: Tables, config: Config, version: str | None) -> str | None:
-    """Hash of the vocabulary the model was trained with; None, for the newest, before there is a model."""
+    """Hash of the vocabulary that the model was trained with; None, which means the newest, if there is no model."""
     if version is None and not tables.exists("models"):
         return None
     return find_model(tables, config, version).vocabulary_hash
 
 
 def _newest_known(label_us: Column, dates: Collection[date], config: Config, max_age_days: int) -> Column:
-    """The newest date that was known at the label's time and is young enough, by comparing with each: no join."""
+    """Newest date that was known at the label's time and is young enough, found by comparing with each date."""
     known = F.array(*[F.lit(day) for day in sorted(dates)])
 
     def usable(day: Column) -> Column:
@@ -152,7 +154,7 @@ def _newest_known(label_us: Column, dates: Collection[date], config: Config, max
 
 
 def _micros(labels: DataFrame, label_time: str) -> Column:
-    """The labels' time in microseconds since 1970, whatever the session's time zone."""
+    """Time of the labels in microseconds since 1970, whatever the session's time zone."""
     time = F.col(label_time)
     if isinstance(labels.schema[label_time].dataType, DateType):
         return F.unix_date(time).cast("BIGINT") * DAY_US
@@ -163,7 +165,7 @@ def _check_labels(labels: DataFrame, config: Config, label_time: str, added: Col
     for name in ("user_id", label_time):
         if name not in labels.columns:
             raise TableError(f"labels have no column '{name}'; available: {labels.columns}")
-    # Spark does not tell upper case from lower.
+    # Spark's column names are not case-sensitive.
     names = [name.lower() for name in labels.columns]
     taken = sorted({"as_of", "found", *added} & set(names))
     if taken:
@@ -179,5 +181,5 @@ def _check_labels(labels: DataFrame, config: Config, label_time: str, added: Col
         raise TableError(f"labels: {label_time} is {time.simpleString()}, expected timestamp or date")
 
 
-def _ranges(sources: Mapping[str, _Source]) -> str:
+def _ranges(sources: Mapping[str, _FeatureRows]) -> str:
     return "; ".join(f"{name}: {sorted(map(str, source.dates))}" for name, source in sources.items())

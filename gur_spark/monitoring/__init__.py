@@ -1,6 +1,6 @@
-"""How today differs from what the model knows: inputs, embeddings, and how fresh both are.
+"""Monitoring: how the inputs and embeddings of a date differ from those before, and how fresh they are.
 
-``measures`` compares two samples in numbers (publishing's gates ask them too); ``features``, ``embeddings`` and
-``freshness`` say what is measured of each; ``findings`` judges it by the thresholds of ``settings``; ``monitor`` does
-all of it for a date and keeps it in ``drift``; ``page`` and ``plots`` show it.
+``features``, ``sequences``, ``embeddings`` and ``freshness`` measure; ``findings`` judges the measurements by the
+thresholds of ``gur_spark.config.monitoring``; ``monitor`` does all of it for a date and writes the table ``drift``;
+``page`` and ``plots`` show the result.
 """

@@ -1,4 +1,4 @@
-"""What was found of a date: the seam between what Spark measures and the page that shows it."""
+"""Result of monitoring a date, which Spark measures and the page shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from gur_spark.monitoring.findings import Finding
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """The findings of a date."""
+    """Findings and distributions of a date."""
 
     as_of: date
     users: int
     reference: str
-    """Of the inputs."""
+    """Name of the reference that inputs were compared with."""
     model_version: str | None
-    """Whose embeddings were measured."""
+    """Version whose embeddings were measured; None where none were."""
     vocabulary_version: int
-    """Whose ids the distributions have."""
+    """Vocabulary whose ids the distributions have."""
     findings: Sequence[Finding]
     """Worst first."""
     distributions: Sequence[Distribution]

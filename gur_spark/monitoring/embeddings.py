@@ -1,4 +1,4 @@
-"""How the embeddings of a date differ from those before: of the same version, or of what was published before it."""
+"""Drift of embeddings: a date against the one before, of the same version or of the version published before it."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -23,21 +23,22 @@ log = logging.getLogger("gur_spark")
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A model version, and the dates that it has embeddings of, ascending."""
+class ScoredDates:
+    """Dates at which a model version was scored, ascending."""
 
     model_version: str
     dates: Sequence[date]
 
     @classmethod
-    def of(cls, tables: Tables, model_version: str) -> "Scored":
+    def read(cls, tables: Tables, model_version: str) -> "ScoredDates":
+        """The dates of which ``embeddings`` has rows of a version."""
         if not tables.exists("embeddings"):
             return cls(model_version, [])
         return cls(model_version, EMBEDDINGS.dates(tables, model_version))
 
 
-def embedding_drift(tables: Tables, config: Config, scored: Scored, as_of: date) -> Iterator[Measurement]:
-    """What is measured of a version between a date and the one before; nothing where there is none before.
+def embedding_drift(tables: Tables, config: Config, scored: ScoredDates, as_of: date) -> Iterator[Measurement]:
+    """Measure a version's embeddings of a date against those before; nothing where there are none before.
 
     Raises:
         TableError: the version has no embeddings at the date.
@@ -49,10 +50,10 @@ def embedding_drift(tables: Tables, config: Config, scored: Scored, as_of: date)
         )
     before = _before(tables, config, scored, as_of)
     if before is None:
-        log.info("monitor: there are no embeddings before %s to compare those of %s with", as_of, scored.model_version)
+        log.info("monitor: no embeddings before %s to compare those of %s with", as_of, scored.model_version)
         return
     version, day = before
-    # Axes of another space mean something else.
+    # Coordinates of different spaces cannot be compared.
     same_space = version == scored.model_version or space_of(tables, version) == space_of(tables, scored.model_version)
     sides = select_embeddings(tables, version, day), select_embeddings(tables, scored.model_version, as_of)
     for measure, value in _measured(*sides, same_space, config.monitor):
@@ -60,8 +61,8 @@ def embedding_drift(tables: Tables, config: Config, scored: Scored, as_of: date)
         yield Measurement(kind="embedding", subject="embedding", measure=measure, value=value, reference=reference)
 
 
-def _before(tables: Tables, config: Config, scored: Scored, as_of: date) -> tuple[str, date] | None:
-    """The version's newest earlier date, else the version and date that were published last with an earlier one."""
+def _before(tables: Tables, config: Config, scored: ScoredDates, as_of: date) -> tuple[str, date] | None:
+    """The version at its newest earlier date, else the version and earlier date that were published last."""
     earlier = [(scored.model_version, day) for day in scored.dates if day < as_of]
     earlier = earlier or [(s["model_version"], s["as_of"]) for s in switches(tables, config.name) if s["as_of"] < as_of]
     return earlier[-1] if earlier else None
@@ -72,7 +73,7 @@ def _measured(before: DataFrame, now: DataFrame, same_space: bool, settings: Mon
     yield "rows_ratio", measures.ratio(users_before, users_now)
     yield "users_lost", 1 - common / max(users_before, 1)
     if common < measures.FEWEST:
-        log.info("monitor: %d users in common are too few to compare embeddings by", common)
+        log.info("monitor: %d users in common are too few to compare embeddings", common)
         return
     sample = users_in_common(before, now, settings.sample)
     if same_space:
@@ -83,7 +84,7 @@ def _measured(before: DataFrame, now: DataFrame, same_space: bool, settings: Mon
 
 
 def _users(before: DataFrame, now: DataFrame) -> tuple[int, int, int]:
-    """How many users are before, now, and both."""
+    """Number of users before, now, and in both."""
     sides = before.select("user_id", F.lit(True).alias("before")), now.select("user_id", F.lit(True).alias("now"))
     both = F.col("before") & F.col("now")
     found = sides[0].join(sides[1], "user_id", "full").agg(F.count("before"), F.count("now"), F.count_if(both)).first()

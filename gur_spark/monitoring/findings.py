@@ -1,4 +1,4 @@
-"""What was measured of a date, judged by the thresholds, and as a table for people."""
+"""Findings: measurements of a date, judged by the thresholds, and shown as a table."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,33 +7,34 @@ from typing import Literal
 
 from gur_spark.config.monitoring import Levels, Monitor
 
-Kind = Literal["snapshot", "feature", "embedding", "freshness"]
+FindingKind = Literal["snapshot", "feature", "embedding", "freshness"]
 Status = Literal["ok", "warn", "alert"]
 
 WORST_FIRST: Sequence[Status] = ("alert", "warn", "ok")
-CAUSES_FIRST: Sequence[Kind] = ("freshness", "snapshot", "feature", "embedding")
-"""A feed that stopped moves features, and those move embeddings."""
+CAUSES_FIRST: Sequence[FindingKind] = ("freshness", "snapshot", "feature", "embedding")
+"""Order of causes: a feed that stopped changes features, and features change embeddings."""
 
 LINES = 20
-"""Features that a text lists."""
+"""Greatest number of features that a text lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One number; ``measure`` is the name of its threshold in the configuration."""
+    """One measured number."""
 
-    kind: Kind
+    kind: FindingKind
     subject: str
-    """A column of the aggregates, a log, ..."""
+    """Name of a feature, a log, ..."""
     measure: str
+    """Name of its threshold in the configuration."""
     value: float
     reference: str
-    """What it was compared with."""
+    """Name of the reference that it was compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding(Measurement):
-    """A measurement and what the thresholds say of it."""
+    """A measurement with its status by the thresholds."""
 
     warn_above: float | None
     alert_above: float | None
@@ -41,13 +42,13 @@ class Finding(Measurement):
 
     @property
     def severity(self) -> float:
-        """The value over the highest level that it has: above 1 is worth a look."""
+        """Value over its highest level; above 1 it needs a look."""
         level = self.alert_above if self.alert_above is not None else self.warn_above
         return self.value / level if level else float("inf") if self.status != "ok" else 0.0
 
 
 def judge(measured: Iterable[Measurement], settings: Monitor) -> list[Finding]:
-    """Every measurement with its status, worst first, then causes first; what is ignored has no levels and is ok."""
+    """Judge every measurement: worst first, then causes first. Ignored subjects have no levels and are ok."""
     silent = Levels(warn=None, alert=None)
     found = []
     for one in measured:
@@ -64,19 +65,20 @@ def _place(finding: Finding) -> tuple[int, int, float, str, str]:
 
 
 def status(value: float, levels: Levels) -> Status:
-    """By the highest level that the value is above."""
+    """Status by the highest level that the value is above."""
     if levels.alert is not None and value > levels.alert:
         return "alert"
     return "warn" if levels.warn is not None and value > levels.warn else "ok"
 
 
 def worst(findings: Iterable[Finding]) -> Status:
+    """The worst status among findings."""
     found = {finding.status for finding in findings}
     return next((status for status in WORST_FIRST if status in found), "ok")
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Such as ``2 alerts, 1 warning, 301 ok``."""
+    """Counts in words, such as ``2 alerts, 1 warning, 301 ok``."""
     counts = Counter[str](finding.status for finding in findings)
     words = {"alert": "alert", "warn": "warning"}
     told = [f"{counts[s]} {word}{'' if counts[s] == 1 else 's'}" for s, word in words.items()]
@@ -84,7 +86,7 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """A line per finding, of features only the worst ``LINES`` that are not ok."""
+    """Table with one line per finding. Of features, only the worst ``LINES`` that are not ok are listed."""
     features = [finding for finding in findings if finding.kind == "feature"]
     left_out = [f for n, f in enumerate(features) if n >= LINES or f.status == "ok"]
     rows: list[tuple[str, ...]] = [("", "subject", "measure", "value", "warn", "alert", "against")]
@@ -92,7 +94,7 @@ def to_text(findings: Sequence[Finding]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if left_out:
-        lines.append(f"and of features: {summary(left_out)}; the worst of these: {left_out[0].subject}")
+        lines.append(f"further features: {summary(left_out)}; the worst of these: {left_out[0].subject}")
     return "\n".join(lines)
 
 
@@ -103,5 +105,5 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 
 
 def number(value: float | None) -> str:
-    """Three digits; a dash where there is none."""
+    """A number with three digits; a dash for None."""
     return "-" if value is None else f"{value:.3g}"

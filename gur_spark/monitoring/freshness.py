@@ -1,4 +1,7 @@
-"""How old the newest of everything was at a date, in days: a feed that stopped looks like users who fell silent."""
+"""Freshness: age in days of the newest events, landings, snapshot and embeddings at a date.
+
+Without it, a feed that stopped would look like users who fell silent.
+"""
 
 from collections.abc import Iterator
 from datetime import date
@@ -9,7 +12,7 @@ from gur_spark.config.logs import MAIN
 from gur_spark.config.pipeline import Config
 from gur_spark.features.spark.selection import known_at, last_landing, midnight
 from gur_spark.models.catalogue import find
-from gur_spark.monitoring.embeddings import Scored
+from gur_spark.monitoring.embeddings import ScoredDates
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.snapshots.visible import visible_snapshots
 from gur_spark.tables.delta import Tables
@@ -17,11 +20,11 @@ from gur_spark.tables.delta import Tables
 NEVER = float("inf")
 
 
-def freshness(tables: Tables, config: Config, as_of: date, scored: Scored | None) -> Iterator[Measurement]:
-    """Days from the newest event and landing of each log, snapshot and embeddings to ``as_of``; of none, infinite.
+def freshness(tables: Tables, config: Config, as_of: date, scored: ScoredDates | None) -> Iterator[Measurement]:
+    """Days from the newest event and landing of each log, snapshot and embeddings to ``as_of``; infinite without any.
 
-    What came after a snapshot of the date would not count is not looked at, so that a date is measured alike later on.
-    A log that reaches to the day before has events 1 day old. Attributes hold for long: only their landings are asked.
+    Landings that a snapshot of the date does not know are left out, so that a date is measured alike later on. Events
+    of the day before as_of are 1 day old. Attributes stay valid for long, so only their landings are measured.
 
     Raises:
         TableError: there are no events yet.
@@ -41,7 +44,7 @@ def freshness(tables: Tables, config: Config, as_of: date, scored: Scored | None
 
 
 def _newest_days(tables: Tables, config: Config, as_of: date) -> dict[str, tuple[date, date]]:
-    """Of each log with events before ``as_of``: the day of the newest one, and the newest landing."""
+    """Log with events before ``as_of`` -> day of the newest event, and newest landing."""
     events = tables.read("events", made_by="ingest")
     log = F.col("source") if "source" in events.columns else F.lit(MAIN)
     landed = F.col("landed_on") <= F.lit(last_landing(known_at(as_of, config.aggregates.delay_days)))

@@ -1,8 +1,8 @@
-"""The drift of a date: measured, judged, and kept in the table ``drift``.
+"""Monitoring of a date: measure, judge, and write the table ``drift``.
 
-Of a snapshot and of its reference, Spark reads the columns that the model takes once and hands over a sample of users,
-chosen by a hash of their ids (``monitor.sample`` of each side); what is measured of inputs is measured on those.
-Numbers of users, and days, are those of everything.
+Spark reads the columns that the model reads, of the snapshot and of its reference, and returns a sample of users chosen
+by a hash of their ids (``monitor.sample`` on each side). Inputs are measured on these samples, numbers of users and
+days on all rows.
 """
 
 import logging
@@ -21,7 +21,7 @@ from gur_spark.features.declare.manifest import AnyManifest, Manifest, SequenceM
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
 from gur_spark.monitoring.drift import Drift
-from gur_spark.monitoring.embeddings import Scored, embedding_drift
+from gur_spark.monitoring.embeddings import ScoredDates, embedding_drift
 from gur_spark.monitoring.features import Distribution, compare, measured_columns
 from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
@@ -37,12 +37,12 @@ from gur_spark.tables.runs import Run
 log = logging.getLogger("gur_spark")
 
 HISTORY = timedelta(days=90)
-"""How far back the trends of a page go."""
+"""Time that the trends of a page show."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The snapshots that a snapshot's inputs are compared with."""
+    """Snapshots that the inputs of a snapshot are compared with."""
 
     name: str
     paths: Sequence[str]
@@ -72,23 +72,24 @@ def monitor(
     """Measure a date, and replace exactly its rows in ``drift``.
 
     Args:
-        version: a model version, or ``newest``; default: the published one.
-        against: the date whose snapshot is the reference; default: the snapshots that the version was trained on.
-        inputs_only: without the embeddings, which need not be there yet.
+        version: a model version, or ``newest``; by default the published one.
+        against: date whose snapshot is the reference; by default the snapshots that the version was trained on.
+        inputs_only: measure no embeddings, which need not exist yet.
 
     Raises:
         ModelError: there is no such version.
-        SnapshotError: none of the date (its freshness is kept all the same) or the reference, or one of other columns.
+        SnapshotError: there is no snapshot of the date (its freshness is written all the same) or of the reference, or
+            the reference has other columns.
         TableError: there are no events, or no embeddings of the version at the date.
     """
     model = None if inputs_only and against else find_model(tables, config, version)
-    scored = Scored.of(tables, model.rows_version) if model and not inputs_only else None
+    scored = ScoredDates.read(tables, model.rows_version) if model and not inputs_only else None
     measured = list(freshness(tables, config, as_of, scored))
     form = find(model.kind if model else config.model.kind).reads
     try:
         snapshot = find_snapshot(tables, config, as_of, form=form)
     except SnapshotError:
-        keep(tables, as_of, judge(measured, config.monitor), run)
+        write_drift(tables, as_of, judge(measured, config.monitor), run)
         raise
     reference = _reference(tables, config, form, model, against)
     run.inputs |= {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
@@ -97,7 +98,7 @@ def monitor(
     if scored:
         measured += embedding_drift(tables, config, scored, as_of)
     findings = judge(measured, config.monitor)
-    keep(tables, as_of, findings, run)
+    write_drift(tables, as_of, findings, run)
     return Drift(
         as_of=as_of,
         users=snapshot.rows,
@@ -109,7 +110,7 @@ def monitor(
     )
 
 
-def keep(tables: Tables, as_of: date, findings: Sequence[Finding], run: Run) -> None:
+def write_drift(tables: Tables, as_of: date, findings: Sequence[Finding], run: Run) -> None:
     """Replace the rows of a date in ``drift``."""
     names = [column.split()[0] for column in schema.DRIFT.split(", ")]
     rows = [tuple((vars(f) | {"as_of": as_of, "run_id": run.id})[name] for name in names) for f in findings]
@@ -119,14 +120,14 @@ def keep(tables: Tables, as_of: date, findings: Sequence[Finding], run: Run) -> 
 
 
 def history(tables: Tables, as_of: date) -> pa.Table:
-    """The rows of ``drift`` of the ``HISTORY`` until a date, in its order."""
+    """Rows of ``drift`` in the ``HISTORY`` until a date, by date."""
     rows = tables.read("drift", made_by="monitor")
     recent = rows.where(F.col("as_of").between(as_of - HISTORY, as_of))
     return recent.orderBy("as_of", "kind", "subject", "measure").toArrow()
 
 
 def names_of_ids(tables: Tables, version: int, distributions: Sequence[Distribution]) -> Mapping[tuple[str, int], str]:
-    """The values behind the ids that are bins of these distributions, by field and id."""
+    """(field, id) -> category value, for the ids that are bins of these distributions."""
     fields = {d.field for d in distributions if d.field is not None}
     ids = {bin for d in distributions for bin in d.bins if isinstance(bin, int)}
     if not fields:
@@ -141,7 +142,7 @@ def _reference(
 ) -> Reference:
     if against is not None:
         return Reference.of_snapshot(find_snapshot(tables, config, against, form=form))
-    assert model is not None  # it is found unless there is a date
+    assert model is not None  # it is read unless a date is given
     return Reference.of_training(model)
 
 
@@ -153,7 +154,7 @@ def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference
     share = -(-config.monitor.sample // len(reference.paths))
     before = pa.concat_tables([_sample(tables, path, columns, share) for path in reference.paths])
     after = _sample(tables, snapshot.path, columns, config.monitor.sample)
-    # The snapshot's own vocabulary knows all of its ids.
+    # No id of the snapshot is unknown to its own vocabulary.
     other = reference.vocabulary_version != snapshot.vocabulary_version
     sizes = read_vocabulary(tables, reference.vocabulary_version).sizes if other else {}
     if isinstance(manifest, SequenceManifest):
@@ -187,12 +188,12 @@ def _sample(tables: Tables, path: str, columns: Sequence[str], size: int) -> pa.
 
 
 def _rows(snapshot: Snapshot, reference: Reference) -> Measurement:
-    """Against the mean of the reference's snapshots."""
+    """Number of users against the mean of the reference's snapshots."""
     before = sum(map(_rows_of, reference.paths)) / len(reference.paths)
     value, name = ratio(before, snapshot.rows), f"{before:,.0f} users in {reference.name}"
     return Measurement(kind="snapshot", subject="users", measure="rows_ratio", value=value, reference=name)
 
 
 def _rows_of(path: str) -> int:
-    """As the files' footers say."""
+    """Number of rows by the footers of the files."""
     return sum(group.rows for group in row_groups(path))

@@ -1,4 +1,4 @@
-"""The drift of a date as one HTML file that needs no network: what needs a look, pictures, and every number."""
+"""Page of a monitored date: one HTML file without network access, with findings, pictures and all numbers."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,40 +18,45 @@ _WINDOW = re.compile(r"_(\d+d|lifetime)$")
 
 
 def to_html(pipeline: str, drift: Drift, history: pa.Table, names: Names) -> str:
-    """The page of a date; ``history`` is rows of ``drift`` until then."""
+    """The page of a date.
+
+    Args:
+        history: rows of ``drift`` until the date.
+        names: (field, id) -> category value.
+    """
     loud = [finding for finding in drift.findings if finding.status != "ok"]
     of_embeddings = f", embeddings of {drift.model_version}" if drift.model_version else ""
     moved = _most_moved(drift)
-    of = {distribution.column: distribution for distribution in drift.distributions}
-    panels = [(of[name], _said(findings)) for name, findings in moved.items()]
+    by_column = {distribution.column: distribution for distribution in drift.distributions}
+    panels = [(by_column[name], _values(findings)) for name, findings in moved.items()]
     trends = draw_trends(history, [(name, findings[0].measure) for name, findings in moved.items()])
     parts = [
         f"<h1>{escape(pipeline)}, {drift.as_of} {_badge(worst(drift.findings))}</h1>",
         f"<p>{summary(drift.findings)}</p>",
         f'<p class="said">{drift.users:,} users{escape(of_embeddings)}; inputs against {escape(drift.reference)}</p>',
-        "<h2>What needs a look</h2>",
+        "<h2>Findings that need a look</h2>",
         _table(loud) if loud else "<p>Nothing is above its level.</p>",
         "<h2>Trends</h2>",
         picture(trends, "trends over dates"),
         "<h2>Inputs that moved most</h2>",
-        '<p class="said">Shares of users, or of their events; of one feature the window that moved most.</p>',
+        '<p class="said">Shares of users, or of their events. Each feature is shown in the window that moved most.</p>',
         picture(draw_distributions(panels, names), "distributions of inputs"),
-        "<h2>Everything</h2>",
-        f"<details><summary>all measurements</summary>{_table(drift.findings)}</details>",
+        "<h2>All measurements</h2>",
+        f"<details><summary>show</summary>{_table(drift.findings)}</details>",
     ]
     return document(f"{pipeline}, {drift.as_of}: drift", parts)
 
 
 def shown_distributions(drift: Drift) -> list[Distribution]:
-    """Those that a page shows."""
+    """Distributions that the page shows."""
     moved = _most_moved(drift)
     return [distribution for distribution in drift.distributions if distribution.column in moved]
 
 
 def _most_moved(drift: Drift) -> dict[str, list[Finding]]:
-    """The findings of the features that a page shows, by column, worst first; of several windows the worst one.
+    """Findings of the features that a page shows, by column, worst first. A feature has its worst window only.
 
-    All that have a finding, up to ``MOST_PANELS``, and at least a row of panels.
+    All features that are not ok are shown, at least a row of panels and at most ``MOST_PANELS``.
     """
     found: dict[str, list[Finding]] = {}
     for finding in drift.findings:
@@ -65,9 +70,9 @@ def _most_moved(drift: Drift) -> dict[str, list[Finding]]:
     return {name: found[name] for name in names[: min(max(loud, COLUMNS), MOST_PANELS)]}
 
 
-def _said(findings: Iterable[Finding]) -> str:
-    told = sorted(findings, key=lambda f: f.measure != "psi")
-    return ", ".join(f"{f.measure} {number(f.value)}" for f in told if f.value)
+def _values(findings: Iterable[Finding]) -> str:
+    ordered = sorted(findings, key=lambda f: f.measure != "psi")
+    return ", ".join(f"{f.measure} {number(f.value)}" for f in ordered if f.value)
 
 
 def _table(findings: Sequence[Finding]) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of a monitoring page, as matplotlib figures: distributions now and before, and trends over dates."""
+"""Figures of a monitoring page, by matplotlib: distributions now and before, and trends over dates."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,40 +21,41 @@ LINES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 COLUMNS = 3
 BARS = 12
-"""Most bins that a panel shows one by one."""
+"""Greatest number of bins that a panel shows."""
 
 Names = Mapping[tuple[str, int], str]
-"""The value behind a field's id."""
+"""(field, id) -> category value."""
 
 Points = dict[str, list[tuple[date, float]]]
+"""Name of a line -> its points."""
 
 
 def draw_distributions(shown: Sequence[tuple[Distribution, str]], names: Names) -> Any:
-    """A panel per feature, each with the line that is said of it below its name: shares of users before and now."""
+    """One panel per feature with the shares of users before and now, and a line of text below its name."""
     rows = -(-len(shown) // COLUMNS)
     figure = _figure(2.6 * rows + 0.5)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for axis, (distribution, said) in zip(axes, shown, strict=False):
-        _draw_distribution(axis, distribution, said, names)
+    for axis, (distribution, text) in zip(axes, shown, strict=False):
+        _draw_distribution(axis, distribution, text, names)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=2, fontsize=9)
     return figure
 
 
-def _draw_distribution(axis: Any, distribution: Distribution, said: str, names: Names) -> None:
+def _draw_distribution(axis: Any, distribution: Distribution, text: str, names: Names) -> None:
     labels, before_B, now_B = _bars(distribution, names)
     places = np.arange(len(labels))
     axis.bar(places - 0.2, before_B, 0.4, color=BEFORE, label="reference")
     axis.bar(places + 0.2, now_B, 0.4, color=NOW, label="now")
     axis.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=7)
-    axis.set_title(f"{distribution.column}\n{said}", fontsize=8, loc="left")
+    axis.set_title(f"{distribution.column}\n{text}", fontsize=8, loc="left")
     axis.yaxis.set_major_formatter(report_library("matplotlib.ticker").PercentFormatter(1))
     _plain(axis)
 
 
 def _bars(distribution: Distribution, names: Names) -> tuple[list[str], Any, Any]:
-    """Of all users: the share in each bin (of many, those that differ most), and of those without a value."""
+    """Labels, and shares of all users before and now: in the bins that differ most, and without a value."""
     sides = []
     for side_B, null in (
         (distribution.before_B, distribution.before_null),
@@ -83,12 +84,13 @@ def _name(distribution: Distribution, place: int, names: Names) -> str:
 
 
 def draw_trends(rows: pa.Table, inputs: Sequence[tuple[str, str]]) -> Any:
-    """Four panels over the dates of ``rows`` of ``drift``: how many findings, and what they measured.
+    """Four panels over dates: numbers of alerts and warnings, and values of inputs, embeddings and freshness.
 
-    Values are over their highest level, so that measures share an axis and 1 is where that level begins.
+    Values are divided by their highest level, so that measures share an axis and the level is at 1.
 
     Args:
-        inputs: the features and measures that are shown.
+        rows: rows of ``drift``.
+        inputs: features and measures that are shown.
     """
     figure = _figure(5.4)
     axes = figure.subplots(2, 2).flat
@@ -123,23 +125,23 @@ def _draw_counts(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _over_level(rows: Sequence[Mapping[str, Any]]) -> Points:
-    """The values of each subject and measure that have a level, by date."""
+    """Values over their level, by subject and measure, where there is a level."""
     points: Points = defaultdict(list)
     for row in rows:
         level = row["alert_above"] or row["warn_above"]
         if level and np.isfinite(row["value"]):
-            points[_called(row)].append((row["as_of"], row["value"] / level))
+            points[_line_name(row)].append((row["as_of"], row["value"] / level))
     return points
 
 
-def _called(row: Mapping[str, Any]) -> str:
+def _line_name(row: Mapping[str, Any]) -> str:
     several = row["kind"] == "feature" or row["measure"] in ("event_days", "landing_days")
     return f"{row['subject']} {row['measure']}" if several else row["measure"]
 
 
 def _draw_lines(axis: Any, title: str, points: Points) -> None:
     for number, (name, found) in enumerate(points.items()):
-        # Thinner and thinner, so that equal lines are seen.
+        # Each line is thinner than the one before, so that equal lines can be seen.
         width = max(3.2 - number * 0.45, 1)
         colour = LINES[number % len(LINES)]
         axis.plot(*zip(*found, strict=True), "o-", color=colour, linewidth=width, markersize=width + 1.5, label=name)
@@ -157,7 +159,7 @@ def _titled(axis: Any, title: str) -> None:
 
 
 def _dates(axis: Any, dates: Sequence[date]) -> None:
-    """Ticks at dates that were measured, at most six."""
+    """Put at most six ticks at dates that were measured."""
     shown = dates[:: -(-len(dates) // 6)] if dates else []
     axis.set_xticks(shown, [f"{day:%m-%d}" for day in shown])
     if dates:
@@ -166,7 +168,7 @@ def _dates(axis: Any, dates: Sequence[date]) -> None:
 
 
 def _gap(dates: Sequence[date]) -> int:
-    """The shortest time between two of the dates, in days."""
+    """Shortest time between two dates, in days."""
     return min(((later - earlier).days for earlier, later in pairwise(dates)), default=1)
 
 
@@ -178,7 +180,7 @@ def _plain(axis: Any) -> None:
 
 
 def _figure(height: float) -> Any:
-    # Without a display and without pyplot's global state: jobs run anywhere.
+    # Without pyplot, which has global state and may want a display.
     figure = report_library("matplotlib.figure").Figure(figsize=(10.5, height), layout="constrained")
     report_library("matplotlib.backends.backend_svg").FigureCanvasSVG(figure)
     return figure

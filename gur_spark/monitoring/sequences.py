@@ -1,7 +1,7 @@
-"""How sequences differ from those of a reference: what each user's events are, in numbers that can be compared.
+"""Drift of sequences: statistics of each user's events, against those of a reference.
 
-A user counts with the number of events, the days since the last one, the mean of each number, and the shares of each
-category's ids among the events: a user weighs as much as another one.
+They are the number of events, the days since the last one, the mean of each number, and the shares of each category's
+ids among the events. All users have the same weight.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,18 +18,18 @@ DAY_SECONDS = 86_400
 
 
 def measured_lists(manifest: SequenceManifest) -> list[str]:
-    """The columns that ``compare_sequences`` reads."""
+    """Columns that ``compare_sequences`` reads."""
     return [column.name for column in manifest.columns if column.name != "user_id"]
 
 
 def compare_sequences(
     before: pa.Table, after: pa.Table, manifest: SequenceManifest, sizes: Mapping[str, int]
 ) -> Iterator[Distribution]:
-    """The distribution of everything that is measured of users' events.
+    """Distribution of each statistic of users' events.
 
     Args:
         before, after: rows of the reference and of the snapshot, with the columns of ``measured_lists``.
-        sizes: greatest id + 1 of each category in the reference's vocabulary, where it is another one.
+        sizes: category -> greatest id + 1 in the reference's vocabulary; empty where both sides have the same.
     """
     sides = (before, after)
     yield of_numbers("events", *map(_events, sides))
@@ -51,14 +51,14 @@ def _lengths(rows: pa.Table) -> np.ndarray:
 
 
 def _recency_days(rows: pa.Table) -> Array:
-    """Days from the newest event to as_of; every user of a snapshot has an event."""
+    """Days from the newest event to as_of. Every user of a snapshot has an event."""
     lengths, times = _lengths(rows), rows["event_time"].combine_chunks().flatten().to_numpy()
     days: Array = (rows["as_of"].to_numpy() - times[np.cumsum(lengths) - 1]) / DAY_SECONDS
     return days
 
 
 def _means(rows: pa.Table, name: str) -> Array:
-    """The mean over the events that have the number; NaN where none has it."""
+    """Mean over the events that have the number; NaN where none has it."""
     owners = np.repeat(np.arange(len(rows)), _lengths(rows))
     there = rows[missing_column(name)].combine_chunks().flatten().to_numpy() == VALUE_ID
     values = rows[name].combine_chunks().flatten().to_numpy()

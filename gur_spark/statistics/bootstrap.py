@@ -1,7 +1,7 @@
 """Metrics over many resamples of the same users at once.
 
-A resample is a row of weights: how often each user was drawn. Sorting by score, the costly part of a
-rank metric, is then done once for all resamples, and two representations are compared on the same ones.
+A resample is a row of weights, which count how often each user was drawn. So sorting by score, the costly part of a
+rank metric, is done once for all resamples, and two representations are compared on the same resamples.
 """
 
 # R = resamples, N = users, G = groups of users with equal scores, K = classes
@@ -16,11 +16,11 @@ from gur_spark.arrays import Array
 Weights = npt.NDArray[np.uint16]
 
 CHUNK = 4_000_000
-"""Weights that are worked on at a time: 32 MB per float64 array."""
+"""Weights that are processed at a time: 32 MB per float64 array."""
 
 
 def resamples(users: int, count: int, seed: int) -> Weights:
-    """How often each of the users is drawn in each of ``count`` bootstrap resamples, (R, N)."""
+    """Draw bootstrap resamples: how often each user is drawn in each of them, (R, N)."""
     rng = np.random.default_rng(seed)
     weights = np.empty((count, users), dtype=np.uint16)
     for resample in range(count):
@@ -31,11 +31,11 @@ def resamples(users: int, count: int, seed: int) -> Weights:
 def auc(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> Array:
     """Area under the ROC curve per resample, (R,): P(a positive's score is higher) + P(it is equal) / 2.
 
-    NaN for a resample without a positive or without a negative.
+    NaN where a resample has no positive or no negative.
     """
 
     def of_groups(positive_RG: Array, negative_RG: Array) -> Array:
-        # Groups come by falling score: those below a group follow it.
+        # Groups are in the order of falling score, so lower scores follow.
         below_RG = negative_RG.sum(axis=1, keepdims=True) - negative_RG.cumsum(axis=1)
         wins_R = (positive_RG * (below_RG + negative_RG / 2)).sum(axis=1)
         return np.asarray(wins_R / (positive_RG.sum(axis=1) * negative_RG.sum(axis=1)))
@@ -44,7 +44,7 @@ def auc(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> 
 
 
 def average_precision(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> Array:
-    """Mean precision over the positives, ties taken as one step, per resample, (R,); NaN without a positive."""
+    """Mean precision over the positives, with ties as one step, per resample, (R,); NaN without a positive."""
 
     def of_groups(positive_RG: Array, negative_RG: Array) -> Array:
         found_RG = positive_RG.cumsum(axis=1)
@@ -56,32 +56,32 @@ def average_precision(positive_N: npt.NDArray[np.bool_], score_N: Array, weights
 
 
 def macro_auc(label_N: npt.NDArray[np.int64], score_NK: Array, weights: Weights) -> Array:
-    """Mean of the one-vs-rest AUCs of the classes that are in the resample, (R,)."""
+    """Mean of the one-vs-rest AUCs of the classes that a resample has, (R,)."""
     each_KR = np.stack([auc(label_N == k, score_NK[:, k], weights) for k in range(score_NK.shape[1])])
     with np.errstate(invalid="ignore"):
         return np.asarray(np.nansum(each_KR, axis=0) / (~np.isnan(each_KR)).sum(axis=0))
 
 
 def accuracy(label_N: npt.NDArray[np.int64], score_NK: Array, weights: Weights) -> Array:
-    """Share of users whose highest score is their class's, per resample, (R,)."""
+    """Share of users whose own class has the highest score, per resample, (R,)."""
     right_N = (score_NK.argmax(axis=1) == label_N).astype(np.float64)
     return np.asarray(weights @ right_N / weights.sum(axis=1))
 
 
 def r2(value_N: Array, predicted_N: Array, weights: Weights) -> Array:
-    """Explained share of the variance around the resample's own mean, (R,); NaN where all values are equal."""
+    """Explained share of the variance around the mean of a resample, (R,); NaN where all values are equal."""
     return np.concatenate([_r2(value_N, predicted_N, chunk) for chunk in _chunks(weights)])
 
 
 def spearman(value_N: Array, predicted_N: Array, weights: Weights) -> Array:
-    """Correlation of ranks within each resample, ties at their mean rank, (R,); NaN where one side is constant."""
+    """Correlation of ranks within each resample, with ties at their mean rank, (R,); NaN where a side is constant."""
     return np.concatenate(
         [_correlation(_ranks(value_N, chunk), _ranks(predicted_N, chunk), chunk) for chunk in _chunks(weights)]
     )
 
 
 def interval(values_R: Array) -> tuple[float, float]:
-    """The middle 95 %; resamples in which the metric is not defined are left out, NaN if it is in none."""
+    """Interval of the middle 95 %, without resamples in which the metric is NaN; NaN if all are."""
     if np.isnan(values_R).all():
         return float("nan"), float("nan")
     low, high = np.nanquantile(values_R, [0.025, 0.975])
@@ -96,7 +96,7 @@ def _chunks(weights: Weights) -> Iterator[Array]:
 
 def _r2(value_N: Array, predicted_N: Array, drawn_RN: Array) -> Array:
     count_R = drawn_RN.sum(axis=1)
-    # Around the mean of all, so that no digits are lost where it is far from 0.
+    # Centred on the mean of all, so that no digits are lost where it is far from 0.
     centred_N = value_N - value_N.mean()
     with np.errstate(invalid="ignore", divide="ignore"):
         total_R = drawn_RN @ centred_N**2 - (drawn_RN @ centred_N) ** 2 / count_R
@@ -125,7 +125,7 @@ def _correlation(x_RN: Array, y_RN: Array, drawn_RN: Array) -> Array:
 def _by_groups(
     positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights, metric: Callable[[Array, Array], Array]
 ) -> Array:
-    """Sum weights of positives and of negatives per distinct score, falling, and apply the metric in chunks."""
+    """Sum the weights of positives and negatives per distinct score, falling, and apply the metric in chunks."""
     order = np.argsort(-score_N, kind="stable")
     starts = np.flatnonzero(np.diff(score_N[order], prepend=np.inf))
     positive = positive_N[order].astype(np.float64)

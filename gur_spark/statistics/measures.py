@@ -1,4 +1,4 @@
-"""How two samples differ, in numbers: asked by the gates of a publish and by the monitor.
+"""Measures of the difference between two samples, for the gates of a publish and for the monitor.
 
 Legend of array shapes: N = users (or values) of a sample, C = canary users, L = width of an embedding,
 P = projections, B = bins.
@@ -14,10 +14,10 @@ from gur_spark.arrays import Array
 from gur_spark.splits import held_out
 
 FEWEST = 200
-"""Users below which a share or a density says nothing."""
+"""Least number of users for which shares and densities are compared."""
 
 USERS_PER_BIN = 100
-"""So many users at least per bin keep chance below 0.02: of B bins it adds (B - 1) (1 / n + 1 / m) on average."""
+"""Least number of users per bin. It keeps the PSI that chance adds below 0.02: (B - 1) (1 / n + 1 / m) on average."""
 
 BINS = 10
 NEIGHBOURS = 10
@@ -28,7 +28,7 @@ PROJECTIONS = 8
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of the users that both sides have, and their embeddings on both."""
+    """Users that both sides have, with their embeddings on both sides."""
 
     users_N: npt.NDArray[Any]
     before_NL: Array
@@ -38,8 +38,8 @@ class Sample:
 def psi(before_B: Array, after_B: Array) -> float:
     """Population stability index of users (or weights) in the same bins: ``sum (q - p) ln(q / p)`` of their shares.
 
-    0 where the shares are equal, the same with the sides exchanged, and always finite: an empty bin counts as half a
-    user, one that is empty on both sides not at all. Below 0.1 little has moved, above 0.25 much (Siddiqi 2006).
+    It is 0 where the shares are equal, symmetric in the two sides, and always finite: an empty bin counts as half a
+    user, and a bin that is empty on both sides is left out. Below 0.1 little has moved, above 0.25 much (Siddiqi 2006).
     By hand: shares (1/2, 1/2) before and (1/4, 3/4) after: -1/4 ln(1/2) + 1/4 ln(3/2) = 1/4 ln 3 = 0.275.
     """
     there_B = (before_B > 0) | (after_B > 0)
@@ -48,23 +48,23 @@ def psi(before_B: Array, after_B: Array) -> float:
 
 
 def values_psi(before_N: Array, after_N: Array) -> float:
-    """``psi`` of numbers in quantile bins of the side before; see ``bin_edges``."""
+    """``psi`` of numbers, in quantile bins of the side before; see ``bin_edges``."""
     edges = bin_edges(before_N, len(after_N))
     return psi(in_bins(before_N, edges), in_bins(after_N, edges))
 
 
 def number_of_bins(users: int, most: int) -> int:
-    """At most so many, fewer where there are few users."""
+    """Number of bins for so many users, at most ``most``."""
     return min(max(users // USERS_PER_BIN, 2), most)
 
 
 def bin_edges(before_N: Array, after: int, most: int = BINS) -> Array:
-    """Edges of quantile bins; a value that a bin's share of the users has, such as 0, has a bin of its own.
+    """Edges of quantile bins. A value that is as frequent as a bin, such as 0, has a bin of its own.
 
-    Without the latter a constant column could fall and stay in its bin.
+    Without that, a constant column could fall and stay in its bin.
 
     Args:
-        after: how many values there are on the other side.
+        after: number of values on the other side.
     """
     bins = number_of_bins(min(len(before_N), after), most)
     edges = np.unique(np.quantile(before_N, np.linspace(0, 1, bins + 1)[1:-1]))
@@ -73,13 +73,13 @@ def bin_edges(before_N: Array, after: int, most: int = BINS) -> Array:
 
 
 def in_bins(values_N: Array, edges: Array) -> Array:
-    """How many values are in each bin ``(edge, next edge]``; the first and last have no end."""
+    """Number of values in each bin ``(edge, next edge]``. The first and last bin are open."""
     places_N = np.searchsorted(edges, values_N, side="left")
     return np.bincount(places_N, minlength=len(edges) + 1).astype(np.float64)
 
 
 def ratio(before: float, after: float) -> float:
-    """The greater of the two over the smaller, at least 1; infinite where one of them is 0.
+    """The greater number over the smaller one, at least 1; infinite where one of them is 0.
 
     By hand: 2 and 3, or 3 and 2 -> 1.5.
     """
@@ -94,7 +94,7 @@ def norm_ratio(sample: Sample) -> float:
 
 
 def projections_psi(sample: Sample) -> float:
-    """The largest ``values_psi`` of ``PROJECTIONS`` random directions, the same ones every time."""
+    """Greatest ``values_psi`` along ``PROJECTIONS`` random directions, which are the same every time."""
     width = sample.before_NL.shape[1]
     directions_LP = np.random.default_rng(0).standard_normal((width, PROJECTIONS))
     sides = (sample.before_NL @ directions_LP, sample.after_NL @ directions_LP)
@@ -102,19 +102,19 @@ def projections_psi(sample: Sample) -> float:
 
 
 def domain_auc(sample: Sample) -> float:
-    """How well Fisher's discriminant tells the two sides apart, on users it was not fitted on; 0.5 is not at all."""
+    """AUC of Fisher's discriminant that tells the two sides apart, on users it was not fitted on; 0.5 is chance."""
     fit_N = held_out(sample.users_N, 0.5, "domain classifier")
     before_NL, after_NL = sample.before_NL, sample.after_NL
     difference_L = after_NL[fit_N].mean(0) - before_NL[fit_N].mean(0)
     within_LL = np.atleast_2d(np.cov(before_NL[fit_N].T) + np.cov(after_NL[fit_N].T))
-    # A little of the identity, for directions in which nothing varies.
+    # A small multiple of the identity, for directions in which nothing varies.
     ridge = 1e-3 * np.trace(within_LL) / len(within_LL) + 1e-12
     direction_L = np.linalg.solve(within_LL + ridge * np.eye(len(within_LL)), difference_L)
     return auc(before_NL[~fit_N] @ direction_L, after_NL[~fit_N] @ direction_L)
 
 
 def auc(negative_N: Array, positive_N: Array) -> float:
-    """The chance that a positive score is greater than a negative one, ties as a half."""
+    """Probability that a positive score is greater than a negative one; ties count as a half."""
     both = np.concatenate([negative_N, positive_N])
     _, place_N, counts = np.unique(both, return_inverse=True, return_counts=True)
     rank = np.cumsum(counts) - (counts - 1) / 2
@@ -131,7 +131,7 @@ def neighbours_kept(sample: Sample, canaries: int = CANARIES) -> float:
 
 
 def _nearest(x_NL: Array, canaries: int) -> npt.NDArray[np.int64]:
-    """The rows nearest to each of the first ones, by Euclid, itself left out, (C, NEIGHBOURS)."""
+    """Rows nearest to each of the first rows by Euclidean distance, without the row itself, (C, NEIGHBOURS)."""
     squares_N = (x_NL**2).sum(1)
     distance_CN = squares_N[None, :] - 2 * x_NL[:canaries] @ x_NL.T
     distance_CN[np.arange(canaries), np.arange(canaries)] = np.inf

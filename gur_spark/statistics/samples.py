@@ -1,4 +1,4 @@
-"""Which users are compared: some of those that there are, by a hash of their ids, so that a run can be repeated."""
+"""Samples of users, chosen by a hash of their ids, so that a run can be repeated."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -18,6 +18,6 @@ def users_in_common(before: DataFrame, after: DataFrame, size: int) -> Sample:
 
 
 def some_users(frame: DataFrame, rows: int, size: int) -> DataFrame:
-    """About ``size`` of the frame's ``rows`` users; of frames with many users in common, mostly the same ones."""
+    """About ``size`` of the frame's ``rows`` users. Frames with many users in common give mostly the same users."""
     buckets = min(_BUCKETS, max(round(_BUCKETS * size / rows), 1)) if rows else _BUCKETS
     return frame.where(F.pmod(F.xxhash64("user_id"), F.lit(_BUCKETS)) < buckets)

@@ -12,7 +12,7 @@ FIRST_DAY = date(2025, 1, 1)
 
 
 @dataclass(frozen=True)
-class Users:
+class DrawnUsers:
     """Everything that is drawn once per user."""
 
     client: np.ndarray
@@ -29,7 +29,7 @@ class Users:
     """Factor of each user's amounts, (users,)."""
 
 
-def draw_users(users: int, days: int, rng: np.random.Generator) -> Users:
+def draw_users(users: int, days: int, rng: np.random.Generator) -> DrawnUsers:
     """Draw users with their rate on each day."""
     personas = list(PERSONAS.values())
     persona = rng.choice(len(personas), users, p=[p.share for p in personas])
@@ -41,7 +41,7 @@ def draw_users(users: int, days: int, rng: np.random.Generator) -> Users:
     present, leaving = _presence(users, days, rng)
     likes = np.array([[p.likes.get(theme, 1.0) for theme in THEMES] for p in personas])
     gamma = rng.gamma(1.5 * likes[persona])
-    return Users(
+    return DrawnUsers(
         client=1_000_000 + rng.choice(9_000_000, users, replace=False),
         persona=persona,
         mean=rate[:, None] * weekday * (1 + 0.2 * _season(np.arange(days))) * present,
@@ -72,7 +72,7 @@ def _presence(users: int, days: int, rng: np.random.Generator) -> tuple[np.ndarr
     return present, leaves & (halvings > 0)
 
 
-def draw_events(users: Users, rng: np.random.Generator) -> pd.DataFrame:
+def draw_events(users: DrawnUsers, rng: np.random.Generator) -> pd.DataFrame:
     """Draw events: one row per event, all rows different, in random order within a day."""
     counts = rng.poisson(users.mean)
     user, day = (np.repeat(index, counts.ravel()) for index in np.indices(counts.shape).reshape(2, -1))

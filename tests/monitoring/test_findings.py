@@ -13,12 +13,12 @@ import pytest
 from gur_spark.config.monitoring import Levels
 from gur_spark.monitoring.drift import Drift
 from gur_spark.monitoring.features import Distribution
-from gur_spark.monitoring.findings import Finding, Kind, Measurement, judge, summary, to_text, worst
+from gur_spark.monitoring.findings import Finding, FindingKind, Measurement, judge, summary, to_text, worst
 from gur_spark.monitoring.page import shown_distributions, to_html
 from tests.monitoring.test_features import settings
 
 
-def measured(subject: str, measure: str, value: float, kind: Kind = "feature") -> Measurement:
+def measured(subject: str, measure: str, value: float, kind: FindingKind = "feature") -> Measurement:
     return Measurement(kind=kind, subject=subject, measure=measure, value=value, reference="training of <one>")
 
 
@@ -72,7 +72,7 @@ def test_the_table_has_a_line_for_what_is_not_ok_and_counts_the_rest() -> None:
         "ALERT  amount_30d         psi            0.3    0.1   0.25   training of <one>\n"
         "WARN   channel_counts_7d  new_share      0.03   0.02  0.05   training of <one>\n"
         "ok     snapshots          snapshot_days  0      0     6      training of <one>\n"
-        "and of features: 0 alerts, 0 warnings, 1 ok; the worst of these: calm_7d"
+        "further features: 0 alerts, 0 warnings, 1 ok; the worst of these: calm_7d"
     )
 
 

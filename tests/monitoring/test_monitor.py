@@ -15,10 +15,11 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from gur_spark import cli, schema
 from gur_spark.errors import ConfigError, ModelError, SnapshotError, TableError
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.monitoring.embeddings import Scored, embedding_drift
+from gur_spark.monitoring.embeddings import ScoredDates, embedding_drift
 from gur_spark.monitoring.findings import WORST_FIRST, to_text, worst
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.monitor import monitor
+from gur_spark.outputs.embeddings import embeddings_schema
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
@@ -60,7 +61,7 @@ def put_embeddings(tables: Tables, day: date, x: np.ndarray, version: str = "one
         {"user_id": n, "as_of": day, "model_version": version, "embedding": list(v), "events": 1}
         for n, v in enumerate(x)
     ]
-    put(tables, "embeddings", schema.embeddings_schema("long"), rows)
+    put(tables, "embeddings", embeddings_schema("long"), rows)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,9 @@ def tables(spark: Any, config: Any) -> Tables:
         [
             {
                 "model_version": "one",
+                "pipeline": config.name,
+                "kind": "gur",
+                "outputs": ["embeddings"],
                 "vocabulary_version": 1,
                 "vocabulary_hash": "v",
                 "training_snapshots": [paths[TRAINED]],
@@ -204,12 +208,12 @@ def test_a_version_without_an_earlier_date_is_compared_with_what_was_published_b
         "switched_at": datetime(2024, 6, 2, tzinfo=UTC),
     }
     put(tables, "published", schema.PUBLISHED, [switch])
-    found = {m.measure: m for m in embedding_drift(tables, config, Scored.of(tables, "two"), CALM)}
+    found = {m.measure: m for m in embedding_drift(tables, config, ScoredDates.read(tables, "two"), CALM)}
     assert set(found) == {"rows_ratio", "users_lost", "neighbours_lost"}
     assert {m.reference for m in found.values()} == {f"one at {TRAINED}"}
     assert found["neighbours_lost"].value > 0.9
     # The first of all has nothing to be compared with.
-    assert list(embedding_drift(tables, config, Scored("one", [TRAINED]), TRAINED)) == []
+    assert list(embedding_drift(tables, config, ScoredDates("one", [TRAINED]), TRAINED)) == []
 
 
 def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_count(
