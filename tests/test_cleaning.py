@@ -18,6 +18,7 @@ from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from tests.conftest import config_over
+from tests.model_rows import add_row
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 
 pytestmark = pytest.mark.any_engine
@@ -82,16 +83,12 @@ def test_what_was_written_lately_stays(root: Path, tables: Tables) -> None:
 
 
 def test_a_replaced_snapshot_that_a_model_was_trained_on_stays(root: Path, tables: Tables) -> None:
-    from gur_spark import schema
-
     [replaced] = [
         p
         for p in (root / "aggregates" / "2024-07-01").glob("run*")
         if str(p) not in {row.path for row in tables.read("snapshots").collect()}
     ]
-    row = ("gur-1", str(root / "artefacts" / "gur-1"), "gur", "m", 1, "v", [str(replaced)], {}, None, None, None)
-    tables.create("models", schema.MODELS)
-    tables.append(tables.spark.createDataFrame([row], schema.MODELS), "models")
+    add_row(tables, "gur-1", path=str(root / "artefacts" / "gur-1"), training_snapshots=[str(replaced)])
     clean(tables, datetime.now(UTC) + timedelta(hours=1))
     assert len(kept(root)) == 3
     assert {"artefacts/gur-1", str(replaced.relative_to(root))} < kept(root)

@@ -5,20 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from gur_spark import read_embeddings, schema
 from gur_spark.errors import ModelError, SnapshotError, TableError
+from gur_spark.outputs.embeddings import EMBEDDINGS
+from gur_spark.registry.artefact import LoadedModel
+from gur_spark.registry.files import pack
 from gur_spark.registry.known import find_model
-from gur_spark.serving.publishing import Published, publish, published
+from gur_spark.registry.published import Published, published
+from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
-from gur_spark.serving.workers import embed_batch, load_once
+from gur_spark.serving.workers import load_once, score_batch
 from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +35,8 @@ def plain(rows: Any) -> list[tuple[int, list[float]]]:
     return sorted((row["user_id"], list(row["embedding"])) for row in rows)
 
 
-def run() -> Run:
-    return Run(id="test", job="score", parameters={})
+def vectors(model: LoadedModel, rows: pa.RecordBatch) -> np.ndarray:
+    return np.stack(score_batch(model, rows, "embeddings")["embedding"].to_numpy(zero_copy_only=False))
 
 
 def test_sql_deltalake_and_duckdb_read_the_rows_that_read_embeddings_gives(whole: Any) -> None:
@@ -55,26 +61,21 @@ def test_scoring_again_replaces_its_own_date_and_version_only(whole: Any) -> Non
     tables, config = whole
     model, snapshot = find_model(tables, config), find_snapshot(tables, config, AS_OF)
     before = plain(read_embeddings(tables.spark, config).collect())
-    score_snapshot(tables, config, find_snapshot(tables, config, date(2025, 3, 1)), model.path, run())
+    score_snapshot(tables, config, find_snapshot(tables, config, date(2025, 3, 1)), model.path, "test")
     other = tables.read("embeddings").where(F.col("as_of") != F.lit(AS_OF)).count()
-    score_snapshot(tables, config, snapshot, model.path, run())
+    score_snapshot(tables, config, snapshot, model.path, "test")
     assert tables.read("embeddings").where(F.col("as_of") != F.lit(AS_OF)).count() == other > 0
     assert plain(read_embeddings(tables.spark, config).collect()) == before
 
 
 def test_an_embedding_does_not_depend_on_its_batch(whole: Any) -> None:
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    from gur_spark.registry import artefact as registry
-
     tables, config = whole
-    model = load_once(tuple(sorted(registry.pack(find_model(tables, config).path).items())))
+    model = load_once(tuple(sorted(pack(find_model(tables, config).path).items())))
     rows = pq.read_table(find_snapshot(tables, config, AS_OF).data).combine_chunks().to_batches()[0]
-    whole_batch = np.stack(embed_batch(model, rows)["embedding"].to_numpy(zero_copy_only=False))
+    whole_batch = vectors(model, rows)
     for size in (1, 7, 50):
         parts = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-        made = [np.stack(embed_batch(model, part)["embedding"].to_numpy(zero_copy_only=False)) for part in parts]
+        made = [vectors(model, part) for part in parts]
         np.testing.assert_allclose(np.concatenate(made), whole_batch, atol=1e-6)
 
 
@@ -83,10 +84,8 @@ def test_a_snapshot_of_another_vocabulary_is_refused_by_name(whole: Any) -> None
 
     tables, config = whole
     other = replace(find_snapshot(tables, config, AS_OF), vocabulary_hash="other", vocabulary_version=9)
-    with pytest.raises(
-        ModelError, match=r"snapshot of 2025-04-01 has 9 \(other\); aggregate again with --vocabulary 1"
-    ):
-        score_snapshot(tables, config, other, find_model(tables, config).path, run())
+    with pytest.raises(ModelError, match=r"snapshot of 2025-04-01 has 9 \(other\); make it again with --vocabulary 1"):
+        score_snapshot(tables, config, other, find_model(tables, config).path, "test")
 
 
 def test_a_publish_without_rows_or_with_a_value_that_is_not_finite_switches_nothing(
@@ -97,23 +96,22 @@ def test_a_publish_without_rows_or_with_a_value_that_is_not_finite_switches_noth
         publish(tables, config, "gone", AS_OF, "test")
     own = make_config()
     fresh = open_tables(tables.spark, own.tables)
-    ddl = schema.embeddings_schema("long")
-    fresh.create("embeddings", ddl, ["model_version", "as_of"])
+    EMBEDDINGS.create(fresh, "long")
     rows = [(1, AS_OF, "v1", [0.0, 1.0], 3), (2, AS_OF, "v1", [0.0, float("nan")], 3), (1, AS_OF, "v2", [1.0], 3)]
     rows += [(1, AS_OF, "v3", [2.0], 3)]
-    fresh.append(tables.spark.createDataFrame(rows, ddl), "embeddings")
-    with pytest.raises(TableError, match="v1 at 2025-04-01 were not published: 1 rows are not finite"):
+    fresh.append(tables.spark.createDataFrame(rows, EMBEDDINGS.schema("long")), "embeddings")
+    with pytest.raises(TableError, match="embeddings of v1 at 2025-04-01 were not published: 1 rows are broken"):
         publish(fresh, own, "v1", AS_OF, "test")
-    assert published(fresh, own) is None
+    assert published(fresh, own.name) is None
     with pytest.raises(TableError, match="nothing is published for pipeline 'test'"):
         read_embeddings(tables.spark, own)
-    assert publish(fresh, own, "v2", AS_OF, "test") == 1
+    assert publish(fresh, own, "v2", AS_OF, "test").rows == {"embeddings": 1}
     assert read_embeddings(tables.spark, own).collect()[0].embedding == [1.0]
     # A clock that was a year ahead when v2 was published, and is set back: v3 is the last switch all the same.
-    ahead = [(own.name, "v2", AS_OF, datetime.now(UTC) + timedelta(days=365), "", "")]
+    ahead = [(own.name, "v2", AS_OF, ["embeddings"], datetime.now(UTC) + timedelta(days=365), "", "")]
     fresh.append(tables.spark.createDataFrame(ahead, schema.PUBLISHED), "published")
     publish(fresh, own, "v3", AS_OF, "test")
-    assert published(fresh, own) == Published(model_version="v3", as_of=AS_OF)
+    assert published(fresh, own.name) == Published(model_version="v3", as_of=AS_OF)
 
 
 def test_a_model_or_a_date_that_is_not_there_names_those_that_are(whole: Any) -> None:

@@ -1,6 +1,5 @@
 """What a switch would cost consumers: lost beyond chance or not, of whom, and for who is not retrained."""
 
-import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -15,14 +14,20 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from gur_spark import schema
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import GateError
+from gur_spark.evaluate import downstream
+from gur_spark.evaluate.downstream import Answers, consumer_loss, downstream_losses
 from gur_spark.evaluate.tasks import Task
-from gur_spark.serving import downstream
-from gur_spark.serving.publishing import Published, check_replacement, publish, published
+from gur_spark.outputs.embeddings import EMBEDDINGS
+from gur_spark.outputs.gates import VersionRows
+from gur_spark.registry.artefact import Origin
+from gur_spark.registry.published import Published, published
+from gur_spark.serving.publishing import check_replacement, publish
 from gur_spark.tables.delta import Tables
+from tests.model_rows import add_row
 from tests.test_gates import D1, D2, D3, USERS, X, score
+from tests.versions import untrained_version
 
 N, WIDTH = 3000, 5
 RNG = np.random.default_rng(0)
@@ -82,25 +87,24 @@ def config(make_config: Any, tmp_path: Any) -> Any:
     return make_config(changes)
 
 
-def register(tables: Tables, *versions: str, seen_until: date | None = None) -> None:
-    """Rows of ``models`` and cards of versions, in the order in which they were trained."""
-    tables.create("models", schema.MODELS)
-    names = [part.split()[0] for part in schema.MODELS.replace("<STRING, DOUBLE>", "").split(", ")]
-    rows = []
-    for number, version in enumerate(versions):
-        path = Path(tables.folder("artefacts", version))
-        path.mkdir(parents=True)
-        (path / "card.json").write_text(json.dumps({"seen_until": seen_until and seen_until.isoformat()}))
-        created = datetime(2024, 1, 1 + number, tzinfo=UTC)
-        row = {"model_version": version, "path": str(path), "created": created}
-        rows.append(tuple(row.get(name) for name in names))
-    tables.append(tables.spark.createDataFrame(rows, schema.MODELS).coalesce(1), "models")
+def register(tables: Tables, count: int, first: int = 1, seen_until: date | None = date(2024, 1, 1)) -> list[str]:
+    """Versions with their rows in ``models``, in the order in which they were trained; their names."""
+    names = []
+    for number in range(first, first + count):
+        origin = Origin(snapshots=(), dates=(), seen_until=seen_until)
+        path = untrained_version(tables.folder("artefacts"), origin=origin, metrics={"number": number})
+        names.append(Path(path).name)
+        add_row(tables, names[-1], path=path, created=datetime(2024, 1, number, tzinfo=UTC))
+    return names
 
 
 def asked(tables: Tables, config: Any, new: str, now: str) -> list[str]:
     """What the gates say of a switch; each of these is not passed."""
     rows = tables.read("embeddings")
-    sides = (Embeddings(version, D1, rows, version) for version in (new, now))
+    sides = (
+        VersionRows(output="embeddings", model_version=version, as_of=D1, rows=rows, space=version)
+        for version in (new, now)
+    )
     found = list(downstream.outcomes(tables, config, *sides))
     assert not any(outcome.passed for outcome in found)
     return [str(outcome) for outcome in found]
@@ -108,16 +112,21 @@ def asked(tables: Tables, config: Any, new: str, now: str) -> list[str]:
 
 @pytest.mark.any_engine
 def test_gates_that_cannot_be_asked_are_not_passed_and_say_why(tables: Tables, config: Any, tmp_path: Path) -> None:
-    register(tables, "one")
-    for version in ("one", "one-mean3", "gone", "two", "two-mean3"):
-        score(tables, version, D1, X)
-    assert asked(tables, config, "gone", "one") == [
-        "answers to 'kind' 0.000, expected some: what gone was trained on is not known: its row in models is gone"
-    ]
+    [one] = register(tables, 1)
     # Means have seen what the version has whose means they are.
-    register(tables, "two", seen_until=D2)
-    for version in ("two", "two-mean3"):
-        assert asked(tables, config, version, "one")[0].startswith(f"dates with embeddings of {version} and one to ask")
+    [two] = register(tables, 1, first=2, seen_until=D2)
+    [silent] = register(tables, 1, first=3, seen_until=None)
+    for version in (one, f"{one}-mean3", two, f"{two}-mean3", silent, f"{silent}-mean3", "gone"):
+        score(tables, version, D1, X)
+    assert asked(tables, config, "gone", one) == [
+        "answers to 'kind' 0.000, expected some: what gone was trained on is not known: it is not in models"
+    ]
+    for version in (silent, f"{silent}-mean3"):
+        for sides in ((version, one), (one, version)):
+            (found,) = asked(tables, config, *sides)
+            assert found.startswith(f"answers to 'kind' 0.000, expected some: the card of {silent} does not say until")
+    for version in (two, f"{two}-mean3"):
+        assert asked(tables, config, version, one)[0].startswith(f"dates with embeddings of {version} and {one} to ask")
     few = "\n".join(f"{user},{user % 2}" for user in range(199))
     one_other = "\n".join(f"{user},{int(user == 7)}" for user in range(USERS))
     kinds = tmp_path / "kinds.csv"
@@ -127,27 +136,27 @@ def test_gates_that_cannot_be_asked_are_not_passed_and_say_why(tables: Tables, c
         (None, f"label 'kind': {kinds} does not exist"),
     ):
         kinds.write_text(f"user,kind\n{content}") if content else kinds.unlink()
-        (found,) = asked(tables, config, "one-mean3", "one")
+        (found,) = asked(tables, config, f"{one}-mean3", one)
         assert said in found
-    publish(tables, config, "one", D1, "first")
-    publish(tables, config, "two", D1, "kinds are gone", force=True)
-    assert published(tables, config) == Published(model_version="two", as_of=D1)
+    publish(tables, config, one, D1, "first")
+    publish(tables, config, two, D1, "kinds are gone", force=True)
+    assert published(tables, config.name) == Published(model_version=two, as_of=D1)
 
 
 @pytest.mark.any_engine
 def test_who_is_not_retrained_must_be_asked_where_rows_in_the_published_space_are_wanted(
     tables: Tables, config: Any
 ) -> None:
-    register(tables, "one", "two")
-    for version in ("one", "two"):
+    one, two = register(tables, 2)
+    for version in (one, two):
         score(tables, version, D1, X)
-    mapping = config.scoring.model_copy(update={"in_space_of": ["one"]})
+    mapping = config.scoring.model_copy(update={"in_space_of": [one]})
     only = config.gates.model_copy(update={"max_downstream_loss": None})
     config = config.model_copy(update={"scoring": mapping, "gates": only})
-    (said,) = asked(tables, config, "two", "one")
-    assert said.startswith("rows of two@one at 2024-06-01 to ask who is not retrained with 0.000, expected at least 1")
+    (said,) = asked(tables, config, two, one)
+    assert said.startswith(f"rows of {two}@{one} at 2024-06-01 to ask who is not retrained with 0.000, expected at")
     # An older version is not mapped to a newer one, and so is not asked for.
-    assert asked(tables, config, "one", "two") == []
+    assert asked(tables, config, one, two) == []
 
 
 @pytest.mark.any_engine
@@ -160,31 +169,31 @@ def test_where_the_published_rows_are_gone_nothing_is_passed_but_by_force(tables
     with pytest.raises(GateError, match=r"rows of one at 2024-06-01 to compare with 0\.000, expected at least 1"):
         publish(tables, config, "one", D2, "weekly")
     publish(tables, config, "one", D2, "they were deleted", force=True)
-    assert published(tables, config) == Published(model_version="one", as_of=D2)
+    assert published(tables, config.name) == Published(model_version="one", as_of=D2)
 
 
 @pytest.mark.any_engine
 def test_another_version_is_asked_before_it_is_published(tables: Tables, config: Any) -> None:
-    register(tables, "one", "two", "three", "four")
-    score(tables, "one", D1, X)
-    publish(tables, config, "one", D1, "first")
+    one, two, three, four = register(tables, 4)
+    score(tables, one, D1, X)
+    publish(tables, config, one, D1, "first")
     # The version moves on: there is nothing to ask.
-    score(tables, "one", D2, X[::-1])
-    publish(tables, config, "one", D2, "weekly")
-    score(tables, "two", D3, X)
-    with pytest.raises(GateError, match=r"dates with embeddings of two and one to ask .kind. at 0.000"):
-        publish(tables, config, "two", D3, "monthly")
-    score(tables, "two", D1, np.random.default_rng(1).normal(size=X.shape))
+    score(tables, one, D2, X[::-1])
+    publish(tables, config, one, D2, "weekly")
+    score(tables, two, D3, X)
+    with pytest.raises(GateError, match=rf"dates with embeddings of {two} and {one} to ask .kind. at 0\.000"):
+        publish(tables, config, two, D3, "monthly")
+    score(tables, two, D1, np.random.default_rng(1).normal(size=X.shape))
     with pytest.raises(GateError, match=r"AUC of kind lost beyond chance, all users, 0\.\d+, expected at most 0"):
-        publish(tables, config, "two", D3, "monthly")
-    assert published(tables, config) == Published(model_version="one", as_of=D2)
-    score(tables, "three", D1, X + 0.01)
-    publish(tables, config, "three", D1, "monthly")
+        publish(tables, config, two, D3, "monthly")
+    assert published(tables, config.name) == Published(model_version=one, as_of=D2)
+    score(tables, three, D1, X + 0.01)
+    publish(tables, config, three, D1, "monthly")
     # What claims the published space is asked in it.
-    score(tables, "four", D1, X[:, ::-1])
-    score(tables, "four@three", D1, X * np.array([1, 1, 1, -1, -1, -1]))
+    score(tables, four, D1, X[:, ::-1])
+    score(tables, f"{four}@{three}", D1, X * np.array([1, 1, 1, -1, -1, -1]))
     with pytest.raises(GateError, match=r"do not pass: relative AUC of kind lost by who is not retrained 0\.\d+"):
-        publish(tables, config, "four", D1, "monthly")
+        publish(tables, config, four, D1, "monthly")
 
 
 @pytest.mark.any_engine
@@ -195,20 +204,26 @@ def test_published_rows_are_replaced_only_by_such_as_pass(tables: Tables, make_c
     score(tables, "again", D1, X * 1.5)
     rows = tables.read("embeddings").where("model_version = 'again'")
     with pytest.raises(GateError, match=r"norm ratio 1\.500, expected at most 1\.2"):
-        check_replacement(tables, config, rows, "one", D1)
-    check_replacement(tables, config, rows, "one", D2)
-    check_replacement(tables, config, tables.read("embeddings").where("model_version = 'one'"), "one", D1)
+        check_replacement(tables, config, EMBEDDINGS, rows, "one", D1)
+    check_replacement(tables, config, EMBEDDINGS, rows, "one", D2)
+    check_replacement(tables, config, EMBEDDINGS, tables.read("embeddings").where("model_version = 'one'"), "one", D1)
 
 
 @pytest.mark.slow
 def test_churn_is_asked_at_the_newest_date_whose_future_is_complete(whole: Any) -> None:
     tables, config = whole
     asking = config.model_copy(update={"gates": config.gates.model_copy(update={"task": "churn"})})
-    now = published(tables, config)
+    now = published(tables, config.name)
     assert now is not None
     day, label = downstream._newest_date(tables, asking, now.model_version, now.model_version) or (None, None)
     assert day == date(2025, 4, 1)
-    one = Embeddings(now.model_version, day, tables.read("embeddings"), now.model_version)
+    one = VersionRows(
+        output="embeddings",
+        model_version=now.model_version,
+        as_of=day,
+        rows=tables.read("embeddings"),
+        space=now.model_version,
+    )
     answers = downstream._answers(tables, asking, label, day, one, one)
     assert len(answers.users_N) == len(answers.now_NL) > 50
     assert answers.task.classes == ("active", "churned")

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from gur_spark import schema
 from gur_spark.errors import ConfigError, GateError, TableError
-from gur_spark.serving.publishing import Published, publish, published, rollback
+from gur_spark.registry.published import Published, published
+from gur_spark.serving.publishing import publish, rollback
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from jobs import publish as job
+from tests.model_rows import add_row
 
 pytestmark = pytest.mark.any_engine
 
@@ -74,13 +75,16 @@ def test_what_moved_is_named_and_changes_nothing(
 ) -> None:
     score(tables, version, D2, after)
     if not failed:
-        assert publish(tables, config, version, D2, "weekly") == len(after)
-        assert published(tables, config) == Published(model_version=version, as_of=D2)
+        done = publish(tables, config, version, D2, "weekly")
+        assert done.rows == {"embeddings": len(after)}
+        assert done.outcomes
+        assert all(outcome.passed for outcome in done.outcomes)
+        assert published(tables, config.name) == Published(model_version=version, as_of=D2)
         return
     with pytest.raises(GateError) as error:
         publish(tables, config, version, D2, "weekly")
     assert all(gate in str(error.value) for gate in failed), error.value
-    assert published(tables, config) == Published(model_version="one", as_of=D1)
+    assert published(tables, config.name) == Published(model_version="one", as_of=D1)
     publish(tables, config, version, D2, "the shop moved", force=True)
     kept = tables.read("published").where(f"as_of = DATE'{D2}'").collect()[0]["reason"]
     assert kept.startswith("the shop moved (forced, although")
@@ -90,11 +94,8 @@ def test_what_moved_is_named_and_changes_nothing(
 def test_a_version_that_was_aligned_is_compared_in_the_space_it_shares(
     tables: Tables, config: Any, first: None
 ) -> None:
-    tables.create("models", schema.MODELS)
-    columns = [part.split()[0] for part in schema.MODELS.replace("<STRING, DOUBLE>", "").split(", ")]
     for version, to in (("two", "one"), ("three", "two")):
-        row = tuple({"model_version": version, "aligned_to": to}.get(name) for name in columns)
-        tables.append(tables.spark.createDataFrame([row], schema.MODELS), "models")
+        add_row(tables, version, aligned_to=to)
     score(tables, "three", D2, X + 2)
     with pytest.raises(GateError, match="PSI of projections"):
         publish(tables, config, "three", D2, "monthly")
@@ -109,7 +110,8 @@ def test_without_users_in_common_nothing_can_be_compared(tables: Tables, config:
 def test_a_gate_that_is_switched_off_is_not_asked(tables: Tables, config: Any, first: None, make_config: Any) -> None:
     score(tables, "one", D2, X[:300] * 9)
     off = dict.fromkeys(("min_rows_share", "max_norm_ratio", "max_psi", "max_domain_auc", "min_neighbours"))
-    assert publish(tables, make_config({"gates": off}), "one", D2, "weekly") == 300
+    done = publish(tables, make_config({"gates": off}), "one", D2, "weekly")
+    assert (done.rows, list(done.outcomes)) == ({"embeddings": 300}, [])
 
 
 def test_a_rollback_goes_one_further_back_each_time(tables: Tables, config: Any, first: None) -> None:
@@ -119,7 +121,7 @@ def test_a_rollback_goes_one_further_back_each_time(tables: Tables, config: Any,
     run = Run(id="run", job="publish", parameters={})
     args = Namespace(reason="two is odd", rollback=True, force=False, model=None, as_of=None)
     job.stage(tables, config, args, run)
-    assert published(tables, config) == Published(model_version="one", as_of=D2)
+    assert published(tables, config.name) == Published(model_version="one", as_of=D2)
     assert (run.inputs["before"], run.outputs["published"]) == (f"two at {D3}", f"one at {D2}")
     assert rollback(tables, config, "so is this") == Published(model_version="one", as_of=D1)
     reasons = [row["reason"] for row in tables.read("published").orderBy("switched_at").collect()]

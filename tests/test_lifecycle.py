@@ -1,20 +1,20 @@
 """What a report tells of a version's life: gates as they were asked, spaces with what they cost consumers."""
 
-from datetime import UTC, datetime
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from gur_spark.serving.lifecycle import gate_decisions, shared_spaces
 
-from gur_spark import schema
 from gur_spark.errors import GateError
+from gur_spark.evaluate.lifecycle import gate_decisions, shared_spaces
 from gur_spark.registry.names import VersionName
-from gur_spark.serving.publishing import publish
 from gur_spark.spaces.mapping import LinearMap
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import record
+from jobs import publish as job
+from tests.model_rows import add_row
 from tests.test_gates import D1, D2, MOVED, USERS, WIDTH, X, score
 
 pytestmark = pytest.mark.any_engine
@@ -26,13 +26,16 @@ def config(make_config: Any) -> Any:
 
 
 def publish_recorded(tables: Tables, config: Any, version: str, day: Any, force: bool = False) -> None:
+    asked = Namespace(model=version, as_of=day, reason="weekly", force=force, rollback=False)
     with record(tables, "publish", {}) as run:
-        publish(tables, config, version, day, "weekly", force, run)
+        job.stage(tables, config, asked, run)
 
 
 def test_every_time_that_gates_were_asked_is_told_in_order(tables: Tables, config: Any) -> None:
     for version, day, x in (("one", D1, X), ("one", D2, X * 1.3), ("two", D2, MOVED)):
         score(tables, version, day, x)
+    for version in ("one", "two"):
+        add_row(tables, version)
     publish_recorded(tables, config, "one", D1)
     assert gate_decisions(tables, "one") == []
     with pytest.raises(GateError):
@@ -52,15 +55,10 @@ def test_every_time_that_gates_were_asked_is_told_in_order(tables: Tables, confi
 
 def register(tables: Tables, version: str, aligned_to: str | None, residual: float | None) -> Path:
     """A row of ``models``; its artefact's folder."""
-    tables.create("models", schema.MODELS)
     path = Path(tables.folder("artefacts", version))
     path.mkdir(parents=True)
     metrics = {} if residual is None else {"alignment_residual": residual, "alignment_users": 300.0}
-    given = {"model_version": version, "path": str(path), "aligned_to": aligned_to, "metrics": metrics}
-    given |= {"created": datetime(2024, 1, 1, tzinfo=UTC)}
-    names = schema.column_names(schema.MODELS)
-    row = tuple(given.get(name) for name in names)
-    tables.append(tables.spark.createDataFrame([row], schema.MODELS), "models")
+    add_row(tables, version, path=str(path), aligned_to=aligned_to, metrics=metrics)
     return path
 
 

@@ -14,20 +14,23 @@ from gur_spark.batches.aggregates import to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, TrainingError
+from gur_spark.evaluate.run import make_report
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.models.gur.cooccurrence import Together, count_snapshots
+from gur_spark.models.gur.cooccurrence import count_snapshots
 from gur_spark.models.gur.pairs import check_horizon, write_pairs
 from gur_spark.models.gur.settings import Future
+from gur_spark.models.kind import TrainingInputs
 from gur_spark.registry.artefact import load_model
+from gur_spark.registry.card import seen_until_of
 from gur_spark.registry.known import find_model
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
-from jobs import train
-from jobs.evaluate import evaluate_embeddings
+from gur_spark.training import run as training
+from gur_spark.training.run import train_model
 from tests.test_snapshots import AS_OF, event, log, new_run, write
 
 pytestmark = pytest.mark.any_engine
@@ -136,13 +139,13 @@ def test_a_future_past_the_cutoff_or_not_all_there_is_refused(tables: Tables, co
 def test_a_model_of_both_losses_is_registered_with_its_snapshots(
     tables: Tables, config: Any, snapshot: Snapshot
 ) -> None:
-    made = train.train_model(tables, config, [AS_OF], new_run())
+    made = train_model(tables, config, [AS_OF])
     loaded = load_model(made.path)
     assert loaded.card.training_snapshots == (snapshot.path,)
     assert {"validation_likelihood", "validation_future"} <= loaded.metrics.keys()
     rows = pq.read_table(snapshot.data).combine_chunks().to_batches()[0]
-    assert loaded.embed(rows).shape == (snapshot.rows, 4)
-    assert loaded.card.seen_until == str(AS_OF + timedelta(HORIZON))
+    assert loaded.scorer.score(rows)["embeddings"].num_rows == snapshot.rows
+    assert seen_until_of(loaded.card) == AS_OF + timedelta(HORIZON)
     # Another training may read the pairs: they go with ``clean``.
     [left] = Path(tables.folder("pairs")).iterdir()
     assert clean(tables, datetime.now(UTC) + timedelta(1)) == [str(left)]
@@ -156,17 +159,19 @@ def test_frozen_tables_are_counted_over_the_folders_of_pairs(
     # Of fewer columns than ids: otherwise the table is the identity.
     frozen = config.model.model_copy(update={"tables": "frozen", "embedding_dim": 2})
     config = config.model_copy(update={"model": frozen})
-    given: list[Any] = []
+    given: list[TrainingInputs] = []
 
-    def stop(folders: list[str], *_rest: Any, together: Together, **_more: Any) -> None:
-        given.extend([folders, together])
+    def stop(_kind: Any, inputs: TrainingInputs, *_rest: Any, **_more: Any) -> None:
+        given.append(inputs)
         raise TrainingError("far enough")
 
-    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(training, "train_version", stop)
     with pytest.raises(TrainingError, match="far enough"):
-        train.train_model(tables, config, [AS_OF], new_run())
-    folders, together = given
+        train_model(tables, config, [AS_OF])
+    [inputs] = given
+    folders, together = list(inputs.folders), inputs.prepared
     assert folders == pairs(tables, config, snapshot)
+    assert inputs.snapshots == (snapshot.path,)
     sizes = read_vocabulary(tables).sizes
     expected = count_snapshots(folders, snapshot.manifest(Manifest), sizes, config.training)
     assert together.keys() == expected.keys() == {"mcc"}
@@ -176,8 +181,8 @@ def test_frozen_tables_are_counted_over_the_folders_of_pairs(
 
 def judged_on(tables: Tables, config: Config, day: date, version: str) -> None:
     made = aggregate_snapshot(tables, config, day, new_run())
-    score_snapshot(tables, config, made, find_model(tables, config, version).path, new_run())
-    evaluate_embeddings(tables, config, [day], version, new_run())
+    score_snapshot(tables, config, made, find_model(tables, config, version).path, "score")
+    make_report(tables, config, [day], version)
 
 
 def test_landings_that_come_a_day_late_are_waited_for(tables: Tables, config: Any, snapshot: Snapshot) -> None:
@@ -190,7 +195,7 @@ def test_landings_that_come_a_day_late_are_waited_for(tables: Tables, config: An
 
 
 def test_events_after_the_cutoff_change_no_weight(tables: Tables, config: Any, snapshot: Snapshot) -> None:
-    first = train.train_model(tables, config, [AS_OF], new_run())
+    first = train_model(tables, config, [AS_OF])
     write(tables, [*log(), *FUTURE, *(ahead(user, 12.5, "c") for user in range(12))])
-    again = train.train_model(tables, config, [AS_OF], new_run())
+    again = train_model(tables, config, [AS_OF])
     assert first.version.rpartition("-")[2] == again.version.rpartition("-")[2]

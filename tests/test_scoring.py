@@ -1,8 +1,8 @@
 """Scoring: users whose inputs are the same keep their embedding bit for bit; means of dates; one of two runs wins."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,29 +11,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from deltalake import CommitProperties, write_deltalake
 
 from gur_spark import storage
-from gur_spark.batches.layout import Layout
-from gur_spark.errors import GateError, TableError, WriteConflict
-from gur_spark.models.gur.autoencoder import GUR
-from gur_spark.models.kind import Form
-from gur_spark.registry import artefact as registry
-from gur_spark.registry.artefact import LoadedModel
+from gur_spark.errors import GateError, ModelError, TableError, WriteConflict
+from gur_spark.models.gur.scorer import GurScorer
+from gur_spark.models.kind import Form, Scorer, VocabularyRef
+from gur_spark.outputs.notes import Note
+from gur_spark.registry.artefact import load_model
 from gur_spark.registry.known import find_model
-from gur_spark.schema import MODELS
 from gur_spark.serving import changes, scoring
-from gur_spark.serving.publishing import publish, space_of
-from gur_spark.serving.scoring import score_snapshot
-from gur_spark.serving.workers import embed_batch
+from gur_spark.serving.publishing import publish
+from gur_spark.serving.scoring import ScoredDate, score_snapshot
+from gur_spark.serving.workers import score_batch
 from gur_spark.snapshots.visible import Snapshot
+from gur_spark.spaces.axes import space_of
 from gur_spark.spaces.smoothing import mean_of_entries
 from gur_spark.tables.delta import Commit, Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over
+from tests.model_rows import registered_version
 
 pytestmark = pytest.mark.both_engines
 
@@ -81,18 +79,9 @@ def place(spark: Any, tmp_path_factory: Any) -> tuple[Tables, Any]:
 def model(place: tuple[Tables, Any]) -> str:
     """The path of an untrained model, whose embeddings have length 1."""
     tables, config = place
-    torch.manual_seed(0)
     settings = config.model.model_copy(update={"latent_dim": 5, "unit_norm": True})
-    layout = Layout.of(MANIFEST, SIZES)
-    card = registry.save(
-        tables.folder("artefacts"), GUR(layout, settings), layout=layout, model=settings, training=config.training,
-        vocabulary_version=1, vocabulary_hash="v", metrics={}, training_snapshots=(), code_commit=None,
-    )  # fmt: skip
-    path = storage.join(tables.folder("artefacts"), card.model_version)
-    row = (card.model_version, path, "gur", MANIFEST.hash, 1, "v", [], {}, None, None, card.created)
-    tables.create("models", MODELS)
-    tables.append(tables.spark.createDataFrame([row], MODELS).coalesce(1), "models")
-    return path
+    vocabulary = VocabularyRef(version=1, hash="v", sizes=SIZES)
+    return registered_version(tables, config.name, model=settings, vocabulary=vocabulary)
 
 
 def scored(place: tuple[Tables, Any], version: str, as_of: date) -> dict[int, tuple[list[float], int]]:
@@ -102,7 +91,7 @@ def scored(place: tuple[Tables, Any], version: str, as_of: date) -> dict[int, tu
 
 
 def plain(model: str, rows: pa.RecordBatch) -> dict[int, tuple[list[float], int]]:
-    made = embed_batch(registry.load_model(model), rows)
+    made = score_batch(load_model(model), rows, "embeddings")
     columns = (made[name].to_pylist() for name in ("user_id", "embedding", "events"))
     return {user: (vector, events) for user, vector, events in zip(*columns, strict=True)}
 
@@ -111,37 +100,78 @@ def scoring_as(config: Any, **settings: Any) -> Any:
     return config.model_copy(update={"scoring": config.scoring.model_copy(update=settings)})
 
 
-def new_run() -> Run:
-    return Run(id=f"run{np.random.default_rng().integers(1 << 60):x}", job="score", parameters={})
+def score(place: tuple[Tables, Any], one: Snapshot, model: str, *given: Any, **more: Any) -> ScoredDate:
+    """Score a date as a run of its own."""
+    return score_snapshot(*place, one, model, f"run{np.random.default_rng().integers(1 << 60):x}", *given, **more)
 
 
 def test_not_a_bit_of_an_embedding_depends_on_the_other_rows_of_its_batch(model: str) -> None:
-    loaded: LoadedModel = registry.load_model(model)
+    scorer = load_model(model).scorer
+    assert isinstance(scorer, GurScorer)
     rows, rng = rows_of(0, 1200), np.random.default_rng(0)
-    expected = loaded.embed_exactly(rows)
+    expected = scorer.exact_vectors(rows)
     for size in (1, 3, 100, 1024, 1199):
         chosen = rng.permutation(rows.num_rows)[:size]
-        np.testing.assert_array_equal(loaded.embed_exactly(rows.take(pa.array(chosen))), expected[chosen])
+        np.testing.assert_array_equal(scorer.exact_vectors(rows.take(pa.array(chosen))), expected[chosen])
+
+
+@dataclass
+class Altered:
+    """A scorer whose rows are changed on their way out."""
+
+    scorer: Scorer
+    change: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self.scorer.columns
+
+    def score(self, rows: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
+        return {"embeddings": self.change(self.scorer.score(rows)["embeddings"])}
+
+
+def not_finite(made: pa.RecordBatch) -> pa.RecordBatch:
+    """The vector of the third user has no number."""
+    vectors = made["embedding"].to_pylist()
+    vectors[2] = [float("nan"), *vectors[2][1:]]
+    return made.set_column(1, "embedding", pa.array(vectors, pa.list_(pa.float32())))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda made: made.slice(1), r"gave 299 embeddings for 300 rows"),
+        (not_finite, r"gives user 2 an embedding that is not finite"),
+    ],
+)
+def test_a_scorer_that_breaks_the_contract_is_stopped_on_the_worker(
+    model: str, change: Callable[[pa.RecordBatch], pa.RecordBatch], said: str
+) -> None:
+    loaded = load_model(model)
+    assert score_batch(loaded, rows_of(), "embeddings").num_rows == USERS
+    with pytest.raises(ModelError, match=f"model {loaded.version} {said}"):
+        score_batch(replace(loaded, scorer=Altered(loaded.scorer, change)), rows_of(), "embeddings")
 
 
 def test_scoring_the_changed_users_only_is_scoring_everyone(
     place: tuple[Tables, Any], model: str, tmp_path: Path
 ) -> None:
     tables, config = place
-    version = score_snapshot(tables, config, snapshot(tmp_path / "1", rows_of(), D1), model, new_run())
+    version = score(place, snapshot(tmp_path / "1", rows_of(), D1), model).model_version
     rows, same = some_changed(np.random.default_rng(5))
-    run = new_run()
-    score_snapshot(tables, config, snapshot(tmp_path / "2", rows, D2), model, run, changed_since=D1)
+    done = score(place, snapshot(tmp_path / "2", rows, D2), model, changed_since=D1)
     assert scored(place, version, D2) == plain(model, rows)
     counts = {"encoded": rows.num_rows - same, "copied": same, "rows": rows.num_rows}
-    assert run.counts == {f"{name} 2024-06-02": count for name, count in counts.items()}
+    assert done.counts == {f"{name} 2024-06-02": count for name, count in counts.items()}
+    assert (done.as_of, done.rows, done.model_version) == (D2, rows.num_rows, version)
+    assert done.outputs == {"embeddings 2024-06-02": f"model_version={version}"}
     # Made again after a correction, the date is compared with what its rows were made from; its folder may be another.
     corrected, _ = some_changed(np.random.default_rng(6))
-    only_changed = scoring_as(config, changed_only=True)
-    score_snapshot(tables, only_changed, snapshot(tmp_path / "3", corrected, D2), model, run)
+    only_changed = tables, scoring_as(config, changed_only=True)
+    done = score(only_changed, snapshot(tmp_path / "3", corrected, D2), model)
     assert scored(place, version, D2) == plain(model, corrected)
-    assert 0 < run.counts["copied 2024-06-02"] < corrected.num_rows
-    assert run.inputs["changed since 2024-06-02"] == f"2024-06-02, made from {tmp_path}/2"
+    assert 0 < done.counts["copied 2024-06-02"] < corrected.num_rows
+    assert done.inputs["changed since 2024-06-02"] == f"2024-06-02, made from {tmp_path}/2"
     assert scored(place, version, D1) == plain(model, rows_of())
 
 
@@ -152,19 +182,17 @@ def test_rows_of_which_it_is_not_known_what_they_were_made_from_are_not_copied(
     day = D1 + timedelta(days=30)
     one = snapshot(tmp_path / "1", rows_of(), day)
     with pytest.raises(TableError, match=r"no embeddings of gur-\S+ at 2024-07-01 in the last \d+ commits"):
-        score_snapshot(tables, config, one, model, new_run(), changed_since=day)
-    version = score_snapshot(tables, config, one, model, new_run())
+        score(place, one, model, changed_since=day)
+    version = score(place, one, model).model_version
     altered = {"user_id": [1], "as_of": [day], "model_version": [version], "embedding": [[9.0] * 5], "events": [1]}
     types = {"embedding": pa.list_(pa.float32()), "as_of": pa.date32(), "user_id": pa.int64(), "events": pa.int64()}
     others = {name: pa.array(values, types.get(name)) for name, values in altered.items()}
     within = f"model_version = '{version}' AND as_of = '{day}'"
     write_deltalake(tables.folder("embeddings"), pa.table(others), mode="overwrite", predicate=within)
     with pytest.raises(TableError, match=r"what they were made from is not known, since version \d+ .* \(WRITE\)"):
-        score_snapshot(tables, config, one, model, new_run(), changed_since=day)
-    run = new_run()
-    only_changed = scoring_as(config, changed_only=True)
-    score_snapshot(tables, only_changed, one, model, run)
-    assert run.inputs["changed since 2024-07-01"].startswith("everyone: ")
+        score(place, one, model, changed_since=day)
+    done = score((tables, scoring_as(config, changed_only=True)), one, model)
+    assert done.inputs["changed since 2024-07-01"].startswith("everyone: ")
     assert scored(place, version, day) == plain(model, rows_of())
 
 
@@ -173,10 +201,11 @@ def test_means_are_those_of_the_dates_in_which_a_user_is_under_a_name_of_their_o
 ) -> None:
     tables, config = place
     config = scoring_as(config, smoothing=2)
+    smoothing = tables, config
     days = [D1 + timedelta(days=60 + n) for n in range(3)]
     dated = [rows_of(2).slice(0, 60), rows_of(3).slice(20, 60), rows_of(4).slice(0, 60)]
     for number, (day, rows) in enumerate(zip(days, dated, strict=True)):
-        version = score_snapshot(tables, config, snapshot(tmp_path / str(number), rows, day), model, new_run())
+        version = score(smoothing, snapshot(tmp_path / str(number), rows, day), model).model_version
     before, now = plain(model, dated[1]), plain(model, dated[2])
     found = scored(place, f"{version}-mean2", days[2])
     assert found.keys() == now.keys()
@@ -187,9 +216,9 @@ def test_means_are_those_of_the_dates_in_which_a_user_is_under_a_name_of_their_o
         assert events == now[user][1]
     assert scored(place, version, days[2]) == now
     newest = find_model(tables, config, "newest")
-    assert (newest.model_version, newest.embeddings) == (version, f"{version}-mean2")
+    assert (newest.model_version, newest.rows_version) == (version, f"{version}-mean2")
     assert find_model(tables, config, f"{version}-mean2").path == model
-    assert find_model(tables, config, version).embeddings == version
+    assert find_model(tables, config, version).rows_version == version
     assert space_of(tables, f"{version}-mean2") == version
 
 
@@ -198,19 +227,22 @@ def test_where_means_do_not_pass_the_rows_they_were_made_of_are_not_replaced_eit
 ) -> None:
     tables, config = place
     config, day = scoring_as(config, smoothing=2), D1 + timedelta(days=120)
-    version = score_snapshot(tables, config, snapshot(tmp_path / "1", rows_of(2).slice(0, 60), day), model, new_run())
+    smoothing = tables, config
+    version = score(smoothing, snapshot(tmp_path / "1", rows_of(2).slice(0, 60), day), model).model_version
     publish(tables, config, f"{version}-mean2", day, "first")
     corrected = snapshot(tmp_path / "2", rows_of(3).slice(0, 20), day)
-    with pytest.raises(GateError, match=r"-mean2 at 2024-09-29 do not pass: rows, as a share of those published, 0\.3"):
-        score_snapshot(tables, config, corrected, model, new_run())
+    with pytest.raises(
+        GateError, match=r"embeddings of \S+-mean2 at 2024-09-29 do not pass: rows, as a share of those published, 0\.3"
+    ):
+        score(smoothing, corrected, model)
     assert scored(place, version, day) == plain(model, rows_of(2).slice(0, 60))
     assert len(scored(place, f"{version}-mean2", day)) == 60
-    score_snapshot(tables, config, corrected, model, new_run(), force=True)
+    score(smoothing, corrected, model, force=True)
     assert scored(place, version, day) == plain(model, rows_of(3).slice(0, 20))
     assert len(scored(place, f"{version}-mean2", day)) == 20
     assert not storage.folders(tables.folder("_staging"))
     assert "is published and stays" not in caplog.text
-    score_snapshot(tables, scoring_as(config, smoothing=1), corrected, model, new_run())
+    score(place, corrected, model)
     assert f"{version}-mean2 is published and stays at {day}" in caplog.text
 
 
@@ -233,19 +265,20 @@ def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
     place: tuple[Tables, Any], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dates: int, before: int
 ) -> None:
     tables, config = place
-    config = config.model_copy(update={"scoring": config.scoring.model_copy(update={"smoothing": dates})})
+    smoothing = tables, scoring_as(config, smoothing=dates)
     day, folder = D1 + timedelta(days=90 * dates + before), tables.folder("embeddings")
     mine = snapshot(tmp_path / "mine", rows_of(8), day)
     day -= timedelta(before)
-    winner = embed_batch(registry.load_model(model), rows_of(7).slice(0, 30))
-    version = registry.load_model(model).version
+    winner = score_batch(load_model(model), rows_of(7).slice(0, 30), "embeddings")
+    version = load_model(model).version
     keys = {"as_of": pa.array([day] * 30, pa.date32()), "model_version": [version] * 30}
     table = pa.table({**{name: winner[name] for name in winner.schema.names}, **keys})
-    said = CommitProperties(custom_metadata={"userMetadata": changes.note(version, replace(mine, as_of=day))})
-    embed = scoring.embed
+    note = Note(model_version=version, as_of=day, snapshot=mine.path, lineage=mine.lineage)
+    said = CommitProperties(custom_metadata={"userMetadata": note.to_json()})
+    score_rows = scoring.score_rows
 
-    def embed_while_another_run_commits(*given: Any) -> Any:
-        frame = embed(*given)
+    def score_while_another_run_commits(*given: Any) -> Any:
+        frame = score_rows(*given)
 
         def meanwhile(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             within = f"model_version = '{version}' AND as_of = '{day}'"
@@ -254,9 +287,9 @@ def test_of_two_runs_that_score_a_date_at_once_one_wins_and_nothing_is_mixed(
 
         return frame.coalesce(1).mapInArrow(meanwhile, frame.schema)
 
-    monkeypatch.setattr(scoring, "embed", embed_while_another_run_commits)
+    monkeypatch.setattr(scoring, "score_rows", score_while_another_run_commits)
     with pytest.raises(WriteConflict, match="another run wrote to it at the same time and won"):
-        score_snapshot(tables, config, mine, model, new_run())
+        score(smoothing, mine, model)
     assert scored(place, version, day) == plain(model, rows_of(7).slice(0, 30))
 
 
@@ -266,7 +299,7 @@ def test_a_commit_that_scoring_did_not_write_may_have_changed_any_row_whatever_i
     note = json.dumps({"model_version": "v", "as_of": str(D1), "snapshot": "s", "lineage": "l"})
     own = Commit(1, "WRITE", None, note)
     history: Any = SimpleNamespace(exists=lambda table: True, newest_commits=lambda table, number: [own])
-    assert changes.find_scored(history, "v", D1).snapshot == "s"
+    assert changes.find_rows(history, "v", D1).snapshot == "s"
     history.newest_commits = lambda table, number: [Commit(2, "DELETE", None, said), own]
     with pytest.raises(TableError, match="version 2 of the table"):
-        changes.find_scored(history, "v", D1)
+        changes.find_rows(history, "v", D1)

@@ -11,17 +11,19 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from gur_spark import read_embeddings, schema
+from gur_spark import read_embeddings
 from gur_spark.errors import ModelError, TableError
-from gur_spark.registry.known import embeddings_name, find_model
-from gur_spark.serving.changes import find_scored
-from gur_spark.serving.publishing import publish, space_of
+from gur_spark.registry.known import find_model, rows_name
+from gur_spark.serving.changes import find_rows
+from gur_spark.serving.publishing import publish
 from gur_spark.spaces import maps as spaces
+from gur_spark.spaces.axes import space_of
 from gur_spark.spaces.mapping import LinearMap
 from gur_spark.spaces.maps import map_embeddings
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from jobs import export
+from tests.model_rows import add_row
 
 pytestmark = pytest.mark.any_engine
 
@@ -53,22 +55,15 @@ def score(tables: Tables, version: str, day: date, users: int = USERS) -> None:
 @pytest.fixture
 def versions(tables: Tables) -> Tables:
     """Three versions: v1 and v2 have a date in common, and so have v2 and v3."""
-    names = [part.split()[0] for part in schema.MODELS.replace("<STRING, DOUBLE>", "").split(", ")]
-    tables.create("models", schema.MODELS)
-    rows = [
-        tuple({"model_version": v, "path": tables.folder("artefacts", v), "created": made}.get(c) for c in names)
-        for v, made in CREATED.items()
-    ]
-    tables.append(tables.spark.createDataFrame(rows, schema.MODELS), "models")
+    for version, made in CREATED.items():
+        add_row(tables, version, path=tables.folder("artefacts", version), created=made)
     for version, day in (("v1", D1), ("v2", D1), ("v2", D2), ("v3", D2), ("v3", D3)):
         score(tables, version, day)
     return tables
 
 
-def mapped(tables: Tables, config: Any, version: str, day: date) -> Run:
-    run = Run(id="test", job="score", parameters={})
-    map_embeddings(tables, config, version, day, run)
-    return run
+def mapped(tables: Tables, config: Any, version: str, day: date) -> dict[str, str]:
+    return map_embeddings(tables, config.scoring, version, day, "test")
 
 
 def read(tables: Tables, version: str, day: date) -> np.ndarray:
@@ -85,8 +80,7 @@ def test_maps_lead_over_versions_are_kept_and_rows_follow_those_they_were_made_o
     with pytest.raises(ModelError, match=r"no map leads from v3 to v1, .* v3 has \['2024-06-08', '2024-06-15'\]; v1"):
         mapped(versions, to_v1, "v3", D2)
     mapped(versions, to_v1, "v2", D2)
-    run = mapped(versions, to_v2, "v3", D2)
-    assert run.outputs == {f"embeddings {D2} in the space of v2": "model_version=v3@v2"}
+    assert mapped(versions, to_v2, "v3", D2) == {f"embeddings {D2} in the space of v2": "model_version=v3@v2"}
     np.testing.assert_allclose(read(versions, "v2@v1", D2), embedded("v1", D2), atol=1e-2)
     np.testing.assert_allclose(read(versions, "v3@v2", D2), embedded("v2", D2), atol=1e-2)
     # Of v3 and v1 there is no date in common: over v2.
@@ -101,8 +95,8 @@ def test_maps_lead_over_versions_are_kept_and_rows_follow_those_they_were_made_o
     assert kept.read_text() == before
     assert not list(kept.parent.glob("*.part"))
     # Rows that were mapped once are not left behind when a run no longer asks for them.
-    outputs = mapped(versions, make_config(), "v3", D2).outputs
-    assert list(outputs.values()) == ["model_version=v3@v2"]
+    written = mapped(versions, make_config(), "v3", D2)
+    assert list(written.values()) == ["model_version=v3@v2"]
     _reads_and_publishes(versions, to_v1)
 
 
@@ -125,16 +119,16 @@ def test_mapping_leaves_it_known_what_the_rows_that_it_maps_were_made_from(versi
     made_from = {"model_version": "v2", "as_of": str(D2), "snapshot": "aggregates/1", "lineage": "events x version 3"}
     versions.replace(rows, "embeddings", f"model_version = 'v2' AND as_of = DATE '{D2}'", json.dumps(made_from))
     mapped(versions, make_config({"scoring": {"in_space_of": ["v1"]}}), "v2", D2)
-    assert find_scored(versions, "v2", D2).snapshot == "aggregates/1"
+    assert find_rows(versions, "v2", D2).snapshot == "aggregates/1"
     with pytest.raises(TableError, match="embeddings of v2@v1 at 2024-06-08 were mapped from those of v2"):
-        find_scored(versions, "v2@v1", D2)
+        find_rows(versions, "v2@v1", D2)
 
 
 def test_a_version_is_asked_for_rows_in_the_space_of_older_ones_only(versions: Tables, make_config: Any) -> None:
     config = make_config({"scoring": {"in_space_of": ["v1", "v2", "v3"]}})
-    assert mapped(versions, config, "v1", D1).outputs == {}
-    assert publish(versions, config, "v1", D1, "back to it") == USERS
-    assert list(mapped(versions, config, "v2", D1).outputs.values()) == ["model_version=v2@v1"]
+    assert mapped(versions, config, "v1", D1) == {}
+    assert publish(versions, config, "v1", D1, "back to it").rows == {"embeddings": USERS}
+    assert list(mapped(versions, config, "v2", D1).values()) == ["model_version=v2@v1"]
 
 
 def test_of_two_runs_that_fit_a_map_both_use_the_one_that_was_first(
@@ -159,7 +153,7 @@ def test_of_two_runs_that_fit_a_map_both_use_the_one_that_was_first(
 
 def test_newest_is_a_name_for_every_job_and_mapped_rows_are_no_version(versions: Tables, make_config: Any) -> None:
     config = make_config({"scoring": {"smoothing": 3}})
-    assert [embeddings_name(versions, config, name) for name in ("newest", "published", "v2")] == [
+    assert [rows_name(versions, config, name) for name in ("newest", "published", "v2")] == [
         "v3-mean3", "published", "v2"
     ]  # fmt: skip
     with pytest.raises(ModelError, match="'v2@v1' is no model version, but the rows of v2 in the space of v1; name v2"):

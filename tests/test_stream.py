@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from gur_spark import read_embeddings, read_embeddings_now, schema, storage
-from gur_spark.batches.layout import Layout
+from gur_spark import read_embeddings, read_embeddings_now
 from gur_spark.config.file import load_config
 from gur_spark.errors import ConfigError
 from gur_spark.events.vocabulary import read_vocabulary
-from gur_spark.models.gur.autoencoder import GUR
-from gur_spark.registry import artefact as registry
+from gur_spark.models.kind import VocabularyRef
+from gur_spark.outputs.embeddings import select_embeddings
 from gur_spark.registry.known import find_model
-from gur_spark.serving.publishing import publish, select_embeddings
+from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.streaming import check_streaming, checkpoint
 from gur_spark.snapshots.aggregation import aggregate_snapshot
@@ -26,6 +24,7 @@ from gur_spark.tables.runs import Run
 from jobs import stream
 from tests.conftest import config_over
 from tests.demo import ROOT, clients, opened
+from tests.model_rows import registered_version
 from tests.test_snapshots import AS_OF, log, snapshot
 
 
@@ -41,8 +40,8 @@ def full_run(tables: Tables, config: Any, as_of: date) -> dict[int, tuple[Any, .
     snapshot = aggregate_snapshot(
         tables, config, as_of, Run(id=f"full{as_of}", job="", parameters={}), model.vocabulary_version
     )
-    version = score_snapshot(tables, config, snapshot, model.path, Run(id="score", job="", parameters={}))
-    return vectors(select_embeddings(tables, version, as_of))
+    done = score_snapshot(tables, config, snapshot, model.path, "score")
+    return vectors(select_embeddings(tables, done.model_version, as_of))
 
 
 @pytest.mark.slow
@@ -68,30 +67,12 @@ def published_day(tables: Tables, make_config: Any, tmp_path: Path, vocabulary: 
     source, model = {"path": str(tmp_path / "landings")}, {"latent_dim": 4}
     config = make_config({"vocabulary": {"min_count": 1}, "source": source, "model": model})
     made = snapshot(tables, config, log())
-    layout = Layout.of(config.manifest(), read_vocabulary(tables).sizes)
-    torch.manual_seed(0)
-    card = registry.save(
-        tables.folder("artefacts"), GUR(layout, config.model), layout=layout, model=config.model,
-        training=config.training, vocabulary_version=1, vocabulary_hash=made.vocabulary_hash, metrics={},
-        training_snapshots=(), code_commit=None,
-    )  # fmt: skip
-    path = storage.join(tables.folder("artefacts"), card.model_version)
-    row = (
-        card.model_version,
-        path,
-        "gur",
-        made.manifest_hash,
-        1,
-        made.vocabulary_hash,
-        [],
-        {},
-        None,
-        None,
-        card.created,
+    vocabulary = VocabularyRef(version=1, hash=made.vocabulary_hash, sizes=read_vocabulary(tables).sizes)
+    path = registered_version(
+        tables, config.name, model=config.model, manifest=config.manifest(), vocabulary=vocabulary
     )
-    tables.create("models", schema.MODELS)
-    tables.append(tables.spark.createDataFrame([row], schema.MODELS).coalesce(1), "models")
-    publish(tables, config, score_snapshot(tables, config, made, path, Run(id="s", job="", parameters={})), AS_OF, "")
+    version = score_snapshot(tables, config, made, path, "score").model_version
+    publish(tables, config, version, AS_OF, "")
     return config
 
 

@@ -1,6 +1,7 @@
 """MLflow: a version is logged with all that it is, once; a store that fails takes nothing from it."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from mlflow import MlflowClient
 
 from gur_spark.config.tracking import Tracking
 from gur_spark.errors import MissingExtra, TrackingError
-from gur_spark.models.gur.train import TrainedModel
 from gur_spark.registry.artefact import load_model
 from gur_spark.registry.tracking import log_version, track
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
+from gur_spark.training import run as training
+from gur_spark.training.version import TrainedVersion
 from jobs import train
 from tests.test_registry import saved
 from tests.test_train_job import DAYS, LITERAL, stub
@@ -126,16 +128,16 @@ def test_a_store_that_fails_takes_nothing_from_a_trained_version(
     stub(monkeypatch, LITERAL)
     model = load_model(saved(tmp_path / "artefacts"))
     path = str(tmp_path / "artefacts" / model.version)
-    made = TrainedModel(
+    made = TrainedVersion(
         card=model.card, path=path, manifest_hash=model.manifest.hash, metrics=model.metrics, checkpoints=f"{path}.work"
     )
-    monkeypatch.setattr(train, "train", lambda *_, **__: made)
-    run = Run(id="run", job="train", parameters={})
+    monkeypatch.setattr(training, "train_version", lambda *_, **__: made)
+    run, asked = Run(id="run", job="train", parameters={}), Namespace(as_of=DAYS[:1], align_to=None)
     if required:
         with pytest.raises(TrackingError, match=f"{model.version} is registered in models and could not be logged"):
-            train.train_model(tables, config, DAYS[:1], run)
+            train.stage(tables, config, asked, run)
     else:
-        train.train_model(tables, config, DAYS[:1], run)
+        train.stage(tables, config, asked, run)
         assert f"could not be logged to MLflow at {broken}" in run.outputs["not tracked"]
         assert run.outputs["not tracked"] in caplog.text
     [row] = tables.read("models").collect()

@@ -18,10 +18,11 @@ from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.pairs import write_pairs
 from gur_spark.models.gur.settings import Future
 from gur_spark.registry.artefact import load_model
+from gur_spark.registry.card import seen_until_of
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
-from jobs import train
+from gur_spark.training.run import train_model
 from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, write
 
 pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]
@@ -131,11 +132,11 @@ def test_a_model_of_all_losses_is_trained_and_registered(
     config = configure("dates", likelihood=1.0, contrastive=0.5, future=0.5)
     shorter = config.model_copy(update={"model": config.model.model_copy(update={"future": Future(horizon_days=10)})})
     early = shorter.model_copy(update={"scoring": shorter.scoring.model_copy(update={"as_of": []})})
-    made = train.train_model(tables, configure("dates"), [EARLIER, AS_OF], new_run())
-    assert load_model(made.path).card.seen_until == str(AS_OF)
+    made = train_model(tables, configure("dates"), [EARLIER, AS_OF])
+    assert seen_until_of(made.card) == AS_OF
     assert set(made.metrics) >= {"validation_contrastive"}
     days = [EARLIER - timedelta(30), EARLIER]
     aggregate_snapshots(tables, early, days, new_run())
-    both = load_model(train.train_model(tables, early, days, new_run()).path)
-    assert both.card.seen_until == str(EARLIER + timedelta(10))
+    both = load_model(train_model(tables, early, days).path)
+    assert seen_until_of(both.card) == EARLIER + timedelta(10)
     assert {f"validation_{name}" for name in config.model.loss} <= both.metrics.keys()

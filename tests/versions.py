@@ -69,7 +69,6 @@ def trained_version(
     *,
     vocabulary: VocabularyRef = VOCABULARY,
     align_to: str | None = None,
-    out: str | None = None,
     progress: bool = False,
 ) -> TrainedVersion:
     """Train on these snapshots as the job does, without Spark.
@@ -77,7 +76,6 @@ def trained_version(
     Args:
         folder: gets the checkpoints, below ``work``, and the version, below ``out``.
         align_to: folder of the version to align to.
-        out: another parent for the version.
     """
     inputs = TrainingInputs(
         snapshots=snapshots,
@@ -88,5 +86,5 @@ def trained_version(
         align_to=load_model(align_to).artefact if align_to else None,
     )
     origin = Origin(snapshots=tuple(snapshots), dates=("2024-06-01",) * len(snapshots), seen_until=date(2024, 6, 1))
-    work = storage.join(str(folder), "work")
-    return train_version(KIND, inputs, origin, work, out or storage.join(str(folder), "out"), progress)
+    work, out = (storage.join(str(folder), name) for name in ("work", "out"))
+    return train_version(KIND, inputs, origin, work, out, progress)

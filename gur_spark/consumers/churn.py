@@ -217,10 +217,10 @@ def _label_dates(tables: Tables, version: str, first: date, last: date, horizon:
     scored = EMBEDDINGS.dates(tables, version)
     dates = [day for day in scored if first <= day <= last]
     if not dates:
-        seen = "" if first == date.min else f" from {first} on, where its training ended, and"
         raise ConsumerError(
-            f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date{seen} up "
-            f"to {last}, whose {horizon} days are known; run score --model {version} --as-of DATE"
+            f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date from "
+            f"{first} on, until when it was trained, and up to {last}, whose {horizon} days are known; "
+            f"run score --model {version} --as-of DATE"
         )
     return dates
 

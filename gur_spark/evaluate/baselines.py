@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from gur_spark.arrays import Array
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import ConfigError, EvaluationError, SnapshotError, TrainingError
+from gur_spark.errors import ConfigError, EvaluationError, MissingExtra, SnapshotError, TrainingError
 from gur_spark.evaluate.baseline_inputs import sequence_folders
 from gur_spark.evaluate.coles_baseline import train_coles
 from gur_spark.evaluate.features import COLES, HAND_MADE
@@ -77,7 +77,7 @@ def sequence_baselines(
                 )  # fmt: skip
                 found.vectors[COLES] = made
                 found.notes.append(said)
-    except (EvaluationError, SnapshotError, ConfigError, TrainingError) as error:
+    except (EvaluationError, SnapshotError, ConfigError, TrainingError, MissingExtra) as error:
         # A report without them is one; that they cannot be made of this log is said in it.
         found.left_out += [f"{name} ({error})" for name in wanted if name not in found.vectors]
     return found

@@ -4,10 +4,12 @@ import logging
 from collections.abc import Sequence
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from gur_spark import storage
 from gur_spark.arrays import Array
 from gur_spark.config.training import Training
+from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.encoded import encode_users
 from gur_spark.evaluate.features import COLES
 from gur_spark.models.catalogue import find
@@ -38,6 +40,10 @@ def train_coles(
         training: seed, threads and validation share are taken from it.
         epochs: budget; training stops before where the validation loss stops falling.
         work: folder for checkpoints and the artefact, which the caller removes.
+
+    Raises:
+        EvaluationError: the embedding's width is none that CoLES can have.
+        SnapshotError, TrainingError, MissingExtra: it cannot be trained.
     """
     kind = find("coles")
     settings = training.model_copy(
@@ -50,7 +56,12 @@ def train_coles(
             "processes": 1,
         }
     )
-    model = kind.config.model_validate({"kind": kind.name, "latent_dim": width})
+    try:
+        model = kind.config.model_validate({"kind": kind.name, "latent_dim": width})
+    except ValidationError as error:
+        raise EvaluationError(
+            f"it cannot have the embedding's latent_dim of {width}: {error.errors()[0]['msg']}"
+        ) from error
     inputs = TrainingInputs(
         snapshots=[trained_on], folders=[trained_on], vocabulary=vocabulary, model=model, training=settings
     )

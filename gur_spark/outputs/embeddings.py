@@ -4,10 +4,11 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from gur_spark.arrays import matrix
+from gur_spark.arrays import Mask, matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, TableError
 from gur_spark.outputs.output import Output
@@ -32,17 +33,27 @@ def not_finite(value: Column) -> Column:
     return value.isNull() | F.isnan(value) | (F.abs(value) == float("inf"))
 
 
-def _broken() -> Column:
-    return F.col("embedding").isNull() | F.exists("embedding", not_finite)
+def broken_vector() -> Column:
+    """True where there is no vector, or one of its numbers is not finite."""
+    vector = F.col("embedding")
+    return vector.isNull() | (F.size(vector) == 0) | F.exists(vector, not_finite)
 
 
 def check_vectors(rows: pa.RecordBatch, subject: str, version: str) -> None:
-    """Raises ModelError where a vector is not finite, naming whose."""
-    finite = np.isfinite(matrix(rows["embedding"])).all(axis=1)
-    if not finite.all():
-        whose = rows[subject][int(np.argmin(finite))].as_py()
-        name = "user" if subject == "user_id" else subject
-        raise ModelError(f"model {version} gives {name} {whose!r} an embedding that is not finite")
+    """Raises ModelError where a vector is missing, not finite, or not as wide as the others, naming whose."""
+
+    def refuse(where: Mask, what: str) -> None:
+        if where.any():
+            whose = rows[subject][int(np.argmax(where))].as_py()
+            name = "user" if subject == "user_id" else subject
+            raise ModelError(f"model {version} gives {name} {whose!r} {what}")
+
+    vectors = rows["embedding"]
+    width_N = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy()
+    refuse(width_N == 0, "no embedding")
+    widest = width_N.max(initial=0)
+    refuse(width_N < widest, f"an embedding of fewer than {widest} numbers, which others have")
+    refuse(~np.isfinite(matrix(vectors)).all(axis=1), "an embedding that is not finite")
 
 
 EMBEDDINGS = Output(
@@ -50,7 +61,7 @@ EMBEDDINGS = Output(
     subject="user_id",
     made_by="score",
     schema=embeddings_schema,
-    broken=_broken,
+    broken=broken_vector,
     check_batch=lambda rows, version: check_vectors(rows, "user_id", version),
 )
 

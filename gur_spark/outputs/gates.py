@@ -136,8 +136,10 @@ def _recommendations(candidate: VersionRows, published: VersionRows, gates: Gate
         both = before.withColumnRenamed("items", "before").join(after, "user_id")
         stays = F.size(F.array_intersect("before", "items")) / F.size("before")
         found = both.agg(F.avg(stays), F.count(F.lit(1))).collect()[0]
-        if found[1] < FEWEST:
+        if min(after.count(), before.count()) < FEWEST:
             log.info("publish: %d users in common are too few to compare recommendations by", found[1])
+        elif found[1] < FEWEST:
+            yield _at_least("users in common", found[1], FEWEST)
         else:
             yield _at_least("share of a user's items that stay", found[0], gates.min_item_overlap)
 

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError
-from gur_spark.outputs.embeddings import check_vectors, not_finite, published_or, read_rows
+from gur_spark.outputs.embeddings import broken_vector, check_vectors, not_finite, published_or, read_rows
 from gur_spark.outputs.output import Output
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.tables.open import open_tables
@@ -57,15 +57,16 @@ def check_items(rows: pa.RecordBatch, version: str) -> None:
     lists = rows["items"]
     owners = np.repeat(np.arange(rows.num_rows), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
     flat = lists.flatten()
-    item, score = flat.field("item"), flat.field("score").to_numpy(zero_copy_only=False)
-    propensity = flat.field("propensity").to_numpy(zero_copy_only=False)
+    item, score = pc.struct_field(flat, "item"), flat.field("score").to_numpy(zero_copy_only=False)
+    propensity = flat.field("propensity")
+    share, without = propensity.to_numpy(zero_copy_only=False), propensity.is_null().to_numpy(zero_copy_only=False)
     same_user = owners[1:] == owners[:-1]
     problems = {
         "no item": ~np.isin(np.arange(rows.num_rows), owners),
         "an item that is null": _marked(rows, owners[item.is_null().to_numpy(zero_copy_only=False)]),
         "a score that is not finite": _marked(rows, owners[~np.isfinite(score)]),
         "a score that rises": _marked(rows, owners[1:][same_user & (score[1:] > score[:-1])]),
-        "a propensity outside (0, 1]": _marked(rows, owners[(propensity <= 0) | (propensity > 1)]),
+        "a propensity outside (0, 1]": _marked(rows, owners[~without & ~((share > 0) & (share <= 1))]),
         "an item twice": _marked(rows, owners[_repeated(owners, item)]),
     }
     for problem, users in problems.items():
@@ -101,7 +102,7 @@ ITEM_EMBEDDINGS = Output(
     subject="item",
     made_by="score",
     schema=item_embeddings_schema,
-    broken=lambda: F.col("embedding").isNull() | F.exists("embedding", not_finite),
+    broken=broken_vector,
     check_batch=lambda rows, version: check_vectors(rows, "item", version),
 )
 

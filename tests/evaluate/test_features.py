@@ -1,59 +1,18 @@
 """Representations: in the order that was asked for, and fitted on the train users alone."""
 
-from datetime import UTC, datetime
-
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from gur_spark.batches.layout import Layout
-from gur_spark.batches.streams import stream
-from gur_spark.config.training import Training
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features
-from gur_spark.evaluate.features import read_windows, represent, untrained
-from gur_spark.models.gur.autoencoder import GUR
-from gur_spark.models.gur.settings import GurModel
-from gur_spark.registry.artefact import Card, LoadedModel
+from gur_spark.evaluate.features import read_windows, represent
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows, write_snapshot
 
 USERS = 60
 LAYOUT = Layout.of(tiny_manifest(), SIZES)
 EVENTS = random_events(USERS, SIZES, ["amount"], seed=4, longest=WINDOWS[-1])
-
-
-def make_model(**changes):
-    """A model version that was never trained, with a standardisation of its own."""
-    config = GurModel(
-        **{
-            "latent_dim": 4,
-            "dropout": 0.1,
-            "block_dropout": 0.1,
-            "loss": "likelihood",
-            "tables": "trained",
-            "dense_scale": "signed_log1p",
-            **changes,
-        }
-    )
-    training = Training(
-        epochs=1, batch_size=8, learning_rate=0.001, patience=1, validation_share=0.1, seed=0, device="cpu", threads=1
-    )
-    torch.manual_seed(99)
-    module = GUR(LAYOUT, config)
-    module.inputs.mean_T.copy_(torch.linspace(0, 1, len(module.inputs.mean_T)))
-    created = datetime(2024, 6, 1, tzinfo=UTC)
-    card = Card(model_version="gur-test", training_snapshots=(), code_commit=None, created=created)
-    return LoadedModel(
-        card=card,
-        module=module.eval().requires_grad_(False),
-        layout=LAYOUT,
-        model=config,
-        training=training,
-        vocabulary_version=1,
-        vocabulary_hash="0",
-        metrics={},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +23,12 @@ def snapshot(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def windows(snapshot):
-    return read_windows(snapshot, LAYOUT, pa.array(range(USERS)), untrained(make_model(), seed=1))
+    return read_windows(snapshot, LAYOUT, pa.array(range(USERS)))
 
 
 def test_windows_are_those_of_the_users_in_the_order_asked_for(snapshot):
     users = [41, 3, 0, 58]
-    model = untrained(make_model(), seed=1)
-    found = read_windows(snapshot, LAYOUT, pa.array(users), model)
+    found = read_windows(snapshot, LAYOUT, pa.array(users))
     rows = to_rows(EVENTS, LAYOUT.manifest).to_pylist()
     names = [column.name for column in LAYOUT.dense]
     dense = np.array([[rows[u][name] for name in names] for u in users], dtype=float)
@@ -81,9 +39,6 @@ def test_windows_are_those_of_the_users_in_the_order_asked_for(snapshot):
     for field, size in SIZES.items():
         for w in WINDOWS:
             np.testing.assert_allclose(next(shares).toarray(), [naive_shares(EVENTS[u], field, w, size) for u in users])
-    whole = next(iter(stream([snapshot], LAYOUT, USERS)))
-    with torch.no_grad():
-        np.testing.assert_allclose(found.random_NL, model.encode(whole)[users].numpy(), atol=1e-5)
 
 
 def naive_shares(events, field, w, size):
@@ -93,20 +48,20 @@ def naive_shares(events, field, w, size):
 
 def test_a_user_who_is_not_in_the_snapshot_is_an_error(snapshot):
     with pytest.raises(EvaluationError, match="1 of 3 users with an embedding are not in snapshot"):
-        read_windows(snapshot, LAYOUT, pa.array([1, 2, USERS]), untrained(make_model(), seed=1))
+        read_windows(snapshot, LAYOUT, pa.array([1, 2, USERS]))
 
 
 def test_what_test_users_did_changes_nothing_of_the_train_users(windows):
     train = np.arange(USERS) % 3 != 0
-    embedding = np.random.default_rng(0).normal(size=(USERS, 4))
-    before = represent(windows, embedding, train, log_scale=True, seed=0)
+    embedding, random = np.random.default_rng(0).normal(size=(2, USERS, 4))
+    before = represent(windows, embedding, train, seed=0, more={"random encoder": random})
     changed = features.Windows(
         np.where(train[:, None], windows.dense_ND, 1e6),
         np.where(train[:, None], windows.empty_NF, 1.0),
         [share.multiply(np.where(train, 1.0, 7.0)[:, None]).tocsr() for share in windows.shares],
-        np.where(train[:, None], windows.random_NL, -5.0),
     )
-    after = represent(changed, np.where(train[:, None], embedding, 9.0), train, log_scale=True, seed=0)
+    more = {"random encoder": np.where(train[:, None], random, -5.0)}
+    after = represent(changed, np.where(train[:, None], embedding, 9.0), train, seed=0, more=more)
     assert list(before) == list(features.REPRESENTATIONS)
     for name, representation in before.items():
         np.testing.assert_allclose(as_dense(after[name])[train], as_dense(representation)[train], err_msg=name)
@@ -118,9 +73,10 @@ def as_dense(matrix):
 
 def test_raw_windows_are_standardised_numbers_flags_and_shares_with_the_variance_of_six_numbers(windows):
     everyone = np.ones(USERS, dtype=bool)
-    raw = features.raw_windows(windows, everyone, log_scale=False).toarray()
+    raw = features.raw_windows(windows, everyone).toarray()
     dense, flags = windows.dense_ND.shape[1], windows.empty_NF.shape[1]
-    expected = (windows.dense_ND - np.nanmean(windows.dense_ND, axis=0)) / np.nanstd(windows.dense_ND, axis=0)
+    logs = np.sign(windows.dense_ND) * np.log(1 + np.abs(windows.dense_ND))
+    expected = (logs - np.nanmean(logs, axis=0)) / np.nanstd(logs, axis=0)
     np.testing.assert_allclose(raw[:, :dense], np.where(np.isnan(expected), 0, expected), atol=1e-9)
     assert np.array_equal(raw[:, dense : dense + flags], windows.empty_NF)
     start = dense + flags
@@ -134,7 +90,7 @@ def test_raw_windows_are_standardised_numbers_flags_and_shares_with_the_variance
 
 def test_principal_components_are_those_of_the_covariance(windows):
     everyone = np.ones(USERS, dtype=bool)
-    raw = features.raw_windows(windows, everyone, log_scale=True)
+    raw = features.raw_windows(windows, everyone)
     ours = features.principal_components(raw, everyone, 3, seed=0)
     centred = raw.toarray() - raw.toarray().mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
@@ -144,8 +100,8 @@ def test_principal_components_are_those_of_the_covariance(windows):
 def test_each_number_has_deviation_1_but_principal_components_keep_their_scale(windows):
     everyone = np.ones(USERS, dtype=bool)
     embedding = np.random.default_rng(0).normal(3, 5, (USERS, 3))
-    made = features.represent(windows, embedding, everyone, log_scale=True, seed=0, more={"more": embedding * 2})
-    for name in ("random encoder", "embedding", "more"):
+    made = features.represent(windows, embedding, everyone, seed=0, more={"more": embedding * 2})
+    for name in ("embedding", "more"):
         np.testing.assert_allclose(made[name].std(axis=0), 1, rtol=1e-6)
     raw = made["raw windows"]
     np.testing.assert_array_equal(made["PCA"], features.principal_components(raw, everyone, 3, seed=0))
@@ -154,19 +110,5 @@ def test_each_number_has_deviation_1_but_principal_components_keep_their_scale(w
 
 def test_components_are_as_many_as_the_train_users_allow(windows):
     few = np.arange(USERS) < 3
-    raw = features.raw_windows(windows, few, log_scale=True)
+    raw = features.raw_windows(windows, few)
     assert features.principal_components(raw, few, 40, seed=0).shape == (USERS, 2)
-
-
-def test_an_untrained_encoder_shares_the_inputs_and_not_the_weights():
-    trained = make_model(loss={"mse": 1.0}, tables="frozen")
-    state = torch.random.get_rng_state()
-    first, again, other = (untrained(trained, seed) for seed in (1, 1, 2))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    inputs = trained.module.inputs.state_dict()
-    assert all(torch.equal(value, inputs[name]) for name, value in first.inputs.state_dict().items())
-    weights = [model.encoder[0].weight for model in (first, again, other, trained.module)]
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[0], weights[2])
-    assert not torch.equal(weights[0], weights[3])
-    assert not first.training

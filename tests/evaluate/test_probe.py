@@ -14,7 +14,7 @@ from gur_spark.evaluate.probe import Population, Task, evaluate
 from gur_spark.evaluate.tasks import Quantity
 from gur_spark.splits import held_out
 from tests.aggregate_data import make_snapshot
-from tests.evaluate.test_features import make_model
+from tests.evaluate.test_features import LAYOUT
 
 USERS = 600
 TRAIN = ~held_out(np.arange(USERS), 0.4, "test")
@@ -148,7 +148,15 @@ def population_of(snapshot, embedding, day=1, users=300):
             "persona": np.where(users % 2, "spender", "saver"),
         }
     )
-    return Population(as_of=date(2024, 6, day), answers=answers, snapshot=snapshot, model=make_model())
+    random = np.random.default_rng(9).normal(size=(len(users), 4))
+    return Population(
+        as_of=date(2024, 6, day),
+        answers=answers,
+        model_version="gur-test",
+        snapshot=snapshot,
+        layout=LAYOUT,
+        more={features.RANDOM: random},
+    )
 
 
 def report_of(*populations):
@@ -200,7 +208,9 @@ def test_several_dates_are_asked_apart_and_a_figure_is_the_mean_over_them(snapsh
 
 def test_without_labels_there_is_nothing_to_evaluate(snapshot):
     answers = pa.table({"user_id": [1, 2], "embedding": [[0.0], [1.0]], "events": [1, 1]})
-    population = Population(as_of=date(2024, 6, 1), answers=answers, snapshot=snapshot, model=make_model())
+    population = Population(
+        as_of=date(2024, 6, 1), answers=answers, model_version="gur-test", snapshot=snapshot, layout=LAYOUT
+    )
     with pytest.raises(EvaluationError, match=r"something in evaluation\.tasks or evaluation\.labels"):
         evaluate([population], SETTINGS, pipeline="test")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -24,12 +25,14 @@ from gur_spark.batches.aggregates import to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.batches.lifestream import collate
 from gur_spark.errors import ModelError
+from gur_spark.features.declare.sequences import sequence_manifest
+from gur_spark.features.declare.spec import Window
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURDataset, GURIterableDataset, GURModule
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.reconstruction import Reconstruction
 from gur_spark.models.gur.sequence_module import ReconstructionR2
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.snapshots.sequences import Rows, write_file
+from gur_spark.snapshots.sequence_rows import SequenceRows
 from tests.aggregate_data import SIZES, WINDOWS, Events, random_events, tiny_manifest, to_rows
 
 AS_OF = date(2024, 6, 1)
@@ -343,9 +346,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for e in sorted(events, key=lambda e: -e["age"])
     ]
     types = {"user_id": pa.int64(), "event_time": pa.int64(), **dict.fromkeys(SIZES, pa.int32()), "amount": pa.int64()}
-    rows = Rows(manifest=MANIFEST, as_of=AS_OF).of(pa.Table.from_pylist(steps, schema=pa.schema(types)))
-    for half in (rows.slice(0, 25), rows.slice(25)):
-        write_file(half, str(where))
+    manifest = sequence_manifest(MANIFEST, Window(days=WINDOWS[-1]))
+    rows = SequenceRows(manifest=manifest, numeric=MANIFEST.numeric, as_of=AS_OF).of(
+        pa.Table.from_pylist(steps, schema=pa.schema(types))
+    )
+    for number, half in enumerate((rows.slice(0, 25), rows.slice(25))):
+        pq.write_table(half, where / f"part-{number}.parquet")
     return where
 
 

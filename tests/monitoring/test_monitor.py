@@ -19,7 +19,7 @@ from gur_spark.monitoring.embeddings import ScoredDates, embedding_drift
 from gur_spark.monitoring.findings import WORST_FIRST, to_text, worst
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.monitor import monitor
-from gur_spark.outputs.embeddings import embeddings_schema
+from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run
@@ -61,7 +61,7 @@ def put_embeddings(tables: Tables, day: date, x: np.ndarray, version: str = "one
         {"user_id": n, "as_of": day, "model_version": version, "embedding": list(v), "events": 1}
         for n, v in enumerate(x)
     ]
-    put(tables, "embeddings", embeddings_schema("long"), rows)
+    put(tables, "embeddings", EMBEDDINGS.schema("long"), rows)
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,9 @@ def load_scorer(artefact: Artefact) -> GurScorer:
         motion = (weights.pop(ROTATION), weights.pop(SHIFT)) if ROTATION in weights else None
     except (SafetensorError, ValueError, KeyError) as error:
         raise ModelError(f"model {artefact.version} cannot be read: {error}") from error
-    module = GUR(layout, cast(GurModel, artefact.model))
+    # The weights that it draws are replaced: to load a version must not move the generator of who trains or draws.
+    with torch.random.fork_rng(devices=[]):
+        module = GUR(layout, cast(GurModel, artefact.model))
     _check_shapes(artefact.version, module.state_dict(), weights)
     module.load_state_dict(weights)
     return _ready(module, layout, motion)
