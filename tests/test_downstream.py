@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gur_spark.serving.downstream import Answers, consumer_loss, downstream_losses
-from gur_spark.serving.gates import Embeddings
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
