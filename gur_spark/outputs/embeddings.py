@@ -50,10 +50,10 @@ def check_vectors(rows: pa.RecordBatch, subject: str, version: str) -> None:
 
     vectors = rows["embedding"]
     width_N = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy()
-    refuse(np.asarray(width_N == 0), "no embedding")
+    refuse(np.equal(width_N, 0), "no embedding")
     widest = width_N.max(initial=0)
-    refuse(np.asarray(width_N < widest), f"an embedding of fewer than {widest} numbers, which others have")
-    refuse(~np.isfinite(matrix(vectors)).all(axis=1), "an embedding that is not finite")
+    refuse(np.less(width_N, widest), f"an embedding of fewer than {widest} numbers, which others have")
+    refuse(np.asarray(~np.isfinite(matrix(vectors)).all(axis=1)), "an embedding that is not finite")
 
 
 EMBEDDINGS = Output(
