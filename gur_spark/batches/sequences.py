@@ -106,7 +106,9 @@ class Events:
         """
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         index_N = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Events(self.users_B[users], offsets, self.ids_CN[:, index_N], self.numbers_ND[index_N])
+        # Several times faster than indexing.
+        ids_CN, numbers_ND = np.take(self.ids_CN, index_N, axis=1), np.take(self.numbers_ND, index_N, axis=0)
+        return Events(self.users_B[users], offsets, ids_CN, numbers_ND)
 
     @staticmethod
     def together(some: Sequence["Events"]) -> "Events":

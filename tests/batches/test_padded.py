@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -105,6 +105,7 @@ def test_a_missing_column_and_a_field_without_vocabulary_are_refused() -> None:
 runs = st.lists(st.tuples(st.integers(0, 7), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(runs)
 def test_parts_are_the_runs_of_events_that_are_asked_for(asked: list[tuple[int, float, float]]) -> None:
     events = to_events(to_rows(random_users(8, seed=2)), LAYOUT)
@@ -131,6 +132,7 @@ def test_padding_puts_each_sequence_on_a_row_and_zeros_behind_it() -> None:
     assert torch.equal(padded(encoded, lengths), expected)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 6))
 def test_buckets_hold_every_sequence_once_in_order(lengths: list[int], count: int) -> None:
     encoded = torch.arange(sum(lengths), dtype=torch.float32).unsqueeze(1)
@@ -167,6 +169,7 @@ def test_tensors_keep_their_lengths_on_cpu() -> None:
 # Shares
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 6))
 def test_row_groups_are_shared_and_no_part_has_more_than_a_group_above_another(rows: list[int], parts: int) -> None:
     shares = assign(rows, parts)
@@ -175,6 +178,7 @@ def test_row_groups_are_shared_and_no_part_has_more_than_a_group_above_another(r
     assert max(held) - min(held) <= max(rows)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 9))
 def test_even_sizes_differ_by_one_at_most(total: int, parts: int) -> None:
     sizes = split_evenly(total, parts)
@@ -182,6 +186,7 @@ def test_even_sizes_differ_by_one_at_most(total: int, parts: int) -> None:
     assert sizes[0] - sizes[-1] in (0, 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 60))
 def test_batches_are_split_like_the_rows_and_nobody_has_none(weights: list[int], more: int) -> None:
     found = split_like(len(weights) + more, weights)

@@ -27,12 +27,14 @@ from gur_spark.config.training import Training
 from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Artefact, Capability, Fitted, Form, Learner, Trained, TrainingInputs, VocabularyRef
+from gur_spark.models.lifestream import recurrence
 from gur_spark.models.lifestream import scorer as scorers
 from gur_spark.models.lifestream.encoder import NUMBERS, SequenceEncoder, beside
 from gur_spark.models.lifestream.learner import ColesLearner
 from gur_spark.models.lifestream.pairs import HardNegatives, SliceLoss
 from gur_spark.models.lifestream.probe import DAYS, earlier, linear_scores
-from gur_spark.models.lifestream.scorer import BLOCK, SequenceScorer, scorer_of
+from gur_spark.models.lifestream.recurrence import FoldedGru
+from gur_spark.models.lifestream.scorer import LONG, SequenceScorer, scorer_of
 from gur_spark.models.lifestream.settings import ColesModel, Slices
 from gur_spark.models.lifestream.slices import Slicer, drop_events
 from tests.sequence_data import AS_OF, DAY, SIZES, manifest, random_users, seconds, to_rows, write_snapshot
@@ -131,6 +133,7 @@ def pairs_of(selector: Any, states: Tensor, labels: Tensor) -> list[set[tuple[in
     return [{(int(a), int(b)) for a, b in pairs} for pairs in selector.get_pairs(states, labels)]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 6), st.integers(2, 4), st.integers(1, 5), st.integers(0, 99))
 def test_pairs_are_those_of_the_librarys_selector(users: int, slices: int, count: int, seed: int) -> None:
     states = unit(torch.randn(users * slices, 5, generator=torch.Generator().manual_seed(seed)))
@@ -146,6 +149,7 @@ def test_pairs_are_those_of_the_librarys_selector(users: int, slices: int, count
 # Slices
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 20), st.integers(0, 30), st.floats(0, 1))
 def test_slices_are_runs_of_events_of_the_lengths_asked_for(
     available: list[int], least: int, more: int, last_share: float
@@ -382,13 +386,20 @@ def test_a_row_is_scored_with_its_user_and_number_of_events(scorer: SequenceScor
     assert {len(vector) for vector in found["embedding"].to_pylist()} == {MODEL.latent_dim}
 
 
-def test_scoring_gives_what_the_module_gives(scorer: SequenceScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("network", ["gru", "lstm"])
+def test_scoring_gives_what_the_module_gives(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODEL.model_copy(update={"encoder": network})
     rows = to_rows(random_users(70, seed=6))
+    scorer = scorer_of(encoder(model), LAYOUT)
     with torch.inference_mode():
         expected = scorer.module(Sequences.of(to_events(rows, LAYOUT))).numpy()
     np.testing.assert_allclose(vectors(scorer, rows), expected, atol=2e-6)
-    monkeypatch.setattr(scorers, "STEPS", 7)
-    np.testing.assert_allclose(vectors(scorer, rows), expected, atol=2e-6)
+    for name, value in (("STEPS", 7), ("LONG", 20)):
+        monkeypatch.setattr(scorers, name, value)
+        np.testing.assert_allclose(vectors(scorer, rows), expected, atol=2e-6)
+    assert isinstance(scorer.recurrence, FoldedGru) == (network == "gru")
+    monkeypatch.setattr(recurrence, "FOLDED_BYTES", 100)
+    np.testing.assert_allclose(vectors(scorer_of(encoder(model), LAYOUT), rows), expected, atol=2e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -413,8 +424,9 @@ def many(network: str) -> tuple[SequenceScorer, pa.RecordBatch, np.ndarray]:
 
 def test_a_lone_user_has_the_bits_of_a_full_block() -> None:
     scorer, rows, expected = many("gru")
-    assert BLOCK > 1
-    for row in (0, 150, 299):
+    lengths = [len(row["mcc"]) for row in rows.to_pylist()]
+    assert min(lengths) < LONG < max(lengths)
+    for row in (0, 150, lengths.index(max(lengths)), lengths.index(min(lengths))):
         assert np.array_equal(vectors(scorer, rows.slice(row, 1)), expected[row : row + 1])
 
 

@@ -3,7 +3,7 @@
 # B = sequences, N = events of all of them, D = numbers, W = width of an encoded event, T = longest, H = state,
 # R = numbers beside the state, L = H + R = latent
 
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from ptls.data_load.padded_batch import PaddedBatch
@@ -26,6 +26,10 @@ BUCKETS = 4
 BESIDE = ("age", "events", "span")
 """Numbers beside the network's state: logarithms of the days from the newest event to ``as_of``, of the number of
 events, and of the days from the oldest event to ``as_of``."""
+
+
+Carry: TypeAlias = Tensor | tuple[Tensor, Tensor]
+"""What a network hands from one event to the next: the state of a GRU, state and cell of an LSTM."""
 
 
 class Standardised(IdentityScaler):  # type: ignore[misc]
@@ -108,17 +112,19 @@ class SequenceEncoder(nn.Module):
             return batch.numbers_ND.new_empty(len(batch), 0)
         return (beside(batch) - self.beside_mean_R) / self.beside_std_R
 
-    def advance(self, batch: Sequences, carry: Any) -> tuple[Tensor, Any]:
-        """States after each event of B sequences of one length, (B, T, H), and what the next events go on from.
+    def advance(self, ids_CN: Tensor, numbers_ND: Tensor, users: int, carry: Carry | None) -> tuple[Tensor, Carry]:
+        """States after each of T events of B users, (T, B, H), and the carry that the next events go on from.
 
-        ``carry`` is that of the events before, or None at the beginning.
+        The N = T * B events come by step, all users' first events first; ``carry`` is None at the beginning.
         """
-        rnn = self.sequence.seq_encoder
-        encoded_BTW = self._encode(batch).view(len(batch), -1, rnn.rnn.input_size)
-        if carry is None and rnn.trainable_starter == "static":
-            carry = torch.tanh(rnn.starter_h).expand(-1, len(batch), -1).contiguous()
-        states_BTH, carry = rnn.rnn(encoded_BTW, carry)
-        return states_BTH, carry
+        network = self.sequence.seq_encoder
+        lengths_B = torch.full((users,), len(numbers_ND) // users)
+        encoded_NW = self._encode(Sequences(lengths_B, ids_CN, numbers_ND))
+        encoded_BTW = encoded_NW.view(-1, users, encoded_NW.shape[1]).transpose(0, 1)
+        if carry is None and network.trainable_starter == "static":
+            carry = torch.tanh(network.starter_h).expand(-1, users, -1).contiguous()
+        states_BTH, carry = network.rnn(encoded_BTW, carry)
+        return states_BTH.transpose(0, 1), carry
 
     @torch.no_grad()
     def standardise(self, events: Moments, users: Moments) -> None:

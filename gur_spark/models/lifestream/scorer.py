@@ -1,6 +1,6 @@
 """A trained sequence encoder, ready to embed rows of sequences."""
 
-# B = users of a block, T = steps, C = categories, D = numbers, L = width of an embedding
+# B = users, T = steps, N = events, C = categories, D = numbers, H = state, L = width of an embedding
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,18 @@ from gur_spark.batches.padded import Sequences
 from gur_spark.batches.sequences import Events, SequenceLayout, to_events
 from gur_spark.models.kind import Artefact
 from gur_spark.models.lifestream.encoder import SequenceEncoder
+from gur_spark.models.lifestream.recurrence import Recurrence, recurrence_of
 from gur_spark.models.lifestream.settings import ColesModel
 from gur_spark.models.weights import load_weights
 
-BLOCK = 32
+BLOCK = 128
 """Users that are embedded at a time, no more and no fewer."""
 
-STEPS = 256
-"""Events of each user that are encoded at a time; bounds the memory that a block takes, however long its users are."""
+LONG, LONG_BLOCK = 256, 32
+"""Users with more than so many events are embedded in smaller blocks, because their lengths differ more."""
+
+STEPS = 32
+"""Events of each user that are encoded at a time; bounds the memory of a block, however long its users are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class SequenceScorer:
     module: SequenceEncoder
     """In eval mode."""
     layout: SequenceLayout
+    recurrence: Recurrence
 
     @property
     def columns(self) -> Sequence[str]:
@@ -48,17 +53,19 @@ class SequenceScorer:
     def vectors(self, events: Events) -> npt.NDArray[np.float32]:
         """Embeddings of the users, float32 (B, L); not a bit of a user's depends on the other users.
 
-        A matrix product rounds by its shape, so users are embedded in blocks of ``BLOCK``, in the order of length, and
-        the last block is filled up: each step of the network is then a product of one shape, in which a row's result
-        depends on that row alone. Float64, which would hide the shape as well, takes twice as long. The result of
-        another machine differs in the seventh digit.
+        A matrix product rounds by its shape. Users are embedded in blocks of a size that the user's own length decides,
+        and the last block is filled up, so that each step of the network is a product of one shape, in which a row's
+        result depends on that row alone. Float64, which would hide the shape as well, takes twice as long. The result
+        of another machine differs in the seventh digit.
         """
         order = np.argsort(events.lengths_B, kind="stable")
+        longer = int(np.searchsorted(events.lengths_B[order], LONG, side="right"))
         state_BH = np.empty((len(events), self.module.state_dim), dtype=np.float32)
-        for start in range(0, len(order), BLOCK):
-            users = order[start : start + BLOCK]
-            block = np.pad(users, (0, BLOCK - len(users)), mode="edge")
-            state_BH[users] = self._states(events, block)[: len(users)].numpy()
+        for some, size in ((order[:longer], BLOCK), (order[longer:], LONG_BLOCK)):
+            for start in range(0, len(some), size):
+                users = some[start : start + size]
+                block = np.pad(users, (0, size - len(users)), mode="edge")
+                state_BH[users] = self._states(events, block)[: len(users)].numpy()
         return np.hstack([state_BH, self.module.beside(Sequences.of(events)).numpy()])
 
     def _states(self, events: Events, users: Ints) -> Tensor:
@@ -68,14 +75,15 @@ class SequenceScorer:
         state_BH = torch.empty(len(users), self.module.state_dim)
         carry = None
         for begin in range(0, longest, STEPS):
-            steps = min(STEPS, longest - begin)
+            step_T = np.arange(begin, min(begin + STEPS, longest))
             # Past a user's end stands the last event again; the state is read before.
-            at_N = (first_B[:, None] + np.minimum(begin + np.arange(steps), lengths_B[:, None] - 1)).ravel()
-            ids_CN, numbers_ND = torch.from_numpy(events.ids_CN[:, at_N]), torch.from_numpy(events.numbers_ND[at_N])
-            batch = Sequences(torch.full((len(users),), steps), ids_CN, numbers_ND)
-            states_BTH, carry = self.module.advance(batch, carry)
-            ends_B = np.flatnonzero((lengths_B > begin) & (lengths_B <= begin + steps))
-            state_BH[ends_B] = states_BTH[ends_B, lengths_B[ends_B] - 1 - begin]
+            at_N = (first_B + np.minimum(step_T[:, None], lengths_B - 1)).ravel()
+            ids_CN, numbers_ND = np.take(events.ids_CN, at_N, axis=1), np.take(events.numbers_ND, at_N, axis=0)
+            states_TBH, carry = self.recurrence.steps(
+                torch.from_numpy(ids_CN), torch.from_numpy(numbers_ND), len(users), carry
+            )
+            ends_B = np.flatnonzero((lengths_B > begin) & (lengths_B <= begin + STEPS))
+            state_BH[ends_B] = states_TBH[lengths_B[ends_B] - 1 - begin, ends_B]
         return state_BH
 
 
@@ -104,4 +112,5 @@ def untrained_scorer(artefact: Artefact, seed: int) -> SequenceScorer:
 
 def scorer_of(module: SequenceEncoder, layout: SequenceLayout) -> SequenceScorer:
     """A scorer with the module's weights."""
-    return SequenceScorer(module=module.eval().requires_grad_(False), layout=layout)
+    frozen = module.eval().requires_grad_(False)
+    return SequenceScorer(module=frozen, layout=layout, recurrence=recurrence_of(frozen))

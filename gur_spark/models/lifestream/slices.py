@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gur_spark.batches.padded import Sequences, by_length
+from gur_spark.batches.padded import Sequences
 from gur_spark.batches.sequences import Events
 from gur_spark.models.lifestream.settings import ColesModel
 
 
 @dataclass(frozen=True)
 class SliceBatch:
-    """Slices in the order of their length, and whose they are."""
+    """Slices, about in the order of their length, and whose they are."""
 
     sequences: Sequences
     labels_S: Tensor
@@ -64,10 +64,13 @@ class Slicer:
         """Draw slices. Rows of one user, as of two snapshots, have one label."""
         users_S = np.repeat(np.arange(len(events)), self.count)
         starts_S, lengths_S = self.draw(events.lengths_B[users_S], generator)
-        slices = events.parts(users_S, events.offsets[users_S] + starts_S, lengths_S)
-        sequences = by_length(drop_events(slices, self.dropout, generator) if self.dropout else slices)
-        _, labels_S = np.unique(sequences.users_B, return_inverse=True)
-        return SliceBatch(Sequences.of(sequences), torch.from_numpy(labels_S.astype(np.int64)), len(events))
+        order_S = np.argsort(lengths_S, kind="stable")
+        starts_S += events.offsets[users_S]
+        slices = events.parts(users_S[order_S], starts_S[order_S], lengths_S[order_S])
+        if self.dropout:
+            slices = drop_events(slices, self.dropout, generator)
+        _, labels_S = np.unique(slices.users_B, return_inverse=True)
+        return SliceBatch(Sequences.of(slices), torch.from_numpy(labels_S.astype(np.int64)), len(events))
 
     def draw(self, available_S: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """First event and number of events of one slice of each sequence of ``available_S`` events."""
@@ -85,4 +88,9 @@ def drop_events(events: Events, share: float, generator: np.random.Generator) ->
     kept_N = generator.random(len(events.numbers_ND)) >= share
     kept_N[events.offsets[1:] - 1] = True
     before = np.concatenate(([0], np.cumsum(kept_N)))
-    return Events(events.users_B, before[events.offsets], events.ids_CN[:, kept_N], events.numbers_ND[kept_N])
+    return Events(
+        events.users_B,
+        before[events.offsets],
+        np.compress(kept_N, events.ids_CN, axis=1),
+        np.compress(kept_N, events.numbers_ND, axis=0),
+    )
