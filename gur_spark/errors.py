@@ -41,7 +41,7 @@ class SnapshotError(GurError):
 
 
 class BaseSnapshotError(SnapshotError):
-    """No snapshot can be gone on from; the message says why of each that might be."""
+    """No earlier snapshot can be the base of an incremental one; the message says why."""
 
 
 class AggregateOverflow(GurError):

@@ -86,7 +86,7 @@ def kept(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(tables, [e for e in log() if e[2] < AS_OF] + [ONCE])
     fit_vocabulary(tables, config, new_run())
     _, route = make(tables, config, 0)
-    assert route.startswith("full: no snapshot before 2024-07-01 can be gone on from: none keeps a state")
+    assert route.startswith("full: no snapshot before 2024-07-01 can be the base: none has a saved state")
     land(tables, LATER)
     return root
 
@@ -132,10 +132,10 @@ def test_a_landing_that_the_base_knew_and_that_came_again_needs_all_events(
     tables: Tables, config: Any, base: Snapshot
 ) -> None:
     land(tables, [event(2, timedelta(days=3), "a", 1)])
-    with pytest.raises(BaseSnapshotError, match="landing 2024-06-28, which it knows, was replaced in events version"):
+    with pytest.raises(BaseSnapshotError, match="landing 2024-06-28, which it counted, was replaced in events version"):
         make(tables, config, 1, "incremental")
     made, route = make(tables, config, 1)
-    assert "landing 2024-06-28, which it knows" in route
+    assert "landing 2024-06-28, which it counted" in route
     assert made.checksum == checksum_in_full(tables, config, 1)
 
 
@@ -153,7 +153,7 @@ def test_another_vocabulary_manifest_or_table_needs_all_events(
     other = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"incremental_days": 3, "windows": [7, 30]}})
     with pytest.raises(BaseSnapshotError, match=r"its manifest is \w+, expected"):
         make(tables, other, 1, "incremental")
-    with pytest.raises(BaseSnapshotError, match="it knows more than is known at 2024-06-30 00:00"):
+    with pytest.raises(BaseSnapshotError, match="it counts landings that are not known at 2024-06-30 00:00"):
         make(tables, config, 1, "incremental", known_at=base.known_at - DAY)
     fit_vocabulary(tables, config, new_run())
     with pytest.raises(BaseSnapshotError, match="its vocabulary is version 1, expected 2"):
@@ -173,7 +173,7 @@ def test_without_a_base_the_incremental_route_says_what_there_is_not(tables: Tab
     made, route = make(tables, config, 0)
     assert route == "full"
     assert not (Path(made.path) / "state").exists()
-    with pytest.raises(SnapshotError, match=r"none keeps a state for it \(a full run with aggregates.incremental_days"):
+    with pytest.raises(SnapshotError, match=r"none has a saved state \(a full run with aggregates.incremental_days"):
         make(tables, config, 1, "incremental")
 
 

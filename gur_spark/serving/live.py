@@ -33,7 +33,7 @@ from gur_spark.serving.changes import find_rows
 from gur_spark.serving.workers import score_rows
 from gur_spark.snapshots.aggregation import aggregate_users
 from gur_spark.snapshots.base_snapshots import written_landings
-from gur_spark.snapshots.routes import Wanted
+from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.lineage import Lineage
 from gur_spark.tables.runs import Run
@@ -79,17 +79,17 @@ def refresh(tables: Tables, config: Config, run: Run) -> None:
         )
     if now.model_version != model.model_version:
         raise TableError(f"{now.model_version} is published: means of several dates are made by the score job alone")
-    wanted = Wanted.of(tables, config, model.vocabulary_version, config.aggregates.users)
+    inputs = SnapshotInputs.of(tables, config, model.vocabulary_version, config.aggregates.users)
     tables.create(TABLE, embeddings_schema(config.fields.user_id.type))
-    known = _known(tables, now, wanted)
-    run.inputs |= {"model": model.model_version, "events": wanted.lineage}
+    known = _known(tables, now, inputs)
+    run.inputs |= {"model": model.model_version, "events": inputs.lineage}
     run.counts |= {"users": 0, "rows": 0}
-    if known.events_version == wanted.events_version:
+    if known.events_version == inputs.events_version:
         log.info("stream: nothing came since events version %d", known.events_version)
         return
     staging = tables.folder("_staging", run.id)
     try:
-        _refresh(tables, config, (now, model), wanted, known, staging, run)
+        _refresh(tables, config, (now, model), inputs, known, staging, run)
     finally:
         storage.remove_folder(staging)
 
@@ -98,17 +98,17 @@ def _refresh(
     tables: Tables,
     config: Config,
     serving: tuple[Published, ModelVersion],
-    wanted: Wanted,
+    inputs: SnapshotInputs,
     known: _Known,
     staging: str,
     run: Run,
 ) -> None:
     """Replace the rows of the users that commits of ``events`` touched."""
     now, model = serving
-    touched_users(tables, known.events_version, wanted.events_version).write.parquet(storage.join(staging, "users"))
+    touched_users(tables, known.events_version, inputs.events_version).write.parquet(storage.join(staging, "users"))
     users = tables.spark.read.parquet(storage.join(staging, "users"))
     as_of = _coming_date(tables, now)
-    snapshot = aggregate_users(tables, config, wanted, users, as_of, storage.join(staging, "aggregates"))
+    snapshot = aggregate_users(tables, config, inputs, users, as_of, storage.join(staging, "aggregates"))
     rows = _kept(tables, now, known).join(users, "user_id", "left_anti")
     if snapshot.rows:
         files = pack(model.path)
@@ -117,7 +117,7 @@ def _refresh(
         made = score_rows(tables.spark, snapshot, files, loaded, EMBEDDINGS, config.scoring.batch_rows)
         keys = {"as_of": F.lit(as_of), "model_version": F.lit(now.model_version)}
         rows = rows.unionByName(made.withColumns(keys))
-    updated = replace(known, published=now.as_of, events_version=wanted.events_version)
+    updated = replace(known, published=now.as_of, events_version=inputs.events_version)
     tables.replace(rows, TABLE, f"model_version = '{now.model_version}'", updated.note())
     run.counts |= {"users": users.count(), "rows": snapshot.rows}
     run.outputs[TABLE] = f"model_version={now.model_version} as of {as_of}"
@@ -141,23 +141,23 @@ def touched_users(tables: Tables, since: int, until: int) -> DataFrame:
     return different.where(F.col("times") != 0).select("user_id").distinct()
 
 
-def _known(tables: Tables, now: Published, wanted: Wanted) -> _Known:
+def _known(tables: Tables, now: Published, inputs: SnapshotInputs) -> _Known:
     """What is known of ``events`` beside the published rows: by those here, or where none count, by those alone.
 
     Rows that stand beside an earlier date stop counting where the published one is as late. What they knew and it did
     not, because its snapshot was made before, is to be taken up again.
     """
     rows = _written(tables)
-    if rows and (rows.model_version, rows.events_id) == (now.model_version, wanted.events_id):
-        if rows.events_version <= wanted.events_version and rows.published == now.as_of:
+    if rows and (rows.model_version, rows.events_id) == (now.model_version, inputs.events_id):
+        if rows.events_version <= inputs.events_version and rows.published == now.as_of:
             return rows
-        if rows.events_version <= wanted.events_version and rows.published < now.as_of:
-            return replace(rows, events_version=min(rows.events_version, _made_from(tables, now, wanted)))
+        if rows.events_version <= inputs.events_version and rows.published < now.as_of:
+            return replace(rows, events_version=min(rows.events_version, _made_from(tables, now, inputs)))
     return _Known(
         model_version=now.model_version,
         published=now.as_of,
-        events_id=wanted.events_id,
-        events_version=_made_from(tables, now, wanted),
+        events_id=inputs.events_id,
+        events_version=_made_from(tables, now, inputs),
     )
 
 
@@ -174,10 +174,10 @@ def _written(tables: Tables) -> _Known | None:
         return None
 
 
-def _made_from(tables: Tables, now: Published, wanted: Wanted) -> int:
+def _made_from(tables: Tables, now: Published, inputs: SnapshotInputs) -> int:
     """The commit of ``events`` that the snapshot of the published rows was made from."""
     found = Lineage.parse(find_rows(tables, now.model_version, now.as_of).lineage)
-    if found.events_id != wanted.events_id:
+    if found.events_id != inputs.events_id:
         raise TableError(f"{now.model_version} at {now.as_of} was made from another events table; publish a new date")
     return found.events_version
 

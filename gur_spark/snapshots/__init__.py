@@ -1,1 +1,1 @@
-"""Events -> aggregate snapshots: which dates are made and from what, where they lie, and how a number came about."""
+"""Events -> snapshots of aggregates, sequences and interactions: immutable folders, named in ``snapshots``."""

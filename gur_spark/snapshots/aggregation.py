@@ -1,5 +1,8 @@
-"""Events -> aggregate snapshots: which dates are one pass over the events, which go on from an earlier snapshot, and
-which need not be made again."""
+"""Events -> snapshots of aggregates.
+
+Dates that are made already are left out. A date may be made from an earlier snapshot, and the others are made in passes
+over the events, several dates each.
+"""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,8 +18,9 @@ from gur_spark.events.vocabulary import encode
 from gur_spark.features.kernel.state_files import SavedState
 from gur_spark.features.spark import derived, hot_users, selection, writer
 from gur_spark.models.kind import Form
+from gur_spark.snapshots.inputs import SnapshotInputs, check_landings
 from gur_spark.snapshots.making import known_moments, made_already
-from gur_spark.snapshots.routes import Route, Wanted, check_landings, finish, from_base
+from gur_spark.snapshots.routes import Route, finish, from_base
 from gur_spark.snapshots.visible import Snapshot, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
@@ -24,7 +28,7 @@ from gur_spark.tables.runs import Run
 log = logging.getLogger("gur_spark")
 
 PASS_DATES = 31
-"""Dates of one pass: what is lost when it is killed, and what a worker holds, grow with them."""
+"""Most dates of one pass. With more of them, a kill loses more work and a worker holds more."""
 
 
 def aggregate_snapshots(
@@ -37,36 +41,37 @@ def aggregate_snapshots(
     again: bool = False,
     route: Route = "auto",
 ) -> list[Snapshot]:
-    """Compute the snapshots of some dates, write their folders, and make them visible; oldest first.
+    """Write the aggregates of some dates, make them visible, and return their snapshots; oldest first.
 
-    Only rows that had landed before ``known_at`` count; by default a date's midnight UTC plus the configured delay.
-    Neighbouring dates, up to ``PASS_DATES`` of them, are one pass over the events, and visible when it ends. A date
-    that was made from the same commit of the events, vocabulary and declarations is not made again (unless ``again``,
-    or there is a users list, which may have changed). So a killed run leaves folders that no row names, and running
-    again goes on after the last pass that ended.
+    Only rows that had landed before ``known_at`` count; by default, before a date's midnight UTC plus the configured
+    delay. Neighbouring dates, up to ``PASS_DATES`` of them, are made in one pass over the events, and are visible when
+    it ends. A date that was made of the same commit of the events, with the same vocabulary and manifest, is not made
+    again, unless ``again`` or there is a users list, which may have changed. A killed run leaves folders that no row
+    names, and running again continues after the last pass that ended.
 
-    By the route ``incremental`` each date is made from an earlier snapshot that keeps a state and the events that came
-    since, with the same content. ``auto`` does so for one date, where ``aggregates.incremental_days`` is given and
-    there is such a snapshot; otherwise, and for many dates, it is ``full``. The run says which, and why.
+    With the route ``incremental``, each date is made from an earlier snapshot with a saved state and the events that
+    came since; its content is the same. The route ``auto`` does so for a single date, where
+    ``aggregates.incremental_days`` is given and there is such a snapshot; else it is ``full``. The run's inputs say
+    which route a date took, and why.
 
     Raises:
-        BaseSnapshotError: incremental, and no snapshot can be gone on from; the message says why.
-        TableError: ``events`` or ``vocabulary`` does not exist, or a row of the users list names nobody.
-        SnapshotError: nobody had an event in a date's longest window and no users list is given.
+        BaseSnapshotError: the route is incremental and a date has no base snapshot; the message says why.
+        TableError: ``events`` or ``vocabulary`` does not exist, or a row of the users list has no user_id.
+        SnapshotError: no user had an event in a date's longest window and no users list is given.
         WriteConflict: another run made one of the dates at the same time.
     """
-    wanted = Wanted.of(tables, config, vocabulary_version, config.aggregates.users)
+    inputs = SnapshotInputs.of(tables, config, vocabulary_version, config.aggregates.users)
     moments = known_moments(dates, config.aggregates.delay_days, known_at)
     visible = visible_snapshots(tables, Form.AGGREGATES) if tables.exists("snapshots") else []
-    there = {} if again or config.aggregates.users else made_already(visible, wanted, wanted.manifest.hash, moments)
-    run.inputs["events"] = wanted.lineage
+    there = {} if again or config.aggregates.users else made_already(visible, inputs, inputs.manifest.hash, moments)
+    run.inputs["events"] = inputs.lineage
     for day in [day for day in moments if day not in there]:
         if route == "incremental" or (route == "auto" and len(moments) == 1 and config.aggregates.incremental_days):
-            one = from_base(tables, config, wanted, visible, (day, moments[day]), run, must=route == "incremental")
+            one = from_base(tables, config, inputs, visible, (day, moments[day]), run, must=route == "incremental")
             there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, one, run.id)} if one else {}
-    for some in passes([day for day in moments if day not in there], wanted.manifest.windows[-1]):
+    for some in passes([day for day in moments if day not in there], inputs.manifest.windows[-1]):
         users = max((snapshot.rows for snapshot in visible), default=None)
-        made = _aggregate_pass(tables, config, wanted, {day: moments[day] for day in some}, run, users)
+        made = _aggregate_pass(tables, config, inputs, {day: moments[day] for day in some}, run, users)
         there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, made, run.id)}
     return [there[day] for day in moments]
 
@@ -79,19 +84,23 @@ def aggregate_snapshot(
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
 ) -> Snapshot:
-    """``aggregate_snapshots`` of one date."""
+    """Write the aggregates of one date; see ``aggregate_snapshots``."""
     return aggregate_snapshots(tables, config, [as_of], run, vocabulary_version, known_at)[0]
 
 
 def aggregate_users(
-    tables: Tables, config: Config, wanted: Wanted, users: DataFrame, as_of: date, folder: str
+    tables: Tables, config: Config, inputs: SnapshotInputs, users: DataFrame, as_of: date, folder: str
 ) -> Snapshot:
-    """Write the rows that a full run of a date would have for these users (one row per user_id), into a folder that
-    ``snapshots`` does not name. Users without a row there have none here.
+    """Write the aggregates of some users at a date into a folder that ``snapshots`` does not name.
+
+    The rows are those that a full run would have for these users; users without a row there have none here.
+
+    Args:
+        users: one row per user_id.
     """
-    manifest, vocabulary = wanted.manifest, wanted.vocabulary
+    manifest, vocabulary = inputs.manifest, inputs.vocabulary
     moment = selection.known_at(as_of, config.aggregates.delay_days)
-    table = wanted.events(tables).join(users, "user_id", "left_semi")
+    table = inputs.events(tables).join(users, "user_id", "left_semi")
     inside = selection.snapshot_events(selection.event_rows(table, manifest), {as_of: moment}, manifest.reach)
     found = inside.agg(F.count(F.lit(1)), F.count_distinct("user_id"), F.min(F.to_date("event_time"))).collect()[0]
     known = selection.snapshot_events(selection.attribute_rows(table, manifest), {as_of: moment}, None)
@@ -106,7 +115,7 @@ def aggregate_users(
         None if listed is None else listed.join(users, "user_id", "left_semi"),
         writer.partitions_for(manifest, writer.tiles_of(manifest, [as_of], oldest), found[1], found[0]),
         oldest,
-        attributes=wanted.encoded_attributes(known),
+        attributes=inputs.encoded_attributes(known),
     )[as_of]
     storage.write_text(storage.join(folder, "manifest.json"), manifest.to_json())
     return Snapshot(
@@ -117,14 +126,14 @@ def aggregate_users(
         manifest_hash=manifest.hash,
         vocabulary_version=vocabulary.version,
         vocabulary_hash=vocabulary.hash,
-        lineage=wanted.lineage,
+        lineage=inputs.lineage,
         rows=written.rows,
         checksum=written.checksum,
     )
 
 
 def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
-    """Ascending dates in groups of at most ``PASS_DATES``, whose longest windows leave no day between them."""
+    """Group ascending dates: at most ``PASS_DATES`` in a group, with no day between their longest windows."""
     group: list[date] = []
     for day in dates:
         if group and (len(group) == PASS_DATES or (day - group[-1]).days > longest_window):
@@ -138,14 +147,14 @@ def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
 def _aggregate_pass(
     tables: Tables,
     config: Config,
-    wanted: Wanted,
+    inputs: SnapshotInputs,
     moments: Mapping[date, datetime],
     run: Run,
     expected_users: int | None,
 ) -> list[Snapshot]:
-    """Write the folders of a few dates in one pass over the events; a date alone may keep a state."""
-    manifest, vocabulary = wanted.manifest, wanted.vocabulary
-    table = wanted.events(tables)
+    """Write the folders of a few dates in one pass over the events; a single date may save a state."""
+    manifest, vocabulary = inputs.manifest, inputs.vocabulary
+    table = inputs.events(tables)
     inside = selection.snapshot_events(selection.event_rows(table, manifest), moments, manifest.reach)
     found = inside.agg(
         F.count(F.lit(1)).alias("events"),
@@ -156,13 +165,13 @@ def _aggregate_pass(
     assert found is not None
     check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
     oldest = found["first"] if manifest.reach is None else None
-    # The tiles of many dates are others, and for a users list the days after would need the list, too.
+    # Several dates have tiles of their own, and with a users list the days after would need the list, too.
     horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
     tiles = writer.tiles_of(manifest, list(moments), oldest, horizon)
     users = expected_users or found["users"]
     folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
     known = selection.snapshot_events(selection.attribute_rows(table, manifest), moments, None)
-    attributes = wanted.encoded_attributes(known)
+    attributes = inputs.encoded_attributes(known)
     rows = found["events"] + (0 if attributes is None else attributes.count())
     partitions = writer.partitions_for(manifest, tiles, users, rows)
     written = writer.write_aggregates(
@@ -178,17 +187,17 @@ def _aggregate_pass(
         attributes,
         hot_users.hot_users(inside, found["events"], writer.tasks_for(tables.spark, partitions)),
     )
-    made = finish(tables, wanted, moments, folders, written)
+    made = finish(tables, inputs, moments, folders, written)
     run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}
     if horizon:
-        state = {"horizon": horizon, "oldest": oldest, "landed": found["landed"], "lineage": wanted.lineage}
+        state = {"horizon": horizon, "oldest": oldest, "landed": found["landed"], "lineage": inputs.lineage}
         [(day, content)] = written.items()
         SavedState(as_of=day, files=content.states, **state).write(folders[day])
     return made
 
 
 def _users(tables: Tables, config: Config) -> DataFrame | None:
-    """The users list, if there is one."""
+    """The list of users that get a row even without events; None where there is none."""
     if not config.aggregates.users:
         return None
     users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)).select("user_id")

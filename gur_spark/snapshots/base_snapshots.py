@@ -1,7 +1,7 @@
-"""Which snapshot a date can be made from, instead of from all its events: the base of the incremental route.
+"""The base snapshot of the incremental route: an earlier snapshot that a date's aggregates can be made from.
 
-A full run with ``aggregates.incremental_days: 6`` keeps what the next six days go on from: those read only what entered
-since, and keep nothing themselves, so that a week is one full run and six short ones.
+A full run with ``aggregates.incremental_days: 6`` saves a state for the next six days. These read only the events that
+came since and save nothing, so a week is one full run and six short ones.
 """
 
 import re
@@ -18,7 +18,7 @@ from gur_spark.tables.delta import Commit, Tables
 from gur_spark.tables.lineage import Lineage
 
 LONGEST = 31
-"""Days that ``aggregates.incremental_days`` may be."""
+"""The greatest ``aggregates.incremental_days``."""
 
 _OF_A_LOG = re.compile(r"source = '\w+' AND ")
 _LANDINGS = re.compile(r"landed_on (?:IN \((?P<several>.+)\)|= (?P<one>.+))")
@@ -27,7 +27,7 @@ _DAY = re.compile(r"(?:DATE ?)?'(\d{4}-\d{2}-\d{2})'(?:::date)?")
 
 @dataclass(frozen=True, kw_only=True)
 class Needed:
-    """What a base must have been made with, and of what it must be a part."""
+    """Inputs that a base snapshot must share."""
 
     manifest_hash: str
     vocabulary: tuple[int, str]
@@ -38,17 +38,17 @@ class Needed:
 
 @dataclass(frozen=True)
 class Base:
-    """A snapshot that can be gone on from."""
+    """A base snapshot with its saved state."""
 
     snapshot: Snapshot
     kept: SavedState
 
 
 def find_base(tables: Tables, visible: Sequence[Snapshot], needed: Needed, as_of: date, known_at: datetime) -> Base:
-    """The newest snapshot before ``as_of`` of whose events the wanted ones are all, and more.
+    """The newest snapshot before ``as_of`` that can be the base: all its events are among the date's events.
 
     Raises:
-        BaseSnapshotError: there is none; the message says why of each that keeps a state.
+        BaseSnapshotError: there is none; the message says, for each snapshot with a saved state, why not.
     """
     reasons = []
     for snapshot, kept in _candidates(visible, as_of):
@@ -60,13 +60,13 @@ def find_base(tables: Tables, visible: Sequence[Snapshot], needed: Needed, as_of
         except (BaseSnapshotError, TableError) as error:
             reasons.append(f"{snapshot.as_of} (known at {snapshot.known_at:%Y-%m-%d %H:%M}): {error}")
     raise BaseSnapshotError(
-        f"no snapshot before {as_of} can be gone on from: "
-        + ("; ".join(reasons) or "none keeps a state for it (a full run with aggregates.incremental_days does)")
+        f"no snapshot before {as_of} can be the base: "
+        + ("; ".join(reasons) or "none has a saved state (a full run with aggregates.incremental_days saves one)")
     )
 
 
 def _candidates(visible: Sequence[Snapshot], as_of: date) -> Iterator[tuple[Snapshot, SavedState | BaseSnapshotError]]:
-    """Aggregates that keep a state, or should, newest first; other forms cannot be gone on from."""
+    """Snapshots of aggregates that have a saved state, or should have one, newest first."""
     aggregates = [s for s in visible if s.form == Form.AGGREGATES]
     near = [s for s in aggregates if timedelta(0) < as_of - s.as_of <= timedelta(LONGEST)]
     for snapshot in sorted(near, key=lambda s: s.key, reverse=True):
@@ -79,11 +79,11 @@ def _candidates(visible: Sequence[Snapshot], as_of: date) -> Iterator[tuple[Snap
 
 
 def _check(tables: Tables, base: Snapshot, kept: SavedState, needed: Needed, as_of: date, known_at: datetime) -> None:
-    """Raises BaseSnapshotError."""
+    """Refuse a base, by raising BaseSnapshotError, that is too old, knows too much or was made otherwise."""
     if (as_of - base.as_of).days > kept.horizon:
         raise BaseSnapshotError(f"its state is for the {kept.horizon} days after it")
     if base.known_at > known_at:
-        raise BaseSnapshotError(f"it knows more than is known at {known_at:%Y-%m-%d %H:%M}")
+        raise BaseSnapshotError(f"it counts landings that are not known at {known_at:%Y-%m-%d %H:%M}")
     if base.manifest_hash != needed.manifest_hash:
         raise BaseSnapshotError(f"its manifest is {base.manifest_hash}, expected {needed.manifest_hash}")
     if (base.vocabulary_version, base.vocabulary_hash) != needed.vocabulary:
@@ -94,7 +94,7 @@ def _check(tables: Tables, base: Snapshot, kept: SavedState, needed: Needed, as_
 
 
 def _check_events(tables: Tables, base: Snapshot, kept: SavedState, needed: Needed) -> None:
-    """Only landings that the base did not know may have been written since."""
+    """Refuse a base if landings that it counted were written again since, or may have been."""
     made_from = Lineage.parse(kept.lineage)
     if made_from.events_id != needed.events_id:
         raise BaseSnapshotError("it was made from another events table")
@@ -110,15 +110,15 @@ def _check_events(tables: Tables, base: Snapshot, kept: SavedState, needed: Need
         known = sorted(day for day in landings if day <= last)
         if known:
             raise BaseSnapshotError(
-                f"landing {known[0]}, which it knows, was replaced in events version {commit.version}"
+                f"landing {known[0]}, which it counted, was replaced in events version {commit.version}"
             )
 
 
 def written_landings(commit: Commit) -> list[date] | None:
-    """The landings that a commit replaced, as ``ingest`` does; None where it is another kind of commit."""
+    """The landings that a commit of ``ingest`` replaced; None for another kind of commit."""
     if commit.operation != "WRITE" or not commit.predicate:
         return None
-    # Each engine writes the predicate down in its own way: delta-rs gives two or three alternatives in brackets.
+    # Engines write the predicate in different ways: delta-rs puts two or three alternatives in brackets.
     bare = _OF_A_LOG.sub("", commit.predicate, count=1)
     alternatives = (bare[1:-1] if bare.startswith("(") else bare).split(" OR ")
     found = [_LANDINGS.fullmatch(part) for part in alternatives]

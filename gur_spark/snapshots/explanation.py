@@ -1,12 +1,11 @@
-"""The events behind one number of a snapshot, and the number once more in plain Python.
+"""The events behind one number of an aggregate snapshot, and the number computed again in plain Python.
 
-For the analyst who does not believe a value: nothing here is shared with the kernel that made it.
+This is for an analyst who doubts a value, so it shares nothing with the kernel that made it.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -23,7 +22,7 @@ from gur_spark.features.declare.plan import plan_of
 from gur_spark.features.spark.derived import add_derived
 from gur_spark.features.spark.selection import event_rows, snapshot_events
 from gur_spark.features.states.base import DAY_US
-from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS
+from gur_spark.snapshots.recount import STATISTICS, Recount
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -39,7 +38,7 @@ class Event:
     """UTC."""
     landed_on: date
     value: Any
-    """Of the feature's field: a number in its unit, or a category's text; None for activity."""
+    """Value of the feature's field: a number in its unit or a category's text; None for activity."""
     id: int | None = None
     """Vocabulary id of a category."""
 
@@ -53,11 +52,11 @@ class Explanation:
     known_at: datetime
     feature: Column
     stored: Any
-    """What the snapshot says."""
+    """The value in the snapshot."""
     recomputed: Any
-    """What the events table says now, in exact arithmetic, rounded once."""
+    """The value by the table ``events`` as it is now, in exact arithmetic, rounded once."""
     agrees: bool | None
-    """None: a statistic that is not recomputed."""
+    """Whether the two values are equal; None for a statistic that is not recomputed."""
     count: int
     """Events in the feature's window that satisfy its condition."""
     events: Sequence[Event]
@@ -97,11 +96,12 @@ def explain(
     limit: int = 100,
     known_at: datetime | None = None,
 ) -> Explanation:
-    """Say where the value of ``feature`` (a column of the aggregates) of a user at a date comes from.
+    """Explain the value of ``feature``, a column of the aggregates, of a user at a date.
 
     Args:
-        limit: how many events are listed; all of them are counted.
-        known_at: of the snapshot; default: as_of midnight UTC + ``aggregates.delay_days``.
+        limit: the number of events that are listed; all of them are counted.
+        known_at: the moment before which the snapshot's rows had landed; default: as_of midnight UTC +
+            ``aggregates.delay_days``.
 
     Raises:
         SnapshotError: no snapshot of the date, no such column, or no row of the user.
@@ -141,106 +141,6 @@ def explain(
     )
 
 
-STATISTICS = (
-    *("events", "active_days", "recency_days", "tenure_days", "distinct", "ids", "counts", "attribute"),
-    *NUMERIC_STATISTICS,
-)
-"""What ``Recount`` knows."""
-
-
-@dataclass
-class Recount:
-    """One user's events, taken one at a time; memory grows with different days and ids, not with events."""
-
-    start_us: int
-    end_us: float
-    """The window's events are older than the first and not older than the second."""
-    ids_end_us: float
-    """The same of the window whose ids a histogram counts."""
-    categorical: bool
-    several: bool = False
-    """A set of categories, of which there is a row each."""
-    events: int = 0
-    days: set[int] = field(default_factory=set)
-    first_us: int | None = None
-    last_us: int | None = None
-    ids: set[int] = field(default_factory=set)
-    histogram: Counter[int] = field(default_factory=Counter)
-    """Of the feature's window: events per category id."""
-    values: int = 0
-    total: int = 0
-    squares: int = 0
-    least: int | None = None
-    greatest: int | None = None
-    newest: int | None = None
-    """Of the row that was taken last."""
-    moment: tuple[int, date | None] | None = None
-    members: set[int] = field(default_factory=set)
-    """Of the rows of that moment and landing."""
-
-    def add(self, age_us: int, value: int | None, landed_on: date | None = None) -> bool:
-        """Take an event; returns whether it is in the feature's window."""
-        if self.categorical and value is not None and age_us <= self.ids_end_us:
-            self.ids.add(value)
-        if not self.start_us < age_us <= self.end_us:
-            return False
-        self.events += 1
-        self.days.add((age_us - 1) // DAY_US)
-        self.last_us = age_us if self.last_us is None else min(self.last_us, age_us)
-        self.first_us = age_us if self.first_us is None else max(self.first_us, age_us)
-        if self.moment != (age_us, landed_on):
-            self.moment, self.members = (age_us, landed_on), set()
-        self.newest = value
-        self.members |= set() if value in (None, MISSING_ID) else {value}
-        if value is not None:
-            if self.categorical:
-                self.histogram[value] += 1
-            self.values += 1
-            self.total += value
-            self.squares += value * value
-            self.least = value if self.least is None else min(self.least, value)
-            self.greatest = value if self.greatest is None else max(self.greatest, value)
-        return True
-
-    def value(self, statistic: str, step: Fraction) -> Any:
-        """The statistic of the manifest's name, in units; None where the manifest says null."""
-        match statistic:
-            case "events":
-                return self.events
-            case "active_days":
-                return len(self.days)
-            case "recency_days":
-                return None if self.last_us is None else self.last_us / DAY_US
-            case "tenure_days":
-                return None if self.first_us is None else self.first_us / DAY_US
-            case "distinct":
-                return len(self.histogram)
-            case "ids":
-                return sorted(self.ids)
-            case "counts":
-                return [self.histogram[i] for i in sorted(self.ids)]
-            case "attribute" if self.several:
-                return sorted(self.members)
-            case "attribute" if self.categorical:
-                return MISSING_ID if self.newest is None else self.newest
-            case "attribute":
-                return None if self.newest is None else float(self.newest * step)
-        return self._number(statistic, step)
-
-    def _number(self, statistic: str, step: Fraction) -> Any:
-        n, total = self.values, self.total
-        if statistic == "count":
-            return n
-        if statistic == "sum":
-            return float(total * step)
-        if not n:
-            return None
-        exact = {"mean": Fraction(total, n), "min": Fraction(self.least or 0), "max": Fraction(self.greatest or 0)}
-        if statistic == "std":
-            return math.sqrt(Fraction(self.squares, n) - exact["mean"] ** 2) * float(step)
-        return float(exact[statistic] * step)
-
-
 def _column(manifest: Manifest, feature: str) -> Column:
     known = {column.name: column for column in manifest.columns if column.statistic != "key"}
     if feature not in known:
@@ -249,7 +149,7 @@ def _column(manifest: Manifest, feature: str) -> Column:
 
 
 def _ids_column(manifest: Manifest, column: Column) -> Column:
-    """The column of the ids that a histogram counts; any other column itself."""
+    """The column with the ids of a histogram's counts; for another column, the column itself."""
     ids = column.name.rpartition("_counts_")[0] + "_ids"
     return next((c for c in manifest.columns if c.name == ids and column.statistic == "counts"), column)
 
@@ -262,13 +162,13 @@ def _end_us(column: Column) -> float:
 
 
 def _number(manifest: Manifest, column: Column) -> NumericField | None:
-    """The number that a column is of; None for a category or the events themselves."""
+    """The numeric field of a column; None for a category or for the events themselves."""
     numbers = (*manifest.numeric, *(f.numeric for f in manifest.attributes if f.numeric))
     return next((number for number in numbers if number.name == column.field), None)
 
 
 def _check_step(manifest: Manifest, now: Manifest, column: Column) -> None:
-    """Numbers lie in ``events`` as steps: of another step they would not be the snapshot's."""
+    """Refuse a number whose step changed: ``events`` holds steps, which would now mean other numbers."""
     made, configured = _number(manifest, column), _number(now, column)
     if made != configured:
         raise SnapshotError(
@@ -285,9 +185,9 @@ def _stored(spark: SparkSession, snapshot: Snapshot, user_id: Any, feature: str)
 
 
 def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Column, user_id: Any) -> DataFrame:
-    """The user's events that satisfy the condition: time_us, landed_on, value (steps or id) and its text.
+    """The user's events that satisfy the condition; for an attribute, the rows of its log.
 
-    Of an attribute, the rows of its log.
+    Columns: time_us, landed_on, value (steps or id) and its text.
     """
     table, known = tables.read("events").where(F.col("user_id") == F.lit(user_id)), {snapshot.as_of: snapshot.known_at}
     attribute = next((field for field in manifest.attributes if field.name == column.field), None)
@@ -307,7 +207,7 @@ def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Colu
     categories = [n for n in names if n in (*manifest.categorical, *manifest.attribute_categories)]
     if categories:
         events = encode(events, read_vocabulary(tables, snapshot.vocabulary_version), categories)
-    # Of attributes that hold from the same moment, the last to land and then the greater values are the newest.
+    # Among attributes that hold from the same moment, the newest landed last or, in one landing, has greater values.
     ordered = events.orderBy("event_time", "landed_on", *(names if attribute else [value]))
     time, text = F.unix_micros("event_time").alias("time_us"), F.col("_text").alias("text")
     return ordered.select(time, "landed_on", value.alias("value"), text)
@@ -333,7 +233,7 @@ def _micros(day: date) -> int:
 
 
 def _same(stored: Any, recomputed: Any) -> bool:
-    """Counts, lists and nulls exactly; the kernel's divided numbers to the last places of a double."""
+    """Whether two values are equal; numbers that the kernel divided may differ in the last places of a double."""
     if isinstance(stored, float) and isinstance(recomputed, float):
         return math.isclose(stored, recomputed, rel_tol=1e-12, abs_tol=1e-300)
     return bool(stored == recomputed)

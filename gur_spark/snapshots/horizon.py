@@ -1,6 +1,6 @@
-"""The days after a date: whether they are all there, and the events in them.
+"""The days after a date: whether the log covers them, and the events in them.
 
-Training on what follows and judging by what follows ask the same of the log.
+Training on the future of a date and judging by it have the same requirements of the log.
 """
 
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ from gur_spark.features.spark.selection import known_at, snapshot_events
 def check_complete(
     events: DataFrame, config: Config, dates: list[date], horizon_days: int, error: type[GurError]
 ) -> None:
-    """Refuse a date whose future is not all there: silence that is only missing data would pass for that of users.
+    """Refuse a date whose future is not complete: missing data would pass for users who fell silent.
 
-    A log is known up to its last ``landed_on`` (the last daily landing, or a bulk load's last event), several logs up
-    to that of the one which ends first, and what a day tells may land ``aggregates.delay_days`` later.
+    A log is complete up to its last ``landed_on`` (the last daily landing, or a bulk load's last event), and several
+    logs up to the first of these. Events of a day may land ``aggregates.delay_days`` later.
 
     Args:
         events: the events of the declared logs, without attributes.
 
     Raises:
-        ``error``: naming the log that has no event, or the landing from which on the date could be used.
+        ``error``: the message names the log that has no event, or the landing from which the date can be used.
     """
     source = F.col("source") if "source" in events.columns else F.lit("")
     by_log = events.groupBy(source.alias("log")).agg(F.max("landed_on").alias("last"))
     ends: dict[str, date] = {row["log"]: row["last"] for row in by_log.collect()}
     silent = [log.name for log in config.manifest().logs if log.name not in ends]
     if silent:
-        raise error(f"log {', '.join(silent)} has no events yet: its silence would pass for that of the users")
+        raise error(f"log {', '.join(silent)} has no events yet: users would pass for silent")
     if not ends:
         raise error("there are no events; run the ingest job first")
     landed = min(ends.values())
@@ -68,7 +68,9 @@ def check_cutoff(dates: Sequence[date], ahead_days: int, cutoff: date | None, er
 
 
 def events_ahead(events: DataFrame, config: Config, as_of: date, horizon_days: int) -> DataFrame:
-    """The events of ``[as_of, as_of + horizon_days)`` that had landed by the end plus the delay: later ones change no
-    label."""
+    """The events of ``[as_of, as_of + horizon_days)`` that had landed by the end plus the delay.
+
+    Events that land later change no label.
+    """
     ends = as_of + timedelta(horizon_days)
     return snapshot_events(events, {ends: known_at(ends, config.aggregates.delay_days)}, horizon_days)

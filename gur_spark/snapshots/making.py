@@ -22,7 +22,7 @@ from gur_spark.features.declare.spec import Window
 from gur_spark.features.spark import selection, writer
 from gur_spark.models.kind import Form, VocabularyRef
 from gur_spark.snapshots.files import write_description
-from gur_spark.snapshots.routes import Wanted, check_landings, events_range
+from gur_spark.snapshots.inputs import SnapshotInputs, check_landings, events_range
 from gur_spark.snapshots.sequence_rows import in_order
 from gur_spark.snapshots.visible import Snapshot, is_whole, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables, check_keys
@@ -58,10 +58,10 @@ class Recipe(Protocol):
         """The condition for an event to count, on columns as they are in ``events``."""
 
     def narrow(self, encoded: DataFrame) -> DataFrame:
-        """The columns that ``files`` needs, ``user_id`` first; all of them together put the rows in order."""
+        """The columns that ``files`` needs, ``user_id`` first; sorting by all of them is a total order."""
 
     def files(self, ordered: Iterator[pa.RecordBatch], as_of: date) -> Iterator[pa.Table]:
-        """A partition's narrow rows in order -> the snapshot's rows, one table per file."""
+        """The rows of the snapshot from a partition's narrow rows in order, one table per file."""
 
 
 def make_snapshots(
@@ -78,7 +78,7 @@ def make_snapshots(
 
     Only rows that had landed before ``known_at`` count; by default, before a date's midnight UTC plus the configured
     delay. A date that was made of the same commit of the events, with the same vocabulary and manifest, is not made
-    again, unless ``again``. A killed run leaves a folder that no row names, and running again goes on after the last
+    again, unless ``again``. A killed run leaves a folder that no row names, and running again continues after the last
     date that was visible.
 
     Raises:
@@ -86,14 +86,14 @@ def make_snapshots(
         SnapshotError: no event counts for a date, or the landings have not come to it.
         WriteConflict: another run made one of the dates at the same time.
     """
-    wanted = Wanted.of(tables, config, vocabulary_version)
+    inputs = SnapshotInputs.of(tables, config, vocabulary_version)
     moments = known_moments(dates, config.aggregates.delay_days, known_at)
     visible = visible_snapshots(tables, recipe.form) if tables.exists("snapshots") else []
-    there = {} if again else made_already(visible, wanted, recipe.manifest.hash, moments)
-    run.inputs["events"] = wanted.lineage
+    there = {} if again else made_already(visible, inputs, recipe.manifest.hash, moments)
+    run.inputs["events"] = inputs.lineage
     for day in [day for day in moments if day not in there]:
         folder = tables.folder(recipe.form, day.isoformat(), run.id)
-        made = write_snapshot(tables, config, wanted, recipe, (day, moments[day]), folder)
+        made = write_snapshot(tables, config, inputs, recipe, (day, moments[day]), folder)
         [there[day]] = make_visible(tables, [made], run.id)
     return [there[day] for day in moments]
 
@@ -104,10 +104,10 @@ def known_moments(dates: Collection[date], delay_days: int, known_at: datetime |
 
 
 def made_already(
-    visible: Sequence[Snapshot], wanted: Wanted, manifest_hash: str, moments: Mapping[date, datetime]
+    visible: Sequence[Snapshot], inputs: SnapshotInputs, manifest_hash: str, moments: Mapping[date, datetime]
 ) -> dict[date, Snapshot]:
     """Visible snapshots that another run would make again, by date."""
-    made_of = (manifest_hash, wanted.vocabulary.version, wanted.vocabulary.hash, wanted.lineage)
+    made_of = (manifest_hash, inputs.vocabulary.version, inputs.vocabulary.hash, inputs.lineage)
     found = {
         s.as_of: s
         for s in visible
@@ -121,7 +121,7 @@ def made_already(
 
 
 def write_snapshot(
-    tables: Tables, config: Config, wanted: Wanted, recipe: Recipe, moment: tuple[date, datetime], folder: str
+    tables: Tables, config: Config, inputs: SnapshotInputs, recipe: Recipe, moment: tuple[date, datetime], folder: str
 ) -> Snapshot:
     """Write the snapshot of one date into a folder that ``snapshots`` does not name yet.
 
@@ -135,8 +135,8 @@ def write_snapshot(
         SnapshotError: no event counts, or the landings have not come to the date; nothing is left in the folder.
     """
     as_of, known_at = moment
-    vocabulary = wanted.vocabulary
-    table = selection.event_rows(wanted.events(tables), wanted.manifest)
+    vocabulary = inputs.vocabulary
+    table = selection.event_rows(inputs.events(tables), inputs.manifest)
     inside = _window_events(table, as_of, known_at, recipe.manifest.window)
     events = _check_events(tables, config, recipe, inside, as_of, known_at)
     encoded = encode(inside.where(recipe.counts()), vocabulary, recipe.manifest.categories)
@@ -153,7 +153,7 @@ def write_snapshot(
         manifest_hash=recipe.manifest.hash,
         vocabulary_version=vocabulary.version,
         vocabulary_hash=vocabulary.hash,
-        lineage=wanted.lineage,
+        lineage=inputs.lineage,
         rows=written.rows,
         checksum=written.checksum,
     )

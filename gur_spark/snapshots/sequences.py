@@ -18,8 +18,8 @@ from gur_spark.features.declare.sequences import sequence_manifest
 from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.schema import PADDING_ID
+from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.snapshots.making import make_snapshots, write_snapshot
-from gur_spark.snapshots.routes import Wanted
 from gur_spark.snapshots.sequence_rows import SequenceRows, file_by_file, whole_users
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
@@ -60,9 +60,9 @@ def write_sequences(
     Raises:
         TableError, SnapshotError, ConfigError: as ``sequence_snapshots``.
     """
-    wanted = Wanted.of(tables, config, vocabulary_version)
+    inputs = SnapshotInputs.of(tables, config, vocabulary_version)
     moment = as_of, known_at or selection.known_at(as_of, config.aggregates.delay_days)
-    return write_snapshot(tables, config, wanted, recipe_of(config), moment, folder)
+    return write_snapshot(tables, config, inputs, recipe_of(config), moment, folder)
 
 
 def recipe_of(config: Config) -> "SequenceRecipe":

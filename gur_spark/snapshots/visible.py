@@ -118,13 +118,13 @@ def _snapshot(row: Mapping[str, Any]) -> Snapshot:
 
 
 def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[Snapshot]:
-    """Write the rows that name snapshots, in one commit; returns what is visible then.
+    """Write the rows of snapshots in one commit, and return the rows that are visible then.
 
-    Where a visible snapshot has the same content, it stays, so that what was made from it still names it; its row
-    then says what it could be made from as well, and the new folder goes.
+    A visible snapshot with the same content stays, because models and embeddings name its folder. Its row then has the
+    lineage of the new one, whose folder is removed.
 
     Raises:
-        WriteConflict: another run made one of them at the same time; nothing is visible of these.
+        WriteConflict: another run made one of them at the same time; none of these is visible.
     """
     tables.create("snapshots", schema.SNAPSHOTS)
     before = _by_key(tables)
@@ -134,7 +134,7 @@ def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[
             _write_rows(tables, rows, run_id)
             break
         except WriteConflict:
-            # A run of other dates is no conflict, but Delta cannot tell.
+            # Rows of other keys are no conflict, but Delta cannot tell.
             if any(_by_key(tables).get(snapshot.key) != before.get(snapshot.key) for snapshot in made):
                 raise
     for new, row in zip(made, rows, strict=True):
@@ -146,7 +146,7 @@ def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[
 
 
 def note_snapshots(run: Run, snapshots: Sequence[Snapshot]) -> None:
-    """Note in a run's row which snapshots it made, or found made."""
+    """Note in a run's row the snapshots that it made or found made."""
     for snapshot in snapshots:
         run.inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
         run.outputs[str(snapshot.as_of)] = snapshot.path
@@ -154,7 +154,7 @@ def note_snapshots(run: Run, snapshots: Sequence[Snapshot]) -> None:
 
 
 def is_whole(snapshot: Snapshot) -> bool:
-    """Whether its files still hold its rows, as their footers say."""
+    """Whether a snapshot's files still hold all its rows, by their footers."""
     try:
         snapshot.manifest()
         return sum(group.rows for group in row_groups(snapshot.path)) == snapshot.rows
@@ -163,9 +163,9 @@ def is_whole(snapshot: Snapshot) -> bool:
 
 
 def _kept(visible: Snapshot | None, made: Snapshot) -> Snapshot:
-    """The visible snapshot with the lineage of what was just made, when they are the same; else the latter.
+    """The row to write: the visible snapshot with the new lineage where the content is the same, else the new snapshot.
 
-    A state is not thrown away; that of the visible one says itself from which commit it can be gone on.
+    A new snapshot with a saved state replaces one without. The visible one's state has a lineage of its own.
     """
     if visible is None:
         return made

@@ -20,7 +20,7 @@ from gur_spark.features.spark.selection import attribute_rows, event_rows, snaps
 from gur_spark.features.spark.writer import write_aggregates
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.schema import VIEWS, view_column
-from gur_spark.snapshots.routes import Wanted
+from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 
@@ -56,7 +56,7 @@ def of_another_date(tables: Tables, other: Snapshot) -> list[DataFrame]:
     return [_view(tables.spark.read.parquet(other.data), 1, other.manifest(Manifest))]
 
 
-def of_halves(tables: Tables, wanted: Wanted, snapshot: Snapshot, work: str) -> list[DataFrame]:
+def of_halves(tables: Tables, inputs: SnapshotInputs, snapshot: Snapshot, work: str) -> list[DataFrame]:
     """Two views of disjoint halves of a snapshot's events, one row per user_id with events in the half.
 
     Both have the user's attributes.
@@ -64,14 +64,14 @@ def of_halves(tables: Tables, wanted: Wanted, snapshot: Snapshot, work: str) -> 
     Raises:
         TrainingError: nobody has an event in a half.
     """
-    manifest, sizes, known = wanted.manifest, wanted.vocabulary.sizes, {snapshot.as_of: snapshot.known_at}
-    events = wanted.events(tables)
+    manifest, sizes, known = inputs.manifest, inputs.vocabulary.sizes, {snapshot.as_of: snapshot.known_at}
+    events = inputs.events(tables)
     inside = snapshot_events(event_rows(events, manifest), known, manifest.reach)
-    attributes = wanted.encoded_attributes(snapshot_events(attribute_rows(events, manifest), known, None))
+    attributes = inputs.encoded_attributes(snapshot_events(attribute_rows(events, manifest), known, None))
     oldest = inside.agg(F.min(F.to_date("event_time"))).collect()[0][0] if manifest.reach is None else None
     made = []
     for number in VIEWS:
-        part = encode(add_derived(inside.where(half() == number), manifest), wanted.vocabulary, manifest.categorical)
+        part = encode(add_derived(inside.where(half() == number), manifest), inputs.vocabulary, manifest.categorical)
         folder = storage.join(work, f"half{number}")
         written = write_aggregates(
             part, manifest, sizes, known, {snapshot.as_of: folder}, oldest=oldest, attributes=attributes

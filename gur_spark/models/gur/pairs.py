@@ -28,7 +28,7 @@ from gur_spark.features.spark.writer import FILES, collect_files, move_files, wr
 from gur_spark.models.gur.augmentations import check_views, of_another_date, of_halves, partner
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.snapshots.horizon import check_complete, check_cutoff
-from gur_spark.snapshots.routes import Wanted
+from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 
@@ -47,7 +47,7 @@ def write_pairs(
         TrainingError: a snapshot's future or another look reaches past the cutoff of training, or is not there yet.
     """
     # Those of one training have one manifest, as it checks.
-    wanted = Wanted(
+    inputs = SnapshotInputs(
         manifest=snapshots[0].manifest(Manifest),
         vocabulary=vocabulary,
         events_id=tables.identity("events"),
@@ -56,18 +56,18 @@ def write_pairs(
     )
     model = GurModel.of(config.model)
     if "future" in model.loss:
-        check_horizon(event_rows(wanted.events(tables), wanted.manifest), config, [s.as_of for s in snapshots])
+        check_horizon(event_rows(inputs.events(tables), inputs.manifest), config, [s.as_of for s in snapshots])
     if "contrastive" in model.loss:
         check_views(config, snapshots)
     made = []
     for snapshot in snapshots:
         other = _other(config, snapshot, snapshots)
-        of = [wanted.lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
+        of = [inputs.lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
         looks = [model.views, other.checksum if other else None]
         name = f"{snapshot.as_of}-{model.future.horizon_days}d-{_digest(*of, *looks, 'future' in model.loss)}"
         path = storage.join(folder, name)
         if not storage.exists(storage.join(path, "manifest.json")):
-            _write(tables, config, wanted, snapshot, other, path, storage.join(folder, f"{name}-{uuid4().hex}"))
+            _write(tables, config, inputs, snapshot, other, path, storage.join(folder, f"{name}-{uuid4().hex}"))
         made.append(path)
     return made
 
@@ -93,12 +93,18 @@ def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> N
 
 
 def _write(
-    tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, other: Snapshot | None, path: str, work: str
+    tables: Tables,
+    config: Config,
+    inputs: SnapshotInputs,
+    snapshot: Snapshot,
+    other: Snapshot | None,
+    path: str,
+    work: str,
 ) -> None:
     """Write a snapshot's pairs to ``work``, and put them at ``path``, if another training has not done so meanwhile."""
     rows = tables.spark.read.parquet(snapshot.data)
     storage.create_folder(work)
-    for beside in _beside(tables, config, wanted, snapshot, other, work):
+    for beside in _beside(tables, config, inputs, snapshot, other, work):
         rows = rows.join(beside, "user_id", "left")
         # Who is not there has no event: an empty histogram, and no number but that of the events to come.
         empty = {name: F.array().cast(kind) for name, kind in beside.dtypes if kind.startswith("array")}
@@ -118,16 +124,16 @@ def _write(
 
 
 def _beside(
-    tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, other: Snapshot | None, work: str
+    tables: Tables, config: Config, inputs: SnapshotInputs, snapshot: Snapshot, other: Snapshot | None, work: str
 ) -> Iterator[DataFrame]:
     """What the losses need beside a snapshot's rows, by user_id."""
     model = GurModel.of(config.model)
     if "future" in model.loss:
-        yield _future(tables, config, wanted, snapshot, work)
+        yield _future(tables, config, inputs, snapshot, work)
     if other:
         yield from of_another_date(tables, other)
     elif "contrastive" in model.loss:
-        yield from of_halves(tables, wanted, snapshot, work)
+        yield from of_halves(tables, inputs, snapshot, work)
 
 
 def _kernel(folder: str, as_of: date) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -146,18 +152,18 @@ def future_manifest(own: Manifest, horizon_days: int) -> Manifest:
     return make_manifest(own.user_id_type, [horizon_days], [], own.categorical, [], own.logs)
 
 
-def _future(tables: Tables, config: Config, wanted: Wanted, snapshot: Snapshot, work: str) -> DataFrame:
+def _future(tables: Tables, config: Config, inputs: SnapshotInputs, snapshot: Snapshot, work: str) -> DataFrame:
     """user_id and the columns of the future, of those who have one."""
     horizon_days = config.model.looks_ahead_days()
-    future = future_manifest(wanted.manifest, horizon_days)
+    future = future_manifest(inputs.manifest, horizon_days)
     ends = snapshot.as_of + timedelta(horizon_days)
     # What lands late counts, but nothing that a snapshot of the cutoff would not know: training could begin with that.
     known = {ends: known_at(config.training_cutoff or ends, config.aggregates.delay_days)}
-    inside = snapshot_events(event_rows(wanted.events(tables), wanted.manifest), known, future.reach)
+    inside = snapshot_events(event_rows(inputs.events(tables), inputs.manifest), known, future.reach)
     written = write_aggregates(
-        encode(add_derived(inside, future), wanted.vocabulary, future.categorical),
+        encode(add_derived(inside, future), inputs.vocabulary, future.categorical),
         future,
-        wanted.vocabulary.sizes,
+        inputs.vocabulary.sizes,
         known,
         {ends: storage.join(work, "future")},
     )
