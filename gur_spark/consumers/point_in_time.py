@@ -14,6 +14,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, TableError
 from gur_spark.features.spark.selection import known_at
 from gur_spark.features.states.base import DAY_US
+from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.registry.known import find_model
@@ -111,10 +112,11 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Feature
 
 
 def _embeddings(tables: Tables, config: Config, version: str | None) -> _FeatureRows:
-    model = find_model(tables, config, version).rows_version
+    found = find_model(tables, config, version)
+    model = found.rows_version
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
     # Only dates with a usual snapshot, because otherwise it is not known which landings the embeddings know.
-    usual = {s.as_of for s in _usual_snapshots(tables, config)}
+    usual = {s.as_of for s in _usual_snapshots(tables, config, find(found.kind).reads)}
     dates = frozenset(usual.intersection(EMBEDDINGS.dates(tables, model)))
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")
@@ -128,8 +130,8 @@ def _embeddings(tables: Tables, config: Config, version: str | None) -> _Feature
 _READERS = {"aggregates": _aggregates, "embeddings": _embeddings}
 
 
-def _usual_snapshots(tables: Tables, config: Config, form: Form | None = None) -> list[Snapshot]:
-    """Snapshots whose ``known_at`` is that of the configured delay, of all forms or of one."""
+def _usual_snapshots(tables: Tables, config: Config, form: Form) -> list[Snapshot]:
+    """Snapshots of a form whose ``known_at`` is that of the configured delay."""
     delay = config.aggregates.delay_days
     return [s for s in visible_snapshots(tables, form) if s.known_at == known_at(s.as_of, delay)]
 
