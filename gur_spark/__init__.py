@@ -1,9 +1,10 @@
-"""Raw event logs in, user embeddings out.
+"""gur_spark makes user embeddings and recommendations from raw event logs.
 
-The package's own modules follow the path of the data: ``events`` (raw -> canonical), ``features`` (the kernel: events
--> windowed aggregates), ``snapshots`` (which dates, made from what, and where they lie), ``batches``, ``models`` and
-``training`` (aggregates -> autoencoder), ``versions`` (artefacts, and spaces), ``serving`` (-> embeddings, published),
-``evaluate``, ``monitoring`` and ``consumers``.
+Packages are in the order of the data, and import only earlier ones (``tests/test_layers.py``): ``statistics`` and
+``features`` (declared features, their states and the kernel), ``config``, ``tables``, ``events`` (raw -> canonical),
+``snapshots`` (aggregates, sequences, interactions of a date), ``batches`` (Parquet -> torch), ``models`` (one folder
+per family of kinds), ``registry`` (artefacts, names, the table ``models``), ``outputs``, ``spaces`` (alignment, mapping
+and means of embeddings), ``training``, ``evaluate``, ``monitoring``, ``serving`` and ``consumers``.
 """
 
 from importlib import import_module
@@ -25,7 +26,7 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    # Resolved on use: the torch side must be importable without pyspark, and the reverse.
+    # Imported on use, because the torch side must be importable without pyspark, and the reverse.
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'gur_spark' has no attribute '{name}'")

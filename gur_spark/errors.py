@@ -1,7 +1,7 @@
-"""What the jobs say when they cannot go on.
+"""Errors that the package raises on purpose.
 
-Every message names what was expected, what came and what is available, so that
-the engineer who reads it in a scheduler's log can act on it without the code.
+Every message names what was expected, what came and what is available, so that an engineer who reads it in a
+scheduler's log can act on it without the code.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from difflib import get_close_matches
 
 
 class GurError(Exception):
-    """Base of every error the package raises on purpose; a job exits with ``exit_code``."""
+    """Base class of these errors."""
 
     exit_code = 1
+    """Exit code of the job."""
 
 
 class ConfigError(GurError):
@@ -41,7 +42,7 @@ class SnapshotError(GurError):
 
 
 class BaseSnapshotError(SnapshotError):
-    """No earlier snapshot can be the base of an incremental one; the message says why."""
+    """No snapshot can serve as the base of an incremental run; the message has the reason for each candidate."""
 
 
 class AggregateOverflow(GurError):
@@ -53,11 +54,14 @@ class TrainingError(GurError):
 
 
 class ModelError(GurError):
-    """A model version is missing, damaged, or does not fit the snapshot it is asked to score."""
+    """A model version is missing, damaged, or does not fit the snapshot that it should score."""
 
 
 class GateError(GurError):
-    """Embeddings did not pass a gate; consumers read what they read before. ``outcomes`` are those of all gates."""
+    """A gate refused a version, and consumers read what they read before.
+
+    ``outcomes`` has the outcomes of all gates.
+    """
 
     def __init__(self, message: str, outcomes: Sequence[object] = ()) -> None:
         super().__init__(message)
@@ -65,11 +69,11 @@ class GateError(GurError):
 
 
 class MissingExtra(GurError):
-    """A library of an optional extra is asked for, and is not installed."""
+    """A library of an optional extra is needed and not installed."""
 
 
 class ConsumerError(GurError):
-    """What a consumer asks of the embeddings cannot be given (an unknown user or metric, a folder that is taken)."""
+    """A consumer's request cannot be served: an unknown user or metric, a folder with other contents."""
 
 
 class TrackingError(GurError):
@@ -77,10 +81,10 @@ class TrackingError(GurError):
 
 
 class EvaluationError(GurError):
-    """A report cannot be made (one class only, a future window that is not complete)."""
+    """A report cannot be made: labels of one class only, a future window that is not complete."""
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
+    """Hint ``"; did you mean 'x'?"`` at the closest known name, or an empty text."""
     close = get_close_matches(name, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,7 +1,7 @@
-"""What a machine does once, after its packages are installed: ``python -m gur_spark.install``.
+"""Preparation of a machine, once after its packages are installed: ``python -m gur_spark.install``.
 
-Delta's jars are put beside Spark's, and Java's classes of a working session into an archive. Sessions then start
-without a resolver (quiet, and with no network) and sooner; they work without both steps, too.
+It copies Delta's jars beside Spark's, and writes the Java classes of a working session into an archive. Afterwards
+sessions start faster and without a network. They also work without both steps.
 """
 
 import re
@@ -31,7 +31,7 @@ def install_delta() -> None:
     resolved = [Path(address.removeprefix("file:")) for address in (session.conf.get("spark.jars") or "").split(",")]
     session.stop()
     present = {_artifact(jar.name) for jar in SPARK_JARS.glob("*.jar")}
-    # The jar that `has_delta` looks for comes last, so that a killed copy is made again.
+    # The jar that `has_delta` looks for is copied last, so that a killed copy is made again.
     for jar in sorted(resolved, key=lambda jar: "_delta-spark_" in jar.name):
         # Ivy's file names are organisation_artifact-version.jar.
         name = jar.name.split("_", 1)[1]
@@ -42,18 +42,18 @@ def install_delta() -> None:
 
 
 def _artifact(jar: str) -> str:
-    """``delta-storage`` of ``delta-storage-4.4.0.jar``."""
+    """Artefact of a jar: ``delta-storage`` for ``delta-storage-4.4.0.jar``."""
     return re.split(r"-\d", jar, maxsplit=1)[0]
 
 
 def archive_classes() -> None:
-    """Let a Java that has done a little of everything write its classes into an archive as it ends.
+    """Write the Java classes of a session that did some work into an archive.
 
-    It serves this Java and these jars only, so it is made anew whenever this is called. Where it cannot be made,
-    that is said, and sessions start as slowly as before.
+    The archive fits only this Java and these jars, so each call writes a new one. If that fails, a message is printed,
+    and sessions start as slowly as before.
     """
     CLASS_ARCHIVE.unlink(missing_ok=True)
-    # A process of its own: its Java must be one that had all the jars from its start.
+    # A process of its own, because its Java must have all jars from its start.
     done = subprocess.run(
         [sys.executable, "-m", "gur_spark.install", "archive"], capture_output=True, text=True, check=False
     )
@@ -62,6 +62,7 @@ def archive_classes() -> None:
 
 
 def _work_and_archive() -> None:
+    """Do some work in a session, and let its Java write the archive as it ends."""
     conf = local_conf(Spark(cores=2, memory="1g", shuffle_partitions=2))
     made = CLASS_ARCHIVE.with_suffix(".part")
     conf["spark.driver.extraJavaOptions"] += f" -Xlog:disable -XX:ArchiveClassesAtExit={made}"
@@ -70,15 +71,16 @@ def _work_and_archive() -> None:
     assert gateway is not None
     java = gateway.proc
     with tempfile.TemporaryDirectory() as folder:
-        _a_little_of_everything(session, Path(folder))
+        _do_some_work(session, Path(folder))
         session.stop()
     java.stdin.close()
     java.wait()
-    # Java writes it as it ends; one that was killed meanwhile leaves a part.
+    # Java writes the archive as it ends. If it is killed meanwhile, only the part is left.
     made.rename(CLASS_ARCHIVE)
 
 
-def _a_little_of_everything(session: SparkSession, folder: Path) -> None:
+def _do_some_work(session: SparkSession, folder: Path) -> None:
+    """Read and write files and Delta tables, shuffle, and run a Python kernel."""
     (folder / "log.csv").write_text("user,text\n1,a\n2,b\n")
     frame = session.read.option("header", True).csv(str(folder / "log.csv"))
     frame = frame.repartition("user").mapInArrow(lambda batches: batches, frame.schema)

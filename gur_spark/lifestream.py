@@ -1,4 +1,4 @@
-"""What a pytorch-lifestream script needs of GUR, in one import (extra ``sequences``)."""
+"""GUR for pytorch-lifestream scripts, in one import (extra ``sequences``)."""
 
 from gur_spark.batches.lifestream import GURDataset, GURIterableDataset
 from gur_spark.models.gur.sequence_door import AutoEncoderSeqEncoder

@@ -1,4 +1,4 @@
-"""What the pages of reports share: one HTML file each that needs no network, and pictures inside it."""
+"""Parts that all report pages share. A page is one HTML file with its pictures inside, and needs no network."""
 
 import io
 from base64 import b64encode
@@ -25,13 +25,17 @@ img { width: 100%; } summary { cursor: pointer; color: #0b5c94; }
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """A whole page."""
+    """A whole page with a title and the HTML of its parts."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
 def picture(figure: Any, alt: str) -> str:
-    """A matplotlib figure as SVG inside the page; the same figure gives the same bytes."""
+    """HTML of a matplotlib figure, embedded as SVG. The same figure gives the same bytes.
+
+    Raises:
+        EvaluationError: matplotlib is not installed.
+    """
     content = io.BytesIO()
     with report_library("matplotlib").rc_context({"svg.hashsalt": "gur_spark"}):
         figure.savefig(content, format="svg", metadata={"Date": None})

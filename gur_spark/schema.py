@@ -1,29 +1,22 @@
-"""Names and types of every table, and the ids that every vocabulary shares.
+"""Schemas of the tables, and the ids that all vocabularies share.
 
-The Spark side and the torch side meet in Parquet, this module and the manifests; it imports neither.
+The Spark side and the torch side share Parquet, this module and the manifests. It imports neither Spark nor torch.
 """
 
 import re
 from collections.abc import Sequence
 
 PADDING_ID, UNKNOWN_ID, MISSING_ID, FIRST_VALUE_ID = 0, 1, 2, 3
-"""Category ids: padding, unknown or rare, missing, then the vocabulary's values."""
+"""Ids of categories: padding, unknown or rare, missing, and the first of the vocabulary's values."""
 
 VALUE_ID = 1
-"""In a sequence's ``<number>_missing``: the event has the number; ``MISSING_ID`` where it has not."""
-
-NUMERIC_STATISTICS = ("count", "sum", "mean", "std", "min", "max")
+"""Value of ``<number>_missing`` in sequences where the event has the number; otherwise it is ``MISSING_ID``."""
 
 MAX_STEPS = 2**43
-"""Largest stored number, in steps: its square still fits the kernel's two limbs."""
-
-FUTURE_EVENTS = "future_events"
-"""Of a training pair: events in the days from the snapshot's date on."""
-
-VIEWS = (1, 2)
-"""Of a training pair: the numbers of the other looks at its user."""
+"""Greatest stored number, in steps. Its square fits the two limbs of the kernel."""
 
 SQL_USER_ID = {"long": "BIGINT", "string": "STRING"}
+"""Declared type of user ids -> SQL type."""
 
 QUARANTINE = "landed_on DATE, source STRING, source_file STRING, reason STRING, field STRING, raw STRING"
 """One rejected raw row (or, with a null ``raw``, one broken file); ``source`` is the name of its log."""
@@ -52,24 +45,25 @@ RUNS = (
     "status STRING, error STRING"
 )
 
-ALIKE = {
+FIXED_SCHEMAS = {
     "quarantine": QUARANTINE, "vocabulary": VOCABULARY, "snapshots": SNAPSHOTS, "models": MODELS,
     "published": PUBLISHED, "drift": DRIFT, "runs": RUNS,
 }  # fmt: skip
-"""Of the tables that are the same in every pipeline."""
+"""Table -> schema, for tables that are the same in every pipeline."""
 
 
 def column_names(sql: str) -> list[str]:
-    """The names in a schema such as those above."""
+    """Names of the columns in a schema such as those above."""
     return re.findall(r"([a-z_]+) [A-Z]", sql)
 
 
 def events_schema(
     user_id_type: str, categorical: Sequence[str], numeric: Sequence[str], several_logs: bool = False
 ) -> str:
-    """One accepted event: categories as text, numbers as whole counts of their step; of several logs, its ``source``.
+    """Schema of ``events``: one row per accepted event, with categories as text and numbers as whole counts of steps.
 
-    A row of user attributes is one, too: ``event_time`` is from when on it holds.
+    Where there are several logs, ``source`` is the name of the event's log. A row of user attributes is an event, too:
+    ``event_time`` is the moment from which on it is valid.
     """
     columns = [f"user_id {SQL_USER_ID[user_id_type]}", "event_time TIMESTAMP", "landed_on DATE"]
     columns += ["source STRING"] if several_logs else []
@@ -79,9 +73,9 @@ def events_schema(
 
 
 def items_schema(categorical: Sequence[str], numeric: Sequence[str]) -> str:
-    """What a row of a log of items says: from ``valid_from`` on, an item has these attributes.
+    """Schema of ``items``: one row per item and ``valid_from``, the moment from which on its attributes are valid.
 
-    Categories are text, and numbers whole counts of their step. ``source`` is the name of the log.
+    Categories are text, and numbers are whole counts of steps. ``source`` is the name of the log.
     """
     columns = ["item STRING", "valid_from TIMESTAMP", "landed_on DATE", "source STRING"]
     columns += [f"{name} STRING" for name in categorical]
@@ -90,17 +84,10 @@ def items_schema(categorical: Sequence[str], numeric: Sequence[str]) -> str:
 
 
 def predictions_schema(user_id_type: str) -> str:
-    """One probability per (user_id, as_of, model_version); ``trained_on`` is the version that its model learned on."""
+    """Schema of ``predictions``: one probability per (user_id, as_of, model_version).
+
+    ``trained_on`` is the version of the embeddings that the consumer's model was trained on.
+    """
     return (
         f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, trained_on STRING, probability DOUBLE"
     )
-
-
-def future_columns(field: str) -> tuple[str, str]:
-    """Of a training pair: the ids and counts of a categorical field in the days from the snapshot's date on."""
-    return f"future_{field}_ids", f"future_{field}_counts"
-
-
-def view_column(number: int, name: str) -> str:
-    """Of a training pair: a column of the aggregates in another look at the user."""
-    return f"view{number}_{name}"

@@ -1,7 +1,7 @@
-"""The one place that builds Spark sessions.
+"""Building of Spark sessions for every engine.
 
-Whatever the engine, the session speaks UTC and ANSI, and Python workers run the
-interpreter of the driver. The rest of the package gets a session and never asks which.
+Sessions of all engines use UTC and ANSI SQL, and Python workers run the interpreter of the driver. The few places where
+engines differ ask ``gur_spark.engines``.
 """
 
 import os
@@ -39,7 +39,7 @@ SPARK_JARS = _SPARK_HOME / "jars"
 NO_SAIL = "engine 'sail' needs pysail and deltalake: install gur_spark with the extra 'sail'"
 
 CLASS_ARCHIVE = _SPARK_HOME / "gur_spark.jsa"
-"""Java's parsed and verified classes of a session, mapped into memory at its start instead of loaded from the jars."""
+"""Archive of Java classes, which a session maps into memory at its start instead of loading them from the jars."""
 
 NO_JAVA = (
     "no Java found: install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jdk-headless), set JAVA_HOME, "
@@ -48,10 +48,10 @@ NO_JAVA = (
 
 
 def build_session(config: Config) -> SparkSession:
-    """The session a pipeline's ``engine`` asks for; an active one is reused.
+    """Build a session on the configured engine. An active session is reused.
 
     Raises:
-        ConfigError: no Java for a local session, no pysail for Sail, or no address for Connect.
+        ConfigError: Java is missing for a local session, or pysail for Sail.
     """
     match config.engine:
         case "local":
@@ -73,7 +73,7 @@ def build_session(config: Config) -> SparkSession:
 
 
 def local_conf(spark: Spark) -> dict[str, str]:
-    """Settings of a small local session; also those of the Connect server that tests start."""
+    """Settings of a small local session, and of the Connect server that tests start."""
     delta = {} if has_delta() else {"spark.jars.packages": DELTA_JAR}
     return {
         **delta,
@@ -83,10 +83,10 @@ def local_conf(spark: Spark) -> dict[str, str]:
         "spark.driver.memory": spark.memory,
         "spark.driver.extraJavaOptions": _java_options(),
         "spark.sql.shuffle.partitions": str(spark.shuffle_partitions),
-        # Delta's default of 50 makes 50 tasks of a log that has ten lines.
+        # With Delta's default, reading a log of ten lines takes 50 tasks.
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.databricks.delta.retentionDurationCheck.enabled": "true",
-        # HotSpot interprets a method above 8000 bytes of code: wide generated code would run at half the speed.
+        # HotSpot interprets methods above 8,000 bytes, so wide generated code would run at half the speed.
         "spark.sql.codegen.hugeMethodLimit": "8000",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(spark.cores),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -97,11 +97,11 @@ def local_conf(spark: Spark) -> dict[str, str]:
 
 
 def _java_options() -> str:
-    """Options of a local session's Java."""
-    # Jobs want throughput, not short pauses: ingest is a tenth faster than with Java's default collector.
+    """Options for the Java of a local session."""
+    # Jobs need throughput and no short pauses. Ingest is a tenth faster than with Java's default collector.
     options = ["-Duser.timezone=UTC", "-XX:+UseParallelGC"]
     if CLASS_ARCHIVE.exists():
-        # An archive of another Java or of other jars is left aside; Java need not say so.
+        # Java ignores an archive of another Java or of other jars, and need not say so.
         options += [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}", "-Xlog:disable", "-Xlog:all=error:stderr"]
     return " ".join(options)
 
@@ -114,11 +114,11 @@ def local_session(conf: Mapping[str, str], name: str) -> SparkSession:
     """
     if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
         raise ConfigError(NO_JAVA)
-    # Workers take the `python3` on PATH otherwise, which is not this environment's.
+    # Otherwise workers run the `python3` on PATH, which may be of another environment.
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    # Another Spark's jars would not fit this pyspark.
+    # The jars of another Spark do not fit this pyspark.
     os.environ["SPARK_HOME"] = str(_SPARK_HOME)
-    # Spares a warning about host names, and nothing of a local session listens to the network.
+    # Avoids a warning about host names. A local session does not listen to the network.
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(f"gur_spark {name}")
     for key, value in conf.items():
@@ -127,16 +127,16 @@ def local_session(conf: Mapping[str, str], name: str) -> SparkSession:
 
 
 def sail_session(spark: Spark) -> SparkSession:
-    """A session on a Sail server in this process: Spark Connect without Java.
+    """A session on a Sail server inside this process: Spark Connect without Java.
 
-    Python kernels run in this process too, on as many threads as there are partitions, so they share one interpreter.
+    Python kernels run in this process, too, with one thread per partition, so they share one interpreter.
 
     Raises:
         ConfigError: pysail or deltalake is not installed.
     """
     host, port = _sail_server(spark.cores).listening_address
     session = SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
-    # Sail's own shuffles make as many partitions as there are cores; ours ask for a number.
+    # Sail's own shuffles make one partition per core; the package reads this number and asks for partitions.
     session.conf.set("spark.sql.shuffle.partitions", str(spark.shuffle_partitions))
     mark_sail(session)
     return session
@@ -144,9 +144,9 @@ def sail_session(spark: Spark) -> SparkSession:
 
 @cache
 def _sail_server(cores: int) -> Any:
-    """The process's one server, which ends with it."""
+    """The only server of the process, which ends with it."""
     os.environ["SAIL_EXECUTION__DEFAULT_PARALLELISM"] = str(cores)
-    # It tells of every session and every task that it stops.
+    # By default Sail logs every session and every task that it stops.
     os.environ.setdefault("RUST_LOG", "error")
     try:
         import deltalake  # noqa: F401
@@ -162,12 +162,12 @@ def _databricks() -> SparkSession:
     try:
         from databricks.connect import DatabricksSession
     except ImportError:
-        # On a cluster or serverless the runtime has the session already.
+        # On a cluster or serverless, the runtime already has a session.
         return SparkSession.builder.getOrCreate()
     session: SparkSession = DatabricksSession.builder.getOrCreate()
     return session
 
 
 def has_delta() -> bool:
-    """Whether Delta's jars lie beside Spark's; sessions resolve them themselves at every start where not."""
+    """Whether Delta's jars are beside Spark's. If not, each session resolves them at its start."""
     return any(SPARK_JARS.glob("delta-spark_*.jar"))

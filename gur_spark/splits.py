@@ -1,6 +1,7 @@
-"""Which side of a split a user is on: a hash of the user id, the same on every machine and in every snapshot.
+"""Splits of users by a hash of their ids, which is the same on every machine and in every snapshot.
 
-Users are split, not rows: a user of two snapshots must not be trained on in one and validated on in the other.
+Users are split and not rows, because a user of two snapshots must not be trained on in one and validated on in the
+other.
 """
 
 from hashlib import blake2b
@@ -12,10 +13,10 @@ import pyarrow as pa
 
 
 def user_hash(user_ids: pa.Array | npt.NDArray[Any], salt: str) -> npt.NDArray[np.uint64]:
-    """Uniform 64-bit hash of each id; different salts give independent hashes.
+    """Uniform 64-bit hash of each id. Different salts give independent hashes.
 
-    Whole numbers go through the finaliser of splitmix64 (Steele et al. 2014), text through keyed BLAKE2b:
-    neither depends on the machine, the process or a library's version.
+    Whole numbers are hashed by the finaliser of splitmix64 (Steele et al. 2014), text by keyed BLAKE2b. Neither depends
+    on the machine, the process or a library's version.
 
     Raises:
         TypeError: the ids are neither whole numbers nor text.
@@ -30,15 +31,15 @@ def user_hash(user_ids: pa.Array | npt.NDArray[Any], salt: str) -> npt.NDArray[n
 
 
 def held_out(user_ids: pa.Array | npt.NDArray[Any], share: float, salt: str) -> npt.NDArray[np.bool_]:
-    """True for the users of the held-out side; a larger ``share`` only adds users to it."""
+    """Mask of the held-out users. A greater ``share`` only adds users."""
     if not 0 <= share <= 1:
         raise ValueError(f"share: expected a number from 0 to 1, got {share}")
-    # 53 bits are what a float64 holds exactly.
+    # A float64 holds 53 bits exactly.
     return (user_hash(user_ids, salt) >> np.uint64(11)) < np.uint64(round(share * 2**53))
 
 
 def validation_side(user_ids: pa.Array | npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """True for the users that a training of this seed validates on: nothing is learned or counted of them."""
+    """Mask of the users that a training with this seed validates on; it neither learns from them nor counts them."""
     return held_out(user_ids, share, f"validation {seed}")
 
 
@@ -52,8 +53,8 @@ def _as_numpy(user_ids: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def mixed(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Splitmix64's next number for each state: a bijection whose every output bit depends on every input bit."""
-    # Array arithmetic on uint64 wraps, as the algorithm wants; in place, as memory is what takes the time.
+    """Next number of splitmix64 for each state: a bijection in which each output bit depends on each input bit."""
+    # Arithmetic on uint64 arrays wraps, as the algorithm needs. It is in place, because memory takes the time.
     z = state + np.uint64(0x9E3779B97F4A7C15)
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)

@@ -134,10 +134,10 @@ def page_of_tables() -> str:
     return (ROOT / "docs/tables.md").read_text() + "\n\n"
 
 
-@pytest.mark.parametrize("table", [*schema.ALIKE, *OUTPUTS, "events", "items", "predictions"])
+@pytest.mark.parametrize("table", [*schema.FIXED_SCHEMAS, *OUTPUTS, "events", "items", "predictions"])
 def test_every_column_of_every_table_is_told(table: str) -> None:
     ddl = {
-        **schema.ALIKE,
+        **schema.FIXED_SCHEMAS,
         **{output.name: output.schema("long") for output in OUTPUTS.values()},
         "events": schema.events_schema("long", [], [], several_logs=True),
         "items": schema.items_schema([], []),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gur_spark.batches.columns import check_columns, check_ids, flat, flat_counts, single
 from gur_spark.batches.layout import Layout
-from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
+from gur_spark.batches.pair_columns import FUTURE_EVENTS, VIEWS, future_columns, view_column
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch.utils.data import IterableDataset
 
 from gur_spark.batches.aggregates import AggregateBatch, to_batch
 from gur_spark.batches.layout import Layout
+from gur_spark.batches.pair_columns import FUTURE_EVENTS, VIEWS, future_columns, view_column
 from gur_spark.errors import TrainingError
-from gur_spark.schema import FUTURE_EVENTS, VIEWS, future_columns, view_column
 from gur_spark.snapshots.files import RowGroup, row_groups
 
 Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]

@@ -7,8 +7,9 @@ from datetime import date
 from fractions import Fraction
 from typing import Any
 
+from gur_spark.features.declare.spec import NUMERIC_STATISTICS
 from gur_spark.features.states.base import DAY_US
-from gur_spark.schema import MISSING_ID, NUMERIC_STATISTICS
+from gur_spark.schema import MISSING_ID
 
 STATISTICS = (
     *("events", "active_days", "recency_days", "tenure_days", "distinct", "ids", "counts", "attribute"),

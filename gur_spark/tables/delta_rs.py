@@ -1,8 +1,8 @@
-"""Delta commits by deltalake, for an engine whose own cannot be trusted: the same ``Tables``, without a JVM.
+"""Delta commits by the library deltalake, without a JVM, for sessions on Sail.
 
-Sail reads Delta well, but its writes are no commits to build on: a dynamic overwrite wipes the table, and rows outside
-``replaceWhere`` are taken. So it writes a frame as Parquet into a staging folder, and delta-rs reads that batch by
-batch into the table. What a write takes is disk for one more copy of the frame, and memory for a few batches of it.
+Sail reads Delta well, but its writes cannot be trusted: a dynamic overwrite wipes the table, and rows outside
+``replaceWhere`` are accepted. So Sail writes a frame as Parquet into a staging folder, and deltalake reads it batch by
+batch into the table. A write takes disk for one more copy of the frame, and memory for a few batches.
 """
 
 import re
@@ -23,12 +23,12 @@ from gur_spark.errors import TableError, WriteConflict
 from gur_spark.tables.delta import Commit, Tables
 
 _NOTE = "userMetadata"
-"""Spark's name of what a writer says of its commit."""
+"""Name that Spark gives to the note of a commit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaRsTables(Tables):
-    """``Tables`` by path: the session computes and reads, deltalake commits."""
+    """``Tables`` by path: the session computes and reads, and deltalake commits."""
 
     def version(self, table: str) -> int:
         return int(self._open(table).version())
@@ -49,7 +49,7 @@ class DeltaRsTables(Tables):
         try:
             DeltaTable.create(self.folder(table), columns, mode="ignore", partition_by=list(partitioned_by))
         except CommitFailedError:
-            # Another run made it meanwhile.
+            # Another run created it meanwhile.
             if not self.exists(table):
                 raise
 
@@ -57,29 +57,29 @@ class DeltaRsTables(Tables):
         self._commit(frame, table, mode="append")
 
     def replace(self, frame: DataFrame, table: str, predicate: str, note: str | None = None) -> None:
-        # delta-rs takes a bare text for a time of the column's own zone, UTC, and `TIMESTAMP ''` for one without.
+        # deltalake reads a bare text in the zone of the column, UTC, and `TIMESTAMP ''` as a time without a zone.
         bare = re.sub(r"\bTIMESTAMP\s*(?=')", "", predicate)
-        said = CommitProperties(custom_metadata={_NOTE: note}) if note else None
+        properties = CommitProperties(custom_metadata={_NOTE: note}) if note else None
         try:
-            self._commit(frame, table, mode="overwrite", predicate=bare, commit_properties=said)
+            self._commit(frame, table, mode="overwrite", predicate=bare, commit_properties=properties)
         except DeltaError as error:
             raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
 
     def _commit(self, frame: DataFrame, table: str, **how: Any) -> None:
-        # Opened before the frame is computed: a commit that another run makes meanwhile must be seen as one.
+        # Opened before the frame is computed, so that a commit of another run meanwhile is a conflict.
         opened = self._open(table)
         try:
             with self._staged(frame, pa.schema(opened.schema()), table) as rows:
                 write_deltalake(opened, rows, **how)
         except CommitFailedError as error:
             raise WriteConflict(
-                f"{self.sql_name(table)}: another run wrote to it at the same time and won; nothing of this one is in "
-                "it: run again"
+                f"{self.sql_name(table)}: another run wrote to it at the same time and won; nothing of this run "
+                "was written: run again"
             ) from error
 
     @contextmanager
     def _staged(self, frame: DataFrame, schema: pa.Schema, table: str) -> Iterator[pa.RecordBatchReader]:
-        """The computed frame as a stream of batches of the table's schema."""
+        """Compute the frame, and stream it in batches of the table's schema."""
         if sorted(frame.columns) != sorted(schema.names):
             raise TableError(
                 f"{self.sql_name(table)}: the frame does not fit: expected columns {schema.names}, got {frame.columns}"

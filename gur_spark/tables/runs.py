@@ -1,4 +1,4 @@
-"""Every job run leaves one row in ``runs``, also when it fails."""
+"""The table ``runs``: one row for every run of a job, also when it fails."""
 
 import logging
 import time
@@ -17,29 +17,29 @@ log = logging.getLogger("gur_spark")
 
 @dataclass(kw_only=True)
 class Run:
-    """What a stage says of itself while it runs."""
+    """Record of a run, which the job fills while it runs."""
 
     id: str
     job: str
     parameters: dict[str, str]
     inputs: dict[str, str] = field(default_factory=dict)
-    """Name of an input -> its version (a landing's fingerprint, a snapshot's folder, ...)."""
+    """Name of an input -> its version, such as a landing's fingerprint or a snapshot's folder."""
     counts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     exit_code: int = 0
-    """Of its process, once it has succeeded: what a scheduler is to know beside that."""
+    """Exit code of the process after a run that succeeded, by which a scheduler can tell results apart."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
 
     def line(self) -> str:
-        """One readable log line."""
+        """Line for the log."""
         counts = ", ".join(f"{name} {value:,}" for name, value in self.counts.items())
         return f"{self.job}: {counts or 'nothing to do'} ({self.seconds:.1f} s)"
 
 
 @contextmanager
 def record(tables: Tables, job: str, parameters: dict[str, str]) -> Iterator[Run]:
-    """Run a stage and append its row to ``runs``: status ``succeeded``, or ``failed`` with the error."""
+    """Record a run in ``runs``, with status ``succeeded``, or ``failed`` and the error."""
     run = Run(id=uuid4().hex, job=job, parameters=parameters)
     clock = time.monotonic()
     try:
@@ -50,7 +50,7 @@ def record(tables: Tables, job: str, parameters: dict[str, str]) -> Iterator[Run
         try:
             _append(tables, run, "failed", message[:20_000])
         except Exception:
-            # The first error is the one to show; this one must not hide it.
+            # This error must not hide the first one.
             log.exception("%s failed, and its row in runs could not be written", job)
         raise
     run.seconds = time.monotonic() - clock

@@ -6,10 +6,9 @@ from typing import Literal
 
 from gur_spark.errors import nearest
 from gur_spark.features.declare.manifest import ID_UNIT, AttributeField, Column, LogFields, Manifest, NumericField
-from gur_spark.features.declare.spec import Aggregation, Chosen, FieldKind, Window, aggregation
+from gur_spark.features.declare.spec import NUMERIC_STATISTICS, Aggregation, Chosen, FieldKind, Window, aggregation
 from gur_spark.features.operations import Derived, Operation, OutputColumn, find
 from gur_spark.features.states.base import ValueColumn
-from gur_spark.schema import NUMERIC_STATISTICS
 
 _STANDARD: Mapping[FieldKind, Sequence[str]] = {
     "events": ("events", "active_days", "recency", "tenure"),

@@ -20,6 +20,9 @@ _NOW_OR_CHANCE = re.compile(
 )
 _LITERAL = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 
+NUMERIC_STATISTICS = ("count", "sum", "mean", "std", "min", "max")
+"""Operations on each number that every pipeline has."""
+
 Days = Annotated[int, Field(ge=1, le=3650)]
 
 Parameter = int | float | str | tuple[float, ...]

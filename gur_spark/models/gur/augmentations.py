@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
+from gur_spark.batches.pair_columns import VIEWS, view_column
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import encode
@@ -19,7 +20,6 @@ from gur_spark.features.spark.derived import add_derived
 from gur_spark.features.spark.selection import attribute_rows, event_rows, snapshot_events
 from gur_spark.features.spark.writer import write_aggregates
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.schema import VIEWS, view_column
 from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables

@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
+from gur_spark.batches.pair_columns import FUTURE_EVENTS, future_columns
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
@@ -108,7 +109,7 @@ def _write(
         rows = rows.join(beside, "user_id", "left")
         # Who is not there has no event: an empty histogram, and no number but that of the events to come.
         empty = {name: F.array().cast(kind) for name, kind in beside.dtypes if kind.startswith("array")}
-        empty |= {name: F.lit(0) for name in beside.columns if name == schema.FUTURE_EVENTS}
+        empty |= {name: F.lit(0) for name in beside.columns if name == FUTURE_EVENTS}
         rows = rows.withColumns({name: F.coalesce(name, nothing) for name, nothing in empty.items()}) if empty else rows
     by_user = rows.repartition(-(-snapshot.rows // ROWS_PER_FILE), "user_id")
     attempts = storage.join(work, "_attempts")
@@ -168,9 +169,9 @@ def _future(tables: Tables, config: Config, inputs: SnapshotInputs, snapshot: Sn
         {ends: storage.join(work, "future")},
     )
     days = future.windows[0]
-    columns = {schema.FUTURE_EVENTS: (f"events_{days}d", "BIGINT")}
+    columns = {FUTURE_EVENTS: (f"events_{days}d", "BIGINT")}
     for field in future.categorical:
-        ids, counts = schema.future_columns(field)
+        ids, counts = future_columns(field)
         columns |= {ids: (f"{field}_ids", "ARRAY<INT>"), counts: (f"{field}_counts_{days}d", "ARRAY<INT>")}
     if not written[ends].rows:
         types = ", ".join(f"{name} {kind}" for name, (_, kind) in columns.items())
