@@ -249,7 +249,7 @@ def test_the_manifest_says_what_each_declared_column_is() -> None:
 
 
 def test_the_operation_of_the_docs_is_one() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "aggregates.md").read_text()
     [code] = re.findall(r"```python\n(@operation.*?)```", page, re.DOTALL)
     assert len(code.splitlines()) < 15
     names = {"operation": operation, "Operation": Operation, "OutputColumn": OutputColumn, "NumericState": NumericState}
