@@ -45,8 +45,8 @@ from gur_spark.batches.sequence_streams import Side
 from gur_spark.batches.sequences import TIMES, SequenceLayout
 from gur_spark.config.file import base_file
 from gur_spark.config.training import Training
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import NumericField, SequenceManifest
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.sequences import sequence_manifest
 from gur_spark.features.declare.spec import Window
 from gur_spark.models.lifestream.encoder import NUMBERS, SequenceEncoder

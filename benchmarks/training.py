@@ -31,8 +31,8 @@ from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import stream
 from gur_spark.config.file import base_file
 from gur_spark.config.training import Training
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest, NumericField
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import reconstruction_loss
 from gur_spark.models.gur.settings import GurModel

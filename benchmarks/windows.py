@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from gur_spark.config.session import Spark
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest, NumericField
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.spark.selection import snapshot_events
 from gur_spark.features.spark.writer import write_aggregates
 from gur_spark.schema import FIRST_VALUE_ID

@@ -1,7 +1,7 @@
-"""What every job's command line shares: parse, load the config, build the session, call, record.
+"""Command lines of jobs: parse the options, load the configuration, build a session, call the job, record the run.
 
-Exit codes: 0 done, 1 the job failed, 2 the configuration or the command line is wrong; 3 from ``monitor``, which is
-done and found something above its level.
+Exit codes are 0 for success, 1 for a job that failed, and 2 for a wrong configuration or command line. ``monitor`` also
+has 3: it succeeded and found a value above an alert level.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Options = Callable[[argparse.ArgumentParser], None]
 
 
 def parser(job: str, description: str) -> argparse.ArgumentParser:
-    """The options that all jobs have."""
+    """Parser with the options that all jobs have."""
     made = argparse.ArgumentParser(prog=f"jobs/{job}.py", description=description)
     made.add_argument("--config", required=True, metavar="FILE", help="the pipeline's YAML file")
     made.add_argument("--print-config", action="store_true", help="show the merged configuration and stop")
@@ -36,7 +36,7 @@ def parser(job: str, description: str) -> argparse.ArgumentParser:
 
 
 def day(text: str) -> date:
-    """An as-of date of the command line."""
+    """Parse an as-of date."""
     try:
         return date.fromisoformat(text)
     except ValueError as error:
@@ -44,7 +44,7 @@ def day(text: str) -> date:
 
 
 def moment(text: str) -> datetime:
-    """A UTC time of the command line; a date is its midnight."""
+    """Parse a UTC time; a date is its midnight."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
@@ -53,7 +53,7 @@ def moment(text: str) -> datetime:
 
 
 def days(text: str) -> timedelta:
-    """A number of days of the command line, with or without a ``d``."""
+    """Parse a number of days, with or without a ``d``."""
     number = text.removesuffix("d")
     if not number.isdigit() or not int(number):
         raise argparse.ArgumentTypeError(f"expected a number of days such as 7d, got '{text}'")
@@ -61,21 +61,21 @@ def days(text: str) -> timedelta:
 
 
 def positive(text: str) -> int:
-    """A number above 0 of the command line."""
+    """Parse a number above 0."""
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
     return int(text)
 
 
 def vocabulary_version(text: str) -> str:
-    """A version of the command line: a number, or ``newest``."""
+    """Parse a vocabulary version: a number, or ``newest``."""
     if text != "newest" and not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a number or 'newest', got '{text}'")
     return text
 
 
 def snapshot_options(arguments: argparse.ArgumentParser) -> None:
-    """The options of the jobs that make snapshots, of any form."""
+    """Add the options of jobs that make snapshots."""
     every = "default: every date the config trains or scores on"
     arguments.add_argument("--as-of", nargs="+", type=day, metavar="DATE", help=every)
     arguments.add_argument("--from", dest="first", type=day, metavar="DATE", help="a backfill: the first as-of date")
@@ -97,7 +97,7 @@ def snapshot_options(arguments: argparse.ArgumentParser) -> None:
 
 
 def as_of_dates(config: Config, args: argparse.Namespace) -> list[date]:
-    """The dates that ``snapshot_options`` ask for, ascending.
+    """Dates that the options of ``snapshot_options`` name, ascending.
 
     Raises:
         ConfigError: there is none, or a backfill lacks one of its options.
@@ -129,14 +129,15 @@ def main(
 ) -> int:
     """Run one job; returns its exit code.
 
-    ``check`` refuses, before Spark starts, a configuration that the job cannot use. A job that only reads leaves no row
-    in ``runs``: not ``recorded``.
+    Args:
+        check: refuses a configuration that the job cannot use, before Spark starts.
+        recorded: whether the run has a row in ``runs``; a job that only reads has none.
     """
     arguments = parser(job, description)
     if options:
         options(arguments)
     given = list(sys.argv[1:] if argv is None else argv)
-    # Taken out first, so that they may also follow an option with several values, such as --as-of.
+    # Overrides are taken out first, so that they may also follow an option with several values, such as --as-of.
     overrides = [word for word in given if OVERRIDE.match(word)]
     args = arguments.parse_args([word for word in given if not OVERRIDE.match(word)])
     args.overrides = overrides
@@ -155,7 +156,7 @@ def main(
 
 
 def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recorded: bool) -> int:
-    # Spark is imported only now: a wrong configuration is answered at once.
+    # Spark is imported only now, so that a wrong configuration is refused at once.
     from gur_spark.session import build_session
     from gur_spark.tables.open import open_tables
     from gur_spark.tables.runs import Run, record
@@ -171,7 +172,7 @@ def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recor
 
 
 def parameters(config: Config, args: argparse.Namespace) -> dict[str, str]:
-    """The command line as text, for the run's row."""
+    """Options of the command line as text, for the run's row."""
     given = {k: v for k, v in vars(args).items() if v not in (None, [], False) and k != "print_config"}
     return {
         "pipeline": config.name,

@@ -1,4 +1,4 @@
-"""Which engine a session computes on, for the few places where engines differ."""
+"""Engine of a session, for the few places where engines differ."""
 
 from typing import TYPE_CHECKING
 from weakref import WeakSet

@@ -1,4 +1,4 @@
-"""Jobs run one after the other in one session, each with a row of its own in ``runs``."""
+"""Steps of a pipeline: jobs that run one after the other in one session, each with its own row in ``runs``."""
 
 import logging
 from argparse import ArgumentParser, Namespace
@@ -16,7 +16,7 @@ from gur_spark.tables.runs import Run, record
 log = logging.getLogger("gur_spark")
 
 Runs = Mapping[str, Run]
-"""Runs that have ended, by the name of their job, in the order in which they ran."""
+"""Name of a job -> its finished run, in the order in which they ran."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Step:
     stage: cli.Stage
     options: Callable[[ArgumentParser], None]
     given: Callable[[Runs], dict[str, Any]] = field(default=lambda made: {})
-    """Options by name, which may depend on what earlier jobs made."""
+    """Options by name, which may depend on earlier runs."""
     may_fail: bool = False
     """Whether the pipeline goes on where the job cannot evaluate."""
 
@@ -57,14 +57,14 @@ def run_step(tables: Tables, config: Config, step: Step, made: Runs) -> Run:
 
 
 def defaults(step: Step) -> Namespace:
-    """The job's own defaults."""
+    """Default options of a job."""
     parser = ArgumentParser()
     step.options(parser)
     return parser.parse_args([])
 
 
 def summary(tables: Tables, config: Config, made: Runs) -> str:
-    """What was made, how long it took, and how to read it."""
+    """Text about a pipeline's runs: results, times, tables, and how to read them."""
     outputs = find(config.model.kind).writes
     lines = ["", f"pipeline '{config.name}' published {made['publish'].outputs['published']}", ""]
     lines += [f"  {name:<11}{run.seconds:7.1f} s  {_counts(run)}" for name, run in made.items()]

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest, NumericField
-from gur_spark.features.declare.plan import make_manifest
 
 WINDOWS = (7, 30)
 SIZES = {"mcc": 9, "channel": 5}

@@ -12,8 +12,8 @@ from gur_spark.batches.aggregates import to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.config.training import Training
 from gur_spark.errors import ModelError, SnapshotError
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import AttributeField
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.models.gur import counting
 from gur_spark.models.gur.cooccurrence import Together, count, count_snapshots, presence, upper, whole
 from gur_spark.models.gur.counting import count_on_spark

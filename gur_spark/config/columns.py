@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from gur_spark.config.fields import Numeric
 from gur_spark.config.logs import AnyLog, Log
 from gur_spark.config.snapshots import Aggregates
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import AttributeField, LogFields, Manifest, NumericField
-from gur_spark.features.declare.plan import make_manifest
 
 
 def categories(logs: Iterable[AnyLog]) -> list[str]:

@@ -37,7 +37,7 @@ from gur_spark.tables.runs import Run
 log = logging.getLogger("gur_spark")
 
 OnSwitch = Literal["retrain", "refuse"]
-"""What to do when the published version is in another space than the model."""
+"""Action when the published version is in another space than the model."""
 
 SALT = "churn example"
 

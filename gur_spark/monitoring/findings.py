@@ -86,7 +86,7 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """Table with one line per finding. Of features, only the worst ``LINES`` that are not ok are listed."""
+    """Table with one line per finding. Only the worst ``LINES`` features that are not ok are listed."""
     features = [finding for finding in findings if finding.kind == "feature"]
     left_out = [f for n, f in enumerate(features) if n >= LINES or f.status == "ok"]
     rows: list[tuple[str, ...]] = [("", "subject", "measure", "value", "warn", "alert", "against")]

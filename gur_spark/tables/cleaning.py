@@ -1,4 +1,4 @@
-"""Removal of what killed runs left behind: folders that no table names."""
+"""Removal of folders that no table names, such as those that killed runs left behind."""
 
 import logging
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ log = logging.getLogger("gur_spark")
 
 
 def clean(tables: Tables, before: datetime, dry_run: bool = False) -> list[str]:
-    """Remove the folders below the root that no table names and nobody has written to since ``before``.
+    """Remove the folders below the root that no table names and that nobody wrote to since ``before``.
 
     These are staged rows, checkpoints and training pairs of runs that ended; folders of aggregates, sequences and
-    interactions that are no snapshot (any more) and that no model was trained on; and artefacts of no model. A job that
-    runs now writes, so ``before`` must be longer ago than a job takes. Pipelines that share a root must share its
-    tables. Returns the folders, removed or (``dry_run``) only found.
+    interactions that are no snapshot (any more) and that no model was trained on; and artefacts of no model. Running
+    jobs write, so ``before`` must be longer ago than a job takes. Pipelines that share a root must share its tables.
+    Returns the folders that were removed or, with ``dry_run``, would be removed.
 
     Raises:
-        TableError: a table names a folder elsewhere, so that the root is not what it was; nothing was removed.
+        TableError: a table names a folder outside the root, which may have been moved; nothing was removed.
     """
     found = [folder for folder in _unnamed(tables, before) if _last_written(folder) < before]
     for folder in found:
@@ -51,7 +51,7 @@ def _unnamed(tables: Tables, before: datetime) -> Iterator[str]:
 
 
 def _replaced_since(tables: Tables, before: datetime) -> set[tuple[str, str]]:
-    """Forms and dates whose snapshot is newer: a training that runs may still read the one before it."""
+    """Forms and dates whose snapshot is newer than ``before``. A running training may still read the one before it."""
     if not tables.exists("snapshots"):
         return set()
     newer = tables.read("snapshots").where(F.unix_micros("created") >= int(before.timestamp() * 1_000_000))
@@ -59,7 +59,7 @@ def _replaced_since(tables: Tables, before: datetime) -> set[tuple[str, str]]:
 
 
 def _inner(path: str) -> str:
-    """One spelling per folder: ``file:/data`` is ``/data``."""
+    """Path inside its file system, so that each folder has one spelling: ``file:/data`` becomes ``/data``."""
     return storage.open_filesystem(path)[1].rstrip("/")
 
 
@@ -71,7 +71,7 @@ def _named(tables: Tables) -> set[str]:
     if tables.exists("models"):
         models = tables.read("models")
         named |= {row[0] for row in models.select("path").collect()}
-        # Of a snapshot that was replaced, the one a model was trained on stays readable.
+        # A replaced snapshot stays readable as long as a model was trained on it.
         named |= {row[0] for row in models.select(F.explode("training_snapshots")).collect()}
     return named
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features.checksum import checksum
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import Window, aggregation
 from gur_spark.features.kernel.dumps import dump, load
 from gur_spark.features.kernel.partition import PartitionState

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest, NumericField
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.kernel import partition
 from gur_spark.features.kernel.partition import AGE, KNOWN, aggregate_partition
 from gur_spark.features.states import base as states

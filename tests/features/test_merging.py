@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features.checksum import checksum
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import AttributeField, Manifest
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.kernel.dumps import dump, load_into
 from gur_spark.features.kernel.merging import can_merge, merge
 from gur_spark.features.kernel.partition import KNOWN, PartitionState

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark.features.checksum import checksum
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.declare.plan import make_manifest, plan_of
+from gur_spark.features.declare.plan import plan_of
 from gur_spark.features.declare.spec import Aggregation, aggregation
 from gur_spark.features.kernel import partition
 from gur_spark.features.kernel.partition import AGE, KNOWN, aggregate_partition

@@ -8,8 +8,8 @@ import torch
 
 from gur_spark.batches.aggregates import AggregateBatch, Future, Histogram, to_batch
 from gur_spark.batches.layout import Layout
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import AttributeField, NumericField
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
 from gur_spark.models.gur.autoencoder import GUR, BlockDropout
 from gur_spark.models.gur.category_tables import frozen_tables

@@ -9,8 +9,8 @@ import torch
 
 from gur_spark.batches.aggregates import AggregateBatch, to_batch
 from gur_spark.batches.layout import Layout
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import AttributeField, NumericField
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.declare.spec import aggregation
 from gur_spark.features.kernel.partition import row_without_events
 from gur_spark.models.gur.autoencoder import GUR

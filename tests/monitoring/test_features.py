@@ -10,8 +10,8 @@ import pytest
 
 from gur_spark.config.file import base_file
 from gur_spark.config.monitoring import Monitor
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import AttributeField, Manifest
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.monitoring.features import OTHERS, Distribution, compare, measured_columns
 from gur_spark.monitoring.findings import Finding, judge
 from gur_spark.statistics.measures import psi

@@ -197,7 +197,7 @@ class SequenceColumn(_Frozen):
 
 
 class SequenceManifest(_Hashed):
-    """What the columns of a snapshot of sequences are; its hash is what a model is bound to."""
+    """Description of the columns of a snapshot of sequences."""
 
     FORMAT = 2
 
@@ -205,9 +205,9 @@ class SequenceManifest(_Hashed):
     form: Literal["sequences"] = "sequences"
     user_id_type: Literal["long", "string"]
     window: Window
-    """The days whose events are in the lists."""
+    """Days whose events are in the lists."""
     max_events: int | None
-    """Of a user with more events in the window, only so many of the newest are there; None: all of them."""
+    """Greatest number of events of a user, the newest ones; None: all events in the window."""
     columns: tuple[SequenceColumn, ...]
 
     @property
@@ -226,7 +226,7 @@ class InteractionColumn(_Frozen):
 
 
 class InteractionManifest(_Hashed):
-    """What the columns of a snapshot of interactions are; its hash is what a model is bound to."""
+    """Description of the columns of a snapshot of interactions."""
 
     FORMAT = 1
 
@@ -234,9 +234,9 @@ class InteractionManifest(_Hashed):
     form: Literal["interactions"] = "interactions"
     user_id_type: Literal["long", "string"]
     window: Window
-    """The days whose events count."""
+    """Days whose events count."""
     field: str
-    """The categorical field that names the item."""
+    """Categorical field that names the item."""
     columns: tuple[InteractionColumn, ...]
 
     @property

@@ -1,11 +1,11 @@
-"""Plan of a snapshot: the operations that make its columns, and the manifest that describes them."""
+"""Plan of a snapshot of aggregates: the operations that make its columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gur_spark.errors import nearest
-from gur_spark.features.declare.manifest import ID_UNIT, AttributeField, Column, LogFields, Manifest, NumericField
+from gur_spark.features.declare.manifest import Column, LogFields, Manifest, NumericField
 from gur_spark.features.declare.spec import NUMERIC_STATISTICS, Aggregation, Chosen, FieldKind, Window, aggregation
 from gur_spark.features.operations import Derived, Operation, OutputColumn, find
 from gur_spark.features.states.base import ValueColumn
@@ -154,69 +154,6 @@ def plan(
 def plan_of(manifest: Manifest) -> Plan:
     """The plan that a manifest was made from."""
     return plan(manifest.windows, manifest.numeric, manifest.categorical, manifest.features, manifest.logs)
-
-
-def make_manifest(
-    user_id_type: Literal["long", "string"],
-    windows: Sequence[int],
-    numeric: Sequence[NumericField],
-    categorical: Sequence[str],
-    features: Sequence[Aggregation] = (),
-    logs: Sequence[LogFields] = (),
-    attributes: Sequence[AttributeField] = (),
-) -> Manifest:
-    """Make the manifest of a pipeline's aggregates. Its columns are in the order of the Parquet files.
-
-    Args:
-        logs: fields of each log of events, where there are several logs.
-        attributes: attributes of users, from logs of attributes.
-
-    Raises:
-        ValueError: a declaration does not fit, or two columns would have one name.
-    """
-    columns = [
-        Column(name="user_id", dtype=user_id_type, unit="", meaning="the user", statistic="key"),
-        Column(name="as_of", dtype="date", unit="", meaning="the UTC date the row is for", statistic="key"),
-        *plan(windows, numeric, categorical, features, logs).columns,
-        *map(_attribute, attributes),
-    ]
-    names = [column.name for column in columns]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two aggregate columns would be named '{name}'; rename a field, or name the feature")
-    return Manifest(
-        user_id_type=user_id_type,
-        windows=tuple(windows),
-        numeric=tuple(numeric),
-        categorical=tuple(categorical),
-        features=tuple(features),
-        logs=tuple(logs),
-        attributes=tuple(attributes),
-        columns=tuple(columns),
-    )
-
-
-def _attribute(field: AttributeField) -> Column:
-    if field.separator:
-        return Column(
-            name=field.name,
-            dtype="array<int>",
-            unit=ID_UNIT,
-            meaning=f"each {field.name} of the newest row of {field.log} before as_of, ascending; empty: not known",
-            statistic="attribute",
-            field=field.name,
-        )
-    transformed = field.numeric is not None and field.numeric.transform != "none"
-    value = f"{field.numeric.transform}({field.name})" if field.numeric and transformed else field.name
-    return Column(
-        name=field.name,
-        dtype="double" if field.numeric else "long",
-        unit=value if field.numeric else ID_UNIT,
-        meaning=f"{value} of the newest row of {field.log} before as_of",
-        statistic="attribute",
-        field=field.name,
-        null="not known" if field.numeric else "never",
-    )
 
 
 @dataclass(frozen=True)

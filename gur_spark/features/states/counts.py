@@ -24,7 +24,7 @@ class Counts:
     pair_P: Ints
     """``group << 31 | id`` of each pair with an event in the longest window."""
     count_WP: Any
-    """Of type int32."""
+    """Number of events, int32."""
     groups: int
 
     @cached_property

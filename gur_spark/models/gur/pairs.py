@@ -21,8 +21,8 @@ from gur_spark.batches.pair_columns import FUTURE_EVENTS, future_columns
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import Vocabulary, encode
+from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.declare.plan import make_manifest
 from gur_spark.features.spark.derived import add_derived
 from gur_spark.features.spark.selection import event_rows, known_at, snapshot_events
 from gur_spark.features.spark.writer import FILES, collect_files, move_files, write_aggregates, write_rows
