@@ -92,7 +92,10 @@ def test_every_yaml_block_is_a_valid_part_of_a_pipeline(block: str, tmp_path: Pa
 @pytest.mark.parametrize("block", blocks("python"))
 def test_every_import_of_a_python_block_is_there(block: str) -> None:
     for node in ast.walk(ast.parse(block)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gur_spark"):
+        if not isinstance(node, ast.ImportFrom) or not node.module:
+            continue
+        # tests/kinds/test_page.py imports the kind that a page builds.
+        if node.module.startswith("gur_spark") and not node.module.startswith("gur_spark.models.mine"):
             module = import_module(node.module)
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
