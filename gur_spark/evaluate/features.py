@@ -21,8 +21,8 @@ from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.small_models import Matrix
 from gur_spark.extras import report_library
 from gur_spark.features.declare.spec import NUMERIC_STATISTICS
-from gur_spark.models.gur.reconstruction import Moments
 from gur_spark.snapshots.files import row_groups
+from gur_spark.statistics.moments import Moments
 
 RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"
 REPRESENTATIONS = (RAW, PCA, RANDOM, EMBEDDING, BOTH)

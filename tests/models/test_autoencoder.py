@@ -15,8 +15,9 @@ from gur_spark.models.gur.autoencoder import GUR, BlockDropout
 from gur_spark.models.gur.category_tables import frozen_tables
 from gur_spark.models.gur.layers import MultinomialHead
 from gur_spark.models.gur.losses import reconstruction_loss, training_loss
-from gur_spark.models.gur.reconstruction import Block, Moments, RSquared
+from gur_spark.models.gur.reconstruction import Block, RSquared
 from gur_spark.models.gur.settings import GurModel
+from gur_spark.statistics.moments import Moments
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 LAYOUT = Layout.of(tiny_manifest(), SIZES)

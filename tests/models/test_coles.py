@@ -457,6 +457,13 @@ def test_an_untrained_scorer_has_the_weights_that_training_began_with(snapshot: 
     assert not np.allclose(vectors(other, rows), vectors(untrained, rows), atol=1e-3)
 
 
+def test_loading_a_version_leaves_torchs_generator_as_it_was(made: Trained) -> None:
+    before = torch.random.get_rng_state()
+    COLES.load(artefact(made))
+    COLES.untrained(artefact(made), 7)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_weights_of_another_configuration_and_broken_ones_are_refused(made: Trained) -> None:
     wider = MODEL.model_copy(update={"latent_dim": 20})
     with pytest.raises(ModelError, match=r"coles-1: the weights are not those of its configuration:\n.*expected"):

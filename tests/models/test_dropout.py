@@ -15,8 +15,8 @@ from gur_spark.features.declare.spec import aggregation
 from gur_spark.features.kernel.partition import row_without_events
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import training_loss
-from gur_spark.models.gur.reconstruction import Moments
 from gur_spark.models.gur.settings import GurModel
+from gur_spark.statistics.moments import Moments
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
 FEATURES = [

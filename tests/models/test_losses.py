@@ -13,7 +13,8 @@ from gur_spark.models.gur.losses import (
     reconstruction_loss,
     training_loss,
 )
-from gur_spark.models.gur.reconstruction import Block, Moments, Prediction, Reconstruction, RSquared
+from gur_spark.models.gur.reconstruction import Block, Prediction, Reconstruction, RSquared
+from gur_spark.statistics.moments import Moments
 
 
 def histogram_of(counts_MV: list[list[int]]) -> Histogram:

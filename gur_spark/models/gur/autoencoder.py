@@ -23,8 +23,9 @@ from gur_spark.models.gur.category_tables import Table, table_width
 from gur_spark.models.gur.dropout import BlockDropout, ColdDropout
 from gur_spark.models.gur.latent import Latent, Posterior
 from gur_spark.models.gur.layers import SELU, MultinomialHead, linear, mlp, pooled
-from gur_spark.models.gur.reconstruction import Block, Moments, Pair, Prediction, Reconstruction
+from gur_spark.models.gur.reconstruction import Block, Pair, Prediction, Reconstruction
 from gur_spark.models.gur.settings import GurModel
+from gur_spark.statistics.moments import Moments
 
 
 class GUR(nn.Module):

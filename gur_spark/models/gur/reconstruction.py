@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gur_spark.batches.aggregates import AggregateBatch, Histogram
 from gur_spark.models.gur.latent import Posterior
-from gur_spark.statistics.moments import Moments as Moments
+from gur_spark.statistics.moments import Moments
 
 ROUNDING = 1e-9
 """A sum of squares below this is a constant: targets are of the order of 1."""

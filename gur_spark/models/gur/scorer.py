@@ -10,17 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from gur_spark.arrays import to_lists
 from gur_spark.batches.aggregates import to_batch
 from gur_spark.batches.layout import Layout
-from gur_spark.errors import ModelError
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import Artefact
+from gur_spark.models.weights import read_weights, set_weights
 
 BLOCK = 1024
 """Rows that are embedded at a time, no more and no fewer."""
@@ -90,16 +88,12 @@ def load_scorer(artefact: Artefact) -> GurScorer:
         ModelError: the weights cannot be read, or are not those of the configuration.
     """
     layout = Layout.of(artefact.manifest, artefact.vocabulary.sizes)
-    try:
-        weights = load_tensors(artefact.weights)
-        motion = (weights.pop(ROTATION), weights.pop(SHIFT)) if ROTATION in weights else None
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"model {artefact.version} cannot be read: {error}") from error
-    # The weights that it draws are replaced: to load a version must not move the generator of who trains or draws.
+    weights = read_weights(artefact)
+    motion = (weights.pop(ROTATION), weights.pop(SHIFT)) if {ROTATION, SHIFT} <= weights.keys() else None
+    # Loading a version must not move torch's generator, from which a training beside it draws.
     with torch.random.fork_rng(devices=[]):
         module = GUR(layout, cast(GurModel, artefact.model))
-    _check_shapes(artefact.version, module.state_dict(), weights)
-    module.load_state_dict(weights)
+    set_weights(module, weights, artefact.version)
     return _ready(module, layout, motion)
 
 
@@ -120,12 +114,3 @@ def untrained_scorer(artefact: Artefact, seed: int) -> GurScorer:
 
 def _ready(module: GUR, layout: Layout, motion: tuple[Tensor, Tensor] | None) -> GurScorer:
     return GurScorer(module=module.double().eval().requires_grad_(False), layout=layout, motion=motion)
-
-
-def _check_shapes(version: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raises ModelError where names or shapes differ; the message lists each."""
-    shapes = [{name: tuple(tensor.shape) for name, tensor in side.items()} for side in (expected, found)]
-    names = sorted(name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name))
-    if names:
-        lines = [f"{n}: expected {shapes[0].get(n, 'none')}, got {shapes[1].get(n, 'none')}" for n in names]
-        raise ModelError(f"model {version}: the weights are not those of its configuration:\n  " + "\n  ".join(lines))

@@ -21,12 +21,13 @@ from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.category_tables import counted_inputs, frozen_tables
 from gur_spark.models.gur.cooccurrence import Together, count_snapshots
 from gur_spark.models.gur.losses import loss_terms, training_loss
-from gur_spark.models.gur.reconstruction import Moments, RSquared
+from gur_spark.models.gur.reconstruction import RSquared
 from gur_spark.models.gur.scorer import ROTATION, SHIFT, load_scorer
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import Artefact, Trained, Trainer, TrainingInputs
 from gur_spark.snapshots.files import common_manifest, row_groups
 from gur_spark.splits import validation_side
+from gur_spark.statistics.moments import Moments
 
 
 def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:

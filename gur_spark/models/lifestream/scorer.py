@@ -18,7 +18,7 @@ from gur_spark.models.kind import Artefact
 from gur_spark.models.lifestream.encoder import SequenceEncoder
 from gur_spark.models.lifestream.recurrence import Recurrence, recurrence_of
 from gur_spark.models.lifestream.settings import ColesModel
-from gur_spark.models.weights import load_weights
+from gur_spark.models.weights import read_weights, set_weights
 
 BLOCK = 128
 """Users that are embedded at a time, no more and no fewer."""
@@ -94,8 +94,10 @@ def load_scorer(artefact: Artefact) -> SequenceScorer:
         ModelError: the weights cannot be read, or are not those of the configuration.
     """
     layout = SequenceLayout.of(artefact.manifest, artefact.vocabulary.sizes)
-    module = SequenceEncoder(layout, ColesModel.of(artefact.model))
-    load_weights(module, artefact)
+    # Loading a version must not move torch's generator, from which a training beside it draws.
+    with torch.random.fork_rng(devices=[]):
+        module = SequenceEncoder(layout, ColesModel.of(artefact.model))
+    set_weights(module, read_weights(artefact), artefact.version)
     return scorer_of(module, layout)
 
 
