@@ -1,4 +1,4 @@
-"""Which module of the package may import which, checked on the imports as written (``if TYPE_CHECKING`` left out).
+"""Imports between modules of the package, checked as they are written (``if TYPE_CHECKING`` left out).
 
 Two rules: packages stand in one order and import only earlier ones; and the Spark side never imports torch, the torch
 side never pyspark.
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gur_spark"
 
 ORDER = (
-    # Modules that know nothing of events or models.
+    # Modules that know neither events nor models.
     *("errors", "extras", "storage", "splits", "schema", "pages", "arrays", "engines"),
     *("statistics", "features"),
     # A kind owns its section of the configuration, so the contract of kinds comes before the configuration.
@@ -22,7 +22,7 @@ ORDER = (
     # The data, from raw events to what consumers read.
     *("session", "tables", "events", "snapshots", "batches", "models", "registry", "outputs", "spaces", "training"),
     *("evaluate", "monitoring", "serving", "consumers"),
-    # Doors: the command line, pytorch-lifestream, a machine's installation, the demo's data.
+    # Entry points: the command line, pytorch-lifestream, a machine's installation, the demo's data.
     *("cli", "steps", "lifestream", "install", "synthetic"),
 )
 """Each module belongs to the longest name here that it begins with, and imports only from its own or earlier ones."""

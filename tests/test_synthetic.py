@@ -1,4 +1,4 @@
-"""The synthetic log keeps what its docstring promises, counted row by row."""
+"""The synthetic log has the properties that its docstring states, counted row by row."""
 
 import csv
 import gzip
@@ -92,7 +92,7 @@ def test_every_client_has_one_persona(log, events):
     assert {int(row[0]) for row in events} <= set(log.labels["client"])
 
 
-def test_what_users_declare_leans_to_their_persona_and_some_declare_nothing(log):
+def test_profiles_depend_on_the_persona_and_some_users_have_none(log):
     profiles = log.profiles.merge(log.labels, on="client", validate="one_to_one")
     assert 0.85 * USERS < len(profiles) < 0.95 * USERS
     assert 0.1 < (profiles["interests"] == "").mean() < 0.3
@@ -124,7 +124,7 @@ def test_a_few_users_are_hot_and_categories_have_a_long_tail(events):
     assert sum(categories[:40]) > 0.8 * sum(categories)
 
 
-def test_some_users_fade_out_and_most_stay(events):
+def test_some_users_leave_and_most_stay(events):
     booked = [(row[0], date.fromisoformat(row[1][:10])) for row in events]
     middle = FIRST_DAY + timedelta(DAYS - 30)
     before = {client for client, day in booked if day < middle}
@@ -162,7 +162,7 @@ def test_a_complete_log_is_left_alone_and_other_arguments_replace_it(tmp_path):
     assert contents(out)["complete.json"] != first["complete.json"]
 
 
-def test_what_a_killed_run_left_is_made_again(tmp_path):
+def test_the_rest_of_a_killed_run_is_written_again(tmp_path):
     leftover = tmp_path / "log.partial" / "landings"
     leftover.mkdir(parents=True)
     (leftover / "1999-01-01.csv.gz").write_bytes(b"half")
@@ -171,7 +171,7 @@ def test_what_a_killed_run_left_is_made_again(tmp_path):
     assert len(contents(tmp_path / "log")) == 6
 
 
-def test_a_folder_of_something_else_is_not_touched(tmp_path, capsys):
+def test_a_folder_with_other_contents_is_not_touched(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
     assert main(["--out", str(tmp_path)]) == 1
     assert "is not a synthetic log" in capsys.readouterr().err

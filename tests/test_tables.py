@@ -46,7 +46,7 @@ def test_a_missing_table_names_the_job_that_makes_it(tables: Tables) -> None:
         tables.read("embeddings", made_by="score")
 
 
-def test_a_table_of_another_version_of_gur_spark_is_refused_with_the_column_it_has_not(tables: Tables) -> None:
+def test_a_table_of_another_version_of_gur_spark_is_refused_and_the_missing_column_is_named(tables: Tables) -> None:
     tables.create("snapshots", SNAPSHOTS.replace("lineage STRING, ", "") + ", more STRING")
     with pytest.raises(TableError, match=r"snapshots.* has no column lineage: another version"):
         tables.read("snapshots")
@@ -79,7 +79,7 @@ def test_a_run_that_fails_leaves_its_row_with_the_error(tables: Tables) -> None:
     assert found["train"].error.startswith("ValueError: boom")
 
 
-def test_of_two_runs_that_replace_the_same_rows_at_once_one_wins_and_the_other_says_so(tables: Tables) -> None:
+def test_two_runs_that_replace_the_same_rows_at_once_conflict_and_one_wins(tables: Tables) -> None:
     tables.create("t", DDL)
     folder = tables.folder("t")
 

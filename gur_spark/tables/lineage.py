@@ -1,4 +1,4 @@
-"""The origin of a snapshot's rows, as the table ``snapshots`` tells it."""
+"""Lineage: the origin of a snapshot's rows, a value of the table ``snapshots``."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Lineage:
     """One version of one events table and, where only some users are wanted, the list of them."""
 
     events_id: str
-    """Identity of the table: a table that was made anew in the same place has another one."""
+    """Identity of the table. A new table in the same place has another one."""
     events_version: int
     users: str | None = None
     """Path of the users list."""

@@ -1,4 +1,4 @@
-"""What becomes of every kind of raw row and file, and what a killed or repeated run may never do."""
+"""Fate of every kind of raw row and file, and the guarantees of killed and repeated runs."""
 
 import gzip
 import os
@@ -63,7 +63,7 @@ def land(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def go(tables: Tables, config: Config, **options: Any) -> Run:
-    """A run that leaves no row in ``runs``, so the next one takes every landing for a new one."""
+    """A run without a row in ``runs``, so the next run takes every landing for a new one."""
     run = Run(id=uuid4().hex, job="ingest", parameters={})
     ingest(tables, config, run, **options)
     return run
@@ -322,7 +322,7 @@ def test_only_new_or_changed_landings_are_read_and_a_landing_is_replaced_whole(
 
 
 @pytest.mark.any_engine
-def test_of_equal_keys_the_first_landing_wins_then_the_order_of_the_columns(
+def test_among_equal_keys_the_first_landing_wins_and_then_the_least_row(
     tables: Tables, configure: Any, landed: Path
 ) -> None:
     config = configure({"dedupe": {"policy": "key", "key": ["user_id", "event_time"]}})

@@ -1,4 +1,4 @@
-"""Texts to whole steps: against Python's decimals, on every engine that the tests run on."""
+"""Texts become whole steps as Python's decimals do, on every engine that the tests run on."""
 
 import random
 from decimal import ROUND_HALF_EVEN, Context, Decimal

@@ -1,4 +1,4 @@
-"""The vocabulary against a plain-Python oracle, and what a refit may never change."""
+"""The vocabulary against a plain-Python oracle, and the ids that a refit never changes."""
 
 from collections import Counter
 from datetime import UTC, date, datetime
@@ -148,7 +148,7 @@ def test_a_pipeline_without_categories_has_the_empty_version_zero(tables: Any, m
     assert (vocabulary.version, vocabulary.sizes, vocabulary.frame.collect()) == (0, {}, [])
 
 
-def test_what_is_not_there_is_named(tables: Any, make_config: Any, spark: Any) -> None:
+def test_missing_tables_versions_and_fields_are_named(tables: Any, make_config: Any, spark: Any) -> None:
     with pytest.raises(TableError, match="run the ingest job first"):
         fit(tables, make_config())
     write_events(tables, ["a", "a"])

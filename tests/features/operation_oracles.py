@@ -17,7 +17,7 @@ Rows = Sequence[dict[str, Any]]
 
 
 def declared(rows: Rows, feature: Aggregation, ids: Sequence[int] = ()) -> dict[str, Any]:
-    """Every column of a feature for one user; ``ids`` are those of the standard histogram of ``by``."""
+    """All columns of a feature for one user; ``ids`` are the ids of the standard histogram of ``by``."""
     made: dict[str, Any] = {}
     for window in feature.windows:
         for chosen in feature.operations:
@@ -47,7 +47,7 @@ def within(rows: Rows, window: Window) -> list[dict[str, Any]]:
 
 
 def one(inside: Rows, field: str | None, name: str, parameter: Any) -> dict[str, Any]:
-    """An operation's outputs by name; an operation with one output calls it by nothing."""
+    """Outputs of an operation by name; the only output of an operation has an empty name."""
     if field is None:
         zoned = f"{name}_utc" if name in ("hours", "weekdays") else ""
         return {zoned: EVENTS[name](inside)}
@@ -98,7 +98,7 @@ def _kurtosis(steps: Sequence[int]) -> float | None:
 
 
 def _ordered(inside: Rows, field: str) -> list[Any]:
-    """Newest first; of one time the greater first."""
+    """Values, newest first; at one time the greater first."""
     rows = [r for r in inside if r[field] is not None]
     return [r[field] for r in sorted(rows, key=lambda r: (r["age_us"], -r[field]))]
 
@@ -255,4 +255,4 @@ SPECIAL: dict[str, Callable[[Rows, Aggregation, Window], dict[str, Any]]] = {
     "ids": _histogram,
     "new": _new,
 }
-"""Operations that look at more than their own window."""
+"""Operations that read more than their own window."""

@@ -1,4 +1,4 @@
-"""The content checksum: no order, every value, its column and its place; sums of parts are the sum of the whole."""
+"""The checksum depends on every value, its column and its place, and not on order; checksums of parts add up."""
 
 from datetime import date
 from typing import Any
@@ -35,7 +35,7 @@ def to_table(rows: Any) -> pa.Table:
 
 @given(tables, tables)
 @settings(deadline=None)
-def test_two_contents_hash_alike_when_and_only_when_they_are_the_same_rows(a: Any, b: Any) -> None:
+def test_two_tables_have_the_same_checksum_if_and_only_if_they_have_the_same_rows(a: Any, b: Any) -> None:
     assert (of(a) == of(b)) == (sorted(map(str, a)) == sorted(map(str, b)))
 
 
@@ -45,7 +45,7 @@ def test_order_and_files_do_not_matter(a: Any, b: Any, random: Any) -> None:
     rows = [*a, *b]
     random.shuffle(rows)
     assert of(rows) == (of(a) + of(b)) % 2**64
-    # A slice has lists that do not begin at the first value.
+    # The lists of a slice do not begin at the first value.
     assert checksum(to_table([*a, *b]).slice(len(a))) == of(b)
 
 
@@ -77,8 +77,8 @@ declared = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 2)), sums), ma
 
 @given(declared, declared)
 @settings(deadline=None)
-def test_nulls_of_whole_numbers_and_of_lists_count_whatever_part_they_are_in(a: Any, b: Any) -> None:
-    """A part without a null is hashed as it is in a part with one."""
+def test_nulls_of_whole_numbers_and_of_lists_count_in_any_part(a: Any, b: Any) -> None:
+    """Values are hashed alike in a part with nulls and in a part without."""
 
     def hashed(rows: Any) -> int:
         return checksum(pa.Table.from_pylist([dict(zip(WHOLE.names, r, strict=True)) for r in rows], schema=WHOLE))
@@ -90,5 +90,5 @@ def test_nulls_of_whole_numbers_and_of_lists_count_whatever_part_they_are_in(a: 
 def test_text_counts() -> None:
     a, b = (checksum(pa.table({"user_id": [name]})) for name in ("ann", "anna"))
     assert a != b
-    # The checksum is stored: the same content must give it in every version of the project.
+    # The checksum is stored: the same rows must give it in every version of the project.
     assert f"{of([ROW]):016x}" == "3b5e30947c768ca5"

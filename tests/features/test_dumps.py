@@ -1,4 +1,4 @@
-"""A later date made from what an earlier one left has the bits it has when it is made of all rows."""
+"""A later date that is made from an earlier state has the same bits as one that is made from all rows."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -66,12 +66,12 @@ def fill(state: PartitionState, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def older(row: dict[str, Any], days: int) -> dict[str, Any]:
-    """As it looks so many days before."""
+    """Age of a row so many days earlier."""
     return row | {"age_us": row["age_us"] - days * DAY_US}
 
 
 def continued(log: Sequence[tuple[dict[str, Any], bool]], manifest: Manifest, days: int) -> pa.Table:
-    """So many days after a base of what had landed, with the rest."""
+    """State so many days after a base of the rows that had landed, with the other rows."""
     base_rows = [older(row, days) for row, late in log if not late and row["age_us"] > days * DAY_US]
     rest = [row for row, late in log if late or row["age_us"] <= days * DAY_US]
     base = full(base_rows, manifest, AS_OF, HORIZON)
@@ -87,7 +87,7 @@ def continued(log: Sequence[tuple[dict[str, Any], bool]], manifest: Manifest, da
 def test_a_later_date_has_the_bits_it_has_alone(
     windows: str, log: list[tuple[dict[str, Any], bool]], days: int
 ) -> None:
-    """Users come and fall silent; events land late; the first event of all may be one of those."""
+    """Users come and fall silent, and events land late, even the first event of all."""
     manifest = MANIFEST if windows == "endless" else FINITE
     expected = full([row for row, _ in log], manifest, AS_OF + timedelta(days=days)).finalize(0)
     found = continued(log, manifest, days)
@@ -101,7 +101,7 @@ def test_the_base_itself_has_the_bits_it_has_without_a_horizon() -> None:
     assert len(base.tiles) > len(alone.tiles)
 
 
-def test_nothing_at_all_can_be_gone_on_from() -> None:
+def test_a_state_without_users_can_be_loaded_and_goes_on() -> None:
     row = with_derived({"user_id": 7, "age_us": 1, "amount": 1, "mcc": 3})
     assert continued([(row, False)], MANIFEST, 1).column("user_id").to_pylist() == [7]
 
@@ -126,7 +126,7 @@ def test_users_may_be_strings() -> None:
     assert later.column("events_1d").to_pylist() == [0, 0]
 
 
-def test_only_days_within_the_horizon_can_be_gone_on_to() -> None:
+def test_only_days_within_the_horizon_can_go_on_from_a_state() -> None:
     tiles = Tiles.of([AS_OF], [1, 3], [Window(days=None)], AS_OF - timedelta(days=9), horizon=2)
     assert tiles.advanced(AS_OF + timedelta(days=2)).days == 11
     for days in (0, 3, -1):
@@ -145,7 +145,7 @@ def test_a_file_of_another_date_or_of_another_kind_is_refused() -> None:
             load(pa.py_buffer(content), FINITE, base.tiles, later)
 
 
-def test_a_state_that_does_not_say_what_it_keeps_is_not_lost_silently() -> None:
+def test_a_state_without_stored_arrays_is_refused() -> None:
     class Forgetful(State):
         def _add(self, rows: Any) -> None: ...
 

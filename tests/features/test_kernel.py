@@ -92,7 +92,7 @@ STEPS = st.lists(st.integers(1, MANIFEST.windows[-1]), max_size=5)
 @given(st.data(), STEPS, st.integers(1, 20), st.integers(1, 20))
 @settings(max_examples=150, deadline=None)
 def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int], batch: int, chunk: int) -> None:
-    """A row may be known from any of the dates on."""
+    """Any of the dates may be the first that knows a row."""
     lags = list(accumulate(steps, initial=0))
     dates = sorted(AS_OF - timedelta(days=lag) for lag in lags)
     late = st.fixed_dictionaries({"known_from": st.integers(0, len(dates) - 1)})
@@ -111,7 +111,7 @@ def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int]
 
 
 def alone(rows: list[dict[str, Any]], number: int, lag: int) -> list[dict[str, Any]]:
-    """The rows that the date of this number sees, so many days before the newest."""
+    """Rows that the date of this number knows, so many days before the newest."""
     shifted = [r | {"age_us": r["age_us"] and r["age_us"] - lag * DAY_US} for r in rows]
     return [
         r
@@ -130,13 +130,13 @@ def two_dates(lag: int, rows: list[tuple[int, int, int]]) -> dict[date, dict[Any
 
 
 def test_a_sum_over_several_tiles_is_refused_where_it_would_wrap() -> None:
-    # At a lag of 5, days 4 to 10 are four tiles. Each holds just less than there is room for; together they are 2^64.
+    # At a lag of 5, days 4 to 10 are four tiles. Each sum just fits; together they are 2^64.
     rows = [(day, MAX_STEPS, 0) for day in (4, 6, 7, 9) for _ in range(2**16 - 1)]
     with pytest.raises(AggregateOverflow, match="field 'amount' of user 1"):
         two_dates(5, rows)
 
 
-def test_a_late_row_too_old_for_every_date_that_knows_it_is_nobodys() -> None:
+def test_a_late_row_that_is_too_old_for_all_dates_that_know_it_is_dropped() -> None:
     made = two_dates(9, [(15, 2**22, 1), (15, 2**22, 1), (1, 5, 0)])
     assert [list(rows) for rows in made.values()] == [[], [1]]
     assert made[AS_OF][1]["events_10d"] == 1
@@ -217,7 +217,7 @@ def test_small_and_large_standard_deviations_take_the_same_formula(values: list[
 
 
 def test_memory_does_not_grow_with_one_users_events() -> None:
-    """A hot user's rows leave nothing behind but counts: the state is as large after 50 chunks as after one."""
+    """The state of a hot user is as large after 50 chunks as after one."""
     rng = np.random.default_rng(0)
     state = partition.PartitionState(MANIFEST, Tiles.of([AS_OF], MANIFEST.windows))
     sizes = []

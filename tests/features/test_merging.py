@@ -25,7 +25,7 @@ from tests.features.test_kernel import AMOUNT, AS_OF, names_a_user
 from tests.features.test_operations import DAY_US, MANIFEST, OLDEST, different, events, to_table, with_derived
 
 ROWS = st.one_of(events, names_a_user).map(lambda row: with_derived({**row, "mcc": row["mcc"] or 0}))
-"""Events of every kind, and rows that only name a user."""
+"""Events with and without values, and rows that only name a user."""
 SMALL = make_manifest("long", [10], [AMOUNT], ["mcc"])
 ATTRIBUTES = (("country", "a", None), ("plan", "b", "|"))
 
@@ -52,7 +52,7 @@ def same(found: PartitionState, whole: PartitionState) -> None:
 
 
 def in_any_order(parts: list[PartitionState], rng: random.Random) -> PartitionState:
-    """Two by two, until one is left."""
+    """Merge two by two until one is left."""
     while len(parts) > 1:
         first, second = rng.sample(range(len(parts)), 2)
         merge(parts[first], parts[second])
@@ -66,7 +66,7 @@ def test_parts_of_a_log_merged_in_any_order_have_the_bits_of_the_whole(
     log: list[tuple[dict[str, Any], int]], as_bytes: bool, horizon: int, rng: random.Random
 ) -> None:
     """Some parts may be empty; users are in one part or in many."""
-    # Bytes do not keep who is only named.
+    # A dump does not hold users that rows only name.
     log = [(row, part) for row, part in log if row["age_us"] is not None or not as_bytes]
     tiles = tiles_of(MANIFEST, horizon=horizon)
     with patch.object(states, "MERGE_ROWS", 5):
@@ -89,7 +89,7 @@ def test_rows_that_wait_for_later_dates_go_on_waiting(log: list[tuple[dict[str, 
     same(parts[0], state_of([row for row, _ in rows], tiles))
 
 
-def test_rows_that_wait_are_not_lost_in_bytes() -> None:
+def test_a_state_with_waiting_rows_is_not_dumped() -> None:
     row = with_derived({"user_id": 1, "age_us": 12 * DAY_US, "amount": 1, "mcc": 3}) | {KNOWN: 2}
     with pytest.raises(ValueError, match="some rows wait for the dates that know them"):
         dump(state_of([row], tiles_of(MANIFEST, dates=3)))
@@ -110,7 +110,7 @@ held = st.fixed_dictionaries(
 
 @given(st.lists(st.tuples(held, st.booleans()), min_size=1, max_size=20), st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_of_attributes_in_two_parts_the_newest_holds(log: list[tuple[dict[str, Any], bool]], keep: bool) -> None:
+def test_the_newest_attributes_of_two_parts_count(log: list[tuple[dict[str, Any], bool]], keep: bool) -> None:
     fields = [AttributeField(name=n, log=log_name, separator=s) for n, log_name, s in ATTRIBUTES]
     manifest = make_manifest("long", [10], [], [], attributes=fields)
     tiles = tiles_of(manifest, horizon=int(keep))
@@ -138,7 +138,7 @@ def test_a_sum_of_two_parts_that_leaves_the_exact_range_names_field_and_user() -
             merge(first, second)
 
 
-def test_states_of_other_tiles_and_of_classes_that_cannot_are_refused() -> None:
+def test_states_with_other_tiles_or_without_rules_are_refused() -> None:
     state = state_of([], tiles_of(SMALL), SMALL)
     with pytest.raises(ValueError, match="expected a state with the columns and tiles of"):
         merge(state, state_of([], tiles_of(SMALL, dates=2), SMALL))

@@ -70,7 +70,7 @@ events = st.builds(
 
 
 def with_derived(row: dict[str, Any]) -> dict[str, Any]:
-    """What Spark computes for each event."""
+    """A row with the columns that Spark derives from each event."""
     age = row["age_us"] or 0
     made = {"_hours_utc": age // 3_600_000_000 % 24, "_weekdays_utc": age // DAY_US % 7}
     made |= {"_hash_mcc": row["mcc"] * 2_654_435_761 % 2**31, "_where_0": int((row["amount"] or 0) > 0)}
@@ -123,7 +123,7 @@ def test_every_declared_column_equals_the_naive_oracle(rows: list[dict[str, Any]
 MANIFEST_WINDOWS = plan_of(MANIFEST).planned[0].aggregation.windows
 
 
-def test_only_who_is_active_in_the_longest_standard_window_has_a_row() -> None:
+def test_only_users_active_in_the_longest_standard_window_have_a_row() -> None:
     rows = [{"user_id": u, "age_us": a * DAY_US, "amount": 1, "mcc": 3} for u, a in [(1, 10), (1, 30), (2, 11)]]
     found = by_user(run([with_derived(r) for r in rows]))
     assert [(u, r["e_events_lifetime"], r["events_10d"]) for u, r in found.items()] == [(1, 2, 1)]
@@ -151,7 +151,7 @@ def test_row_order_batches_and_chunks_change_no_bit(
 @given(st.data(), st.lists(st.integers(1, 10), min_size=1, max_size=4))
 @settings(max_examples=12, deadline=None)
 def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int]) -> None:
-    """A row may be known from any of the dates on."""
+    """Any of the dates may be the first that knows a row."""
     lags = np.cumsum([0, *steps]).tolist()
     dates = sorted(AS_OF - timedelta(days=lag) for lag in lags)
     known = st.integers(0, len(dates) - 1)
@@ -231,7 +231,7 @@ def test_days_of_a_half_life_halve_the_weight() -> None:
         ({"field": "amount", "operations": ["sum"]}, "two aggregate columns would be named 'amount_sum_3d'"),
     ],
 )  # fmt: skip
-def test_a_declaration_that_does_not_fit_is_refused_with_what_would(feature: dict[str, Any], message: str) -> None:
+def test_a_declaration_that_does_not_fit_is_refused_with_a_hint(feature: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_manifest("long", [3, 10], [AMOUNT], ["mcc"], [Aggregation.model_validate(feature)])
 
@@ -249,7 +249,7 @@ def test_the_manifest_says_what_each_declared_column_is() -> None:
     assert {"c_mcc_mode_1d", "c_mcc_last_1d"}.isdisjoint(c.name for c in MANIFEST.dense)
 
 
-def test_the_operation_of_the_docs_is_one() -> None:
+def test_the_operation_in_the_docs_works() -> None:
     page = (Path(__file__).parents[2] / "docs" / "aggregates.md").read_text()
     [code] = re.findall(r"```python\n(@operation.*?)```", page, re.DOTALL)
     assert len(code.splitlines()) < 15

@@ -12,7 +12,7 @@ widths = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(
 
 
 @given(widths, st.data())
-def test_what_is_packed_comes_out_as_it_was_and_null_words_as_nulls(bits: dict[str, int], data: Any) -> None:
+def test_unpacked_values_equal_the_packed_ones_and_null_words_give_nulls(bits: dict[str, int], data: Any) -> None:
     packing = Packing.of(bits)
     row = st.fixed_dictionaries({name: st.integers(0, 2**width - 1) for name, width in bits.items()})
     rows = data.draw(st.lists(st.none() | row, min_size=1, max_size=5))

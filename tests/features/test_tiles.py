@@ -31,7 +31,7 @@ def test_every_window_of_every_date_is_a_run_of_whole_tiles(lags: list[int], mor
             assert len(places) == len([w for w in more if w.before == of.before])
 
 
-def test_a_window_without_an_end_reaches_the_first_event_of_any_date() -> None:
+def test_a_lifetime_window_begins_with_the_first_event_for_every_date() -> None:
     tiles = Tiles.of([NEWEST, NEWEST - timedelta(days=5)], [3, 10], [Window(days=None)], NEWEST - timedelta(days=100))
     assert tiles.days == tiles.reach == 100
     assert [tiles.length(number, Window(days=None)) for number in (0, 1)] == [95, 100]

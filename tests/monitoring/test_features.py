@@ -1,4 +1,4 @@
-"""Inputs that drift: what was changed is found by its name, what was not is not; shares are those of plain Python."""
+"""Drift of inputs: changed inputs are named and others are not; shares equal those of plain Python."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def findings(before: Any, after: Any) -> list[Finding]:
 
 
 def changed(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Other users of the same kind, whose events are changed."""
+    """Other users of the same distribution, with changed events."""
     return [[event | change(event) for event in user] for user in AGAIN]
 
 
@@ -54,7 +54,7 @@ def test_other_users_of_the_same_kind_are_no_drift() -> None:
     assert all(f.value == 0 for f in findings(BEFORE, BEFORE))
 
 
-def test_amounts_times_three_are_found_in_what_is_made_of_amounts_and_nowhere_else() -> None:
+def test_amounts_times_three_are_found_in_features_of_amounts_and_nowhere_else() -> None:
     found = alerts(findings(BEFORE, changed(lambda e: {"amount": e["amount"] and e["amount"] * 3})))
     assert {("amount_mean_7d", "psi"), ("amount_mean_30d", "psi"), ("amount_max_30d", "psi")} <= found
     assert {subject.split("_")[0] for subject, _ in found} == {"amount"}
@@ -90,7 +90,7 @@ def test_a_histogram_is_each_users_shares_of_ids() -> None:
                 weights[id if id in found.bins else OTHERS] += 1 / len(ids)
         assert dict(zip(found.bins, side, strict=True)) == pytest.approx({bin: weights[bin] for bin in found.bins})
         assert null == pytest.approx(sum(not ids for ids in active) / USERS)
-    # As many ids have a bin as the users with events have hundreds, beside unknown and missing ones.
+    # One id per hundred users with events has a bin, beside unknown and missing ones.
     assert found.bins[:2] == (1, 2)
     assert (len(found.bins), found.bins[-1]) == (2 + 3 + 1, OTHERS)
 

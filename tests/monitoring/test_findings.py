@@ -1,4 +1,4 @@
-"""Thresholds, the table for people, and the page."""
+"""Thresholds, the table as text, and the page."""
 
 import math
 import re
@@ -34,7 +34,7 @@ def found(**changes: Any) -> list[Finding]:
     return judge(measurements, settings(**changes))
 
 
-def test_a_value_above_a_level_has_its_status_and_what_is_worst_comes_first() -> None:
+def test_a_value_above_a_level_has_its_status_and_the_worst_comes_first() -> None:
     findings = found()
     assert [(f.subject, f.status) for f in findings] == [
         ("log web", "alert"),
@@ -47,7 +47,7 @@ def test_a_value_above_a_level_has_its_status_and_what_is_worst_comes_first() ->
     assert (summary(findings), worst(findings), worst([])) == ("3 alerts, 1 warning, 2 ok", "alert", "ok")
 
 
-def test_what_is_ignored_or_has_no_level_is_measured_and_ok() -> None:
+def test_ignored_subjects_and_measures_without_a_level_are_ok() -> None:
     findings = found(ignore=["log web", "amount_7d", "amount_30d"])
     assert {f.subject for f in findings if f.status == "alert"} == set()
     assert {f.subject: f.alert_above for f in findings}["amount_7d"] is None
@@ -64,7 +64,7 @@ def test_levels_that_cross_are_refused(make_config: Any) -> None:
         make_config({"monitor": {"thresholds": {"pssi": {"warn": 0.3, "alert": 1}}}})
 
 
-def test_the_table_has_a_line_for_what_is_not_ok_and_counts_the_rest() -> None:
+def test_the_table_lists_features_that_are_not_ok_and_counts_the_others() -> None:
     assert to_text(found()) == (
         "       subject            measure        value  warn  alert  against\n"
         "ALERT  log web            landing_days   inf    1     3      training of <one>\n"
@@ -96,7 +96,7 @@ def test_the_page_is_one_file_with_the_findings_and_their_pictures() -> None:
         findings=findings,
         distributions=[distribution(column) for column in columns],
     )
-    # Of one feature in two windows the worse one.
+    # A feature in two windows is shown in the worse one.
     assert [d.column for d in shown_distributions(drift)] == ["calm_7d", "amount_7d", "channel_counts_7d"]
     days = [date(2024, 6, 8), date(2024, 6, 15)]
     history = pa.Table.from_pylist([vars(f) | {"as_of": day} for day in days for f in findings])

@@ -1,4 +1,4 @@
-"""Measures of two samples: what naive code and trusted libraries give, and what must hold whatever the samples."""
+"""Measures of two samples against naive code and trusted libraries, and their properties for any samples."""
 
 import math
 from itertools import pairwise
@@ -26,7 +26,7 @@ def test_the_population_stability_index_is_the_number_derived_by_hand() -> None:
 
 
 def naive_psi(before: list[float], after: list[float]) -> float:
-    """Users one by one in the bins that the docstrings tell of."""
+    """Users counted one by one in the bins of the docstrings."""
     bins = min(max(min(len(before), len(after)) // 100, 2), 10)
     edges = set()
     for n in range(1, bins):
@@ -44,7 +44,7 @@ def naive_psi(before: list[float], after: list[float]) -> float:
 
 @pytest.mark.parametrize("users", [(250, 250), (1000, 400), (1200, 1100)])
 @pytest.mark.parametrize("shift", [0.0, 0.3, 40.0])
-def test_of_numbers_it_is_what_counting_one_by_one_gives(users: tuple[int, int], shift: float) -> None:
+def test_the_index_of_numbers_equals_counting_one_by_one(users: tuple[int, int], shift: float) -> None:
     rng = np.random.default_rng(7)
     for draw in (lambda n: rng.normal(size=n), lambda n: rng.poisson(0.7, n).astype(float), lambda n: np.zeros(n)):
         before, after = draw(users[0]), draw(users[1]) + shift
@@ -74,7 +74,7 @@ def test_a_constant_that_falls_or_rises_leaves_its_bin() -> None:
     assert measures.values_psi(constant, constant + 1) > 1
 
 
-def test_chance_alone_stays_far_below_what_is_little() -> None:
+def test_chance_alone_stays_far_below_a_small_change() -> None:
     rng = np.random.default_rng(5)
     for users in (200, 1000, 5000):
         values = [measures.values_psi(rng.normal(size=users), rng.normal(size=users)) for _ in range(50)]

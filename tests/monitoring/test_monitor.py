@@ -114,7 +114,7 @@ def tables(spark: Any, config: Any) -> Tables:
         {"user_id": n, "event_time": datetime(d.year, d.month, d.day, 5, tzinfo=UTC), "landed_on": d}
         for n, d in enumerate(days)
     ]
-    # Nobody knows of it at any of the dates.
+    # It lands after all dates.
     late = {"user_id": 9, "event_time": datetime(2024, 6, 7, tzinfo=UTC), "landed_on": date(2025, 1, 1)}
     put(tables, "events", config.events_schema(), [*events, late])
     return tables
@@ -179,12 +179,12 @@ def test_a_calm_week_is_ok_and_a_week_that_drifted_is_named_and_neither_touches_
     assert 440 < counted < 560
 
 
-def test_a_scheduler_is_told_of_alerts_and_where_it_asks_of_warnings() -> None:
+def test_the_exit_code_tells_of_alerts_and_on_request_of_warnings() -> None:
     assert [job.exit_code(status, False) for status in WORST_FIRST] == [3, 0, 0]
     assert [job.exit_code(status, True) for status in WORST_FIRST] == [3, 3, 0]
 
 
-def test_without_a_snapshot_its_freshness_is_kept_and_those_there_are_are_named(tables: Tables, config: Any) -> None:
+def test_without_a_snapshot_freshness_is_written_and_existing_snapshots_are_named(tables: Tables, config: Any) -> None:
     day = date(2024, 6, 20)
     with pytest.raises(SnapshotError, match=f"no snapshot of {day} .*available.*{CALM}"):
         monitor(tables, config, day, run())
@@ -197,7 +197,7 @@ def test_without_a_snapshot_its_freshness_is_kept_and_those_there_are_are_named(
     }
 
 
-def test_a_version_without_an_earlier_date_is_compared_with_what_was_published_by_what_needs_no_axes(
+def test_a_version_without_an_earlier_date_is_compared_with_the_published_one_without_axes(
     tables: Tables, config: Any
 ) -> None:
     put_embeddings(tables, CALM, np.random.default_rng(1).normal(size=(USERS, 2 * WIDTH)), version="two")
@@ -212,7 +212,7 @@ def test_a_version_without_an_earlier_date_is_compared_with_what_was_published_b
     assert set(found) == {"rows_ratio", "users_lost", "neighbours_lost"}
     assert {m.reference for m in found.values()} == {f"one at {TRAINED}"}
     assert found["neighbours_lost"].value > 0.9
-    # The first of all has nothing to be compared with.
+    # The first embeddings have nothing to be compared with.
     assert list(embedding_drift(tables, config, ScoredDates("one", [TRAINED]), TRAINED)) == []
 
 
@@ -250,7 +250,7 @@ def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_cou
     }
 
 
-def test_what_cannot_be_compared_is_said(tables: Tables, config: Any) -> None:
+def test_snapshots_that_cannot_be_compared_are_refused(tables: Tables, config: Any) -> None:
     with pytest.raises(SnapshotError, match=r"training of one\) has .*differ in .*amount_count_90d.*--against"):
         monitor(tables, config, OTHER, run())
     with pytest.raises(SnapshotError, match="no snapshot of 2024-01-01"):
@@ -261,7 +261,7 @@ def test_what_cannot_be_compared_is_said(tables: Tables, config: Any) -> None:
         monitor(tables, config, CALM, run(), version="two")
 
 
-def test_a_date_and_what_is_ignored_must_be_known_before_anything_starts(make_config: Any) -> None:
+def test_an_unknown_date_or_ignored_subject_is_refused_before_anything_starts(make_config: Any) -> None:
     with pytest.raises(ConfigError, match="no as-of date"):
         job.stage(None, make_config(), asked(CALM, as_of=None), run())  # type: ignore[arg-type]
     job.check(make_config({"monitor": {"ignore": ["amount_sum_7d", "log main", "users"]}}))

@@ -1,4 +1,4 @@
-"""Fields of a log -> what the columns of sequences and of interactions are."""
+"""Manifests of sequences and of interactions, made from the fields of logs."""
 
 from collections.abc import Collection, Sequence
 
@@ -25,7 +25,7 @@ def sequence_manifest(
 
     Args:
         window: the days whose events are in the lists.
-        max_events: of a user with more events, only so many of the newest are taken; None: all of them.
+        max_events: greatest number of events of a user, the newest ones; None: all events.
         fields: the categories and numbers that are taken; None: all of them.
 
     Raises:
