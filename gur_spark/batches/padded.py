@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,17 +36,8 @@ class Sequences:
         arrays = (events.lengths_B, events.ids_CN, events.numbers_ND)
         return cls(*map(torch.from_numpy, arrays))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Sequences":
-        ids_CN = self.ids_CN.to(device, non_blocking=non_blocking)
-        return Sequences(self.lengths_B, ids_CN, self.numbers_ND.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "Sequences":
-        return Sequences(self.lengths_B, self.ids_CN.pin_memory(), self.numbers_ND.pin_memory())
-
-
-def by_length(events: Events) -> Events:
-    """The same users, those with fewer events first; equal lengths stay in their order."""
-    return events.take(np.argsort(events.lengths_B, kind="stable"))
+    def to(self, device: torch.device | str) -> "Sequences":
+        return Sequences(self.lengths_B, self.ids_CN.to(device), self.numbers_ND.to(device))
 
 
 def padded(encoded_NW: Tensor, lengths_B: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from gur_spark.batches import sequence_streams
-from gur_spark.batches.padded import Sequences, buckets, by_length, padded
+from gur_spark.batches.padded import Sequences, buckets, padded
 from gur_spark.batches.sequence_streams import SequenceDataset, split_sides
 from gur_spark.batches.sequences import TIMES, Events, SequenceLayout, to_events
 from gur_spark.batches.shares import assign, split_evenly, split_like
@@ -142,19 +142,6 @@ def test_buckets_hold_every_sequence_once_in_order(lengths: list[int], count: in
     assert torch.equal(torch.cat(found), encoded[:, 0])
     assert [n for _, own in groups for n in own.tolist()] == lengths
     assert all(rows.shape[1] == own.max() for rows, own in groups)
-
-
-def test_users_in_the_order_of_length_keep_their_events() -> None:
-    events = by_length(to_events(to_rows(random_users(12, seed=4)), LAYOUT))
-    assert events.lengths_B.tolist() == sorted(events.lengths_B.tolist())
-    as_they_lie = to_events(to_rows(random_users(12, seed=4)), LAYOUT)
-    assert dict(zip(*whole(events), strict=True)) == dict(zip(*whole(as_they_lie), strict=True))
-
-
-def whole(events: Events) -> tuple[list[int], list[list[int]]]:
-    """Each user's hash and first ids."""
-    parts = np.split(events.ids_CN[0], events.offsets[1:-1])
-    return events.users_B.tolist(), [part.tolist() for part in parts]
 
 
 def test_tensors_keep_their_lengths_on_cpu() -> None:

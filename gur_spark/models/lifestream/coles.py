@@ -2,9 +2,11 @@
 sequences.
 
 It reads snapshots of sequences and writes an embedding per user. A user without events in the window has no row in
-such a snapshot, and so no embedding. An embedding is the state of a recurrent network after the user's events, and
-beside it how recently, how often and how long the user was active: slices of a user from different times are to be
-alike, so the longer the training, the less the state tells of recency (``probe`` measures both).
+such a snapshot, and so no embedding. ``events`` counts the events of the row, at most ``sequences.max_events``.
+
+An embedding is the state of a recurrent network after the user's events, and beside it how recently, how often and how
+long the user was active. Training makes slices of a user from different times alike, so the longer it takes, the less
+the state tells of recency; ``probe`` measures both.
 """
 
 from collections.abc import Sequence

@@ -26,12 +26,8 @@ class SliceBatch:
     def __len__(self) -> int:
         return self.users
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "SliceBatch":
-        sequences = self.sequences.to(device, non_blocking)
-        return SliceBatch(sequences, self.labels_S.to(device, non_blocking=non_blocking), self.users)
-
-    def pin_memory(self) -> "SliceBatch":
-        return SliceBatch(self.sequences.pin_memory(), self.labels_S.pin_memory(), self.users)
+    def to(self, device: torch.device | str) -> "SliceBatch":
+        return SliceBatch(self.sequences.to(device), self.labels_S.to(device), self.users)
 
 
 @dataclass(frozen=True, kw_only=True)
