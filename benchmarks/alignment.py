@@ -57,7 +57,7 @@ def main() -> int:
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     config = load_config("conf/demo.yaml", [f"tables.root={args.root}", "engine=sail"])
     tables = open_tables(build_session(config), config.tables)
-    trained_on = [find_snapshot(tables, config, day) for day in config.training.as_of]
+    trained_on = [find_snapshot(tables, config.aggregates, day) for day in config.training.as_of]
     vocabulary = read_vocabulary(tables, trained_on[0].vocabulary_version)
     pairs = write_pairs(tables, config, trained_on, vocabulary, str(work / "pairs"))
 
@@ -68,7 +68,7 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
         older = load_model(align_to).artefact if align_to else None
         return trained_version(pairs, known, GurModel.of(config.model), training, str(work), older)
 
-    scored, common = find_snapshot(tables, config, config.scoring.as_of[0]).path, trained_on[-1].path
+    scored, common = find_snapshot(tables, config.aggregates, config.scoring.as_of[0]).path, trained_on[-1].path
     users, labels = personas(scored, args.labels)
     test_N = held_out(users, 0.3, "benchmark")
     first = made(0, None)

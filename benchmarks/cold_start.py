@@ -48,7 +48,6 @@ from gur_spark.splits import held_out
 from gur_spark.synthetic.files import write
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 from gur_spark.training.run import train_model
 
 COLD = 0.2
@@ -126,10 +125,6 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     return found
 
 
-def new_run(job: str) -> Run:
-    return Run(id=uuid4().hex, job=job, parameters={})
-
-
 def hide_events(raw: Path) -> set[int]:
     """Take the events of one user in five out of the landings; returns these users."""
     clients = pd.read_csv(raw / "labels.csv")["client"]
@@ -143,19 +138,18 @@ def hide_events(raw: Path) -> set[int]:
 
 def make_snapshots(tables: Tables, config: Config, work: Path) -> str:
     """Those that training and scoring take, cold users in the latter alone; returns its path."""
-    run = new_run("benchmark")
     for name in config.all_logs:
-        ingest(tables, config, run, name=name)
-    fit_vocabulary(tables, config, run, max(config.training.as_of))
-    aggregate_snapshots(tables, config, config.training.as_of, run)
+        ingest(tables, config, uuid4().hex, name=name)
+    fit_vocabulary(tables, config, max(config.training.as_of))
+    aggregate_snapshots(tables, config, config.training.as_of, uuid4().hex)
     (work / "users").mkdir()
     clients = pd.read_csv(work / "raw" / "labels.csv")["client"]
     pq.write_table(pa.table({"user_id": clients}), work / "users" / "all.parquet")
     everyone = config.aggregates.model_copy(update={"users": str(work / "users")})
     scored: Sequence[date] = config.scoring.as_of
     listed = config.model_copy(update={"aggregates": everyone})
-    aggregate_snapshots(tables, listed, scored, new_run("benchmark"))
-    return find_snapshot(tables, config, scored[0]).path
+    aggregate_snapshots(tables, listed, scored, uuid4().hex)
+    return find_snapshot(tables, config.aggregates, scored[0]).path
 
 
 def people_of(snapshot: str, raw: Path, cold: set[int]) -> People:

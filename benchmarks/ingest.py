@@ -59,7 +59,7 @@ def measure(rows: int, quoted: bool, folder: Path, engine: str = "local") -> dic
     tables.spark.range(1).count()
     with PeakMemory() as memory, record(tables, "ingest", {}) as run:
         clock = time.perf_counter()
-        ingest(tables, config, run)
+        run.add(ingest(tables, config, run.id))
         seconds = time.perf_counter() - clock
     return {
         "rows": rows,

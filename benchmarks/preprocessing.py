@@ -35,7 +35,6 @@ from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 
 CONFIG = f"""
 name: preprocessing
@@ -111,9 +110,9 @@ def make_table(work: Path, events: int, users: int) -> None:
 def run_ours(spark: SparkSession, config: Config, work: Path) -> None:
     for table in ("vocabulary", "snapshots", "aggregates"):
         shutil.rmtree(work / "tables" / table, ignore_errors=True)
-    tables, run = open_tables(spark, config.tables), Run(id="benchmark", job="benchmark", parameters={})
-    fit_vocabulary(tables, config, run)
-    aggregate_snapshot(tables, config, AS_OF, run)
+    tables = open_tables(spark, config.tables)
+    fit_vocabulary(tables, config)
+    aggregate_snapshot(tables, config, AS_OF, "benchmark")
 
 
 def time_theirs(config: Config, work: Path) -> float:

@@ -39,7 +39,6 @@ from gur_spark.snapshots.visible import find_snapshot
 from gur_spark.synthetic.files import write
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 from gur_spark.training.run import train_model
 
 
@@ -81,7 +80,7 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
     plain = load_config(f"conf/{args.log}.yaml", given)
     tables = open_tables(build_session(plain), plain.tables)
     for name in plain.all_logs:
-        ingest(tables, plain, new_run("ingest"), name=name)
+        ingest(tables, plain, uuid4().hex, name=name)
     found: dict[str, Any] = {"log": args.log, "changes": list(changes), "earlier_days": args.earlier}
     if args.log == "demo":
         found["demo_seed"] = args.demo_seed
@@ -124,22 +123,18 @@ def earlier(config: Config, days: int) -> list[str]:
     return [f"{key}.as_of=[{','.join(str(day - back) for day in days)}]" for key, days in moved.items()]
 
 
-def new_run(job: str) -> Run:
-    return Run(id=uuid4().hex, job=job, parameters={})
-
-
 def make_snapshots(tables: Tables, config: Config) -> None:
     # The vocabulary knows nothing of the time after training, as it would not in production.
-    fit_vocabulary(tables, config, new_run("vocabulary"), max(config.training.as_of))
+    fit_vocabulary(tables, config, max(config.training.as_of))
     dates = sorted({*config.training.as_of, *config.scoring.as_of})
-    aggregate_snapshots(tables, config, dates, new_run("aggregate"))
+    aggregate_snapshots(tables, config, dates, uuid4().hex)
 
 
 def train_and_ask(tables: Tables, config: Config) -> Asked:
     """Train, score the evaluated dates, and gather what is to be told of their users."""
     made = train_model(tables, config, config.training.as_of)
     for as_of in config.evaluation.as_of:
-        score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, uuid4().hex)
+        score_snapshot(tables, config, find_snapshot(tables, config.aggregates, as_of), made.path, uuid4().hex)
     return ask(tables, config, config.evaluation.as_of, made.version)
 
 

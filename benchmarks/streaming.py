@@ -42,7 +42,6 @@ from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 from jobs.stream import take_up
 
 TODAY = date(2025, 6, 30)
@@ -98,15 +97,15 @@ def set_up(work: Path, users: int) -> tuple[Tables, Config]:
     config = load_config("conf/demo.yaml", [f"tables.root={work}/tables", f"source.path={work}/landings"])
     tables = open_tables(build_session(config), config.tables)
     write_deltalake(tables.folder("events"), made_events(users))
-    fit_vocabulary(tables, config, _run("vocabulary"))
-    snapshot = aggregate_snapshot(tables, config, TODAY, _run("aggregate"))
+    fit_vocabulary(tables, config)
+    snapshot = aggregate_snapshot(tables, config, TODAY, "benchmark-aggregate")
     fitted = read_vocabulary(tables)
     vocabulary = VocabularyRef(version=fitted.version, hash=fitted.hash, sizes=fitted.sizes)
     model, parent = GurModel.of(config.model), tables.folder("artefacts")
     path = untrained_version(parent, config.manifest(), model, config.training, vocabulary)
     saved = load_model(path)
     register(tables, config.name, saved.card, path, saved.manifest.hash, saved.vocabulary, saved.metrics)
-    version = score_snapshot(tables, config, snapshot, path, _run("score").id).model_version
+    version = score_snapshot(tables, config, snapshot, path, "benchmark-score").model_version
     publish(tables, config, version, TODAY, "benchmark")
     return tables, config
 
@@ -173,10 +172,6 @@ def wait_for(table: str, user: int, until: float) -> None:
                     return
         time.sleep(0.1)
     raise TimeoutError(f"no row of user {user} in {table}")
-
-
-def _run(job: str) -> Run:
-    return Run(id=f"benchmark-{job}", job=job, parameters={})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ contents are compared.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -31,7 +32,6 @@ from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 
 MAX_AGE_DAYS = 30
 COLUMNS = ("events_7d", "events_30d", "events_180d", "amount_sum_30d", "amount_mean_180d", "mcc_ids", "mcc_counts_180d")
@@ -74,10 +74,10 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def make_snapshots(tables: Tables, config: Config, count: int) -> list[Snapshot]:
-    run = Run(id="benchmark", job="benchmark", parameters={})
-    fit_vocabulary(tables, config, run)
-    return aggregate_snapshots(tables, config, [AS_OF - timedelta(weeks=n) for n in range(count)], run)
+def make_snapshots(tables: Tables, config: Config, count: int) -> Sequence[Snapshot]:
+    fit_vocabulary(tables, config)
+    dates = [AS_OF - timedelta(weeks=n) for n in range(count)]
+    return aggregate_snapshots(tables, config, dates, "benchmark").snapshots
 
 
 def make_labels(work: Path, args: argparse.Namespace) -> str:
@@ -101,7 +101,7 @@ def run_ours(spark: SparkSession, config: Config, labels: str, out: Path) -> Non
     made.select("label", "as_of", "found", *COLUMNS).write.mode("overwrite").parquet(str(out))
 
 
-def run_duckdb(snapshots: list[Snapshot], labels: str, out: Path) -> None:
+def run_duckdb(snapshots: Sequence[Snapshot], labels: str, out: Path) -> None:
     files = [f"{s.data}/*.parquet" for s in snapshots]
     dates = ", ".join(f"(DATE '{s.as_of}', epoch_us(DATE '{s.as_of}'))" for s in snapshots)
     with duckdb.connect(config={"threads": CORES, "memory_limit": "8GB"}) as connection:

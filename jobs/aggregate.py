@@ -8,7 +8,6 @@ from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.registry.vocabularies import chosen_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshots
-from gur_spark.snapshots.visible import note_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 
@@ -27,8 +26,8 @@ def options(parser: ArgumentParser) -> None:
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     dates = cli.as_of_dates(config, args)
     vocabulary = chosen_vocabulary(tables, config, args.vocabulary)
-    made = aggregate_snapshots(tables, config, dates, run, vocabulary, args.known_at, args.again, args.route)
-    note_snapshots(run, made)
+    made = aggregate_snapshots(tables, config, dates, run.id, vocabulary, args.known_at, args.again, args.route)
+    run.add(made.account)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ def read_landings(tables: "Tables", config: Config, args: Namespace, run: "Run")
     if args.landing and config.logs and len(args.log) != 1:
         raise ConfigError(f"--landing needs --log NAME where there are several logs: {list(config.raw_logs)}")
     for name in _chosen(config, args.log):
-        ingest(tables, config, run, landings=args.landing, everything=args.all, name=name)
+        run.add(ingest(tables, config, run.id, landings=args.landing, everything=args.all, name=name))
 
 
 def _chosen(config: Config, names: Sequence[str]) -> Sequence[str]:

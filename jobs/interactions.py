@@ -8,7 +8,6 @@ from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.registry.vocabularies import chosen_vocabulary
 from gur_spark.snapshots.interactions import interaction_snapshots, recipe_of
-from gur_spark.snapshots.visible import note_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 
@@ -17,13 +16,14 @@ options = cli.snapshot_options
 
 def check(config: Config) -> None:
     """Refuse a configuration without the section."""
-    recipe_of(config)
+    recipe_of(config.interactions, config.manifest())
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     dates = cli.as_of_dates(config, args)
     vocabulary = chosen_vocabulary(tables, config, args.vocabulary)
-    note_snapshots(run, interaction_snapshots(tables, config, dates, run, vocabulary, args.known_at, args.again))
+    made = interaction_snapshots(tables, config, dates, run.id, vocabulary, args.known_at, args.again)
+    run.add(made.account)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

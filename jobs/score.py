@@ -41,7 +41,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     model = find_model(tables, config, args.model)
     # In their order, since the means of a date are made of those before it.
     for as_of in sorted(dates):
-        snapshot = find_snapshot(tables, config, as_of, form=find(model.kind).reads)
+        snapshot = find_snapshot(tables, config.aggregates, as_of, form=find(model.kind).reads)
         done = score_snapshot(tables, config, snapshot, model.path, run.id, args.changed_since, bool(args.force))
         run.inputs |= done.inputs
         run.outputs |= done.outputs

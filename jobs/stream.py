@@ -30,7 +30,7 @@ def take_up(tables: Tables, config: Config, parameters: dict[str, str]) -> None:
     """One micro-batch, whose two halves each leave a row in ``runs``."""
     with record(tables, "ingest", parameters) as run:
         for name in streamed_logs(config):
-            ingest(tables, config, run, name=name)
+            run.add(ingest(tables, config, run.id, name=name))
     with record(tables, "stream", parameters) as run:
         refresh(tables, config, run)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
     from gur_spark.events.vocabulary import fit_vocabulary
 
-    fit_vocabulary(tables, config, run, before=args.before)
+    run.add(fit_vocabulary(tables, config, before=args.before).account(config.categorical))
 
 
 def options(parser: ArgumentParser) -> None:

@@ -97,12 +97,12 @@ def fitted(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``vocabulary`` fitted on a small log, to be copied: fitting it anew takes longer than a snapshot."""
     from gur_spark.events.vocabulary import fit_vocabulary
     from gur_spark.tables.open import open_tables
-    from tests.test_snapshots import log, new_run, write
+    from tests.test_snapshots import log, write
 
     config = config_over(tmp_path_factory.mktemp("fitted"), vocabulary={"min_count": 1})
     tables = open_tables(spark, config.tables)
     write(tables, log())
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     return Path(tables.folder("vocabulary"))
 
 

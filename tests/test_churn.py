@@ -68,7 +68,7 @@ def made(spark: Any, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     tables = open_tables(spark, config.tables)
     write(tables, log())
     shutil.copytree(fitted, tables.folder("vocabulary"))
-    snapshots = {s.as_of: s for s in aggregate_snapshots(tables, config, [LEARN, NOW], new_run())}
+    snapshots = {s.as_of: s for s in aggregate_snapshots(tables, config, [LEARN, NOW], "run").snapshots}
     versions: dict[str, TrainedVersion] = {}
     for seed, (name, days) in enumerate({"first": [LEARN, NOW], "aligned": [NOW], "other": [LEARN, NOW]}.items()):
         align_to = versions["first"].path if name == "aligned" else None

@@ -19,7 +19,7 @@ from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from tests.conftest import config_over
 from tests.model_rows import add_row
-from tests.test_snapshots import AS_OF, event, log, new_run, write
+from tests.test_snapshots import AS_OF, event, log, run_id, write
 
 pytestmark = pytest.mark.any_engine
 
@@ -31,10 +31,10 @@ def made(spark: Any, tmp_path_factory: Any) -> Tables:
     config = config_over(root, vocabulary={"min_count": 1})
     tables = open_tables(spark, config.tables)
     write(tables, log(events=40))
-    fit_vocabulary(tables, config, new_run())
-    aggregate_snapshot(tables, config, AS_OF, new_run())
+    fit_vocabulary(tables, config)
+    aggregate_snapshot(tables, config, AS_OF, run_id())
     write(tables, [*log(events=40), event(1, timedelta(days=1), "a", 1)])
-    aggregate_snapshot(tables, config, AS_OF, new_run())
+    aggregate_snapshot(tables, config, AS_OF, run_id())
     for litter in ("_staging/run1", "checkpoints/run2", "artefacts/gur-1", "aggregates/2024-07-01/killed"):
         (root / litter / "deep").mkdir(parents=True)
         (root / litter / "deep" / "file").write_text("x")
@@ -63,7 +63,7 @@ def kept(root: Path) -> set[str]:
 def test_folders_that_no_table_names_go_and_the_visible_snapshot_stays(
     root: Path, tables: Tables, make_config: Any
 ) -> None:
-    snapshot = find_snapshot(tables, make_config(), AS_OF)
+    snapshot = find_snapshot(tables, make_config().aggregates, AS_OF)
     later = datetime.now(UTC) + timedelta(hours=1)
     would = clean(tables, later, dry_run=True)
     assert len(kept(root)) == 6

@@ -10,7 +10,7 @@ from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.open import open_tables
-from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, snapshot, write
+from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, run_id, snapshot, write
 
 pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]
 
@@ -40,8 +40,8 @@ def test_a_field_may_be_named_like_what_the_code_calls_things(spark: Any, make_c
     when = MIDNIGHT - timedelta(days=20)
     tables.create("events", ddl)
     tables.append(spark.createDataFrame([(1, when, when.date(), "a", "b", "c", 5, 7)], ddl), "events")
-    fit_vocabulary(tables, config, new_run())
-    aggregate_snapshot(tables, config, AS_OF, new_run())
+    fit_vocabulary(tables, config)
+    aggregate_snapshot(tables, config, AS_OF, run_id())
     expected = {
         "recency_days": 20.0,
         "events_7d": 0,

@@ -58,4 +58,4 @@ def test_what_lands_after_the_horizon_and_the_delay_changes_no_label(spark: Any)
     events = spark.createDataFrame(rows, "user_id BIGINT, event_time TIMESTAMP, landed_on DATE")
     for delay, known in ((0, [3]), (1, [3, 7])):
         config = config_over("unused", aggregates={"delay_days": delay})
-        assert sorted(row[0] for row in events_ahead(events, config, AS_OF, 7).collect()) == known
+        assert sorted(row[0] for row in events_ahead(events, AS_OF, 7, config.aggregates.delay_days).collect()) == known

@@ -8,7 +8,7 @@ import pytest
 from gur_spark.features.spark import hot_users, writer
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.tables.delta import Tables
-from tests.test_snapshots import AS_OF, Event, event, log, new_run, write
+from tests.test_snapshots import AS_OF, Event, event, log, run_id, write
 
 pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("vocabulary")]
 
@@ -47,7 +47,7 @@ def test_a_hot_user_changes_no_bit_on_any_route(
     week = [AS_OF - timedelta(days=7), AS_OF, AS_OF + timedelta(days=1)]
 
     def checksums(dates: list[date], config: Any, **options: Any) -> list[str]:
-        made = aggregate_snapshots(tables, config, dates, new_run(), again=True, **options)
+        made = aggregate_snapshots(tables, config, dates, run_id(), again=True, **options).snapshots
         return [snapshot.checksum for snapshot in made]
 
     keeping = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"incremental_days": 1}})

@@ -24,9 +24,8 @@ from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Commit, Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 from tests.conftest import config_over
-from tests.test_snapshots import AS_OF, EVENTS, Event, event, log, new_run, write
+from tests.test_snapshots import AS_OF, EVENTS, Event, event, log, run_id, write
 
 pytestmark = pytest.mark.both_engines
 
@@ -41,10 +40,10 @@ def land(tables: Tables, events: Sequence[Event]) -> None:
 
 
 def make(tables: Tables, config: Any, days: int, route: Route = "auto", **more: Any) -> tuple[Snapshot, str]:
-    """The snapshot so many days after AS_OF, and what its run says of the route."""
-    run: Run = new_run()
-    [made] = aggregate_snapshots(tables, config, [AS_OF + days * DAY], run, route=route, **more)
-    return made, run.inputs.get(f"route {made.as_of}", "")
+    """The snapshot so many days after AS_OF, and the route that the run's row names."""
+    found = aggregate_snapshots(tables, config, [AS_OF + days * DAY], run_id(), route=route, **more)
+    [made] = found.snapshots
+    return made, found.inputs.get(f"route {made.as_of}", "")
 
 
 def checksum_in_full(tables: Tables, config: Any, days: int) -> str:
@@ -84,7 +83,7 @@ def kept(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = config_over(root, **CHANGES)
     tables = open_tables(spark, config.tables)
     write(tables, [e for e in log() if e[2] < AS_OF] + [ONCE])
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     _, route = make(tables, config, 0)
     assert route.startswith("full: no snapshot before 2024-07-01 can be the base: none has a saved state")
     land(tables, LATER)
@@ -155,7 +154,7 @@ def test_another_vocabulary_manifest_or_table_needs_all_events(
         make(tables, other, 1, "incremental")
     with pytest.raises(BaseSnapshotError, match="it counts landings that are not known at 2024-06-30 00:00"):
         make(tables, config, 1, "incremental", known_at=base.known_at - DAY)
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     with pytest.raises(BaseSnapshotError, match="its vocabulary is version 1, expected 2"):
         make(tables, config, 1, "incremental")
     make(tables, config, 0)
@@ -169,7 +168,7 @@ def test_another_vocabulary_manifest_or_table_needs_all_events(
 def test_without_a_base_the_incremental_route_says_what_there_is_not(tables: Tables, make_config: Any) -> None:
     config = make_config({"vocabulary": {"min_count": 1}})
     write(tables, log())
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     made, route = make(tables, config, 0)
     assert route == "full"
     assert not (Path(made.path) / "state").exists()

@@ -23,7 +23,7 @@ from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from jobs import interactions as job
 from tests.test_sequences import ids_of
-from tests.test_snapshots import AS_OF, MIDNIGHT, Event, event, log, new_run, write
+from tests.test_snapshots import AS_OF, MIDNIGHT, Event, event, log, new_run, run_id, write
 
 pytestmark = [pytest.mark.both_engines, pytest.mark.usefixtures("vocabulary")]
 
@@ -40,7 +40,7 @@ def configure(make_config: Any) -> Any:
 
 def made(tables: Tables, config: Any, events: list[Event], files: int = 1) -> Snapshot:
     write(tables, events, files)
-    [snapshot] = interaction_snapshots(tables, config, [AS_OF], new_run())
+    [snapshot] = interaction_snapshots(tables, config, [AS_OF], run_id()).snapshots
     return snapshot
 
 
@@ -113,14 +113,14 @@ def test_future_late_and_too_old_events_change_nothing(tables: Tables, configure
 def test_interactions_have_the_life_of_a_snapshot(tables: Tables, configure: Any) -> None:
     write(tables, log())
     config = configure(window=30)
-    runs = [new_run(), new_run()]
-    made_first = interaction_snapshots(tables, config, [EARLIER, AS_OF], runs[0])
-    assert interaction_snapshots(tables, config, [EARLIER, AS_OF], runs[1]) == made_first
+    runs = [run_id(), run_id()]
+    made_first = interaction_snapshots(tables, config, [EARLIER, AS_OF], runs[0]).snapshots
+    assert interaction_snapshots(tables, config, [EARLIER, AS_OF], runs[1]).snapshots == made_first
     # Those of a date stand beside its sequences.
-    [sequences] = sequence_snapshots(tables, config, [AS_OF], runs[1])
+    [sequences] = sequence_snapshots(tables, config, [AS_OF], runs[1]).snapshots
     assert visible_snapshots(tables) == [*made_first, sequences]
-    assert find_snapshot(tables, config, AS_OF, form=Form.INTERACTIONS) == made_first[1]
-    assert commands_for(config, stale_snapshots(tables, config, ["2024-05-20"])) == [
+    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.INTERACTIONS) == made_first[1]
+    assert commands_for(stale_snapshots(tables, config, ["2024-05-20"]), config.aggregates.delay_days) == [
         f"sequences --as-of {AS_OF}",
         f"interactions --as-of {EARLIER}",
     ]
@@ -133,7 +133,7 @@ def test_interactions_have_the_life_of_a_snapshot(tables: Tables, configure: Any
 def test_a_date_without_an_item_is_refused_and_leaves_nothing(tables: Tables, configure: Any) -> None:
     write(tables, [event(1, timedelta(days=1), None, 5)])
     with pytest.raises(SnapshotError, match=r"interactions: no event with mcc in the 180 days before 2024-07-01"):
-        interaction_snapshots(tables, configure(), [AS_OF], new_run())
+        interaction_snapshots(tables, configure(), [AS_OF], run_id())
     assert not Path(tables.folder("interactions")).exists()
     assert not tables.exists("snapshots")
 

@@ -121,8 +121,12 @@ def config(configure: Any) -> Any:
     return configure()
 
 
+def run_id() -> str:
+    return uuid4().hex
+
+
 def new_run() -> Run:
-    return Run(id=uuid4().hex, job="test", parameters={})
+    return Run(id=run_id(), job="test", parameters={})
 
 
 EVENTS = pa.schema(
@@ -154,12 +158,12 @@ def write(tables: Tables, rows: Sequence[Row]) -> None:
 def ingest_all(tables: Tables, config: Any) -> Run:
     run = new_run()
     for name in config.all_logs:
-        ingest(tables, config, run, name=name)
+        run.add(ingest(tables, config, run.id, name=name))
     return run
 
 
 def snapshots(tables: Tables, config: Any, *dates: date, **options: Any) -> list[dict[int, dict[str, Any]]]:
-    made = aggregate_snapshots(tables, config, dates, new_run(), **options)
+    made = aggregate_snapshots(tables, config, dates, run_id(), **options).snapshots
     return [{row["user_id"]: row for row in pq.read_table(one.data).to_pylist()} for one in made]
 
 
@@ -174,12 +178,11 @@ def test_each_landing_of_each_log_is_counted_and_replaced_on_its_own(tables: Tab
     assert (run.counts["accepted"], run.counts["quarantined"], run.counts["web quarantined"]) == (len(others), 1, 1)
     assert {row["source"]: row["n"] for row in _count(tables)} == per_log
     # The same day of another log is another landing, in both tables.
-    ingest(tables, config, new_run(), [day := min(row.landed for row in rows if row.log == "main")], name="main")
+    ingest(tables, config, run_id(), [day := min(row.landed for row in rows if row.log == "main")], name="main")
     assert {row["source"]: row["n"] for row in _count(tables)} == per_log
     (landed / "main" / f"{day}.csv").write_text("user,time,mcc,amount\n1,x,a,1\n")
     (landed / "main" / "2024-05-01.csv").write_text("user,time,mcc,amount\n1,x,a,1\n")
-    again = new_run()
-    ingest(tables, config, again, [day, date(2024, 5, 1)], name="main")
+    again = ingest(tables, config, run_id(), [day, date(2024, 5, 1)], name="main")
     assert again.counts["main quarantined"] == again.counts["quarantined"] == 2
     gone = Counter(row.log for row in others if row.log == "main" and row.landed in (day, date(2024, 5, 1)))
     assert {row["source"]: row["n"] for row in _count(tables)} == per_log - gone
@@ -197,9 +200,9 @@ def test_sequences_have_the_events_of_all_logs_and_a_log_without_a_field_has_pad
 ) -> None:
     rows = rows_of(2)
     write(tables, rows)
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     ids = {(row.field, row.value): row.id for row in read_vocabulary(tables).frame.collect()}
-    [snapshot] = sequence_snapshots(tables, config, [AS_OF], new_run())
+    [snapshot] = sequence_snapshots(tables, config, [AS_OF], run_id()).snapshots
     known = (AS_OF - DAY, datetime(2024, 7, 1, tzinfo=UTC))
     inside = [
         r for r in rows if r.log != "profile" and r.landed <= known[0] and DAY * 0 < known[1] - r.time <= DAY * 180
@@ -229,7 +232,7 @@ def test_sequences_have_the_events_of_all_logs_and_a_log_without_a_field_has_pad
 def test_fields_count_the_events_of_their_logs_and_attributes_hold_at_the_date(tables: Tables, config: Any) -> None:
     rows = rows_of(2)
     write(tables, rows)
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     ids = {(row.field, row.value): row.id for row in read_vocabulary(tables).frame.collect()}
     dates = [AS_OF - 40 * DAY, AS_OF, AS_OF + 2 * DAY]
     found = snapshots(tables, config, *dates)
@@ -287,13 +290,13 @@ def test_a_day_after_goes_on_with_what_was_known_of_users(tables: Tables, config
     config = configure(incremental_days=3)
     rows = rows_of(3)
     write(tables, [row for row in rows if row.landed < AS_OF])
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     snapshots(tables, config, AS_OF)
     write(tables, [row for row in rows if row.landed >= AS_OF])
-    route = new_run()
-    [made] = aggregate_snapshots(tables, config, [AS_OF + 3 * DAY], route)
-    assert route.inputs["route 2024-07-04"].startswith("incremental from")
-    [full] = aggregate_snapshots(tables, config, [AS_OF + 3 * DAY], new_run(), route="full", again=True)
+    after = aggregate_snapshots(tables, config, [AS_OF + 3 * DAY], run_id())
+    [made] = after.snapshots
+    assert after.inputs["route 2024-07-04"].startswith("incremental from")
+    [full] = aggregate_snapshots(tables, config, [AS_OF + 3 * DAY], run_id(), route="full", again=True).snapshots
     assert made.checksum == full.checksum
     # What a profile says may change every date after it landed, however old it is.
     assert [s.as_of for s in stale_snapshots(tables, config, ["profile 2023-12-01"])] == [AS_OF, AS_OF + 3 * DAY]
@@ -304,7 +307,7 @@ def test_a_day_after_goes_on_with_what_was_known_of_users(tables: Tables, config
 def test_a_vocabulary_counts_the_rows_of_the_logs_that_have_the_field(tables: Tables, config: Any) -> None:
     rows = rows_of(4)
     write(tables, rows)
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     found = {(r["field"], r["value"]): r["count"] for r in tables.read("vocabulary").collect()}
     logs = {"main": "mcc", "web": "page", "profile": "country"}
     assert found == Counter((logs[row.log], row.text or None) for row in rows)
@@ -319,7 +322,7 @@ def test_attributes_are_no_events_to_churn_and_the_log_that_ends_first_bounds_it
     write(tables, [row("main", 1, -3), row("web", 2, -3), row("main", 9, 6), row("web", 9, 4), row("profile", 1, 2)])
     events = event_rows(tables.read("events"), config.manifest())
     active = tables.spark.createDataFrame([(1,), (2,)], "user_id BIGINT")
-    ahead = events_ahead(events, config, AS_OF, 5)
+    ahead = events_ahead(events, AS_OF, 5, config.aggregates.delay_days)
     assert sorted(map(tuple, labels.churn(active, ahead).collect())) == [(1, "churned"), (2, "churned")]
     check_complete(events, config, [AS_OF], 5, EvaluationError)
     with pytest.raises(EvaluationError, match="the log ends on 2024-07-05"):
@@ -331,12 +334,12 @@ def test_a_table_of_several_logs_is_not_taken_for_one_of_one(
     tables: Tables, config: Any, make_config: Any, landed: Path
 ) -> None:
     land(landed, rows_of(5, 20))
-    ingest(tables, config, new_run(), name="web")
+    ingest(tables, config, run_id(), name="web")
     before, alone = tables.version("events"), make_config({"source": {"path": str(landed / "main")}})
     with pytest.raises(TableError, match="has the events of several logs, and the configuration declares one"):
-        ingest(tables, alone, new_run())
+        ingest(tables, alone, run_id())
     with pytest.raises(TableError, match="has the events of several logs"):
-        aggregate_snapshots(tables, alone, [AS_OF], new_run())
+        aggregate_snapshots(tables, alone, [AS_OF], run_id())
     assert tables.version("events") == before
 
 
@@ -352,9 +355,9 @@ def test_rows_of_a_log_that_is_no_longer_declared_are_no_events(tables: Tables, 
 def test_what_follows_is_counted_for_the_fields_of_each_log(tables: Tables, config: Any) -> None:
     rows = rows_of(9)
     write(tables, rows)
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     day, horizon = AS_OF - timedelta(40), timedelta(config.model.future.horizon_days)
-    [made] = aggregate_snapshots(tables, config, [day], new_run())
+    [made] = aggregate_snapshots(tables, config, [day], run_id()).snapshots
     ahead = config.model_copy(update={"model": config.model.model_copy(update={"loss": {"future": 1.0}})})
     [folder] = write_pairs(tables, ahead, [made], read_vocabulary(tables), tables.folder("pairs"))
     ends = datetime(day.year, day.month, day.day, tzinfo=UTC) + horizon
@@ -376,9 +379,9 @@ def test_a_log_without_events_yet_is_not_taken_for_silence(tables: Tables, confi
 def test_a_condition_cannot_ask_for_an_attribute(tables: Tables, configure: Any) -> None:
     config = configure(features=[{"name": "german", "operations": ["events"], "where": "country = 'a'"}])
     write(tables, rows_of(7, 60))
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     with pytest.raises(ConfigError, match=r"condition .*country.* cannot be used"):
-        aggregate_snapshots(tables, config, [AS_OF], new_run())
+        aggregate_snapshots(tables, config, [AS_OF], run_id())
 
 
 @pytest.mark.any_engine
@@ -389,7 +392,7 @@ def test_of_rows_of_one_moment_a_known_number_comes_before_a_missing_one(tables:
         tables,
         [*profiles, Row("main", 1, time, date(2024, 6, 2), "a", "1"), Row("web", 1, time, date(2024, 6, 28), "a", "")],
     )
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     [of_date] = snapshots(tables, config, AS_OF)
     assert of_date[1]["age"] == 5
     assert explain(tables.spark, config, 1, AS_OF, "age").agrees
@@ -407,8 +410,8 @@ def test_a_landing_is_one_of_a_log(tables: Tables, config: Any) -> None:
 def test_a_table_of_fewer_logs_is_not_written_to(tables: Tables, config: Any, make_config: Any, landed: Path) -> None:
     land(landed, rows_of(5, 20))
     alone = make_config({"source": {"path": str(landed / "main")}})
-    ingest(tables, alone, new_run())
+    ingest(tables, alone, run_id())
     before = tables.version("events")
     with pytest.raises(TableError, match="has no column source, country, page, age: it was made before"):
-        ingest(tables, config, new_run(), name="web")
+        ingest(tables, config, run_id(), name="web")
     assert tables.version("events") == before

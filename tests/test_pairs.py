@@ -31,7 +31,7 @@ from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from gur_spark.training import run as training
 from gur_spark.training.run import train_model
-from tests.test_snapshots import AS_OF, event, log, new_run, write
+from tests.test_snapshots import AS_OF, event, log, run_id, write
 
 pytestmark = pytest.mark.any_engine
 
@@ -71,8 +71,8 @@ def config(make_config: Any) -> Any:
 @pytest.fixture
 def snapshot(tables: Tables, config: Any) -> Snapshot:
     write(tables, log() + FUTURE)
-    fit_vocabulary(tables, config, new_run())
-    return aggregate_snapshot(tables, config, AS_OF, new_run())
+    fit_vocabulary(tables, config)
+    return aggregate_snapshot(tables, config, AS_OF, run_id())
 
 
 def pairs(tables: Tables, config: Any, *snapshots: Snapshot) -> list[str]:
@@ -112,8 +112,8 @@ def test_each_row_has_what_followed_until_the_horizon_and_had_landed_by_the_cuto
 
 def test_a_future_without_anybody_is_a_future(tables: Tables, make_config: Any, config: Any) -> None:
     write(tables, [*log(), ahead(60, 30, "a")])
-    fit_vocabulary(tables, config, new_run())
-    snapshot = aggregate_snapshot(tables, config, AS_OF, new_run())
+    fit_vocabulary(tables, config)
+    snapshot = aggregate_snapshot(tables, config, AS_OF, run_id())
     [folder] = pairs(tables, config, snapshot)
     rows = pq.read_table(Path(folder) / "data")
     assert rows.num_rows == snapshot.rows
@@ -180,7 +180,7 @@ def test_frozen_tables_are_counted_over_the_folders_of_pairs(
 
 
 def judged_on(tables: Tables, config: Config, day: date, version: str) -> None:
-    made = aggregate_snapshot(tables, config, day, new_run())
+    made = aggregate_snapshot(tables, config, day, run_id())
     score_snapshot(tables, config, made, find_model(tables, config, version).path, "score")
     make_report(tables, config, [day], version)
 

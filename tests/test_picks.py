@@ -17,7 +17,7 @@ from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.tables.delta import Tables
-from tests.test_snapshots import new_run
+from tests.test_snapshots import run_id
 
 pytestmark = pytest.mark.any_engine
 
@@ -82,19 +82,20 @@ def write(tables: Tables, rows: Sequence[dict[str, Any]]) -> None:
 
 def test_a_set_is_that_of_the_newest_moment_on_every_route_and_date(tables: Tables, config: Any) -> None:
     write(tables, [*PICKS, *EVENTS])
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     vocabulary = read_vocabulary(tables)
     counts = {r["value"]: r["count"] for r in tables.read("vocabulary").collect() if r["field"] == "genres"}
     # Each member counts; polka is rare. The missing one is of the blank member and the row without any.
     assert counts == {"rock": 6, "jazz": 3, "folk": 2, None: 2}
     ids = {r["value"]: r["id"] for r in vocabulary.frame.collect() if r["field"] == "genres"} | {"": 1}
     found = {
-        made.as_of: made for made in aggregate_snapshots(tables, config, [*EXPECTED][1:], new_run(), again=True)
+        made.as_of: made
+        for made in aggregate_snapshots(tables, config, [*EXPECTED][1:], run_id(), again=True).snapshots
     }  # in one pass
-    [alone] = aggregate_snapshots(tables, config, [AS_OF - timedelta(1)], new_run())
-    run = new_run()
-    [after] = aggregate_snapshots(tables, config, [AS_OF + timedelta(1)], run, again=True)
-    assert run.inputs["route 2024-07-02"].startswith("incremental")
+    [alone] = aggregate_snapshots(tables, config, [AS_OF - timedelta(1)], run_id()).snapshots
+    next_day = aggregate_snapshots(tables, config, [AS_OF + timedelta(1)], run_id(), again=True)
+    [after] = next_day.snapshots
+    assert next_day.inputs["route 2024-07-02"].startswith("incremental")
     assert after.checksum == found[after.as_of].checksum
     for day, made in {**found, alone.as_of: alone}.items():
         rows = {r["user_id"]: r["genres"] for r in pq.read_table(made.data).to_pylist()}
@@ -110,13 +111,13 @@ def test_a_set_is_that_of_the_newest_moment_on_every_route_and_date(tables: Tabl
 
 def test_of_a_users_list_who_has_picks_alone_has_a_row(tables: Tables, config: Any, tmp_path: Path) -> None:
     write(tables, [*PICKS, *EVENTS[3:]])
-    fit_vocabulary(tables, config, new_run())
+    fit_vocabulary(tables, config)
     (tmp_path / "users").mkdir()
     pq.write_table(pa.table({"user_id": [1, 99]}), tmp_path / "users" / "list.parquet")
     listed = config.model_copy(
         update={"aggregates": config.aggregates.model_copy(update={"users": str(tmp_path / "users")})}
     )
-    [made] = aggregate_snapshots(tables, listed, [AS_OF], new_run())
+    [made] = aggregate_snapshots(tables, listed, [AS_OF], run_id()).snapshots
     rows = {r["user_id"]: r for r in pq.read_table(made.data).to_pylist()}
     assert set(rows) == {1, 4, 5, 6, 7, 99}
     assert (rows[1]["events_30d"], len(rows[1]["genres"]), rows[99]["genres"]) == (0, 1, [])

@@ -15,7 +15,7 @@ from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapsh
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from tests.conftest import config_over
-from tests.test_snapshots import MIDNIGHT, Event, event, log, new_run, write
+from tests.test_snapshots import MIDNIGHT, Event, event, log, run_id, write
 
 DATES = [date(2024, 6, 1), date(2024, 6, 15), date(2024, 7, 1)]
 Label = tuple[int, int, datetime]
@@ -32,8 +32,8 @@ def make(root: Any, **aggregates: Any) -> Any:
 def aggregate_all(tables: Tables, config: Any, events: list[Event]) -> dict[date, Rows]:
     write(tables, events)
     if not tables.exists("vocabulary"):
-        fit_vocabulary(tables, config, new_run())
-    made = aggregate_snapshots(tables, config, DATES, new_run())
+        fit_vocabulary(tables, config)
+    made = aggregate_snapshots(tables, config, DATES, run_id()).snapshots
     return {s.as_of: {row["user_id"]: row for row in pq.read_table(s.data).to_pylist()} for s in made}
 
 
@@ -174,7 +174,7 @@ def test_snapshots_of_an_older_vocabulary_are_left_out(spark: Any, tmp_path: Any
     tables = open_tables(spark, config.tables)
     aggregate_all(tables, config, log())
     write(tables, [*log(), event(1, timedelta(days=2), "new", 1)])
-    fit_vocabulary(tables, config, new_run())
-    aggregate_snapshot(tables, config, DATES[0], new_run())
+    fit_vocabulary(tables, config)
+    aggregate_snapshot(tables, config, DATES[0], run_id())
     found = training_set(spark, config, spark.createDataFrame(random_labels(), LABELS), max_age_days=365).collect()
     assert {row.as_of for row in found} == {None, DATES[0]}

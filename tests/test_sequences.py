@@ -38,7 +38,7 @@ from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from jobs import sequences as job
 from tests.aggregate_data import tiny_manifest
-from tests.test_snapshots import AS_OF, EVENTS, MIDNIGHT, Event, event, log, new_run, weekly, write
+from tests.test_snapshots import AS_OF, EVENTS, MIDNIGHT, Event, event, log, new_run, run_id, weekly, write
 
 pytestmark = pytest.mark.both_engines
 
@@ -65,7 +65,7 @@ def made(tables: Tables, config: Any, events: Sequence[Event] = (), files: int =
     """The snapshot of these events, or of those that are there."""
     if events:
         write(tables, events, files)
-    [snapshot] = sequence_snapshots(tables, config, [AS_OF], new_run(), **options)
+    [snapshot] = sequence_snapshots(tables, config, [AS_OF], run_id(), **options).snapshots
     return snapshot
 
 
@@ -257,10 +257,10 @@ def test_what_is_missing_is_said(tables: Tables, config: Any, tmp_path: Path) ->
 def test_a_date_without_events_leaves_nothing(tables: Tables, make_config: Any, config: Any) -> None:
     write(tables, log())
     with pytest.raises(SnapshotError, match=r"no event in the 180 days before 2020-01-01 .*; events run from 2023"):
-        sequence_snapshots(tables, config, [date(2020, 1, 1)], new_run())
+        sequence_snapshots(tables, config, [date(2020, 1, 1)], run_id())
     strict = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"landing_gap_days": 2}})
     with pytest.raises(SnapshotError, match="landing_gap_days allows 2"):
-        sequence_snapshots(tables, strict, [AS_OF + timedelta(days=20)], new_run())
+        sequence_snapshots(tables, strict, [AS_OF + timedelta(days=20)], run_id())
     assert not Path(tables.folder("sequences")).exists()
     assert not tables.exists("snapshots")
 
@@ -269,20 +269,20 @@ def test_a_date_without_events_leaves_nothing(tables: Tables, make_config: Any, 
 @pytest.mark.usefixtures("vocabulary")
 def test_what_was_made_already_is_not_made_again(tables: Tables, config: Any, configure: Any) -> None:
     write(tables, log())
-    runs = [new_run() for _ in range(4)]
-    first = sequence_snapshots(tables, config, [AS_OF, EARLIER], runs[0])
+    runs = [run_id() for _ in range(4)]
+    first = sequence_snapshots(tables, config, [AS_OF, EARLIER], runs[0]).snapshots
     assert [s.as_of for s in first] == [EARLIER, AS_OF]
-    assert [s.path for s in first] == [tables.folder("sequences", str(s.as_of), runs[0].id) for s in first]
-    assert sequence_snapshots(tables, config, [AS_OF, EARLIER], runs[1]) == first
-    assert not any(Path(tables.folder("sequences", str(s.as_of), runs[1].id)).exists() for s in first)
+    assert [s.path for s in first] == [tables.folder("sequences", str(s.as_of), runs[0]) for s in first]
+    assert sequence_snapshots(tables, config, [AS_OF, EARLIER], runs[1]).snapshots == first
+    assert not any(Path(tables.folder("sequences", str(s.as_of), runs[1])).exists() for s in first)
     # Made again, the content is the same, so the snapshot that is visible stays.
-    assert sequence_snapshots(tables, config, [AS_OF], runs[2], again=True) == first[1:]
-    assert not Path(tables.folder("sequences", str(AS_OF), runs[2].id)).exists()
+    assert sequence_snapshots(tables, config, [AS_OF], runs[2], again=True).snapshots == first[1:]
+    assert not Path(tables.folder("sequences", str(AS_OF), runs[2])).exists()
     # Declared otherwise, the snapshot is another one.
-    [fewer] = sequence_snapshots(tables, configure(max_events=2), [AS_OF], runs[3])
+    [fewer] = sequence_snapshots(tables, configure(max_events=2), [AS_OF], runs[3]).snapshots
     assert fewer.path != first[1].path
     assert visible_snapshots(tables, Form.SEQUENCES) == [first[0], fewer]
-    assert find_snapshot(tables, config, AS_OF, form=Form.SEQUENCES) == fewer
+    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.SEQUENCES) == fewer
 
 
 @pytest.mark.any_engine
@@ -299,14 +299,14 @@ def test_a_backfill_that_was_killed_goes_on_and_clean_takes_what_it_left(
         write_description(folder, *rest)
 
     monkeypatch.setattr(making, "write_description", killed)
-    run = new_run()
+    run = run_id()
     with pytest.raises(KeyboardInterrupt):
         sequence_snapshots(tables, config, weekly(2), run)
     assert [s.as_of for s in visible_snapshots(tables)] == weekly(2)[:1]
     monkeypatch.undo()
-    left = tables.folder("sequences", str(AS_OF), run.id)
-    snapshots = sequence_snapshots(tables, config, weekly(2), new_run())
-    assert run.id in snapshots[0].path
+    left = tables.folder("sequences", str(AS_OF), run)
+    snapshots = sequence_snapshots(tables, config, weekly(2), run_id()).snapshots
+    assert run in snapshots[0].path
     later = datetime.now(UTC) + timedelta(hours=1)
     assert clean(tables, later) == [left]
     assert all(rows_of(snapshot) for snapshot in snapshots)
@@ -317,11 +317,11 @@ def test_a_backfill_that_was_killed_goes_on_and_clean_takes_what_it_left(
 def test_landings_that_come_later_make_the_sequences_they_reach_stale(tables: Tables, configure: Any) -> None:
     write(tables, log())
     config = configure(window=30)
-    sequence_snapshots(tables, config, [EARLIER, AS_OF], new_run())
-    sequence_snapshots(tables, config, [EARLIER], new_run(), known_at=MIDNIGHT)
+    sequence_snapshots(tables, config, [EARLIER, AS_OF], run_id())
+    sequence_snapshots(tables, config, [EARLIER], run_id(), known_at=MIDNIGHT)
 
     def commands(landing: str) -> list[str]:
-        return commands_for(config, stale_snapshots(tables, config, [landing]))
+        return commands_for(stale_snapshots(tables, config, [landing]), config.aggregates.delay_days)
 
     as_known = f"sequences --as-of {EARLIER} --known-at 2024-07-01T00:00:00.000000"
     assert commands("2024-06-20") == [f"sequences --as-of {AS_OF}", as_known]
@@ -365,7 +365,7 @@ def test_the_job_makes_the_dates_it_is_asked_for_and_notes_them(tables: Tables, 
 @pytest.mark.usefixtures("vocabulary")
 def test_the_sequences_and_the_aggregates_of_a_date_give_one_embedding(tables: Tables, config: Any) -> None:
     write(tables, log())
-    snapshot = aggregate_snapshot(tables, config, AS_OF, new_run())
+    snapshot = aggregate_snapshot(tables, config, AS_OF, run_id())
     sequences = made(tables, config)
     sizes = read_vocabulary_ref(sequences.path).sizes
     layout = Layout.of(snapshot.manifest(Manifest), {"mcc": sizes["mcc"]})

@@ -72,13 +72,17 @@ def write(tables: Tables, events: Sequence[Event], files: int = 1) -> None:
         write_deltalake(tables.folder("events"), part, mode="append" if number else "overwrite")
 
 
+def run_id() -> str:
+    return f"run{random.getrandbits(60):x}"
+
+
 def new_run() -> Run:
-    return Run(id=f"run{random.getrandbits(60):x}", job="aggregate", parameters={})
+    return Run(id=run_id(), job="test", parameters={})
 
 
 def snapshot(tables: Tables, config: Any, events: Sequence[Event], as_of: date = AS_OF, files: int = 1) -> Snapshot:
     write(tables, events, files)
-    return aggregate_snapshot(tables, config, as_of, new_run())
+    return aggregate_snapshot(tables, config, as_of, run_id())
 
 
 @pytest.fixture
@@ -144,13 +148,13 @@ def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, c
     first = snapshot(tables, config, as_it_was)
     late = event(1, timedelta(days=2), "a", 5, landed=date(2024, 7, 3))
     write(tables, [*as_it_was, late])
-    assert aggregate_snapshot(tables, config, AS_OF, new_run()).path == first.path
+    assert aggregate_snapshot(tables, config, AS_OF, run_id()).path == first.path
     later = aggregate_snapshot(
-        tables, config, AS_OF, new_run(), known_at=MIDNIGHT + timedelta(days=2, hours=3, microseconds=5)
+        tables, config, AS_OF, run_id(), known_at=MIDNIGHT + timedelta(days=2, hours=3, microseconds=5)
     )
     assert later.checksum != first.checksum
     assert later.checksum == snapshot(tables, config, [*as_it_was, event(1, timedelta(days=2), "a", 5)]).checksum
-    assert find_snapshot(tables, config, AS_OF, later.known_at) == later
+    assert find_snapshot(tables, config.aggregates, AS_OF, later.known_at) == later
     assert tables.read("snapshots").count() == 2
 
 
@@ -159,7 +163,7 @@ def test_landings_that_come_later_make_the_snapshots_they_reach_stale(tables: Ta
     assert stale_snapshots(tables, config, ["2024-06-20"]) == []
     write(tables, log())
     for day in (date(2024, 2, 1), date(2024, 6, 1), AS_OF):
-        aggregate_snapshot(tables, config, day, new_run())
+        aggregate_snapshot(tables, config, day, run_id())
 
     def stale(*landings: str) -> list[str]:
         return [str(s.as_of) for s in stale_snapshots(tables, config, landings)]
@@ -187,7 +191,7 @@ def test_a_users_list_gives_rows_to_users_without_events(tables: Tables, make_co
     assert {row["user_id"]: row["events_180d"] for row in made} == {1: 1, 77: 0}
     tables.spark.createDataFrame([(None,)], "user_id BIGINT").write.mode("append").parquet(str(tmp_path / "users"))
     with pytest.raises(TableError, match=r"aggregates.users: .* has rows without a user_id"):
-        aggregate_snapshot(tables, config, AS_OF, new_run())
+        aggregate_snapshot(tables, config, AS_OF, run_id())
 
 
 @pytest.mark.any_engine
@@ -195,10 +199,10 @@ def test_the_same_content_again_keeps_the_visible_snapshot(tables: Tables, confi
     first = snapshot(tables, config, log())
     # Another commit of events, the same content: the folder stays, and the row says what it can be made from.
     write(tables, log())
-    again = aggregate_snapshot(tables, config, AS_OF, new_run())
+    again = aggregate_snapshot(tables, config, AS_OF, run_id())
     assert again.lineage != first.lineage
     assert again == replace(first, lineage=again.lineage)
-    assert find_snapshot(tables, config, AS_OF) == again
+    assert find_snapshot(tables, config.aggregates, AS_OF) == again
     assert tables.read("snapshots").count() == 1
     assert [Path(folder).name for folder in storage.folders(str(Path(first.path).parent))] == [Path(first.path).name]
 
@@ -206,24 +210,24 @@ def test_the_same_content_again_keeps_the_visible_snapshot(tables: Tables, confi
 @pytest.mark.any_engine
 def test_only_what_may_have_changed_is_made_again(tables: Tables, config: Any) -> None:
     first = snapshot(tables, config, log())
-    runs = [new_run(), new_run()]
-    assert aggregate_snapshots(tables, config, [AS_OF], runs[0]) == [first]
-    assert runs[0].inputs == {"events": first.lineage}
+    made = aggregate_snapshots(tables, config, [AS_OF], run_id())
+    assert made.snapshots == [first]
+    assert made.inputs == {"events": first.lineage}
     # Events made anew in the same place are other events, although their commits have the same numbers.
     shutil.rmtree(tables.folder("events"))
     write(tables, log(seed=4))
-    assert aggregate_snapshots(tables, config, [AS_OF], runs[1])[0].checksum != first.checksum
+    assert aggregate_snapshots(tables, config, [AS_OF], run_id()).snapshots[0].checksum != first.checksum
 
 
 @pytest.mark.any_engine
 def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config: Any) -> None:
     write(tables, log())
-    older = aggregate_snapshot(tables, config, date(2024, 6, 1), new_run())
-    first = aggregate_snapshot(tables, config, AS_OF, new_run())
+    older = aggregate_snapshot(tables, config, date(2024, 6, 1), run_id())
+    first = aggregate_snapshot(tables, config, AS_OF, run_id())
     second = snapshot(tables, config, [*log(), event(1, timedelta(days=1), "a", 1)])
     assert second.path != first.path
-    assert find_snapshot(tables, config, AS_OF) == second
-    assert find_snapshot(tables, config, older.as_of) == older
+    assert find_snapshot(tables, config.aggregates, AS_OF) == second
+    assert find_snapshot(tables, config.aggregates, older.as_of) == older
     assert storage.exists(first.data), "a snapshot a model was trained on stays readable"
 
 
@@ -231,7 +235,7 @@ def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config:
 def test_a_snapshot_nobody_is_in_is_refused_with_the_range_of_the_events(tables: Tables, config: Any) -> None:
     snapshot(tables, config, log())
     with pytest.raises(SnapshotError, match=r"no event in the 180 days before 2030-01-01.*events run from 2023"):
-        aggregate_snapshot(tables, config, date(2030, 1, 1), new_run())
+        aggregate_snapshot(tables, config, date(2030, 1, 1), run_id())
 
 
 def test_a_worker_that_cannot_write_is_said_and_nothing_is_visible(tables: Tables, config: Any) -> None:
@@ -248,18 +252,18 @@ def test_a_date_that_the_landings_have_not_come_to_is_refused(tables: Tables, ma
     config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"landing_gap_days": 7}})
     write(tables, [event(1, timedelta(days=8), "a", 5)])
     with pytest.raises(SnapshotError, match=r"as_of 2024-07-01 is 8 days after the newest landing .*, 2024-06-23"):
-        aggregate_snapshot(tables, config, AS_OF, new_run())
+        aggregate_snapshot(tables, config, AS_OF, run_id())
     assert not tables.exists("snapshots")
-    assert aggregate_snapshot(tables, config, AS_OF - timedelta(days=1), new_run()).rows == 1
+    assert aggregate_snapshot(tables, config, AS_OF - timedelta(days=1), run_id()).rows == 1
 
 
 @pytest.mark.any_engine
 def test_a_missing_snapshot_names_those_there_are(tables: Tables, config: Any) -> None:
     with pytest.raises(TableError, match="run the aggregate job first"):
-        find_snapshot(tables, config, AS_OF)
+        find_snapshot(tables, config.aggregates, AS_OF)
     snapshot(tables, config, log())
     with pytest.raises(SnapshotError, match=r"no snapshot of 2024-07-02.*2024-07-01 \(known at 2024-07-01 00:00"):
-        find_snapshot(tables, config, date(2024, 7, 2))
+        find_snapshot(tables, config.aggregates, date(2024, 7, 2))
 
 
 @pytest.mark.any_engine
@@ -269,10 +273,10 @@ def test_snapshots_of_two_forms_of_one_date_stand_beside_one_another(tables: Tab
     make_visible(tables, [sequences], "run")
     assert visible_snapshots(tables) == [aggregates, sequences]
     assert visible_snapshots(tables, Form.SEQUENCES) == [sequences]
-    assert find_snapshot(tables, config, AS_OF) == aggregates
-    assert find_snapshot(tables, config, AS_OF, form=Form.SEQUENCES) == sequences
+    assert find_snapshot(tables, config.aggregates, AS_OF) == aggregates
+    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.SEQUENCES) == sequences
     with pytest.raises(SnapshotError, match=r"of form interactions, .* available: none; run the interactions job"):
-        find_snapshot(tables, config, AS_OF, form=Form.INTERACTIONS)
+        find_snapshot(tables, config.aggregates, AS_OF, form=Form.INTERACTIONS)
     # Aggregates made anew replace the row of the aggregates alone.
     other = snapshot(tables, config, [*log(), event(1, timedelta(days=1), "a", 1)])
     assert visible_snapshots(tables) == [other, sequences]
@@ -295,12 +299,12 @@ def test_many_dates_in_one_pass_have_the_bits_each_has_alone(tables: Tables, con
     # Some of the log landed a few weeks late: after the earlier dates, before the later ones.
     events = [(*e[:2], e[2] + timedelta(days=20 * (e[0] % 2)), *e[3:]) for e in log()]
     write(tables, events)
-    together = aggregate_snapshots(tables, config, weekly(4), new_run())
+    together = aggregate_snapshots(tables, config, weekly(4), run_id()).snapshots
     assert [s.as_of for s in together] == weekly(4)
     others = replace(tables, root=str(tmp_path / "alone"))
     for table in ("events", "vocabulary"):
         shutil.copytree(tables.folder(table), others.folder(table))
-    alone = [aggregate_snapshot(others, config, day, new_run()) for day in weekly(4)]
+    alone = [aggregate_snapshot(others, config, day, run_id()) for day in weekly(4)]
     assert [(s.as_of, s.known_at, s.rows, s.checksum) for s in together] == [
         (s.as_of, s.known_at, s.rows, s.checksum) for s in alone
     ]
@@ -324,14 +328,14 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
 
     monkeypatch.setattr(writer, "write_aggregates", counted)
     with pytest.raises(KeyboardInterrupt):
-        aggregate_snapshots(tables, config, weekly(3), new_run())
+        aggregate_snapshots(tables, config, weekly(3), run_id())
     assert [s.as_of for s in visible_snapshots(tables)] == weekly(3)[:2]
-    made = aggregate_snapshots(tables, config, weekly(3), new_run())
+    made = aggregate_snapshots(tables, config, weekly(3), run_id()).snapshots
     assert passes == [weekly(3)[:2], weekly(3)[2:], weekly(3)[2:]]
     assert visible_snapshots(tables) == made
     # A file that was cut off is made again, although the events are the same.
     next(Path(made[0].data).glob("*.parquet")).write_bytes(b"PAR1")
-    assert aggregate_snapshots(tables, config, weekly(3), new_run())[0].path != made[0].path
+    assert aggregate_snapshots(tables, config, weekly(3), run_id()).snapshots[0].path != made[0].path
     assert passes[3:] == [weekly(3)[:1]]
 
 
@@ -378,6 +382,6 @@ def test_a_sum_that_a_worker_finds_too_large_is_said_by_field_and_user(tables: T
 def test_a_date_without_anybody_leaves_no_other_date_half_made(tables: Tables, config: Any) -> None:
     write(tables, log())
     with pytest.raises(SnapshotError, match="no event in the 180 days before 2020-01-01"):
-        aggregate_snapshots(tables, config, [AS_OF, date(2020, 1, 1)], new_run())
+        aggregate_snapshots(tables, config, [AS_OF, date(2020, 1, 1)], run_id())
     assert not tables.exists("snapshots")
     assert not list(Path(tables.folder("aggregates")).rglob("*.parquet"))

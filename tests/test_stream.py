@@ -20,7 +20,6 @@ from gur_spark.serving.streaming import check_streaming, checkpoint
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
 from jobs import stream
 from tests.conftest import config_over
 from tests.demo import ROOT, clients, opened
@@ -37,9 +36,7 @@ def vectors(frame: Any) -> dict[int, tuple[Any, ...]]:
 def full_run(tables: Tables, config: Any, as_of: date) -> dict[int, tuple[Any, ...]]:
     """Every user's row by the usual jobs, of what has landed so far."""
     model = find_model(tables, config)
-    snapshot = aggregate_snapshot(
-        tables, config, as_of, Run(id=f"full{as_of}", job="", parameters={}), model.vocabulary_version
-    )
+    snapshot = aggregate_snapshot(tables, config, as_of, f"full{as_of}", model.vocabulary_version)
     done = score_snapshot(tables, config, snapshot, model.path, "score")
     return vectors(select_embeddings(tables, done.model_version, as_of))
 

@@ -10,7 +10,7 @@ from deltalake import write_deltalake
 from gur_spark.errors import TableError
 from gur_spark.schema import SNAPSHOTS, column_names
 from gur_spark.tables.delta import Tables, check_keys
-from gur_spark.tables.runs import record
+from gur_spark.tables.runs import Account, kept_on_failure, record
 
 pytestmark = pytest.mark.both_engines
 
@@ -64,17 +64,28 @@ def test_double_and_null_keys_are_refused(tables: Tables) -> None:
         check_keys(tables.spark.createDataFrame([(None, "mon")], DDL), ["user_id"], "t")
 
 
+def fail(account: Account) -> None:
+    with kept_on_failure(account):
+        account.counts["rows"] = 7
+        raise ValueError("boom")
+
+
 def test_a_run_that_fails_leaves_its_row_with_the_error(tables: Tables) -> None:
     with record(tables, "ingest", {"a": "b"}) as run:
-        run.counts["rows_read"] = 3
+        for log in ("main", "web"):
+            run.add(Account(inputs={log: "1"}, counts={"rows_read": 3}, outputs={"events": "t"}))
+    known = Account(inputs={"snapshot": "a"})
     with pytest.raises(ValueError, match="boom"), record(tables, "train", {}):
-        raise ValueError("boom")
+        fail(known)
     found = {row.job: row for row in tables.read("runs").collect()}
     assert (found["ingest"].status, found["ingest"].counts, found["ingest"].error) == (
         "succeeded",
-        {"rows_read": 3},
+        {"rows_read": 6},
         None,
     )
+    assert (found["ingest"].inputs, found["ingest"].outputs) == ({"main": "1", "web": "1"}, {"events": "t"})
+    # What was known when it failed is kept.
+    assert (found["train"].inputs, found["train"].counts) == ({"snapshot": "a"}, {"rows": 7})
     assert found["train"].status == "failed"
     assert found["train"].error.startswith("ValueError: boom")
 

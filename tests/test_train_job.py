@@ -56,8 +56,8 @@ def snapshots(tables: Tables, config: Any) -> list[Snapshot]:
         for hour in range(3)
     ]
     write(tables, rows)
-    fit_vocabulary(tables, config, new_run())
-    return [aggregate_snapshot(tables, config, day, Run(id=f"run{day}", job="", parameters={})) for day in DAYS]
+    fit_vocabulary(tables, config)
+    return [aggregate_snapshot(tables, config, day, f"run{day}") for day in DAYS]
 
 
 def test_the_version_is_registered_with_where_it_comes_from(
@@ -115,8 +115,8 @@ def test_a_version_is_aligned_to_one_by_name_and_the_table_says_so(tables: Table
     end = datetime(2024, 6, 1, tzinfo=UTC)
     days = [(user, end - timedelta(days=day, hours=user)) for user in range(30) for day in (2, 20)]
     write(tables, [(user, time, time.date(), "ab"[user % 2], 100 * user) for user, time in days])
-    fit_vocabulary(tables, config, new_run())
-    aggregate_snapshot(tables, config, DAYS[0], new_run())
+    fit_vocabulary(tables, config)
+    aggregate_snapshot(tables, config, DAYS[0], "run")
     first = train_model(tables, config, DAYS[:1])
     other = config.model_copy(update={"training": config.training.model_copy(update={"seed": 2})})
     second = train_model(tables, other, DAYS[:1], align_to=first.version)

@@ -23,7 +23,7 @@ from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.training.run import train_model
-from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, new_run, write
+from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, run_id, write
 
 pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]
 
@@ -54,7 +54,7 @@ def configure(make_config: Any) -> Any:
 @pytest.fixture
 def snapshots(tables: Tables, configure: Any) -> list[Snapshot]:
     write(tables, EVENTS)
-    return aggregate_snapshots(tables, configure("dates"), [EARLIER, AS_OF], new_run())
+    return aggregate_snapshots(tables, configure("dates"), [EARLIER, AS_OF], run_id()).snapshots
 
 
 def paired(tables: Tables, config: Any, snapshots: list[Snapshot]) -> list[dict[int, dict[str, Any]]]:
@@ -136,7 +136,7 @@ def test_a_model_of_all_losses_is_trained_and_registered(
     assert seen_until_of(made.card) == AS_OF
     assert set(made.metrics) >= {"validation_contrastive"}
     days = [EARLIER - timedelta(30), EARLIER]
-    aggregate_snapshots(tables, early, days, new_run())
+    aggregate_snapshots(tables, early, days, run_id())
     both = load_model(train_model(tables, early, days).path)
     assert seen_until_of(both.card) == EARLIER + timedelta(10)
     assert {f"validation_{name}" for name in config.model.loss} <= both.metrics.keys()

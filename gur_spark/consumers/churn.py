@@ -234,7 +234,8 @@ def _labels(tables: Tables, config: Config, version: str, dates: Sequence[date])
     def at(day: date) -> DataFrame:
         active = read_embeddings(tables.spark, config, version, day).where(F.col("events") > 0)
         known = F.lit(day + timedelta(config.aggregates.delay_days))
-        return labels.churn(active, events_ahead(events, config, day, horizon)).withColumn("label_time", known)
+        ahead = events_ahead(events, day, horizon, config.aggregates.delay_days)
+        return labels.churn(active, ahead).withColumn("label_time", known)
 
     return reduce(DataFrame.unionByName, map(at, dates))
 

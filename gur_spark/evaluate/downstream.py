@@ -200,7 +200,7 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
             log.info("publish: '%s' is not asked at %s: %s", name, day, error)
             continue
         users = tables.read("embeddings").where((F.col("model_version") == now) & (F.col("as_of") == F.lit(day)))
-        ahead = events_ahead(events, config, day, settings.horizon_days)
+        ahead = events_ahead(events, day, settings.horizon_days, config.aggregates.delay_days)
         task = next(task for task in settings.tasks if task.name == name)
         return day, labels.answer(task, users, ahead, config)[0].withColumnRenamed(task.name, "label")
     return None

@@ -33,7 +33,7 @@ def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -
     if settings.tasks:
         events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
         check_complete(events, config, [as_of], settings.horizon_days, EvaluationError)
-        ahead = events_ahead(events, config, as_of, settings.horizon_days)
+        ahead = events_ahead(events, as_of, settings.horizon_days, config.aggregates.delay_days)
         for task in settings.tasks:
             frame, note = answer(task, users, ahead, config)
             made.append(frame)

@@ -98,11 +98,11 @@ def ask(tables: Tables, config: Config, dates: Sequence[date], version: str) -> 
     # read_embeddings never gives an empty frame, so there is a first row, with the version behind "published".
     model_version = first.select("model_version").head(1)[0][0]
     model = load_model(find_model(tables, config, model_version).path)
-    own = [find_snapshot(tables, config, as_of, form=model.kind.reads) for as_of in dates]
+    own = [find_snapshot(tables, config.aggregates, as_of, form=model.kind.reads) for as_of in dates]
     for snapshot in own:
         check_fit(model, snapshot)
         check_unseen(model, model_version, snapshot.as_of)
-    windows = [find_snapshot(tables, config, as_of, form=Form.AGGREGATES) for as_of in dates]
+    windows = [find_snapshot(tables, config.aggregates, as_of, form=Form.AGGREGATES) for as_of in dates]
     answers, made, notes = _answers(tables, config, windows, model_version)
     users = [one.column("user_id").combine_chunks() for one in answers]
     width = len(answers[0].column("embedding")[0])

@@ -27,7 +27,7 @@ from gur_spark.events.parse import check_pattern
 from gur_spark.events.quality import Tally, refuse_bad_rows, tally
 from gur_spark.events.staging import stage
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
 
@@ -38,14 +38,15 @@ FATES = ("rows_read", "accepted", "deduplicated", "filtered", "quarantined")
 def ingest(
     tables: Tables,
     config: Config,
-    run: Run,
+    run_id: str,
     landings: Sequence[date] = (),
     everything: bool = False,
     name: str = MAIN,
-) -> None:
+) -> Account:
     """Ingest the landings of a log that are new or changed since their last successful run, or those that are named.
 
-    The counts of their rows are added to the run's counts.
+    Returns:
+        The landings with their fingerprints, the counts of their rows, and the tables that were written.
 
     Args:
         name: name of the log.
@@ -58,21 +59,31 @@ def ingest(
     """
     check_pattern(tables.spark, config.raw_logs[name].fields.event_time)
     chosen = choose_landings(tables, config, name, landings, everything)
-    _count(run, chosen, {**dict.fromkeys(FATES, 0), "files": len(chosen.files), "files_quarantined": 0})
+    done = Account(
+        counts=_named(chosen, dict.fromkeys(FATES, 0) | {"files": len(chosen.files), "files_quarantined": 0})
+    )
     if not chosen.files_of:
         log.info("ingest: no new or changed landing%s, nothing to do", chosen.of_log)
-        return
-    staging = tables.folder("_staging", run.id)
+        return done
+    staging = tables.folder("_staging", run_id)
     try:
-        broken, staged = stage(tables, chosen, staging)
-        _publish(tables, config, run, chosen, broken, staged)
+        with kept_on_failure(done):
+            broken, staged = stage(tables, chosen, staging)
+            _publish(tables, config, chosen, broken, staged, done)
     finally:
         storage.remove_folder(staging)
+    return done
 
 
 def _publish(
-    tables: Tables, config: Config, run: Run, chosen: Landings, broken: Sequence[BrokenFile], staged: DataFrame | None
+    tables: Tables,
+    config: Config,
+    chosen: Landings,
+    broken: Sequence[BrokenFile],
+    staged: DataFrame | None,
+    done: Account,
 ) -> None:
+    """Write the rows of staged landings and what is broken, and say so in the account."""
     found = tally(staged, chosen.log) if staged is not None else Tally()
     refuse_bad_rows(found, chosen.log)
     tables.create("quarantine", schema.QUARANTINE)
@@ -86,22 +97,20 @@ def _publish(
     for one in broken:
         log.warning("ingest: %s was not read: %s %s", one.file.path, one.reason, one.field or "")
     vanished = [b.file for b in broken if b.reason == "vanished_file"]
-    run.inputs |= chosen.fingerprints(without=vanished)
+    done.inputs.update(chosen.fingerprints(without=vanished))
     unusable = {b.file for b in broken}
     readable = sorted(name for name, files in chosen.files_of.items() if not files or set(files) - unusable)
     written = _replace_rows(tables, chosen, readable, staged, found) if readable else 0
     counts = found.counts(written) | {"files_quarantined": len(broken)}
     _check_counts(counts, chosen.log)
-    _count(run, chosen, counts)
-    run.outputs |= {chosen.table: tables.sql_name(chosen.table), "quarantine": tables.sql_name("quarantine")}
+    done.counts.update(_named(chosen, counts))
+    done.outputs.update({name: tables.sql_name(name) for name in (chosen.table, "quarantine")})
 
 
-def _count(run: Run, chosen: Landings, counts: Mapping[str, int]) -> None:
-    """Add counts to the run's; where there are several logs, also under the log's name."""
-    for name, count in counts.items():
-        run.counts[name] = run.counts.get(name, 0) + count
-        if chosen.several:
-            run.counts[f"{chosen.name} {name}"] = run.counts.get(f"{chosen.name} {name}", 0) + count
+def _named(chosen: Landings, counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name; where there are several logs, also under the log's name."""
+    of_log = {f"{chosen.name} {name}": count for name, count in counts.items()} if chosen.several else {}
+    return {**counts, **of_log}
 
 
 def _replace_quarantine(

@@ -6,9 +6,9 @@ a value, so every field has a row.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from hashlib import sha256
 
 import numpy as np
@@ -17,11 +17,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import schema
+from gur_spark.config.logs import Log
 from gur_spark.config.pipeline import Config
+from gur_spark.config.snapshots import Vocabulary as Limits
 from gur_spark.errors import TableError
 from gur_spark.events.sets import each_member
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account
 
 # Beyond this many ids a broadcast costs more memory than the shuffle it saves.
 BROADCAST_IDS = 1_000_000
@@ -38,8 +40,15 @@ class Vocabulary:
     frame: DataFrame
     """One row per (field, value): ``field, value, id``."""
 
+    def account(self, fields: Sequence[str]) -> Account:
+        """The row of the run that fitted these fields."""
+        return Account(
+            counts={f"{name}_values": self.sizes[name] - schema.FIRST_VALUE_ID for name in fields},
+            outputs={"vocabulary": f"version {self.version}, hash {self.hash}"},
+        )
 
-def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None = None) -> Vocabulary:
+
+def fit_vocabulary(tables: Tables, config: Config, before: date | None = None) -> Vocabulary:
     """Fit every categorical field over ``events`` and return the newest version.
 
     A value of the newest version keeps its id, whatever its count is now. New values follow the greatest id, by
@@ -59,25 +68,23 @@ def fit_vocabulary(tables: Tables, config: Config, run: Run, before: date | None
     fields, separators = config.categorical, config.manifest().separators
 
     def having(name: str) -> DataFrame:
-        rows = _having(events, name, config)
+        rows = _having(events, name, config.all_logs)
         return each_member(rows.select(name), {name: separators[name]}) if name in separators else rows
 
     mapping = pa.concat_tables(
         [
             _table_schema().empty_table(),
-            *(_fit_field(having(name), name, known, config) for name in fields),
+            *(_fit_field(having(name), name, known, config.vocabulary) for name in fields),
             # A field that left the configuration keeps its ids, because it may come back.
             *(_unchanged(known, name) for name in sorted(known.sizes.keys() - set(fields))),
         ]
     )
     digest = mapping_hash(mapping)
     if digest != known.hash:
-        _write(tables, mapping, known.version + 1, digest, run)
+        _write(tables, mapping, known.version + 1, digest)
         known = read_vocabulary(tables, known.version + 1)
         if known.hash != digest:
             raise TableError(f"another fit wrote vocabulary version {known.version} at the same time; fit again")
-    run.counts |= {f"{name}_values": known.sizes[name] - schema.FIRST_VALUE_ID for name in fields}
-    run.outputs["vocabulary"] = f"version {known.version}, hash {known.hash}"
     return known
 
 
@@ -147,17 +154,17 @@ def _table_schema() -> pa.Schema:
     return pa.schema({"field": pa.string(), "value": pa.string(), "id": pa.int32(), "count": pa.int64()})
 
 
-def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) -> pa.Table:
+def _fit_field(events: DataFrame, name: str, known: Vocabulary, limits: Limits) -> pa.Table:
     """Rows of a field in the next version: the missing value, then known values by id, then new values."""
     first_new = known.sizes.get(name, schema.FIRST_VALUE_ID)
     known_values = first_new - schema.FIRST_VALUE_ID
-    kept = max(config.vocabulary.max_size_of(name), known_values)
+    kept = max(limits.max_size_of(name), known_values)
     counts = events.groupBy(F.col(name).alias("value")).agg(F.count(F.lit(1)).alias("count"))
     if known_values:
         counts = counts.join(_values(known, name), "value", "full")
     else:
         counts = counts.withColumn("id", F.lit(None).cast("int"))
-    frequent = F.col("count") >= config.vocabulary.min_count_of(name)
+    frequent = F.col("count") >= limits.min_count_of(name)
     null = F.col("value").isNull()
     ranked = counts.where(null | F.col("id").isNotNull() | frequent).orderBy(
         null.desc(), F.col("id").asc_nulls_last(), F.col("count").desc(), "value"
@@ -179,10 +186,10 @@ def _fit_field(events: DataFrame, name: str, known: Vocabulary, config: Config) 
     )
 
 
-def _having(events: DataFrame, field: str, config: Config) -> DataFrame:
+def _having(events: DataFrame, field: str, logs: Mapping[str, Log]) -> DataFrame:
     """Events of the logs that have a field."""
-    having = [name for name, log in config.all_logs.items() if field in log.columns]
-    return events if len(having) == len(config.all_logs) else events.where(F.col("source").isin(having))
+    having = [name for name, log in logs.items() if field in log.columns]
+    return events if len(having) == len(logs) else events.where(F.col("source").isin(having))
 
 
 def _values(known: Vocabulary, name: str) -> DataFrame:
@@ -196,11 +203,11 @@ def _unchanged(known: Vocabulary, name: str) -> pa.Table:
     return rows.orderBy("id").toArrow().cast(_table_schema())
 
 
-def _write(tables: Tables, mapping: pa.Table, version: int, digest: str, run: Run) -> None:
+def _write(tables: Tables, mapping: pa.Table, version: int, digest: str) -> None:
     stamps: dict[str, Column] = {
         "version": F.lit(version),
         "hash": F.lit(digest),
-        "created": F.lit(run.started),
+        "created": F.lit(datetime.now(UTC)),
     }
     frame = tables.spark.createDataFrame(mapping).withColumns(stamps)
     # Replaced and not appended, so that of two fits at once only one becomes this version.

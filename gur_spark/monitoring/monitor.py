@@ -87,7 +87,7 @@ def monitor(
     measured = list(freshness(tables, config, as_of, scored))
     form = find(model.kind if model else config.model.kind).reads
     try:
-        snapshot = find_snapshot(tables, config, as_of, form=form)
+        snapshot = find_snapshot(tables, config.aggregates, as_of, form=form)
     except SnapshotError:
         write_drift(tables, as_of, judge(measured, config.monitor), run)
         raise
@@ -141,7 +141,7 @@ def _reference(
     tables: Tables, config: Config, form: Form, model: ModelVersion | None, against: date | None
 ) -> Reference:
     if against is not None:
-        return Reference.of_snapshot(find_snapshot(tables, config, against, form=form))
+        return Reference.of_snapshot(find_snapshot(tables, config.aggregates, against, form=form))
     assert model is not None  # it is read unless a date is given
     return Reference.of_training(model)
 

@@ -108,7 +108,7 @@ def _refresh(
     touched_users(tables, known.events_version, inputs.events_version).write.parquet(storage.join(staging, "users"))
     users = tables.spark.read.parquet(storage.join(staging, "users"))
     as_of = _coming_date(tables, now)
-    snapshot = aggregate_users(tables, config, inputs, users, as_of, storage.join(staging, "aggregates"))
+    snapshot = aggregate_users(tables, config.aggregates, inputs, users, as_of, storage.join(staging, "aggregates"))
     rows = _kept(tables, now, known).join(users, "user_id", "left_anti")
     if snapshot.rows:
         files = pack(model.path)

@@ -35,10 +35,10 @@ def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stal
     stale = stale_snapshots(tables, config, landings)
     now = published(tables, config.name) if stale else None
     form = find(config.model.kind).reads
-    usual = [s.as_of for s in stale if s.form == form and is_usual(config, s)]
+    usual = [s.as_of for s in stale if s.form == form and is_usual(s, config.aggregates.delay_days)]
     return Stale(
         snapshots=len(stale),
-        commands=commands_for(config, stale),
+        commands=commands_for(stale, config.aggregates.delay_days),
         published=now if now and now.as_of in usual else None,
     )
 

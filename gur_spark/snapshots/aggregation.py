@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.config.pipeline import Config
+from gur_spark.config.snapshots import Aggregates
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.kernel.state_files import SavedState
@@ -21,9 +22,9 @@ from gur_spark.models.kind import Form
 from gur_spark.snapshots.inputs import SnapshotInputs, check_landings
 from gur_spark.snapshots.making import known_moments, made_already
 from gur_spark.snapshots.routes import Route, finish, from_base
-from gur_spark.snapshots.visible import Snapshot, make_visible, visible_snapshots
+from gur_spark.snapshots.visible import MadeSnapshots, Snapshot, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
 
@@ -35,13 +36,13 @@ def aggregate_snapshots(
     tables: Tables,
     config: Config,
     dates: Collection[date],
-    run: Run,
+    run_id: str,
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
     again: bool = False,
     route: Route = "auto",
-) -> list[Snapshot]:
-    """Write the aggregates of some dates, make them visible, and return their snapshots; oldest first.
+) -> MadeSnapshots:
+    """Write the aggregates of some dates, in folders named by the run, and make them visible.
 
     Only rows that had landed before ``known_at`` count; by default, before a date's midnight UTC plus the configured
     delay. Neighbouring dates, up to ``PASS_DATES`` of them, are made in one pass over the events, and are visible when
@@ -51,8 +52,8 @@ def aggregate_snapshots(
 
     With the route ``incremental``, each date is made from an earlier snapshot with a saved state and the events that
     came since; its content is the same. The route ``auto`` does so for a single date, where
-    ``aggregates.incremental_days`` is given and there is such a snapshot; else it is ``full``. The run's inputs say
-    which route a date took, and why.
+    ``aggregates.incremental_days`` is given and there is such a snapshot; else it is ``full``. The result says which
+    route a date took, and why.
 
     Raises:
         BaseSnapshotError: the route is incremental and a date has no base snapshot; the message says why.
@@ -64,32 +65,37 @@ def aggregate_snapshots(
     moments = known_moments(dates, config.aggregates.delay_days, known_at)
     visible = visible_snapshots(tables, Form.AGGREGATES) if tables.exists("snapshots") else []
     there = {} if again or config.aggregates.users else made_already(visible, inputs, inputs.manifest.hash, moments)
-    run.inputs["events"] = inputs.lineage
-    for day in [day for day in moments if day not in there]:
-        if route == "incremental" or (route == "auto" and len(moments) == 1 and config.aggregates.incremental_days):
-            one = from_base(tables, config, inputs, visible, (day, moments[day]), run, must=route == "incremental")
-            there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, one, run.id)} if one else {}
-    for some in passes([day for day in moments if day not in there], inputs.manifest.windows[-1]):
-        users = max((snapshot.rows for snapshot in visible), default=None)
-        made = _aggregate_pass(tables, config, inputs, {day: moments[day] for day in some}, run, users)
-        there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, made, run.id)}
-    return [there[day] for day in moments]
+    folders = {day: tables.folder("aggregates", day.isoformat(), run_id) for day in moments}
+    aggregates, must = config.aggregates, route == "incremental"
+    said = {"events": inputs.lineage}
+    with kept_on_failure(Account(inputs=said)):
+        for day in [day for day in moments if day not in there]:
+            if must or (route == "auto" and len(moments) == 1 and aggregates.incremental_days):
+                place = folders[day], aggregates.landing_gap_days
+                one, said[f"route {day}"] = from_base(tables, inputs, visible, (day, moments[day]), *place, must)
+                there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, one, run_id)} if one else {}
+        for some in passes([day for day in moments if day not in there], inputs.manifest.windows[-1]):
+            users = max((snapshot.rows for snapshot in visible), default=None)
+            made = _aggregate_pass(tables, aggregates, inputs, {day: moments[day] for day in some}, folders, users)
+            said |= {f"route {day}": "full" for day in some if f"route {day}" not in said}
+            there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, made, run_id)}
+    return MadeSnapshots(snapshots=[there[day] for day in moments], inputs=said)
 
 
 def aggregate_snapshot(
     tables: Tables,
     config: Config,
     as_of: date,
-    run: Run,
+    run_id: str,
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
 ) -> Snapshot:
     """Write the aggregates of one date; see ``aggregate_snapshots``."""
-    return aggregate_snapshots(tables, config, [as_of], run, vocabulary_version, known_at)[0]
+    return aggregate_snapshots(tables, config, [as_of], run_id, vocabulary_version, known_at).snapshots[0]
 
 
 def aggregate_users(
-    tables: Tables, config: Config, inputs: SnapshotInputs, users: DataFrame, as_of: date, folder: str
+    tables: Tables, aggregates: Aggregates, inputs: SnapshotInputs, users: DataFrame, as_of: date, folder: str
 ) -> Snapshot:
     """Write the aggregates of some users at a date into a folder that ``snapshots`` does not name.
 
@@ -99,13 +105,13 @@ def aggregate_users(
         users: one row per user_id.
     """
     manifest, vocabulary = inputs.manifest, inputs.vocabulary
-    moment = selection.known_at(as_of, config.aggregates.delay_days)
+    moment = selection.known_at(as_of, aggregates.delay_days)
     table = inputs.events(tables).join(users, "user_id", "left_semi")
     inside = selection.snapshot_events(selection.event_rows(table, manifest), {as_of: moment}, manifest.reach)
     found = inside.agg(F.count(F.lit(1)), F.count_distinct("user_id"), F.min(F.to_date("event_time"))).collect()[0]
     known = selection.snapshot_events(selection.attribute_rows(table, manifest), {as_of: moment}, None)
     oldest = found[2] if manifest.reach is None else None
-    listed = _users(tables, config)
+    listed = _users(tables, aggregates.users)
     written = writer.write_aggregates(
         encode(derived.add_derived(inside, manifest), vocabulary, manifest.categorical),
         manifest,
@@ -146,10 +152,10 @@ def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
 
 def _aggregate_pass(
     tables: Tables,
-    config: Config,
+    aggregates: Aggregates,
     inputs: SnapshotInputs,
     moments: Mapping[date, datetime],
-    run: Run,
+    folders_of: Mapping[date, str],
     expected_users: int | None,
 ) -> list[Snapshot]:
     """Write the folders of a few dates in one pass over the events; a single date may save a state."""
@@ -163,13 +169,13 @@ def _aggregate_pass(
         *([] if expected_users else [F.approx_count_distinct("user_id").alias("users")]),
     ).first()
     assert found is not None
-    check_landings(max(moments), found["landed"], config.aggregates.landing_gap_days)
+    check_landings(max(moments), found["landed"], aggregates.landing_gap_days)
     oldest = found["first"] if manifest.reach is None else None
     # Several dates have tiles of their own, and with a users list the days after would need the list, too.
-    horizon = config.aggregates.incremental_days if len(moments) == 1 and not config.aggregates.users else 0
+    horizon = aggregates.incremental_days if len(moments) == 1 and not aggregates.users else 0
     tiles = writer.tiles_of(manifest, list(moments), oldest, horizon)
     users = expected_users or found["users"]
-    folders = {day: tables.folder("aggregates", day.isoformat(), run.id) for day in moments}
+    folders = {day: folders_of[day] for day in moments}
     known = selection.snapshot_events(selection.attribute_rows(table, manifest), moments, None)
     attributes = inputs.encoded_attributes(known)
     rows = found["events"] + (0 if attributes is None else attributes.count())
@@ -180,7 +186,7 @@ def _aggregate_pass(
         vocabulary.sizes,
         moments,
         folders,
-        _users(tables, config),
+        _users(tables, aggregates.users),
         partitions,
         oldest,
         horizon,
@@ -188,7 +194,6 @@ def _aggregate_pass(
         hot_users.hot_users(inside, found["events"], writer.tasks_for(tables.spark, partitions)),
     )
     made = finish(tables, inputs, moments, folders, written)
-    run.inputs |= {f"route {day}": "full" for day in moments if f"route {day}" not in run.inputs}
     if horizon:
         state = {"horizon": horizon, "oldest": oldest, "landed": found["landed"], "lineage": inputs.lineage}
         [(day, content)] = written.items()
@@ -196,11 +201,11 @@ def _aggregate_pass(
     return made
 
 
-def _users(tables: Tables, config: Config) -> DataFrame | None:
+def _users(tables: Tables, path: str | None) -> DataFrame | None:
     """The list of users that get a row even without events; None where there is none."""
-    if not config.aggregates.users:
+    if not path:
         return None
-    users = tables.spark.read.parquet(storage.absolute(config.aggregates.users)).select("user_id")
+    users = tables.spark.read.parquet(storage.absolute(path)).select("user_id")
     if users.where(F.col("user_id").isNull()).count():
-        raise TableError(f"aggregates.users: {config.aggregates.users} has rows without a user_id")
+        raise TableError(f"aggregates.users: {path} has rows without a user_id")
     return users

@@ -67,10 +67,10 @@ def check_cutoff(dates: Sequence[date], ahead_days: int, cutoff: date | None, er
             )
 
 
-def events_ahead(events: DataFrame, config: Config, as_of: date, horizon_days: int) -> DataFrame:
-    """The events of ``[as_of, as_of + horizon_days)`` that had landed by the end plus the delay.
+def events_ahead(events: DataFrame, as_of: date, horizon_days: int, delay_days: int) -> DataFrame:
+    """The events of ``[as_of, as_of + horizon_days)`` that had landed by the end plus ``aggregates.delay_days``.
 
     Events that land later change no label.
     """
     ends = as_of + timedelta(horizon_days)
-    return snapshot_events(events, {ends: known_at(ends, config.aggregates.delay_days)}, horizon_days)
+    return snapshot_events(events, {ends: known_at(ends, delay_days)}, horizon_days)

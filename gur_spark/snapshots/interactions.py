@@ -13,26 +13,26 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.config.pipeline import Config
+from gur_spark.config.snapshots import Interactions
 from gur_spark.errors import ConfigError
-from gur_spark.features.declare.manifest import InteractionManifest
+from gur_spark.features.declare.manifest import InteractionManifest, Manifest
 from gur_spark.features.declare.sequences import interaction_manifest
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.making import make_snapshots
 from gur_spark.snapshots.sequence_rows import file_by_file, whole_users
-from gur_spark.snapshots.visible import Snapshot
+from gur_spark.snapshots.visible import MadeSnapshots
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
 
 
 def interaction_snapshots(
     tables: Tables,
     config: Config,
     dates: Collection[date],
-    run: Run,
+    run_id: str,
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
     again: bool = False,
-) -> list[Snapshot]:
+) -> MadeSnapshots:
     """Write the interactions of some dates as ``interactions`` says, and make them visible; see ``make_snapshots``.
 
     One row per user and item with an event in the window. An event without an item does not count; items that are
@@ -41,17 +41,16 @@ def interaction_snapshots(
     Raises:
         ConfigError: the configuration has no section ``interactions``.
     """
-    recipe = recipe_of(config)
-    return make_snapshots(tables, config, recipe, dates, run, vocabulary_version, known_at, again)
+    recipe = recipe_of(config.interactions, config.manifest())
+    return make_snapshots(tables, config, recipe, dates, run_id, vocabulary_version, known_at, again)
 
 
-def recipe_of(config: Config) -> "InteractionRecipe":
-    """How the configuration wants interactions.
+def recipe_of(wanted: Interactions | None, events: Manifest) -> "InteractionRecipe":
+    """How the configuration wants interactions of the events that its aggregates have.
 
     Raises:
         ConfigError: it has no section ``interactions``.
     """
-    events, wanted = config.manifest(), config.interactions
     if wanted is None:
         raise ConfigError(
             "interactions: not given; name the field of the item, such as interactions: {field: item, window: 180}; "

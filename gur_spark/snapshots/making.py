@@ -24,9 +24,9 @@ from gur_spark.models.kind import Form, VocabularyRef
 from gur_spark.snapshots.files import write_description
 from gur_spark.snapshots.inputs import SnapshotInputs, check_landings, events_range
 from gur_spark.snapshots.sequence_rows import in_order
-from gur_spark.snapshots.visible import Snapshot, is_whole, make_visible, visible_snapshots
+from gur_spark.snapshots.visible import MadeSnapshots, Snapshot, is_whole, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables, check_keys
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
 
@@ -69,12 +69,12 @@ def make_snapshots(
     config: Config,
     recipe: Recipe,
     dates: Collection[date],
-    run: Run,
+    run_id: str,
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
     again: bool = False,
-) -> list[Snapshot]:
-    """Write the snapshots of some dates and make each visible when it is whole; oldest first.
+) -> MadeSnapshots:
+    """Write the snapshots of some dates, in folders named by the run, and make each visible when it is whole.
 
     Only rows that had landed before ``known_at`` count; by default, before a date's midnight UTC plus the configured
     delay. A date that was made of the same commit of the events, with the same vocabulary and manifest, is not made
@@ -90,12 +90,14 @@ def make_snapshots(
     moments = known_moments(dates, config.aggregates.delay_days, known_at)
     visible = visible_snapshots(tables, recipe.form) if tables.exists("snapshots") else []
     there = {} if again else made_already(visible, inputs, recipe.manifest.hash, moments)
-    run.inputs["events"] = inputs.lineage
-    for day in [day for day in moments if day not in there]:
-        folder = tables.folder(recipe.form, day.isoformat(), run.id)
-        made = write_snapshot(tables, config, inputs, recipe, (day, moments[day]), folder)
-        [there[day]] = make_visible(tables, [made], run.id)
-    return [there[day] for day in moments]
+    gap_days = config.aggregates.landing_gap_days
+    said = {"events": inputs.lineage}
+    with kept_on_failure(Account(inputs=said)):
+        for day in [day for day in moments if day not in there]:
+            folder = tables.folder(recipe.form, day.isoformat(), run_id)
+            made = write_snapshot(tables, inputs, recipe, (day, moments[day]), folder, gap_days)
+            [there[day]] = make_visible(tables, [made], run_id)
+    return MadeSnapshots(snapshots=[there[day] for day in moments], inputs=said)
 
 
 def known_moments(dates: Collection[date], delay_days: int, known_at: datetime | None) -> dict[date, datetime]:
@@ -121,7 +123,7 @@ def made_already(
 
 
 def write_snapshot(
-    tables: Tables, config: Config, inputs: SnapshotInputs, recipe: Recipe, moment: tuple[date, datetime], folder: str
+    tables: Tables, inputs: SnapshotInputs, recipe: Recipe, moment: tuple[date, datetime], folder: str, gap_days: int
 ) -> Snapshot:
     """Write the snapshot of one date into a folder that ``snapshots`` does not name yet.
 
@@ -129,6 +131,7 @@ def write_snapshot(
 
     Args:
         moment: the as-of date, and until when landings count.
+        gap_days: ``aggregates.landing_gap_days``.
 
     Raises:
         TableError: the vocabulary lacks a field.
@@ -138,7 +141,7 @@ def write_snapshot(
     vocabulary = inputs.vocabulary
     table = selection.event_rows(inputs.events(tables), inputs.manifest)
     inside = _window_events(table, as_of, known_at, recipe.manifest.window)
-    events = _check_events(tables, config, recipe, inside, as_of, known_at)
+    events = _check_events(tables, recipe, inside, moment, gap_days)
     encoded = encode(inside.where(recipe.counts()), vocabulary, recipe.manifest.categories)
     written = _write(recipe, writer.by_user(recipe.narrow(encoded), -(-events // PARTITION_EVENTS)), as_of, folder)
     rows = tables.spark.read.parquet(storage.join(folder, "data")).select(*recipe.key)
@@ -165,9 +168,14 @@ def _window_events(events: DataFrame, as_of: date, known_at: datetime, window: W
 
 
 def _check_events(
-    tables: Tables, config: Config, recipe: Recipe, inside: DataFrame, as_of: date, known_at: datetime
+    tables: Tables, recipe: Recipe, inside: DataFrame, moment: tuple[date, datetime], gap_days: int
 ) -> int:
-    """The number of events that count; raises SnapshotError where there are none."""
+    """The number of events that count.
+
+    Raises:
+        SnapshotError: there are none, or the landings have not come to the date.
+    """
+    as_of, known_at = moment
     found = inside.agg(F.count_if(recipe.counts()).alias("events"), F.max("landed_on").alias("landed")).first()
     assert found is not None
     if not found["events"]:
@@ -176,7 +184,7 @@ def _check_events(
             f"{recipe.form}: no {recipe.what} {window} that had landed before {known_at:%Y-%m-%d %H:%M} "
             f"(as_of {as_of}); {events_range(tables)}"
         )
-    check_landings(as_of, found["landed"], config.aggregates.landing_gap_days)
+    check_landings(as_of, found["landed"], gap_days)
     return int(found["events"])
 
 

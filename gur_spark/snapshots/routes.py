@@ -8,7 +8,6 @@ from typing import Literal
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.config.pipeline import Config
 from gur_spark.errors import BaseSnapshotError, SnapshotError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.spark import incremental
@@ -20,7 +19,6 @@ from gur_spark.snapshots.base_snapshots import Base, Needed, find_base
 from gur_spark.snapshots.inputs import SnapshotInputs, check_landings, events_range
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
 
 log = logging.getLogger("gur_spark")
 
@@ -29,18 +27,22 @@ Route = Literal["full", "incremental", "auto"]
 
 def from_base(
     tables: Tables,
-    config: Config,
     inputs: SnapshotInputs,
     visible: Sequence[Snapshot],
     moment: tuple[date, datetime],
-    run: Run,
+    folder: str,
+    gap_days: int,
     must: bool,
-) -> list[Snapshot]:
-    """Write the folder of a date from a base snapshot, and return its snapshot; without a base, return nothing.
+) -> tuple[list[Snapshot], str]:
+    """Write the folder of a date from a base snapshot, if there is one.
 
     Args:
         moment: the as-of date, and until when landings count.
+        gap_days: ``aggregates.landing_gap_days``.
         must: whether it is an error that there is no base.
+
+    Returns:
+        The snapshot, or nothing without a base, and the route in words for the run's row.
 
     Raises:
         BaseSnapshotError: there is no base, and there ``must`` be one.
@@ -56,21 +58,19 @@ def from_base(
             events_version=inputs.events_version,
         )
         base = find_base(tables, visible, needed, day, known_at)
-        made = _continue(tables, config, inputs, base, moment, run)
+        made = _continue(tables, inputs, base, moment, folder, gap_days)
     except BaseSnapshotError as error:
-        storage.remove_folder(tables.folder("aggregates", day.isoformat(), run.id))
+        storage.remove_folder(folder)
         if must:
             raise
         log.info("aggregates %s: from all events, because %s", day, error)
-        run.inputs[f"route {day}"] = f"full: {error}"
-        return []
+        return [], f"full: {error}"
     log.info("aggregates %s: from the snapshot of %s and the events since", day, base.snapshot.as_of)
-    run.inputs[f"route {day}"] = f"incremental from {base.snapshot.path}"
-    return made
+    return made, f"incremental from {base.snapshot.path}"
 
 
 def _continue(
-    tables: Tables, config: Config, inputs: SnapshotInputs, base: Base, moment: tuple[date, datetime], run: Run
+    tables: Tables, inputs: SnapshotInputs, base: Base, moment: tuple[date, datetime], folder: str, gap_days: int
 ) -> list[Snapshot]:
     """Write the folder of a date from its base and the events that came since."""
     manifest, vocabulary, (day, known_at) = inputs.manifest, inputs.vocabulary, moment
@@ -78,12 +78,11 @@ def _continue(
     entering = incremental.entering_events(event_rows(table, manifest), day, known_at, before, manifest.reach)
     attributes = incremental.entering_events(attribute_rows(table, manifest), day, known_at, before, None)
     landed, oldest = base.kept.landed, None
-    if manifest.reach is None or (day - landed).days > config.aggregates.landing_gap_days:
+    if manifest.reach is None or (day - landed).days > gap_days:
         found = entering.agg(F.max("landed_on").alias("landed"), F.min(F.to_date("event_time")).alias("first")).first()
         assert found is not None
         landed, oldest = max(landed, found["landed"] or landed), found["first"]
-        check_landings(day, landed, config.aggregates.landing_gap_days)
-    folder = tables.folder("aggregates", day.isoformat(), run.id)
+        check_landings(day, landed, gap_days)
     written = incremental.write_incremental(
         encode(add_derived(entering, manifest), vocabulary, manifest.categorical),
         manifest,

@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.config.pipeline import Config
+from gur_spark.config.snapshots import Sequences
 from gur_spark.features.declare.manifest import Manifest, SequenceManifest
 from gur_spark.features.declare.sequences import sequence_manifest
 from gur_spark.features.spark import selection
@@ -21,20 +22,19 @@ from gur_spark.schema import PADDING_ID
 from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.snapshots.making import make_snapshots, write_snapshot
 from gur_spark.snapshots.sequence_rows import SequenceRows, file_by_file, whole_users
-from gur_spark.snapshots.visible import Snapshot
+from gur_spark.snapshots.visible import MadeSnapshots, Snapshot
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
 
 
 def sequence_snapshots(
     tables: Tables,
     config: Config,
     dates: Collection[date],
-    run: Run,
+    run_id: str,
     vocabulary_version: int | None = None,
     known_at: datetime | None = None,
     again: bool = False,
-) -> list[Snapshot]:
+) -> MadeSnapshots:
     """Write the sequences of some dates as ``sequences`` says, and make them visible; see ``make_snapshots``.
 
     One row per user with an event in the window. A user's events are in the order of their time and, at one time, of
@@ -43,8 +43,8 @@ def sequence_snapshots(
     Raises:
         ConfigError: a field's name means something else to pytorch-lifestream.
     """
-    recipe = recipe_of(config)
-    return make_snapshots(tables, config, recipe, dates, run, vocabulary_version, known_at, again)
+    recipe = recipe_of(config.sequences, config.manifest())
+    return make_snapshots(tables, config, recipe, dates, run_id, vocabulary_version, known_at, again)
 
 
 def write_sequences(
@@ -62,16 +62,16 @@ def write_sequences(
     """
     inputs = SnapshotInputs.of(tables, config, vocabulary_version)
     moment = as_of, known_at or selection.known_at(as_of, config.aggregates.delay_days)
-    return write_snapshot(tables, config, inputs, recipe_of(config), moment, folder)
+    recipe = recipe_of(config.sequences, inputs.manifest)
+    return write_snapshot(tables, inputs, recipe, moment, folder, config.aggregates.landing_gap_days)
 
 
-def recipe_of(config: Config) -> "SequenceRecipe":
-    """How the configuration wants sequences.
+def recipe_of(wanted: Sequences, events: Manifest) -> "SequenceRecipe":
+    """How the configuration wants sequences of the events that its aggregates have.
 
     Raises:
         ConfigError: a field's name means something else to pytorch-lifestream.
     """
-    wanted, events = config.sequences, config.manifest()
     return SequenceRecipe(sequence_manifest(events, wanted.window, wanted.max_events, wanted.fields), events)
 
 

@@ -41,10 +41,10 @@ def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
     aggregates = config.manifest()
     found = {(Form.AGGREGATES, aggregates.hash): aggregates.reach}
     with suppress(ConfigError):  # names that sequences cannot have
-        wanted = sequences.recipe_of(config).manifest
+        wanted = sequences.recipe_of(config.sequences, aggregates).manifest
         found[Form.SEQUENCES, wanted.hash] = wanted.window.reach
     if config.interactions:
-        counted = interactions.recipe_of(config).manifest
+        counted = interactions.recipe_of(config.interactions, aggregates).manifest
         found[Form.INTERACTIONS, counted.hash] = counted.window.reach
     return found
 
@@ -64,12 +64,12 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, config: Con
     return began and selection.known_at(day, 0) < snapshot.known_at
 
 
-def commands_for(config: Config, stale: Sequence[Snapshot]) -> list[str]:
-    """The jobs, with options, that bring these snapshots up to date."""
+def commands_for(stale: Sequence[Snapshot], delay_days: int) -> list[str]:
+    """The jobs, with options, that bring these snapshots up to date; of a usual one, without the moment."""
     lines = []
     for form in Form:
         of_form = [s for s in stale if s.form == form]
-        usual = [s for s in of_form if is_usual(config, s)]
+        usual = [s for s in of_form if is_usual(s, delay_days)]
         if usual:
             lines.append(f"{MADE_BY[form]} --as-of {' '.join(str(s.as_of) for s in usual)}")
         lines += [
@@ -80,6 +80,6 @@ def commands_for(config: Config, stale: Sequence[Snapshot]) -> list[str]:
     return lines
 
 
-def is_usual(config: Config, snapshot: Snapshot) -> bool:
-    """Whether a snapshot is known at the configured delay."""
-    return snapshot.known_at == selection.known_at(snapshot.as_of, config.aggregates.delay_days)
+def is_usual(snapshot: Snapshot, delay_days: int) -> bool:
+    """Whether a snapshot is known at the configured delay (``aggregates.delay_days``)."""
+    return snapshot.known_at == selection.known_at(snapshot.as_of, delay_days)

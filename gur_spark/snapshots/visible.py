@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config.pipeline import Config
+from gur_spark.config.snapshots import Aggregates
 from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features.declare.manifest import AnyManifest
 from gur_spark.features.kernel.state_files import has_saved_state
@@ -18,7 +18,7 @@ from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.files import M, read_manifest, row_groups
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account
 
 log = logging.getLogger("gur_spark")
 
@@ -72,20 +72,42 @@ class Snapshot:
         return manifest
 
 
+@dataclass(frozen=True, kw_only=True)
+class MadeSnapshots:
+    """The snapshots that a run was asked for, whether it made them or found them made."""
+
+    snapshots: Sequence[Snapshot]
+    """Oldest first."""
+    inputs: Mapping[str, str]
+    """For the run's row: the commit of ``events``, and of aggregates by which route each date was made, and why."""
+
+    @property
+    def account(self) -> Account:
+        """The snapshots in the run's row."""
+        inputs = dict(self.inputs)
+        for snapshot in self.snapshots:
+            inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
+        return Account(
+            inputs=inputs,
+            counts={f"rows {s.as_of}": s.rows for s in self.snapshots},
+            outputs={str(s.as_of): s.path for s in self.snapshots},
+        )
+
+
 def find_snapshot(
     tables: Tables,
-    config: Config,
+    aggregates: Aggregates,
     as_of: date,
     known_at: datetime | None = None,
     form: Form = Form.AGGREGATES,
 ) -> Snapshot:
-    """The visible snapshot of a form and date, as known at the configured delay if no other moment is given.
+    """The visible snapshot of a form and date; without ``known_at``, the one of the configured delay.
 
     Raises:
         TableError: there is no table ``snapshots`` yet.
         SnapshotError: there is no such snapshot; the message lists those of the form.
     """
-    known_at = known_at or selection.known_at(as_of, config.aggregates.delay_days)
+    known_at = known_at or selection.known_at(as_of, aggregates.delay_days)
     of_form = visible_snapshots(tables, form)
     found = next((s for s in of_form if s.key == (form, as_of, known_at)), None)
     if found is None:
@@ -143,14 +165,6 @@ def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[
         word = "unchanged, " if row.path != new.path else ""
         log.info("%s %s: %s%s rows, checksum %s", row.form, row.as_of, word, f"{row.rows:,}", row.checksum)
     return rows
-
-
-def note_snapshots(run: Run, snapshots: Sequence[Snapshot]) -> None:
-    """Note in a run's row the snapshots that it made or found made."""
-    for snapshot in snapshots:
-        run.inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"
-        run.outputs[str(snapshot.as_of)] = snapshot.path
-        run.counts[f"rows {snapshot.as_of}"] = snapshot.rows
 
 
 def is_whole(snapshot: Snapshot) -> bool:

@@ -15,6 +15,29 @@ from gur_spark.tables.delta import Tables
 log = logging.getLogger("gur_spark")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What a function read, counted and made: its part of a run's row."""
+
+    inputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def kept_on_failure(account: Account) -> Iterator[None]:
+    """Let an error that is raised inside carry the account as it is then, so that the row of the failed run has it."""
+    try:
+        yield
+    except BaseException as error:
+        setattr(error, _ACCOUNTS, [*getattr(error, _ACCOUNTS, []), account])
+        raise
+
+
+_ACCOUNTS = "gur_spark_accounts"
+"""Attribute of an error for the accounts that it carries."""
+
+
 @dataclass(kw_only=True)
 class Run:
     """Record of a run, which the job fills while it runs."""
@@ -31,6 +54,13 @@ class Run:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
 
+    def add(self, account: Account) -> None:
+        """Add a function's account. Counts of one name are added up."""
+        self.inputs |= account.inputs
+        self.outputs |= account.outputs
+        for name, count in account.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+
     def line(self) -> str:
         """Line for the log."""
         counts = ", ".join(f"{name} {value:,}" for name, value in self.counts.items())
@@ -39,13 +69,18 @@ class Run:
 
 @contextmanager
 def record(tables: Tables, job: str, parameters: dict[str, str]) -> Iterator[Run]:
-    """Record a run in ``runs``, with status ``succeeded``, or ``failed`` and the error."""
+    """Record a run in ``runs``, with status ``succeeded``, or ``failed`` and the error.
+
+    The row of a failed run also has the accounts that the error carries (``kept_on_failure``).
+    """
     run = Run(id=uuid4().hex, job=job, parameters=parameters)
     clock = time.monotonic()
     try:
         yield run
     except BaseException as error:
         run.seconds = time.monotonic() - clock
+        for account in getattr(error, _ACCOUNTS, []):
+            run.add(account)
         message = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
         try:
             _append(tables, run, "failed", message[:20_000])

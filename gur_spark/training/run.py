@@ -38,7 +38,7 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
     kind = find(config.model.kind)
     if not dates:
         raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
-    snapshots = [find_snapshot(tables, config, day, form=kind.reads) for day in sorted(dates)]
+    snapshots = [find_snapshot(tables, config.aggregates, day, form=kind.reads) for day in sorted(dates)]
     older = _older(tables, config, kind, align_to) if align_to else None
     vocabulary = _vocabulary(tables, snapshots)
     preparation = Preparation(tables=tables, config=config, snapshots=snapshots, vocabulary=vocabulary)

@@ -89,8 +89,8 @@ def tables(spark: Any, config: Any) -> Tables:
     """Everything up to published embeddings."""
     tables = open_tables(spark, config.tables)
     write(tables, LOG)
-    fit_vocabulary(tables, config, new_run())
-    snapshot = aggregate_snapshot(tables, config, AS_OF, new_run("first"))
+    fit_vocabulary(tables, config)
+    snapshot = aggregate_snapshot(tables, config, AS_OF, "first")
     made = train_model(tables, config, [AS_OF])
     score_snapshot(tables, config, snapshot, made.path, "score")
     publish(tables, config, made.version, AS_OF, "test")
@@ -145,11 +145,11 @@ def test_events_of_the_future_change_who_churned_and_nothing_that_is_known_befor
     before = report_of(tables, config)
     try:
         write(tables, [*LOG, *(event(user, 3) for user in range(0, USERS, 2) for _ in range(9))])
-        aggregate_snapshot(tables, config, AS_OF, new_run("second"))
+        aggregate_snapshot(tables, config, AS_OF, "second")
         after = report_of(tables, config)
     finally:
         write(tables, LOG)
-        aggregate_snapshot(tables, config, AS_OF, new_run("third"))
+        aggregate_snapshot(tables, config, AS_OF, "third")
     assert after.model_version == before.model_version
     assert after.of("kind") == before.of("kind")
     assert after.tasks[2] == before.tasks[2]
@@ -163,13 +163,13 @@ def test_two_dates_make_one_report_of_their_own_answers(tables: Tables, config: 
         version = version_of(tables, config)
         path = find_model(tables, config, version).path
         for day in (AS_OF, later):
-            score_snapshot(tables, config, aggregate_snapshot(tables, config, day, new_run()), path, "score")
+            score_snapshot(tables, config, aggregate_snapshot(tables, config, day, "run"), path, "score")
         run = new_run()
         asked = Namespace(as_of=[later, AS_OF], model=version, seeds=None, coles_epochs=2)
         evaluate.stage(tables, config, asked, run)
     finally:
         write(tables, LOG)
-        aggregate_snapshot(tables, config, AS_OF, new_run())
+        aggregate_snapshot(tables, config, AS_OF, "run")
     report = json.loads(storage.read_text(run.outputs["json"]))
     assert run.outputs["json"] == tables.folder("reports", version, "2024-06-01_to_2024-06-02", "report.json")
     assert report["dates"] == ["2024-06-01", "2024-06-02"]
@@ -207,7 +207,7 @@ def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -
 
 
 def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tables, config: Any) -> None:
-    with sequence_folders(tables, config, [find_snapshot(tables, config, AS_OF)]) as folders:
+    with sequence_folders(tables, config, [find_snapshot(tables, config.aggregates, AS_OF)]) as folders:
         [asked] = folders.asked
         assert sum(group.rows for group in row_groups(asked)) == USERS
         assert not storage.folders(tables.folder("sequences"))
@@ -217,7 +217,7 @@ def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tabl
 
 
 def test_baselines_learn_from_what_was_before_the_first_date_and_the_cutoff(tables: Tables, config: Any) -> None:
-    first = find_snapshot(tables, config, AS_OF)
+    first = find_snapshot(tables, config.aggregates, AS_OF)
     later = replace(first, as_of=AS_OF + timedelta(1), known_at=first.known_at + timedelta(1))
     with sequence_folders(tables, config, [first, later]) as folders:
         assert folders.trained_on == folders.asked[0] != folders.asked[1]
@@ -233,7 +233,7 @@ def test_baselines_learn_from_what_was_before_the_first_date_and_the_cutoff(tabl
 
 def other_pipeline(tables: Tables, config: Any, name: str, seen_until: date | None = AS_OF) -> str:
     """A version that another pipeline over the same tables made of the snapshot of the date."""
-    snapshot = find_snapshot(tables, config, AS_OF)
+    snapshot = find_snapshot(tables, config.aggregates, AS_OF)
     sizes = read_vocabulary(tables).sizes
     return Path(
         registered_version(
@@ -303,7 +303,7 @@ def test_a_snapshot_of_another_vocabulary_is_refused(tables: Tables, config: Any
         with pytest.raises(ModelError, match="vocabulary"):
             report_of(tables, config)
     finally:
-        aggregate_snapshot(tables, config, AS_OF, new_run("fourth"))
+        aggregate_snapshot(tables, config, AS_OF, "fourth")
 
 
 def test_without_a_date_the_job_asks_for_one(tables: Tables, config: Any) -> None:

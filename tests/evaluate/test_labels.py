@@ -25,7 +25,7 @@ def events_of(spark, rows):
 
 
 def ahead_of(spark, rows, days):
-    return events_ahead(events_of(spark, rows), config_over("unused"), AS_OF, days)
+    return events_ahead(events_of(spark, rows), AS_OF, days, config_over("unused").aggregates.delay_days)
 
 
 def users_of(spark, users):

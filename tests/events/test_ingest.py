@@ -17,13 +17,13 @@ from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
 from gur_spark.events import staging
-from gur_spark.events.ingest import ingest
+from gur_spark.events.ingest import FATES, ingest
 from gur_spark.events.listing import list_files
 from gur_spark.events.source import raw_files
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run, record
+from gur_spark.tables.runs import Account, Run, record
 from jobs import ingest as job
 from tests.beside import Begun, Ended
 from tests.conftest import BASE
@@ -62,16 +62,14 @@ def land(folder: Path, name: str, content: str | bytes) -> Path:
     return file
 
 
-def go(tables: Tables, config: Config, **options: Any) -> Run:
+def go(tables: Tables, config: Config, **options: Any) -> Account:
     """A run without a row in ``runs``, so the next run takes every landing for a new one."""
-    run = Run(id=uuid4().hex, job="ingest", parameters={})
-    ingest(tables, config, run, **options)
-    return run
+    return ingest(tables, config, uuid4().hex, **options)
 
 
 def go_on_record(tables: Tables, config: Config, **options: Any) -> Run:
     with record(tables, "ingest", {}) as run:
-        ingest(tables, config, run, **options)
+        run.add(ingest(tables, config, run.id, **options))
     return run
 
 
@@ -223,11 +221,10 @@ def test_a_job_names_the_snapshots_that_its_landings_make_stale(
     for landing in (D1, D2):
         land(landed, f"{landing}.csv", f"{HEADER}1,{landing},a,1\n")
     go_on_record(tables, config)
-    fit_vocabulary(tables, config, Run(id="v", job="", parameters={}))
+    fit_vocabulary(tables, config)
     later = datetime(2024, 1, 3, 12, tzinfo=UTC)
     for known_at in (None, later):
-        run = Run(id=f"a{known_at is None}", job="", parameters={})
-        aggregate_snapshot(tables, config, date(2024, 1, 2), run, known_at=known_at)
+        aggregate_snapshot(tables, config, date(2024, 1, 2), f"a{known_at is None}", known_at=known_at)
     tables.create("published", schema.PUBLISHED)
     switch = (config.name, "gur-1", date(2024, 1, 2), ["embeddings"], later, "test", "test")
     tables.append(tables.spark.createDataFrame([switch], schema.PUBLISHED), "published")
@@ -353,7 +350,8 @@ def test_above_the_allowed_share_of_bad_rows_nothing_is_visible_and_the_message_
     assert not tables.exists("events")
     assert not tables.exists("quarantine")
     assert not Path(tables.folder("_staging")).exists() or not list(Path(tables.folder("_staging")).iterdir())
-    assert tables.read("runs").select("status").collect() == [("failed",)]
+    [row] = tables.read("runs").collect()
+    assert (row.status, row.counts) == ("failed", {**dict.fromkeys(FATES, 0), "files": 1, "files_quarantined": 0})
     milliseconds = {"fields": {**FIELDS, "event_time": {"column": "time", "format": "epoch_ms"}}}
     go_on_record(tables, configure(milliseconds, max_bad_share=0.1))
     assert events(tables, "event_time")[0] == (datetime(2024, 1, 1, 10),)  # noqa: DTZ001 (Spark's naive UTC)

@@ -19,9 +19,9 @@ from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.stale import stale_snapshots
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run, record
+from gur_spark.tables.runs import Account, record
 from jobs import ingest as job
-from tests.test_snapshots import new_run
+from tests.test_snapshots import run_id
 
 pytestmark = pytest.mark.both_engines
 
@@ -82,10 +82,8 @@ def config(configure: Any) -> Any:
     return configure()
 
 
-def ingested(tables: Tables, config: Any, **options: Any) -> Run:
-    run = Run(id=new_run().id, job="ingest", parameters={})
-    ingest(tables, config, run, name="catalogue", **options)
-    return run
+def ingested(tables: Tables, config: Any, **options: Any) -> Account:
+    return ingest(tables, config, run_id(), name="catalogue", **options)
 
 
 def stored(tables: Tables, *columns: str) -> list[tuple[Any, ...]]:
@@ -225,13 +223,12 @@ def test_attributes_of_several_logs_of_items_are_those_of_each(tables: Tables, c
     (landed / "shelves" / "2024-01-01.csv").write_text("sku,since,shelf\na,2023-12-05,top\nc,2023-12-01,low\n")
     with record(tables, "ingest", {}) as run:
         for name in config.item_logs:
-            ingest(tables, config, run, name=name)
+            run.add(ingest(tables, config, run.id, name=name))
     assert run.counts["shelves accepted"] == 2
     rows = items_as_of(tables, config.item_logs, AS_OF, MIDNIGHT).select("item", "brand", "price", "shelf").collect()
     assert sorted(map(tuple, rows)) == [("a", "acme", 1.25, "top"), ("b", "acme", 2.0, None), ("c", None, None, "low")]
     # A landing that is there already is not ingested again.
-    again = Run(id="again", job="ingest", parameters={})
-    ingest(tables, config, again, name="shelves")
+    again = ingest(tables, config, "again", name="shelves")
     assert again.counts["rows_read"] == 0
 
 
@@ -245,9 +242,9 @@ def test_items_leave_events_and_snapshots_as_they_are(tables: Tables, config: An
         job.stage(tables, config, options, run)
     assert (run.counts["main accepted"], run.counts["catalogue accepted"]) == (4, 1)
     assert "source" not in tables.read("events").columns
-    vocabulary = fit_vocabulary(tables, config, new_run())
+    vocabulary = fit_vocabulary(tables, config)
     assert list(vocabulary.sizes) == ["mcc"]
-    aggregate_snapshot(tables, config, AS_OF, new_run())
+    aggregate_snapshot(tables, config, AS_OF, run_id())
     assert stale_snapshots(tables, config, ["catalogue 2024-06-01", "catalogue bulk"]) == []
     assert [s.as_of for s in stale_snapshots(tables, config, ["2024-06-21"])] == [AS_OF]
 

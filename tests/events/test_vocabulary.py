@@ -12,7 +12,6 @@ from hypothesis.strategies import DataObject
 from gur_spark import schema
 from gur_spark.errors import ConfigError, TableError
 from gur_spark.events.vocabulary import Vocabulary, encode, fit_vocabulary, read_vocabulary
-from gur_spark.tables.runs import Run
 from tests.test_snapshots import write
 
 pytestmark = pytest.mark.both_engines
@@ -27,7 +26,7 @@ def write_events(tables: Any, values: list[str | None], time: datetime = DAY) ->
 
 
 def fit(tables: Any, config: Any, before: date | None = None) -> Vocabulary:
-    return fit_vocabulary(tables, config, Run(id="r", job="vocabulary", parameters={}), before)
+    return fit_vocabulary(tables, config, before)
 
 
 def ids(vocabulary: Vocabulary) -> dict[str | None, int]:

@@ -23,7 +23,7 @@ from gur_spark.tables.open import open_tables
 from gur_spark.training.run import train_model
 from gur_spark.training.version import TrainedVersion
 from tests.conftest import config_over
-from tests.test_snapshots import Event, new_run, write
+from tests.test_snapshots import Event, run_id, write
 
 SMALL: dict[str, dict[str, Any]] = {
     "gur": {"latent_dim": 8, "loss": {"likelihood": 1, "future": 1}, "future": {"horizon_days": 20}},
@@ -82,7 +82,7 @@ class Piped:
 
     def make(self, dates: list[date]) -> list[Snapshot]:
         """Snapshots of the kind's form."""
-        return MAKERS[self.kind.reads](self.tables, self.config, dates, new_run())
+        return list(MAKERS[self.kind.reads](self.tables, self.config, dates, run_id()).snapshots)
 
 
 def config_for(name: str, root: Path, **training: Any) -> Any:
@@ -104,11 +104,11 @@ def piped(spark: Any, name: str, root: Path, events: list[Event], **training: An
     tables = open_tables(spark, config.tables)
     write(tables, events)
     # As a pipeline fits it: it knows nothing of the time after training.
-    fit_vocabulary(tables, config, new_run(), before=TRAINED_ON)
+    fit_vocabulary(tables, config, before=TRAINED_ON)
     kind = find(name)
-    made = MAKERS[kind.reads](tables, config, [EARLIER, TRAINED_ON, SCORED_AT], new_run())
+    made = MAKERS[kind.reads](tables, config, [EARLIER, TRAINED_ON, SCORED_AT], run_id()).snapshots
     version = train_model(tables, config, config.training.as_of)
-    score_snapshot(tables, config, made[-1], version.path, new_run().id)
+    score_snapshot(tables, config, made[-1], version.path, run_id())
     return Piped(kind, tables, config, made[-1], version)
 
 

@@ -28,7 +28,7 @@ from gur_spark.serving.scoring import score_snapshot
 from gur_spark.training.fit import LearnerModule
 from gur_spark.training.run import train_model
 from tests.kinds.conftest import EARLIER, SCORED_AT, TRAINED_ON, Piped, config_for, events_of, piped
-from tests.test_snapshots import new_run
+from tests.test_snapshots import run_id
 
 pytestmark = pytest.mark.both_engines
 
@@ -199,7 +199,7 @@ def test_a_damaged_artefact_is_refused(pipeline: Piped, name: str, tmp_path: Pat
 
 def test_scoring_twice_gives_equal_rows(pipeline: Piped) -> None:
     before = stored(pipeline)
-    score_snapshot(pipeline.tables, pipeline.config, pipeline.snapshot, pipeline.version.path, new_run().id)
+    score_snapshot(pipeline.tables, pipeline.config, pipeline.snapshot, pipeline.version.path, run_id())
     assert stored(pipeline).equals(before)
 
 
@@ -208,7 +208,7 @@ def test_a_version_is_published_and_rolled_back(pipeline: Piped) -> None:
     done = publish(tables, config, pipeline.version.version, SCORED_AT, "first")
     assert done.rows == dict.fromkeys(pipeline.kind.writes, len(stored(pipeline)))
     [earlier] = pipeline.make([TRAINED_ON])
-    score_snapshot(tables, config, earlier, pipeline.version.path, new_run().id)
+    score_snapshot(tables, config, earlier, pipeline.version.path, run_id())
     publish(tables, config, pipeline.version.version, TRAINED_ON, "second", force=True)
     assert published(tables, config.name) == Published(model_version=pipeline.version.version, as_of=TRAINED_ON)
     back = rollback(tables, config, "it was wrong")
