@@ -1,4 +1,4 @@
-"""An example of a consumer: churn probabilities from the published embeddings, whichever version that comes to be."""
+"""Example of a consumer: churn probabilities from the published embeddings, also after a switch of versions."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -20,15 +20,15 @@ def options(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="DATE",
-        help="learn from who churned after these; default: every date that the version was scored at, early enough",
+        help="learn from churn after these; default: every scored date of the version whose future is known",
     )
     parser.add_argument(
         "--on-switch",
         choices=get_args(OnSwitch),
         default="retrain",
-        help="what to do where the published version is in another space than the model; default: retrain",
+        help="action when the published version is in another space than the model; default: retrain",
     )
-    parser.add_argument("--retrain", action="store_true", help="although the model could be kept")
+    parser.add_argument("--retrain", action="store_true", help="train a new model even if the old one fits")
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Turn landed raw files into typed, deduplicated events; reject bad rows into quarantine."""
+"""Turn landed raw files into typed events without duplicates, and write bad rows to the quarantine."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -47,7 +47,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="DATE",
         help="replace these landings, changed or not (default: those that are new or changed)",
     )
-    parser.add_argument("--log", nargs="+", default=[], metavar="NAME", help="these logs only (default: all of them)")
+    parser.add_argument("--log", nargs="+", default=[], metavar="NAME", help="only these logs (default: all)")
     parser.add_argument("--all", action="store_true", help="replace every landing, changed or not")
 
 

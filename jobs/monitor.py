@@ -1,6 +1,6 @@
-"""Compare a date's inputs, embeddings and freshness with what the model knows: rows in ``drift``, and a page.
+"""Measure the drift of a date's inputs and embeddings, and their freshness; write the table ``drift`` and a page.
 
-Exit code 3: something is above its alert level (or, with --warn-is-failure, above its warn level).
+The exit code is 3 where a value is above its alert level, or its warn level with --warn-is-failure.
 """
 
 import sys
@@ -19,9 +19,10 @@ from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 
 ABOVE_ITS_LEVEL = 3
-"""The exit code of a run that succeeded and found drift."""
+"""Exit code of a run that succeeded and found drift."""
 
 OTHER_SUBJECTS = ("users", "embedding", "snapshots", "embeddings")
+"""Subjects of measurements that are neither columns nor logs."""
 
 
 def options(parser: ArgumentParser) -> None:
@@ -30,25 +31,29 @@ def options(parser: ArgumentParser) -> None:
         "--against",
         type=cli.day,
         metavar="DATE",
-        help="compare inputs with the snapshot of this date; default: with those that the model was trained on",
+        help="compare inputs with the snapshot of this date; default: with the snapshots that the model was trained on",
     )
     parser.add_argument(
         "--model",
         metavar="VERSION",
         help="a version, or newest; default: the published one (the newest before the first publish)",
     )
-    parser.add_argument("--inputs-only", action="store_true", help="without embeddings, such as before score")
+    parser.add_argument("--inputs-only", action="store_true", help="measure no embeddings, for example before score")
     parser.add_argument("--warn-is-failure", action="store_true", help="exit with 3 on a warning, too")
 
 
 def check(config: Config) -> None:
-    """Refuse to ignore what there is not: it would be judged, under another name."""
+    """Refuse unknown names in ``monitor.ignore``: their subjects would be judged.
+
+    Raises:
+        ConfigError: the message has the nearest name.
+    """
     columns = [column.name for column in config.manifest().columns]
     known = [*columns, *(f"log {name}" for name in config.all_logs), *OTHER_SUBJECTS]
     for name in config.monitor.ignore:
         if name not in known:
             raise ConfigError(
-                f"monitor.ignore: '{name}' is nothing that is measured; expected a column of the aggregates or one of "
+                f"monitor.ignore: '{name}' is not measured; expected a column of the aggregates or one of "
                 f"{known[len(columns) :]}{nearest(name, known)}"
             )
 
@@ -57,7 +62,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     dates = args.as_of or config.scoring.as_of
     if not dates:
         raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
-    # Said before anything is measured.
+    # A missing library is reported before anything is measured.
     report_library("matplotlib")
     for as_of in dates:
         drift = monitor(
@@ -71,7 +76,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
 
 
 def exit_code(status: Status, warn_is_failure: bool) -> int:
-    """What a scheduler is told."""
+    """Exit code for a scheduler."""
     above = status == "alert" or (status == "warn" and warn_is_failure)
     return ABOVE_ITS_LEVEL if above else 0
 

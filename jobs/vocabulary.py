@@ -1,4 +1,4 @@
-"""Number the category values of the events, keeping every id that was given before."""
+"""Give ids to the category values of events. Values that have an id keep it."""
 
 import sys
 from argparse import ArgumentParser, Namespace

@@ -266,7 +266,7 @@ def test_an_unknown_date_or_ignored_subject_is_refused_before_anything_starts(ma
         job.stage(None, make_config(), asked(CALM, as_of=None), run())  # type: ignore[arg-type]
     job.check(make_config({"monitor": {"ignore": ["amount_sum_7d", "log main", "users"]}}))
     with pytest.raises(
-        ConfigError, match=r"monitor\.ignore: 'amount_summ_7d' is nothing .*did you mean 'amount_sum_7d'"
+        ConfigError, match=r"monitor\.ignore: 'amount_summ_7d' is not measured.*did you mean 'amount_sum_7d'"
     ):
         job.check(make_config({"monitor": {"ignore": ["amount_summ_7d"]}}))
 
