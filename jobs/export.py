@@ -13,7 +13,7 @@ from gur_spark.tables.runs import Run
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new or empty folder, or one with an older export")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new or empty folder, or an older export")
     parser.add_argument("--format", choices=["parquet", "numpy"], default="parquet", help="default: parquet")
     parser.add_argument("--as-of", type=cli.day, metavar="DATE", help="default: the published date, or the newest")
     parser.add_argument(
