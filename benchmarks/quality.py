@@ -28,7 +28,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report
-from gur_spark.evaluate.run import Asked, ask
+from gur_spark.evaluate.run import ReportInputs, collect_inputs
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.models.gur.settings import GurModel
@@ -84,7 +84,7 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
     found: dict[str, Any] = {"log": args.log, "changes": list(changes), "earlier_days": args.earlier}
     if args.log == "demo":
         found["demo_seed"] = args.demo_seed
-    asked: dict[str, list[Asked]] = {}
+    asked: dict[str, list[ReportInputs]] = {}
     for days in sorted(args.earlier, reverse=True):
         moved = [*given, *earlier(plain, days)]
         losses = [[f"model.loss={loss}"] for loss in args.loss or []] or [[]]
@@ -130,15 +130,15 @@ def make_snapshots(tables: Tables, config: Config) -> None:
     aggregate_snapshots(tables, config, dates, uuid4().hex)
 
 
-def train_and_ask(tables: Tables, config: Config) -> Asked:
+def train_and_ask(tables: Tables, config: Config) -> ReportInputs:
     """Train, score the evaluated dates, and gather what is to be told of their users."""
     made = train_model(tables, config, config.training.as_of)
     for as_of in config.evaluation.as_of:
         score_snapshot(tables, config, find_snapshot(tables, config.aggregates, as_of), made.path, uuid4().hex)
-    return ask(tables, config, config.evaluation.as_of, made.version)
+    return collect_inputs(tables, config, config.evaluation.as_of, made.version)
 
 
-def judge(pipeline: str, settings: Evaluation, parts: Sequence[Asked]) -> Report:
+def judge(pipeline: str, settings: Evaluation, parts: Sequence[ReportInputs]) -> Report:
     """One report on the dates of all trainings."""
     return evaluate(
         [population for part in parts for population in part.populations],

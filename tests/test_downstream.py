@@ -1,4 +1,4 @@
-"""What a switch would cost consumers: lost beyond chance or not, of whom, and for who is not retrained."""
+"""Gates of a switch measure the loss of consumers: beyond chance, by segment, and without retraining."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -16,7 +16,7 @@ from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import GateError
 from gur_spark.evaluate import downstream
 from gur_spark.evaluate.downstream import Answers, consumer_loss, downstream_losses
-from gur_spark.evaluate.tasks import Task
+from gur_spark.evaluate.questions import Classification
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.outputs.gates import VersionRows
 from gur_spark.registry.artefact import Origin
@@ -34,7 +34,7 @@ TURN = np.linalg.qr(RNG.normal(size=(WIDTH, WIDTH)))[0]
 LABEL = (KNOWN @ np.arange(WIDTH) + RNG.normal(size=N) > 0).astype(np.int64)
 EVENTS = RNG.permutation(N) + 1
 NOISE = RNG.normal(size=(N, WIDTH))
-SAME = Answers(np.arange(N), Task("kind", ("no", "yes"), LABEL), EVENTS, KNOWN, KNOWN, None)
+SAME = Answers(np.arange(N), Classification("kind", ("no", "yes"), LABEL), EVENTS, KNOWN, KNOWN, None)
 TEST = np.arange(N) % 3 == 0
 SETTINGS = Evaluation(horizon_days=28, test_share=0.3, bootstrap=100, max_users=N, seed=0)
 
@@ -69,7 +69,7 @@ def test_what_a_consumer_loses_is_that_of_a_regression_asked_with_other_rows() -
 
 @pytest.mark.any_engine
 def test_several_classes_are_asked_too() -> None:
-    classes = Task("kind", ("a", "b", "c"), np.digitize(KNOWN[:, 0], [-0.5, 0.5]))
+    classes = Classification("kind", ("a", "b", "c"), np.digitize(KNOWN[:, 0], [-0.5, 0.5]))
     assert consumer_loss(replace(SAME, task=classes, claimed_NL=KNOWN @ TURN), TEST, 0) > 0.1
     assert losses(replace(SAME, task=classes, new_NL=NOISE))["all users"] > 0.3
 
@@ -152,7 +152,7 @@ def test_who_is_not_retrained_must_be_asked_where_rows_in_the_published_space_ar
     only = config.gates.model_copy(update={"max_downstream_loss": None})
     config = config.model_copy(update={"scoring": mapping, "gates": only})
     (said,) = asked(tables, config, two, one)
-    assert said.startswith(f"rows of {two}@{one} at 2024-06-01 to ask who is not retrained with 0.000, expected at")
+    assert said.startswith(f"rows of {two}@{one} at 2024-06-01 for consumers that are not retrained 0.000, expected at")
     # An older version is not mapped to a newer one, and so is not asked for.
     assert asked(tables, config, one, two) == []
 
@@ -190,7 +190,7 @@ def test_another_version_is_asked_before_it_is_published(tables: Tables, config:
     # What claims the published space is asked in it.
     score(tables, four, D1, X[:, ::-1])
     score(tables, f"{four}@{three}", D1, X * np.array([1, 1, 1, -1, -1, -1]))
-    with pytest.raises(GateError, match=r"do not pass: relative AUC of kind lost by who is not retrained 0\.\d+"):
+    with pytest.raises(GateError, match=r"relative AUC of kind lost by consumers that are not retrained 0\.\d+"):
         publish(tables, config, four, D1, "monthly")
 
 

@@ -1,4 +1,4 @@
-"""The sequences that baselines are made from, written for one report and removed after it."""
+"""Sequences for the baselines of one report. They are removed after it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,23 +17,23 @@ from gur_spark.tables.delta import Tables
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceFolders:
-    """Folders of sequences with the vocabulary of the evaluated snapshots."""
+    """Folders of sequences, encoded with the vocabulary of the evaluated snapshots."""
 
-    asked: tuple[str, ...]
-    """At each date, as it was known."""
+    by_date: tuple[str, ...]
+    """One folder per evaluated date, with the events that were known then."""
     trained_on: str
-    """At the cutoff of training; the folder of the first date where this is the cutoff."""
+    """The folder at the cutoff of training; the folder of the first date where the two are the same."""
     vocabulary: VocabularyRef
     work: str
-    """Folder for whatever else a baseline writes."""
+    """A folder for everything else that a baseline writes."""
 
 
 @contextmanager
 def sequence_folders(tables: Tables, config: Config, snapshots: Sequence[Snapshot]) -> Iterator[SequenceFolders]:
     """Write the sequences, and remove them at the end.
 
-    A baseline that learns from sequences sees no event at or after the first date of scoring and evaluation
-    (``training.cutoff``), nor after the first date that it is judged at.
+    Baselines that learn from sequences see no event at or after ``training.cutoff`` (the first date of scoring and
+    evaluation), nor after the first evaluated date.
 
     Raises:
         SnapshotError: nobody had an event before one of the dates.
@@ -41,7 +41,7 @@ def sequence_folders(tables: Tables, config: Config, snapshots: Sequence[Snapsho
     """
     first = min(snapshot.as_of for snapshot in snapshots)
     cutoff = min(config.training_cutoff or first, first)
-    # ``clean`` removes staged folders of a run that was killed.
+    # A killed run leaves its folder under ``_staging``, and ``clean`` removes it.
     work = tables.folder("_staging", uuid4().hex)
 
     def write(as_of: date, known_at: datetime | None = None) -> str:
@@ -49,10 +49,10 @@ def sequence_folders(tables: Tables, config: Config, snapshots: Sequence[Snapsho
         return write_sequences(tables, config, as_of, folder, snapshots[0].vocabulary_version, known_at).path
 
     try:
-        asked = {snapshot.as_of: write(snapshot.as_of, snapshot.known_at) for snapshot in snapshots}
-        trained_on = asked[cutoff] if cutoff in asked else write(cutoff)
+        by_date = {snapshot.as_of: write(snapshot.as_of, snapshot.known_at) for snapshot in snapshots}
+        trained_on = by_date[cutoff] if cutoff in by_date else write(cutoff)
         yield SequenceFolders(
-            asked=tuple(asked.values()),
+            by_date=tuple(by_date.values()),
             trained_on=trained_on,
             vocabulary=read_vocabulary_ref(trained_on),
             work=storage.join(work, "coles"),

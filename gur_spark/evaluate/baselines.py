@@ -1,4 +1,4 @@
-"""The representations beside an embedding that are made from the sequences of the same users."""
+"""Baselines that are made from the sequences of the evaluated users."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ from gur_spark.tables.delta import Tables
 
 @dataclass(kw_only=True)
 class Representations:
-    """Further representations of the users of each date, and what a reader must know of them."""
+    """Further representations of the users of each date, and remarks on them for the report."""
 
     vectors: dict[str, list[Array]] = field(default_factory=dict)
-    """By name, one array (N, L) per date."""
+    """Name -> one array (N, L) per date."""
     about: dict[str, str] = field(default_factory=dict)
-    """What those are that every report does not have."""
+    """Name -> a description, for representations that are not in every report."""
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -32,7 +32,7 @@ class Representations:
         return cls(vectors=dict(vectors))
 
     def with_(self, other: "Representations") -> "Representations":
-        """Both together."""
+        """Join two sets of representations."""
         return Representations(
             vectors=self.vectors | other.vectors,
             about=self.about | other.about,
@@ -41,19 +41,21 @@ class Representations:
         )
 
     def at(self, number: int) -> dict[str, Array]:
-        """The arrays of one date, by its position."""
+        """Return the arrays of one date, by its position."""
         return {name: arrays[number] for name, arrays in self.vectors.items()}
 
 
 def sequence_baselines(
     tables: Tables, config: Config, snapshots: Sequence[Snapshot], users: Sequence[pa.Array], width: int
 ) -> Representations:
-    """Hand-made statistics and CoLES, for the users of each date.
+    """Make hand-made statistics and CoLES embeddings for the users of each date.
+
+    A baseline that cannot be made of the log is left out, with the reason.
 
     Args:
-        snapshots: the aggregate snapshots of the dates, which the sequences are made like.
+        snapshots: the aggregate snapshots of the dates. Sequences are made for the same dates and known times.
         users: the users of each date.
-        width: of the embedding, which CoLES gets, too.
+        width: width of the embedding; CoLES gets the same.
     """
     settings, found = config.evaluation, Representations()
     wanted = [*([HAND_MADE] if settings.hand_made else []), *([COLES] if settings.coles_epochs else [])]
@@ -67,7 +69,7 @@ def sequence_baselines(
         return found
     try:
         with sequence_folders(tables, config, snapshots) as folders:
-            asked = list(zip(folders.asked, users, strict=True))
+            asked = list(zip(folders.by_date, users, strict=True))
             if HAND_MADE in wanted:
                 found.vectors[HAND_MADE] = [hand_made(folder, some) for folder, some in asked]
             if COLES in wanted:
@@ -78,6 +80,6 @@ def sequence_baselines(
                 found.vectors[COLES] = made
                 found.notes.append(said)
     except (EvaluationError, SnapshotError, ConfigError, TrainingError, MissingExtra) as error:
-        # A report without them is one; that they cannot be made of this log is said in it.
+        # A report without these baselines is still a report. It says why they are missing.
         found.left_out += [f"{name} ({error})" for name in wanted if name not in found.vectors]
     return found

@@ -20,7 +20,7 @@ from gur_spark.training.version import train_version
 log = logging.getLogger("gur_spark")
 
 BATCH_SIZE, LEARNING_RATE, PATIENCE = 64, 0.002, 5
-"""As the authors' published settings for a few thousand users have them, with early stopping."""
+"""Settings that the authors published for a few thousand users, with early stopping added."""
 
 
 def train_coles(
@@ -32,17 +32,19 @@ def train_coles(
     epochs: int,
     work: str,
 ) -> tuple[list[Array], str]:
-    """CoLES embeddings of the users of each date, (N, L), and how it was trained; NaN for a user without events.
+    """Train CoLES and embed the users of each date, (N, L); NaN for a user without events.
+
+    Returns the embeddings of each date, and a sentence on how the model was trained.
 
     Args:
         trained_on: folder of the sequences that it learns from.
-        asked: folder of the sequences and users of each date.
+        asked: per date, the folder of the sequences and the users.
         training: seed, threads and validation share are taken from it.
-        epochs: budget; training stops before where the validation loss stops falling.
-        work: folder for checkpoints and the artefact, which the caller removes.
+        epochs: the budget; training stops earlier when the validation loss stops falling.
+        work: folder for checkpoints and the artefact. The caller removes it.
 
     Raises:
-        EvaluationError: the embedding's width is none that CoLES can have.
+        EvaluationError: CoLES cannot have an embedding of this width.
         SnapshotError, TrainingError, MissingExtra: it cannot be trained.
     """
     kind = find("coles")
@@ -60,7 +62,7 @@ def train_coles(
         model = kind.config.model_validate({"kind": kind.name, "latent_dim": width})
     except ValidationError as error:
         raise EvaluationError(
-            f"it cannot have the embedding's latent_dim of {width}: {error.errors()[0]['msg']}"
+            f"CoLES cannot have the embedding's latent_dim of {width}:  {error.errors()[0]['msg']}"
         ) from error
     inputs = TrainingInputs(
         snapshots=[trained_on], folders=[trained_on], vocabulary=vocabulary, model=model, training=settings

@@ -1,9 +1,10 @@
-"""What consumers would lose by a switch to another version: two gates that ask a task with known answers.
+"""Gates that measure the loss of consumers when another version is published, by a task with known answers.
 
-A logistic regression is fitted on the embeddings of the published version and of the new one, at a date that both have
-embeddings of and whose future is complete. *Downstream*: what the new version's answers lose beyond the paired
-bootstrap interval, of all test users and of cold, light and heavy ones. *Consumer*: where the new rows claim
-the published space (aligned, or mapped to it), what the published version's regression loses when asked with them.
+A logistic regression is fitted on embeddings of the published version and of the new one, at a date with embeddings of
+both and a complete future. The *downstream* gate bounds the AUC that the new version loses beyond the paired bootstrap
+interval: over all test users, and over cold, light and heavy ones. The *consumer* gate applies where the new rows claim
+the published space (they are aligned or mapped to it). It bounds the AUC that the published version's regression loses
+on the new rows.
 
 Legend of array shapes: N = users, L = width of an embedding, K = classes, R = resamples.
 """
@@ -25,9 +26,9 @@ from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, ModelError
 from gur_spark.evaluate import labels
+from gur_spark.evaluate.questions import Classification
 from gur_spark.evaluate.segments import SEGMENTS, Segments
 from gur_spark.evaluate.small_models import logistic_regression
-from gur_spark.evaluate.tasks import Task
 from gur_spark.extras import report_library
 from gur_spark.features.spark.selection import event_rows
 from gur_spark.outputs.embeddings import EMBEDDINGS
@@ -48,21 +49,21 @@ SALT = "gates"
 
 @dataclass(frozen=True)
 class Answers:
-    """Users whose answer is known, and what each side says of them."""
+    """Users with a known answer, and their embeddings by each version."""
 
     users_N: npt.NDArray[Any]
-    task: Task
+    task: Classification
     events_N: npt.NDArray[np.int64]
     now_NL: Array
     new_NL: Array
     claimed_NL: Array | None
-    """New embeddings in the published space, where there are some."""
+    """New embeddings in the published space; None where the new version does not claim that space."""
 
 
 def outcomes(tables: Tables, config: Config, new: VersionRows, now: VersionRows) -> Iterator[Outcome]:
-    """Both gates, where another version is to be published.
+    """Yield the outcomes of both gates, if the new rows are of another version than the published ones.
 
-    A gate that is on and cannot be asked is not passed.
+    A gate that is switched on and cannot be asked is not passed.
     """
     task = config.gates.task
     if task is None or new.model_version == now.model_version:
@@ -74,7 +75,11 @@ def outcomes(tables: Tables, config: Config, new: VersionRows, now: VersionRows)
 
 
 def _asked(tables: Tables, config: Config, new: VersionRows, now: VersionRows) -> Iterator[Outcome]:
-    """Raises EvaluationError where the task cannot be asked."""
+    """Yield the outcomes of both gates.
+
+    Raises:
+        EvaluationError: the task cannot be asked.
+    """
     gates, settings = config.gates, config.evaluation
     found = _newest_date(tables, config, new.model_version, now.model_version)
     if found is None:
@@ -99,33 +104,35 @@ def _asked(tables: Tables, config: Config, new: VersionRows, now: VersionRows) -
         return
     if answers.claimed_NL is not None:
         lost = consumer_loss(answers, test_N, settings.seed)
-        what = f"relative AUC of {gates.task} lost by who is not retrained"
+        what = f"relative AUC of {gates.task} lost by consumers that are not retrained"
         yield Outcome(what, lost, f"at most {gates.max_consumer_loss}", lost <= gates.max_consumer_loss)
     elif now.model_version in asked_spaces(tables, config.scoring, new.model_version):
         mapped = VersionName.parse(new.model_version).mapped_to(now.model_version)
-        what = f"rows of {mapped} at {day} to ask who is not retrained with"
+        what = f"rows of {mapped} at {day} for consumers that are not retrained"
         yield Outcome(what, 0, f"at least 1: score {new.model_version} at that date with scoring.in_space_of", False)
 
 
 def consumer_loss_at(
     tables: Tables, config: Config, task: str, label: DataFrame, day: date, claimed: str, old: str
 ) -> float | None:
-    """What who was trained on an older version loses at a date, relative AUC, asked with rows that claim its space.
+    """Measure the loss of a consumer that was trained on an older version and is not retrained.
 
-    None where there are too few users of whom both have rows.
+    Returns ``1 - AUC with the claimed rows / AUC with its own``, or None where fewer users than ``FEWEST`` have both
+    rows.
 
     Args:
         label: ``user_id, label``, classes as text.
-        claimed: the model_version of those rows: of a newer version that was aligned, or mapped rows.
+        claimed: the model_version of rows in the older version's space: a newer version that was aligned, or mapped
+            rows.
 
     Raises:
-        EvaluationError: the users have one class, or a side of the split does not have all.
+        EvaluationError: the users have one class, or a side of the split does not have all classes.
     """
     found = _joined(tables, config, label, day, {"now": old, "claimed": claimed})
     if len(found) < FEWEST:
         return None
     now_NL, claimed_NL = matrix(found["now"]), matrix(found["claimed"])
-    asked = Task.of(task, found["label"])
+    asked = Classification.of(task, found["label"])
     answers = Answers(found["user_id"].to_numpy(), asked, found["events"].to_numpy(), now_NL, claimed_NL, claimed_NL)
     test_N = held_out(answers.users_N, config.evaluation.test_share, SALT)
     answers.task.check(np.flatnonzero(~test_N), np.flatnonzero(test_N))
@@ -135,10 +142,11 @@ def consumer_loss_at(
 def downstream_losses(
     answers: Answers, test_N: npt.NDArray[np.bool_], settings: Evaluation
 ) -> Iterator[tuple[str, float]]:
-    """By segment, the low end of the 95 % interval of the AUC that the new version loses; below 0 where it may gain.
+    """Yield, by segment, the low end of the 95 % interval of the AUC that the new version loses.
 
-    Both sides are asked of the same resamples of the test users. Segments are those of reports; one with too few test
-    users, or without one of the classes, is not asked.
+    It is below 0 where the new version may gain. Both versions are asked about the same resamples of the test users.
+    The segments are those of reports. A segment with fewer than ``FEWEST`` test users, or without one of the classes,
+    is skipped.
     """
     sides = [_said(answers, x_NL, test_N, settings.seed, x_NL)[0] for x_NL in (answers.now_NL, answers.new_NL)]
     label_N = answers.task.label_N[test_N]
@@ -156,7 +164,7 @@ def downstream_losses(
 
 
 def consumer_loss(answers: Answers, test_N: npt.NDArray[np.bool_], seed: int) -> float:
-    """``1 - AUC with the new embeddings / AUC with its own`` of a regression fitted on the published ones."""
+    """Compute ``1 - AUC with the new embeddings / AUC with its own`` for a regression fitted on the published ones."""
     assert answers.claimed_NL is not None
     label_N = answers.task.label_N[test_N]
     once = np.ones((1, len(label_N)), dtype=np.uint16)
@@ -169,7 +177,7 @@ def consumer_loss(answers: Answers, test_N: npt.NDArray[np.bool_], seed: int) ->
 def _said(
     answers: Answers, fitted_NL: Array, test_N: npt.NDArray[np.bool_], seed: int, *asked_NL: Array
 ) -> list[Array]:
-    """Class probabilities (N, K) of the test users' embeddings, by a regression fitted on those of the others."""
+    """Predict class probabilities (N, K) of the test users by a regression fitted on the embeddings of the others."""
     scaler = report_library("sklearn.preprocessing").StandardScaler().fit(fitted_NL[~test_N])
     rows = np.concatenate([scaler.transform(x_NL[test_N]) for x_NL in asked_NL])
     task = answers.task
@@ -179,10 +187,10 @@ def _said(
 
 
 def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[date, DataFrame] | None:
-    """The newest date that both versions have embeddings of and the task has answers for, and those answers.
+    """Find the newest date with embeddings of both versions and answers to the task; return it with the answers.
 
     Raises:
-        EvaluationError: the label table cannot be read, or it is not known what a version was trained on.
+        EvaluationError: the label table cannot be read, or it is not known until when a version saw events.
     """
     common = set(EMBEDDINGS.dates(tables, new)).intersection(EMBEDDINGS.dates(tables, now))
     first = max(seen_until(tables, version) for version in (new, now))
@@ -207,7 +215,10 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
 
 
 def _joined(tables: Tables, config: Config, label: DataFrame, day: date, sides: Mapping[str, str]) -> pa.Table:
-    """``user_id, label, events`` and each side's embedding by its name, of the users that all have, or a sample."""
+    """Collect ``user_id, label, events`` and one embedding per side, of the users that all sides have.
+
+    Beyond ``evaluation.max_users`` they are a sample by a hash of the user id.
+    """
     at_date = tables.read("embeddings").where(F.col("as_of") == F.lit(day))
     both = label.where(F.col("label").isNotNull())
     for name, version in sides.items():
@@ -222,10 +233,10 @@ def _joined(tables: Tables, config: Config, label: DataFrame, day: date, sides: 
 def _answers(
     tables: Tables, config: Config, label: DataFrame, day: date, new: VersionRows, now: VersionRows
 ) -> Answers:
-    """Of the users that all sides have, or of a sample by a hash of their ids.
+    """Collect the answers and embeddings of the users that both versions have, or of a sample by a hash of their ids.
 
     Raises:
-        EvaluationError: they have one class.
+        EvaluationError: the users have one class.
     """
     mapped = str(VersionName.parse(new.model_version).mapped_to(now.model_version))
     at_date = tables.read("embeddings").where(F.col("as_of") == F.lit(day))
@@ -236,7 +247,7 @@ def _answers(
     table = _joined(tables, config, label, day, sides)
     return Answers(
         users_N=table["user_id"].to_numpy(),
-        task=Task.of(str(config.gates.task), table["label"]),
+        task=Classification.of(str(config.gates.task), table["label"]),
         events_N=table["events"].to_numpy().astype(np.int64),
         now_NL=matrix(table["now"]),
         new_NL=matrix(table["new"]),

@@ -1,4 +1,4 @@
-"""What a scorer makes of chosen users of a snapshot."""
+"""Embeddings of chosen users of a snapshot, by any kind's scorer."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ READ_ROWS = 8_192
 
 
 def encode_users(snapshot: str, scorer: Scorer, users: pa.Array) -> Array:
-    """Embeddings (N, L) of the users, in their order; NaN for a user without a row in the snapshot.
+    """Embed the users of a snapshot, (N, L), in their order; NaN for a user without a row.
 
     Args:
         snapshot: folder of a snapshot of the form that the scorer reads.
@@ -31,7 +31,7 @@ def encode_users(snapshot: str, scorer: Scorer, users: pa.Array) -> Array:
 
 
 def place(found: pa.Array, vectors_ML: Array, users: pa.Array) -> Array:
-    """Vectors of the users ``found``, as rows of ``users``, (N, L); NaN for a user without one."""
+    """Put vectors of the users ``found`` into the order of ``users``, (N, L); NaN for a user without a vector."""
     position = pc.index_in(found, users)
     known = position.is_valid().to_numpy(zero_copy_only=False)
     made = np.full((len(users), vectors_ML.shape[1]), np.nan)

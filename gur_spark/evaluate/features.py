@@ -1,6 +1,6 @@
-"""The representations that an embedding is compared with, from the same snapshot.
+"""Representations of users that an embedding is compared with, from the same snapshot.
 
-Whatever is fitted (means, deviations, principal components) is fitted on the train users alone.
+Means, deviations and principal components are fitted on the train users alone.
 """
 
 # N = users, D = dense columns, F = empty flags, C = raw columns, L = latent width
@@ -27,7 +27,7 @@ from gur_spark.statistics.moments import Moments
 RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"
 REPRESENTATIONS = (RAW, PCA, RANDOM, EMBEDDING, BOTH)
 HAND_MADE, COLES = "hand-made", "CoLES"
-"""Shown too where they were made; see ``sequence_baselines``."""
+"""Names of the baselines made from sequences; see ``baselines``. They are shown where they were made."""
 
 ABOUT = {
     RAW: "every number of the windows standardised, flags of empty ones, shares of categories",
@@ -35,25 +35,25 @@ ABOUT = {
     RANDOM: "the model's own encoder with the weights it had before training",
     HAND_MADE: "pytorch-lifestream's AggFeatureSeqEncoder: statistics of the longest window by category, without times",
     COLES: "the kind coles: a recurrent encoder of events trained by contrast, of the embedding's size",
-    EMBEDDING: "what this model version makes of the users",
+    EMBEDDING: "embeddings of this model version",
     BOTH: "raw windows beside the embedding",
 }
 
 
 @dataclass(frozen=True)
 class Windows:
-    """A snapshot's columns for N users, not yet scaled."""
+    """Columns of a snapshot for N users, not yet scaled."""
 
     dense_ND: Array
     """NaN where the column is null."""
     empty_NF: Array
-    """1 where a window has no event, or a numeric field no value in it."""
+    """1 where a window has no event, or a numeric field has no value in it."""
     shares: list[sparse.csr_array]
-    """Per field and window, the share of each id among the user's events: (N, V)."""
+    """Per field and window, the share of each id among the user's events, (N, V)."""
 
 
 def read_windows(snapshot: str, layout: Layout, users: pa.Array) -> Windows:
-    """The rows of ``users`` in the aggregate snapshot at this path, in the order of ``users``.
+    """Read the rows of ``users`` from the aggregate snapshot at this path, in the order of ``users``.
 
     Raises:
         EvaluationError: a user is not in the snapshot.
@@ -89,9 +89,10 @@ def represent(
     seed: int,
     more: Mapping[str, Array] | None = None,
 ) -> Mapping[str, Matrix]:
-    """Every representation by its name; ``more`` are further ones, a row per user.
+    """Make every representation by its name.
 
-    Scaled for a linear model: each number to deviation 1, but those of PCA, whose scale is what orders them.
+    ``more`` holds further ones, one row per user. Numbers are scaled to deviation 1 for the linear models; principal
+    components keep their scale, which orders them.
     """
     raw_NC = raw_windows(windows, train_N)
     embedding = standardise(embedding_NL, train_N)
@@ -105,10 +106,11 @@ def represent(
 
 
 def raw_windows(windows: Windows, train_N: Mask) -> sparse.csr_array:
-    """Dense columns on a signed log scale, standardised (0, the mean, where null), empty flags, shares of ids, (N, C).
+    """Lay dense columns, empty flags and shares of ids side by side, (N, C).
 
-    Shares are not standardised one by one, which would make most of the rarest ids: all ids of a field and window
-    together get the variance of a numeric field's statistics.
+    Dense columns are on a signed log scale and standardised; a null is 0, the mean. Shares are not standardised one by
+    one, because that would give the rarest ids the most weight: all ids of a field and window together get the variance
+    of a numeric field's statistics.
     """
     x_ND = windows.dense_ND
     scaled_ND = standardise(np.sign(x_ND) * np.log1p(np.abs(x_ND)), train_N)
@@ -118,16 +120,17 @@ def raw_windows(windows: Windows, train_N: Mask) -> sparse.csr_array:
 
 
 def standardise(x_NC: Array, train_N: Mask) -> Array:
-    """Mean 0 and deviation 1 over the train users; NaN becomes 0, the mean."""
+    """Scale columns to mean 0 and deviation 1 over the train users; NaN becomes 0, the mean."""
     moments = Moments(x_NC.shape[1])
     moments.update(x_NC[train_N])
     return np.nan_to_num((x_NC - moments.mean_T) / moments.std())
 
 
 def principal_components(x_NC: sparse.csr_array, train_N: Mask, width: int, seed: int) -> Array:
-    """The first ``width`` components, fewer where there are not as many columns or train users.
+    """Compute the first ``width`` principal components; fewer where there are fewer columns or train users.
 
-    They keep their scale, so that a penalised model tells the first from the last: made equally wide, they are worse.
+    They keep their scale, so that a penalised model tells the first from the last. Scaled to equal width they predict
+    worse.
     """
     fitted = x_NC[train_N]
     components = min(width, min(fitted.shape) - 1)

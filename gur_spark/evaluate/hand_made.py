@@ -1,6 +1,6 @@
 """Hand-made statistics as a baseline: pytorch-lifestream's ``AggFeatureSeqEncoder`` on sequence snapshots.
 
-It sees a user's events before ``as_of``, in the window of the sequences, and nothing else. Needs the extra
+It sees the events of a user in the window of the sequences, before ``as_of``, and nothing else. It needs the extra
 ``sequences``.
 """
 
@@ -26,19 +26,19 @@ Record = dict[str, Any]
 """The events of one user: tensors (T,) by column."""
 
 MOST_IDS = 50
-"""Ids of a category that have columns of their own, as each costs several; those above count as rare."""
+"""Ids of a category with columns of their own. Each id costs several columns; rarer ids share one."""
 
 BATCH_CELLS = 1 << 23
-"""Users times events times ids that are held at a time: 32 MB per statistic."""
+"""Cells (users times events times ids) that are held at a time: 32 MB per statistic."""
 
 
 def hand_made(folder: str, users: pa.Array) -> Array:
-    """Counts, sums, means and deviations, of each number alone and by category, (N, H), on a logarithmic scale.
+    """Compute counts, sums, means and deviations of each number, alone and by category, (N, H), on a logarithmic scale.
 
     A user without events in the window has 0 everywhere.
 
     Args:
-        folder: of a sequence snapshot.
+        folder: folder of a sequence snapshot.
     """
     ids, numbers = _columns(folder)
     seq_encoder = report_library("ptls.nn").AggFeatureSeqEncoder(
@@ -57,7 +57,7 @@ def hand_made(folder: str, users: pa.Array) -> Array:
 
 
 def _columns(folder: str) -> tuple[dict[str, int], list[str]]:
-    """The categories with their sizes, and the numbers; whether a number is missing is no category."""
+    """List the categories with their sizes, and the numbers. Missing flags of numbers are not categories."""
     manifest, sizes = read_manifest(folder, SequenceManifest), read_vocabulary_ref(folder).sizes
     ids = {
         column.name: column.ids or sizes[column.name]
@@ -68,7 +68,7 @@ def _columns(folder: str) -> tuple[dict[str, int], list[str]]:
 
 
 def _records(folder: str, names: Sequence[str], users: pa.Array) -> Iterator[tuple[int, Record]]:
-    """The position among ``users`` and the events of each of them."""
+    """Yield the events of each user, with the user's position in ``users``."""
     columns = ["user_id", "event_time", *names]
     for group in row_groups(folder):
         for rows in group.read(columns, 4096):
@@ -87,7 +87,7 @@ def _without_rare_ids(placed: tuple[int, Record], names: Sequence[str]) -> tuple
 
 
 def _batches(placed: Iterable[tuple[int, Record]], cells: int) -> Iterator[tuple[list[int], list[Record]]]:
-    """Users one after the other, as many as ``BATCH_CELLS`` allow when each is padded to the longest."""
+    """Group users in turn into batches that fit ``BATCH_CELLS`` when each user is padded to the longest."""
     positions: list[int] = []
     records: list[Record] = []
     longest = 0
@@ -108,7 +108,10 @@ def _padded(records: Sequence[Record]) -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Batches are small: where another process has a core, torch's threads wait for one another most of the time."""
+    """Limit torch to one thread.
+
+    Batches are small: with more threads they mostly wait for one another when another process has a core.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Answers to compare with: what users did after a date, and label tables from elsewhere."""
+"""Labels that embeddings are judged by: events after a date, and label tables from elsewhere."""
 
 from datetime import date
 from typing import Literal
@@ -16,17 +16,17 @@ from gur_spark.snapshots.horizon import check_complete, events_ahead
 from gur_spark.tables.delta import Tables
 
 CHURN_CLASSES = ("active", "churned")
-"""In alphabetical order, so that ``churned`` is the positive class of the probe."""
+"""Classes of churn in alphabetical order, so that ``churned`` is the positive class of the probe."""
 
 
 def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -> tuple[list[DataFrame], list[str]]:
-    """Every task and label table of the config, a frame by user_id each, and what a reader must know of them.
+    """Make the labels of every task and label table, one frame by user_id each, and notes for the report.
 
     Args:
         users: ``user_id, events`` of the users with an embedding, one row each.
 
     Raises:
-        EvaluationError: the days ahead are not all there, or a label table cannot be used.
+        EvaluationError: the horizon is not complete, or a label table cannot be used.
     """
     settings = config.evaluation
     made, notes = [], []
@@ -48,7 +48,7 @@ def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -
 
 
 def answer(task: Task, users: DataFrame, ahead: DataFrame, config: Config) -> tuple[DataFrame, str]:
-    """A task's labels, ``user_id`` and a column of its name, and what they say."""
+    """Make the labels of a task, ``user_id`` and a column of the task's name, and a sentence on their meaning."""
     active = users.where(F.col("events") > 0)
     if isinstance(task, Volume):
         steps = {f.name: f.step for f in config.manifest().numeric}
@@ -58,11 +58,14 @@ def answer(task: Task, users: DataFrame, ahead: DataFrame, config: Config) -> tu
     if isinstance(task, NextCategory):
         note = f"{task.field} of the first event of active users who have one, the {task.classes} most frequent ones"
         return next_category(active, ahead, task), note
-    return churn(active, ahead, task.name), "churned is who was active and has no event"
+    return churn(active, ahead, task.name), "a churned user was active and has no event"
 
 
 def churn(active: DataFrame, ahead: DataFrame, name: str = "churn") -> DataFrame:
-    """Whether each active user has no event ahead: one row per user_id of ``active``, one of ``CHURN_CLASSES``."""
+    """Label each active user as churned, without an event ahead, or as active.
+
+    One row per user_id of ``active``; the column has the values ``CHURN_CLASSES``.
+    """
     stayed, gone = CHURN_CLASSES
     seen = ahead.select("user_id").distinct().withColumn("seen", F.lit(True))
     label = F.when(F.col("seen"), stayed).otherwise(gone)
@@ -70,7 +73,7 @@ def churn(active: DataFrame, ahead: DataFrame, name: str = "churn") -> DataFrame
 
 
 def volume(active: DataFrame, ahead: DataFrame, task: Volume, step: float) -> DataFrame:
-    """How many events, or how much of a number in its unit, each active user has ahead; 0 for who has none."""
+    """Sum the events, or a number in its unit, that each active user has ahead; 0 for a user without events."""
     total = F.count(F.lit(1)) if task.of == "events" else F.sum(task.of)
     sums = ahead.groupBy("user_id").agg(total.cast("DOUBLE").alias("total"))
     amount = F.coalesce(F.col("total") * F.lit(step), F.lit(0.0))
@@ -78,9 +81,10 @@ def volume(active: DataFrame, ahead: DataFrame, task: Volume, step: float) -> Da
 
 
 def next_category(active: DataFrame, ahead: DataFrame, task: NextCategory) -> DataFrame:
-    """The category of the first event ahead that has one, and of several at that time the first in the alphabet.
+    """Label each active user with the category of the first event ahead that has one.
 
-    One row per active user who has one among the ``classes`` most frequent of these users (ties by the alphabet).
+    One row per user with such an event, if its category is one of the ``classes`` most frequent ones (ties by the
+    alphabet). Among several events at that time, the first category in the alphabet counts.
     """
     having = ahead.where(F.col(task.field).isNotNull()).join(active.select("user_id"), "user_id", "left_semi")
     first = having.groupBy("user_id").agg(F.min("event_time").alias("event_time"))
@@ -92,7 +96,7 @@ def next_category(active: DataFrame, ahead: DataFrame, task: NextCategory) -> Da
 
 
 def read_label(spark: SparkSession, label: Label, user_id_type: Literal["long", "string"]) -> DataFrame:
-    """A label table: one row per user_id, with the class as text in a column of the label's name.
+    """Read a label table: one row per user_id, with the class as text in a column of the label's name.
 
     Rows without a class are left out.
 
@@ -118,9 +122,10 @@ def read_label(spark: SparkSession, label: Label, user_id_type: Literal["long", 
 
 
 def answers(embeddings: DataFrame, labels: list[DataFrame], max_users: int, seed: int) -> DataFrame:
-    """One row per user_id with an embedding: ``user_id, embedding, events`` and a column per label, null if not known.
+    """Join labels to embeddings: one row per user_id, ``user_id, embedding, events`` and a column per label.
 
-    Beyond ``max_users`` a sample by a hash of the user id, so that every label and model sees the same users.
+    A label is null where it is not known. Beyond ``max_users`` the rows are a sample by a hash of the user id, so that
+    every label and model sees the same users.
     """
     sampled = (
         embeddings.select("user_id", "embedding", "events")
@@ -133,7 +138,7 @@ def answers(embeddings: DataFrame, labels: list[DataFrame], max_users: int, seed
 
 
 def unknown_users(label: DataFrame, embeddings: DataFrame) -> int:
-    """How many labelled users have no embedding: they are ignored, and the report says so."""
+    """Count the labelled users without an embedding. They are ignored, and the report says so."""
     return label.join(embeddings.select("user_id"), "user_id", "left_anti").count()
 
 

@@ -1,4 +1,4 @@
-"""What a report tells of a version beside its scores: whose space it shares, at what cost, and what the gates found."""
+"""Facts on a version for a report: the spaces that it shares, the loss of their consumers, and past gates."""
 
 import json
 import logging
@@ -23,10 +23,11 @@ log = logging.getLogger("gur_spark")
 def shared_spaces(
     tables: Tables, config: Config, version: str, as_of: date, task: str | None, label: DataFrame | None
 ) -> list[SharedSpace]:
-    """The older versions whose consumers can read a version, or its means: by alignment, and by each map it has.
+    """Find the older versions with consumers that can read this version, or its means: by alignment, or by a map.
 
     Args:
-        task, label: what the consumers' loss is measured by, at this date: ``user_id, label``, classes as text.
+        task, label: the task that measures the consumers' loss at this date, and its ``user_id, label``, classes as
+            text.
     """
     found = []
     for old, how, residual, users in _ways(tables, VersionName.parse(version).base):
@@ -42,7 +43,7 @@ def shared_spaces(
 
 
 def _ways(tables: Tables, version: str) -> Iterator[tuple[str, str, float | None, int | None]]:
-    """(older version, how, residual, users it was fitted on); of what was aligned through others, no residual."""
+    """Yield (older version, how, residual, users of the fit); no residual after several alignments."""
     rows = {row["model_version"]: row for row in tables.read("models", made_by="train").collect()}
     row = rows.get(version)
     if row is None:
@@ -64,7 +65,7 @@ def _ways(tables: Tables, version: str) -> Iterator[tuple[str, str, float | None
 
 
 def gate_decisions(tables: Tables, version: str) -> list[Decision]:
-    """What the gates found of a version each time that it was to be published, in the order of the runs."""
+    """List the gates' decisions on a version each time that it was to be published, in the order of the runs."""
     if not tables.exists("runs"):
         return []
     asked = F.col("outputs")[GATES_OF]

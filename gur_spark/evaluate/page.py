@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network: verdicts, what was compared, every figure, segments and seeds."""
+"""A report as one HTML file that needs no network: verdicts, representations, every figure, segments and seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
@@ -9,8 +9,8 @@ from gur_spark.pages import document, picture
 
 
 def to_html(report: Report) -> str:
-    """The page of a report."""
-    title = f"{report.pipeline}, {report.when}: what the embeddings know"
+    """Render a report as a page."""
+    title = f"{report.pipeline}, {report.when}: evaluation of embeddings"
     said = (
         f"{report.users:,} users, {report.dimension} numbers each, by {report.model_version}; 95 % bootstrap intervals"
     )
@@ -110,7 +110,9 @@ def _version(report: Report) -> Iterator[str]:
     if report.spaces is None or report.decisions is None:
         return
     yield "<h2>The version</h2>"
-    told = [str(space) for space in report.spaces] or ["in a space of its own: no older version's consumers read it"]
+    told = [str(space) for space in report.spaces] or [
+        "in a space of its own: consumers of older versions cannot read it"
+    ]
     told += [] if report.decisions else ["no gate was asked of it"]
     yield "".join(f'<p class="said">{escape(line)}</p>' for line in told)
     for decision in report.decisions:
@@ -159,7 +161,7 @@ def _badge(kind: str, said: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already."""
+    """Render a table; its cells are HTML already."""
     head = "".join(f"<th>{escape(head)}</th>" for head in heads)
     body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"

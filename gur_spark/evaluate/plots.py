@@ -1,4 +1,4 @@
-"""The pictures of a report, as matplotlib figures."""
+"""Pictures of a report, as matplotlib figures."""
 
 import io
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ PANELS = 2
 
 
 def draw(report: Report) -> bytes:
-    """``draw_scores`` as a PNG."""
+    """Draw ``draw_scores`` as a PNG."""
     picture = io.BytesIO()
     draw_scores(report).savefig(picture, format="png")
     return picture.getvalue()
 
 
 def draw_scores(report: Report) -> Any:
-    """A panel per task with the first metric of both models on each representation, and its interval."""
+    """Draw a panel per task: the first metric of both models on each representation, with its interval."""
     figure, axes = _panels(report, len(report.compared) * 0.28 + 1.3)
     for axis, task in zip(axes, report.tasks, strict=False):
         scores = [score for score in report.of(task.name) if score.metric == report.of(task.name)[0].metric]
@@ -31,12 +31,12 @@ def draw_scores(report: Report) -> Any:
             axis.axvline(0.5, color="0.5", linewidth=1, linestyle=":")
         axis.set_title(f"{task.name} ({task.test_users:,} test users)", fontsize=10)
         axis.set_xlabel(f"{scores[0].metric}, 95 % interval")
-    figure.suptitle(f"{report.pipeline}, {report.when}: what {report.dimension} numbers per user know", fontsize=11)
+    figure.suptitle(f"{report.pipeline}, {report.when}: embeddings of {report.dimension} numbers per user", fontsize=11)
     return _finished(figure, axes)
 
 
 def draw_segments(report: Report) -> Any:
-    """A panel per task with the embedding's difference to each baseline, in each segment."""
+    """Draw a panel per task: the embedding's difference to each baseline, in each segment."""
     figure, axes = _panels(report, 4.2)
     for axis, task in zip(axes, report.tasks, strict=False):
         found = [
@@ -60,7 +60,7 @@ def _sizes(task: TaskResult) -> str:
 def _panels(report: Report, height: float) -> tuple[Any, list[Any]]:
     rows = -(-len(report.tasks) // PANELS)
     columns = min(PANELS, len(report.tasks))
-    # Without a display and without pyplot's global state: jobs run anywhere.
+    # A figure made without pyplot needs no display and no global state, so jobs can run anywhere.
     figure = report_library("matplotlib.figure").Figure(
         figsize=(4.9 * columns + 1.4, height * rows + 0.7), dpi=150, layout="constrained"
     )
@@ -69,13 +69,13 @@ def _panels(report: Report, height: float) -> tuple[Any, list[Any]]:
 
 
 def _draw_points(axis: Any, points: Sequence[Score | Difference], names: Sequence[str]) -> None:
-    """A row per name, a colour per model."""
+    """Draw a row per name, and a colour per model."""
     rows = list(dict.fromkeys(names))
     models = list(dict.fromkeys(point.model for point in points))
     for model, colour, offset in zip(models, COLOURS, (-0.13, 0.13), strict=False):
         chosen = [(point, rows.index(name)) for point, name in zip(points, names, strict=True) if point.model == model]
         x, y = [p.value for p, _ in chosen], [row + offset for _, row in chosen]
-        # An interval may miss its point by a hair when few users are resampled.
+        # With few resampled users, an interval may miss its point by a hair.
         error = [[max(p.value - p.low, 0) for p, _ in chosen], [max(p.high - p.value, 0) for p, _ in chosen]]
         linear = "linear (logistic or ridge regression)" if model != "LightGBM" else model
         axis.errorbar(x, y, xerr=error, fmt="o", markersize=4, capsize=3, color=colour, label=linear)

@@ -1,10 +1,10 @@
 """Scores and differences over several splits of the users, at one date or at several.
 
-The figure of a representation is the mean of a metric over the splits' test users. Its interval is that of a bootstrap
+The figure of a representation is the mean of a metric over the splits' test users. Its interval comes from a bootstrap
 of users, not of (user, split) pairs: a user who is drawn twice counts twice in each split that tests them, at each
-date, so that what the splits and dates have in common is not taken for new evidence. All representations are measured
-on the same draws, so that their differences have intervals too. What is random in fitting probes is averaged over
-splits, not in the interval.
+date. So splits and dates that share users are not taken for new evidence. All representations are measured on the same
+draws, so that their differences have intervals too. Chance in fitting the probes is averaged over splits and is not in
+the interval.
 """
 
 # N = rows of a date, one per user, U = users tested in some split, R = resamples
@@ -17,23 +17,23 @@ import numpy as np
 
 from gur_spark.arrays import Array, Ints, Mask
 from gur_spark.errors import EvaluationError
+from gur_spark.evaluate.questions import Classification, Question
 from gur_spark.evaluate.report import Difference, Score
 from gur_spark.evaluate.segments import Segments
-from gur_spark.evaluate.tasks import Question, Task
 from gur_spark.statistics.bootstrap import Weights, interval, resamples
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A task at one date."""
+class DatedQuestion:
+    """A question at one date."""
 
-    task: Question
+    question: Question
     user_N: Ints
-    """Whose each row is: a number that the user has at every date."""
+    """A number of each row's user; a user has the same number at every date."""
     segments: Segments | None = None
 
     def members(self, segment: str) -> Mask:
-        """Which rows are of a segment, or of ``all``."""
+        """Select the rows of a segment, or of ``all``."""
         if segment == "all":
             return np.ones(len(self.user_N), dtype=bool)
         assert self.segments is not None
@@ -42,17 +42,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Split:
-    """What was said of the test users of one split of one date."""
+    """Predictions for the test users of one split of one date."""
 
-    asked: Asked
+    dated: DatedQuestion
     test: Ints
-    """Their rows."""
-    said: Mapping[tuple[str, str], Array]
-    """By model and representation: probabilities or values, a row per test user."""
+    """Rows of the test users."""
+    predictions: Mapping[tuple[str, str], Array]
+    """(model, representation) -> probabilities or values, a row per test user."""
 
     @property
     def representations(self) -> set[str]:
-        return {representation for _, representation in self.said}
+        return {representation for _, representation in self.predictions}
 
 
 @dataclass(frozen=True)
@@ -69,45 +69,52 @@ class Measured:
 
 
 class Pool:
-    """The splits of a task, and the resamples of all users that they test."""
+    """Splits of a task, and resamples of all users that they test."""
 
     def __init__(self, splits: Sequence[Split], bootstrap: int, seed: int) -> None:
-        """Raises EvaluationError where the dates have a task in different forms."""
+        """Draw the resamples.
+
+        Raises:
+            EvaluationError: the task has different forms at different dates.
+        """
         self.splits = splits
-        self.name = splits[0].asked.task.name
-        self.metrics = [metric for metric, _ in splits[0].asked.task.metrics]
+        self.name = splits[0].dated.question.name
+        self.metrics = [metric for metric, _ in splits[0].dated.question.metrics]
         for split in splits:
-            kinds = [_kind(one.asked.task) for one in (splits[0], split)]
-            if kinds[0] != kinds[1]:
+            forms = [_form(one.dated.question) for one in (splits[0], split)]
+            if forms[0] != forms[1]:
                 raise EvaluationError(
-                    f"task '{self.name}' is of {kinds[0]} at one date and of {kinds[1]} at another; evaluate them apart"
+                    f"task '{self.name}' is of {forms[0]} at one date and of {forms[1]} at another; evaluate them apart"
                 )
-        self.tested_U = np.unique(np.concatenate([split.asked.user_N[split.test] for split in splits]))
+        self.tested_U = np.unique(np.concatenate([split.dated.user_N[split.test] for split in splits]))
         self.weights: Weights = resamples(len(self.tested_U), bootstrap, seed)
 
     def tested(self, segment: str = "all") -> int:
-        """How many different users are tested while in a segment."""
-        rows = [(split.asked.user_N[split.test], split.asked.members(segment)[split.test]) for split in self.splits]
+        """Count the different users that are tested while in a segment."""
+        rows = [(split.dated.user_N[split.test], split.dated.members(segment)[split.test]) for split in self.splits]
         return len(np.unique(np.concatenate([user_N[in_N] for user_N, in_N in rows])))
 
     def shares(self) -> dict[str, float]:
-        """Of each class among the users that each date tests; the mean over the dates."""
+        """Share of each class among the test users of each date; the mean over the dates."""
         tests: dict[int, list[Split]] = {}
         for split in self.splits:
-            tests.setdefault(id(split.asked), []).append(split)
+            tests.setdefault(id(split.dated), []).append(split)
         found = [
-            splits[0].asked.task.shares(np.unique(np.concatenate([split.test for split in splits])))
+            splits[0].dated.question.shares(np.unique(np.concatenate([split.test for split in splits])))
             for splits in tests.values()
         ]
         names = dict.fromkeys(name for shares in found for name in shares)
         return {name: float(np.mean([shares.get(name, 0.0) for shares in found])) for name in names}
 
     def scores(self, metrics: int, segment: str = "all") -> tuple[list[Score], dict[tuple[str, str, str], Measured]]:
-        """The first ``metrics`` of every model and representation that all dates have, over a segment's users, where
-        they are defined: a split in which a segment has nobody, or one answer only, has no part."""
+        """Score every model and representation that all dates have by the first ``metrics`` metrics, over a segment's
+        users.
+
+        A split has no part where the metric is not defined: its segment has nobody, or one answer only.
+        """
         scores, found = [], {}
-        for model, representation in self.splits[0].said:
-            if any((model, representation) not in split.said for split in self.splits):
+        for model, representation in self.splits[0].predictions:
+            if any((model, representation) not in split.predictions for split in self.splits):
                 continue
             for number, metric in enumerate(self.metrics[:metrics]):
                 measured = self._measure(number, (model, representation), segment)
@@ -125,35 +132,35 @@ class Pool:
     def _measure(self, number: int, key: tuple[str, str], segment: str) -> Measured:
         points, resampled = [], []
         for split in self.splits:
-            chosen = split.asked.members(segment)[split.test]
-            test, said = split.test[chosen], split.said[key][chosen]
+            chosen = split.dated.members(segment)[split.test]
+            test, said = split.test[chosen], split.predictions[key][chosen]
             if not len(test):
                 points.append(float("nan"))
                 resampled.append(np.full(len(self.weights), np.nan))
                 continue
-            _, metric = split.asked.task.metrics[number]
-            answers = split.asked.task.answer_N[test]
+            _, metric = split.dated.question.metrics[number]
+            answers = split.dated.question.answer_N[test]
             everyone = np.ones((1, len(test)), dtype=np.uint16)
             points.append(float(metric(answers, said, everyone)[0]))
-            drawn = self.weights[:, np.searchsorted(self.tested_U, split.asked.user_N[test])]
+            drawn = self.weights[:, np.searchsorted(self.tested_U, split.dated.user_N[test])]
             resampled.append(metric(answers, said, drawn))
         with warnings.catch_warnings():
-            # Of a resample in which no split has all answers.
+            # A resample may have no split with all answers; its figure is NaN.
             warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
             return Measured(tuple(points), np.nanmean(resampled, axis=0))
 
 
-def _kind(task: Question) -> str:
-    """Of two classes which they are, for one is the positive; else how it is measured."""
-    if isinstance(task, Task) and len(task.classes) == 2:
+def _form(task: Question) -> str:
+    """Name the form of a question: two classes by their names, because one is the positive; else by its metric."""
+    if isinstance(task, Classification) and len(task.classes) == 2:
         return f"the classes {' and '.join(task.classes)}"
-    return "many classes" if isinstance(task, Task) else "amounts"
+    return "many classes" if isinstance(task, Classification) else "amounts"
 
 
 def differences(
     task: str, found: Mapping[tuple[str, str, str], Measured], pairs: Sequence[tuple[str, str]], segment: str = "all"
 ) -> Iterator[Difference]:
-    """Of each pair of representations that were measured, by model and metric, on the same resamples."""
+    """Yield the difference of each measured pair of representations, by model and metric, on the same resamples."""
     for model, metric in dict.fromkeys((model, metric) for model, metric, _ in found):
         for ours, theirs in pairs:
             if {(model, metric, ours), (model, metric, theirs)} <= found.keys():

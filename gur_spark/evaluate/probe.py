@@ -1,7 +1,7 @@
-"""Small models on each representation: what can be read off it, by a linear model and by boosted trees.
+"""Probes: small models that are fitted on each representation, a linear one and boosted trees.
 
-Users, not rows, are split by a hash of their id, so each model is trained on one side and tested on the other; with
-several seeds, on several such splits. How scores of several splits become one is told in ``pooling``.
+Users are split by a hash of their id. Each model is trained on one side and tested on the other; with several seeds, on
+several such splits. ``pooling`` makes one figure of several splits.
 """
 
 # N = users, K = classes
@@ -35,7 +35,8 @@ from gur_spark.evaluate.features import (
     read_windows,
     represent,
 )
-from gur_spark.evaluate.pooling import Asked, Pool, Split, differences
+from gur_spark.evaluate.pooling import DatedQuestion, Pool, Split, differences
+from gur_spark.evaluate.questions import Classification, Question, question
 from gur_spark.evaluate.report import Decision, Difference, Report, Score, SharedSpace, TaskResult
 from gur_spark.evaluate.segments import SEGMENTS, Segments, meaning
 from gur_spark.evaluate.small_models import (
@@ -45,35 +46,34 @@ from gur_spark.evaluate.small_models import (
     logistic_regression,
     ridge_regression,
 )
-from gur_spark.evaluate.tasks import Question, Task, question
 from gur_spark.extras import report_library
 from gur_spark.splits import held_out
 
-__all__ = ["Task", "boosted_trees", "evaluate", "logistic_regression", "probe"]
+__all__ = ["Classification", "boosted_trees", "evaluate", "logistic_regression", "probe"]
 
 log = logging.getLogger("gur_spark")
 
 SALT = "evaluation"
-"""Of the split: independent of the split of the training."""
+"""Salt of the split; it differs from that of training."""
 
 BASELINES = (PCA, RAW, RANDOM, HAND_MADE, COLES)
-"""The embedding is compared with these, and with every further representation."""
+"""Baselines that the embedding is compared with, beside every further representation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """The embedded users of one date, and what is known of them."""
+    """Embedded users of one date with their answers and representations."""
 
     as_of: date
     answers: pa.Table
     """One row per user: ``user_id, embedding, events`` (of the longest window), and a column per task, null where not
-    known: texts are classes, numbers are quantities."""
+    known. Texts are classes, numbers are quantities."""
     model_version: str
-    """The version that embedded them; another one at each date, where each has a training of its own."""
+    """The version that embedded the users. Each date may have another one."""
     snapshot: str
-    """Folder of the aggregate snapshot of the date, which raw windows come from."""
+    """Folder of the aggregate snapshot of the date, from which raw windows are read."""
     layout: Layout
-    """Of that snapshot."""
+    """Layout of that snapshot."""
     more: Mapping[str, Array] = field(default_factory=dict)
     """Further representations by name, rows in the order of ``answers``."""
 
@@ -97,14 +97,14 @@ def evaluate(
     spaces: Sequence[SharedSpace] | None = None,
     decisions: Sequence[Decision] | None = None,
 ) -> Report:
-    """Probe embeddings beside what else can be made of the same users, at one date or at several.
+    """Probe embeddings beside other representations of the same users, at one date or at several.
 
-    Each date has probes of its own, fitted on its train users; who trains and who tests is the same at all of them.
+    Each date has probes of its own, fitted on its train users. A user is on the same side of a split at all dates.
 
     Args:
-        left_out: which baselines are not there, and why.
-        about: what each further representation is.
-        spaces, decisions: what is known of the version's life.
+        left_out: the missing baselines, and why they are missing.
+        about: a description of each further representation.
+        spaces, decisions: facts on the version; see ``lifecycle``.
 
     Raises:
         EvaluationError: there is no task, one cannot be probed, or a user is not in the snapshot.
@@ -122,12 +122,14 @@ def evaluate(
     for population, user_N in zip(populations, numbers, strict=True):
         events_N = population.answers.column("events").to_numpy().astype(np.int64)
         segments.append(Segments.of(events_N, settings.segments))
-        with dated(population.as_of):
-            asked = [Asked(question(t, population.answers.column(t)), user_N, segments[-1]) for t in population.tasks]
+        with named_in_errors(population.as_of):
+            asked = [
+                DatedQuestion(question(t, population.answers.column(t)), user_N, segments[-1]) for t in population.tasks
+            ]
             for made, train_N, seed in represented(population, settings):
                 compared |= dict.fromkeys(made)
                 for one in asked:
-                    splits[one.task.name].append(ask(one, made, train_N, seed))
+                    splits[one.question.name].append(predict(one, made, train_N, seed))
     missing = {name for name in compared for split in next(iter(splits.values())) if name not in split.representations}
     measured = [
         measure(splits[name], train_users(splits[name][0]), settings.bootstrap, settings.seed, segmented=True)
@@ -154,8 +156,8 @@ def evaluate(
 
 
 @contextmanager
-def dated(as_of: date) -> Iterator[None]:
-    """Errors name the date."""
+def named_in_errors(as_of: date) -> Iterator[None]:
+    """Name the date in errors."""
     try:
         yield
     except EvaluationError as error:
@@ -163,13 +165,13 @@ def dated(as_of: date) -> Iterator[None]:
 
 
 def numbered(users: Sequence[pa.Array]) -> tuple[list[Ints], int]:
-    """A number of each user, the same in all arrays, and how many different ones there are."""
+    """Number the users, each alike in all arrays, and count the different ones."""
     everyone = pc.unique(pa.chunked_array(users))
     return [pc.index_in(some, everyone).to_numpy().astype(np.int64) for some in users], len(everyone)
 
 
 def represented(population: Population, settings: Evaluation) -> Iterator[tuple[Mapping[str, Matrix], Mask, int]]:
-    """Of each split of a date: every representation, who trains, and the seed."""
+    """Yield every representation, the train users and the seed of each split of a date."""
     embedding_NL = matrix(population.answers.column("embedding"))
     windows = read_windows(population.snapshot, population.layout, population.users)
     for number in range(settings.seeds):
@@ -180,7 +182,7 @@ def represented(population: Population, settings: Evaluation) -> Iterator[tuple[
 
 
 def salt_of(number: int) -> str:
-    """Of a split by its number; the first is that of reports of one seed."""
+    """Salt of a split by its number. Split 0 is also that of reports with one seed."""
     return SALT if number == 0 else f"{SALT} {number}"
 
 
@@ -192,17 +194,17 @@ def probe(
     Raises:
         EvaluationError: a class has no user to train on, or none to test on.
     """
-    split = ask(Asked(task, np.arange(len(train_N))), representations, train_N, seed)
+    split = predict(DatedQuestion(task, np.arange(len(train_N))), representations, train_N, seed)
     return measure([split], train_users(split), bootstrap, seed)
 
 
-def ask(asked: Asked, representations: Mapping[str, Matrix], train_N: Mask, seed: int) -> Split:
-    """What both models, fitted on the train users, say of the test users, for each representation.
+def predict(dated: DatedQuestion, representations: Mapping[str, Matrix], train_N: Mask, seed: int) -> Split:
+    """Fit both models on the train users of each representation, and predict for the test users.
 
     Raises:
         EvaluationError: a side of the split does not have what the task needs.
     """
-    task = asked.task
+    task = dated.question
     train, test = np.flatnonzero(task.known_N & train_N), np.flatnonzero(task.known_N & ~train_N)
     task.check(train, test)
     linear, trees = models_of(task)
@@ -213,25 +215,25 @@ def ask(asked: Asked, representations: Mapping[str, Matrix], train_N: Mask, seed
             for name, x in representations.items()
         }
 
-    # The two models beside each other, in a thread each: products are small, so that the threads of one fit would wait
-    # for one another, and its sums depend on how many there are. LightGBM has globals: it runs in this thread alone.
+    # Each of the two models has a thread. Products are small, so the threads of one fit would wait for one another, and
+    # the sums would depend on their number. LightGBM has globals, so it stays in this thread.
     with report_library("threadpoolctl").threadpool_limits(1), ThreadPoolExecutor(1) as beside:
         by_linear = beside.submit(answers, linear)
         by_trees = answers(trees)
         said = by_linear.result() | by_trees
     log.info("%s: %s and %s on %d representations", task.name, linear, trees, len(representations))
-    return Split(asked, test, said)
+    return Split(dated, test, said)
 
 
 def train_users(split: Split) -> int:
-    """How many users the probes of a split are fitted on."""
-    return int(split.asked.task.known_N.sum()) - len(split.test)
+    """Count the users that the probes of a split are fitted on."""
+    return int(split.dated.question.known_N.sum()) - len(split.test)
 
 
 def measure(
     splits: Sequence[Split], train_users: int, bootstrap: int, seed: int, segmented: bool = False
 ) -> tuple[TaskResult, list[Score], list[Difference]]:
-    """Scores and differences over all test users, and by the first metric over those of each segment."""
+    """Measure scores and differences over all test users, and the first metric also over those of each segment."""
     pool = Pool(splits, bootstrap, seed)
     scores, found = pool.scores(len(pool.metrics))
     apart = list(differences(pool.name, found, compared_pairs(found)))
@@ -245,18 +247,18 @@ def measure(
 
 
 def compared_pairs(found: Mapping[tuple[str, str, str], Any]) -> list[tuple[str, str]]:
-    """The embedding beside each baseline and further representation, and raw windows with it beside those without."""
+    """Pair the embedding with each baseline and further representation, and raw windows with and without it."""
     further = dict.fromkeys(name for _, _, name in found if name not in (*BASELINES, EMBEDDING, BOTH))
     return [*((EMBEDDING, other) for other in (*BASELINES, *further)), (BOTH, RAW)]
 
 
 def models_of(task: Question) -> tuple[str, str]:
-    return ("logistic regression" if isinstance(task, Task) else "ridge regression"), "LightGBM"
+    return ("logistic regression" if isinstance(task, Classification) else "ridge regression"), "LightGBM"
 
 
 def fit(task: Question, model: str, x: Matrix, y: npt.NDArray[Any], x_test: Matrix, seed: int) -> Array:
-    """Probabilities (N, K), or values (N,), of the test users."""
-    if isinstance(task, Task):
+    """Fit a model and predict probabilities (N, K), or values (N,), of the test users."""
+    if isinstance(task, Classification):
         fitted = boosted_trees if model == "LightGBM" else logistic_regression
         return fitted(x, y, x_test, len(task.classes), seed)
     return (boosted_regression if model == "LightGBM" else ridge_regression)(x, y, x_test, seed)

@@ -1,6 +1,6 @@
-"""The result of an evaluation: as data with stable keys (JSON), and as a table for people.
+"""The result of an evaluation, as data with stable keys (JSON) and as a table for people.
 
-Pictures are made by ``plots``, the page by ``page``. ``FORMAT`` changes when a key changes its name or meaning.
+``plots`` makes the pictures and ``page`` the page. ``FORMAT`` changes when a key changes its name or meaning.
 """
 
 import json
@@ -17,17 +17,17 @@ Verdict = Literal["win", "no clear difference", "loss"]
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Whom a task was about."""
+    """Users that a task was about."""
 
     name: str
     classes: dict[str, float]
-    """Share of each class among the test users; of a quantity, of nothing and of something."""
+    """Share of each class among the test users; for a quantity, the shares of ``nothing`` and ``something``."""
     train_users: int
-    """Of the first split of the first date."""
+    """Train users of the first split of the first date."""
     test_users: int
-    """Different ones, in all splits together."""
+    """Different test users, in all splits together."""
     segments: dict[str, int] = field(default_factory=dict)
-    """Of them, in each segment."""
+    """Different test users of each segment."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Score:
     high: float
     segment: str = "all"
     by_seed: Sequence[float] = ()
-    """The metric of each split of each date, those of a date together; ``value`` is their mean."""
+    """The metric of each split, date by date; ``value`` is their mean."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One representation's metric minus another's, over the same resamples."""
+    """The metric of one representation minus that of another, over the same resamples."""
 
     task: str
     model: str
@@ -63,25 +63,25 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the interval is all on one side of 0."""
+        """Verdict: whether the interval lies on one side of 0."""
         return "win" if self.low > 0 else "loss" if self.high < 0 else "no clear difference"
 
 
 @dataclass(frozen=True)
 class SharedSpace:
-    """An older version whose consumers can read the evaluated one."""
+    """An older version with consumers that can read the evaluated one."""
 
     version: str
     how: str
-    """``aligned``: the embeddings themselves are in its space; ``mapped``: those that ``score`` wrote once more."""
+    """``aligned``: the embeddings themselves are in its space; ``mapped``: ``score`` wrote the rows once more in it."""
     residual: float | None
-    """0: the same, 1: nothing in common."""
+    """0: the spaces are the same; 1: they have nothing in common."""
     users: int | None
-    """It was fitted on."""
+    """Users that the motion or map was fitted on."""
     task: str | None = None
     consumer_loss: float | None = None
-    """Share of its AUC in the task that a model trained on the older version loses, at the newest evaluated date; None
-    where the older one has no embeddings there."""
+    """Share of the AUC that a model trained on the older version loses in the task, at the newest evaluated date. None
+    where the older version has no embeddings there."""
 
     def __str__(self) -> str:
         residual = "" if self.residual is None else f", residual {self.residual:.3f}"
@@ -94,14 +94,14 @@ class SharedSpace:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gates found when the version was to be published."""
+    """The gates' findings when the version was to be published."""
 
     of: str
     """The version and date."""
     published: bool
-    """Whether it was, also by force."""
+    """Whether it was published, by force included."""
     gates: Sequence[Mapping[str, Any]]
-    """``gate``, ``value``, ``bound`` and ``passed`` of each."""
+    """``gate``, ``value``, ``bound`` and ``passed`` of each gate."""
 
     def __str__(self) -> str:
         failed = [f"{g['gate']} {g['value']:.3f}, expected {g['bound']}" for g in self.gates if not g["passed"]]
@@ -113,41 +113,41 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the embeddings of one model version know, at one date or at several."""
+    """Figures of the embeddings of one model version, at one date or at several."""
 
     pipeline: str
     model_version: str
     dates: Sequence[str]
     users: int
-    """Different ones, at all dates together."""
+    """Different users, at all dates together."""
     dimension: int
     seeds: int = 1
     """Splits of each date's users."""
     compared: Mapping[str, str] = field(default_factory=dict)
-    """What each representation is."""
+    """Representation -> its description."""
     left_out: Sequence[str] = ()
-    """Which baselines are not here, and why."""
+    """Baselines that are missing, and why."""
     segments: str = ""
-    """What the segments are."""
+    """Meaning of the segments."""
     tasks: Sequence[TaskResult]
     scores: Sequence[Score]
     differences: Sequence[Difference]
     spaces: Sequence[SharedSpace] | None = None
     """None: not looked for."""
     decisions: Sequence[Decision] | None = None
-    """Of each time that gates were asked before it was published; None: not looked for."""
+    """Each time that gates were asked before it was published; None: not looked for."""
     notes: Sequence[str]
-    """What a reader must know: a sample, labels of unknown users, ..."""
+    """Remarks for the reader: a sample, labels of unknown users, and the like."""
 
     @property
     def when(self) -> str:
-        """The date, or the first and the last with their number."""
+        """Describe the dates: the date, or the first and the last with their number."""
         return (
             self.dates[0] if len(self.dates) == 1 else f"{len(self.dates)} dates, {self.dates[0]} to {self.dates[-1]}"
         )
 
     def to_json(self) -> str:
-        """All of the above under its name, ``format``, and the ``verdicts``; null for what is not defined."""
+        """Write all fields by name, ``format`` and the ``verdicts``; null where a number is not defined."""
         verdicts = [
             {"task": task.name, "model": d.model, "metric": d.metric, "against": d.against, "verdict": d.verdict}
             for task in self.tasks
@@ -157,7 +157,7 @@ class Report:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def to_text(self) -> str:
-        """A table per task: a row per representation, a column per model and metric."""
+        """Write a table per task: a row per representation, a column per model and metric."""
         splits = f"means of {self.seeds} splits, " if self.seeds > 1 else ""
         if len(self.dates) > 1:
             splits = f"means over the dates{f' and {self.seeds} splits of each' if self.seeds > 1 else ''}, "
@@ -175,28 +175,29 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def of(self, task: str, segment: str = "all") -> list[Score]:
-        """The scores of a task."""
+        """Select the scores of a task."""
         return [score for score in self.scores if (score.task, score.segment) == (task, segment)]
 
     def compared_with(self, task: str, segment: str = "all") -> list[Difference]:
-        """The differences of a task."""
+        """Select the differences of a task."""
         return [d for d in self.differences if (d.task, d.segment) == (task, segment)]
 
     def headline(self, task: str) -> list[Difference]:
-        """What verdicts go by: the task's first metric, the embedding against each baseline, by both models."""
+        """Select the differences that verdicts go by: the task's first metric, the embedding against each baseline,
+        both models."""
         metrics = [score.metric for score in self.of(task)][:1]
         return [d for d in self.compared_with(task) if d.representation == "embedding" and d.metric in metrics]
 
     def by_date(self, d: Difference) -> list[float]:
-        """A difference at each date, a mean over its splits."""
+        """Average a difference over the splits of each date."""
         return [_mean(d.by_seed[n * self.seeds : (n + 1) * self.seeds]) for n in range(len(self.dates))]
 
     def by_split(self, d: Difference) -> list[float]:
-        """A difference in each split of the users, a mean over the dates."""
+        """Average a difference over the dates of each split."""
         return [_mean(d.by_seed[n :: self.seeds]) for n in range(self.seeds)]
 
     def verdict_line(self, task: str) -> str:
-        """One line: against each baseline what the models say, one word if they agree."""
+        """Write one line: the verdict of the models against each baseline, one word if they agree."""
         words: dict[str, dict[str, Verdict]] = {}
         for d in self.headline(task):
             words.setdefault(d.against, {})[d.model] = d.verdict
@@ -209,7 +210,7 @@ class Report:
         return f"verdict {task}, embedding against " + ("; ".join(parts) or "nothing that could be measured")
 
     def rows(self, task: str, segment: str = "all") -> tuple[list[tuple[str, str]], dict[str, list[Score | None]]]:
-        """The columns (model, metric) of a task's table, and of each representation the scores in them."""
+        """Arrange a task's scores as a table: the columns (model, metric), and for each representation its scores."""
         scores = self.of(task, segment)
         columns = list(dict.fromkeys((score.model, score.metric) for score in scores))
         cells = {(s.representation, s.model, s.metric): s for s in scores}
@@ -241,7 +242,7 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
-    """As strict JSON has it, which knows no NaN."""
+    """Convert to strict JSON, where NaN does not exist: NaN becomes null."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -250,11 +251,11 @@ def _plain(value: Any) -> Any:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of those that are defined."""
+    """Average the values that are defined."""
     defined = [value for value in values if isfinite(value)]
     return fmean(defined) if defined else float("nan")
 
 
 def cell(score: Score | None) -> str:
-    """A value and its interval."""
+    """Format a value and its interval."""
     return "" if score is None else f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"

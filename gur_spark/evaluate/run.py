@@ -1,4 +1,4 @@
-"""The job ``evaluate``: a published or named version, beside what else can be made of the same users -> a report."""
+"""The job ``evaluate``: a version's embeddings beside other representations of the same users, as a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,41 +37,41 @@ from gur_spark.tables.delta import Tables
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What a report is made of."""
+class ReportInputs:
+    """Inputs of a report."""
 
     version: str
     populations: list[Population]
     labels: list[DataFrame]
-    """At the newest date, one frame per task and label table."""
+    """Labels at the newest date, one frame per task and label table."""
     notes: list[str]
     left_out: list[str]
     about: dict[str, str]
-    """Further representations, and what they are."""
+    """Further representation -> its description."""
 
 
 def make_report(tables: Tables, config: Config, dates: Sequence[date], version: str) -> Report:
-    """The report of one model version at one date, or at several together.
+    """Make the report of one model version at one date, or at several together.
 
     Raises:
         TableError: there are no such embeddings.
         EvaluationError: a future is not complete, or a label cannot be used.
         SnapshotError: the snapshot of a date is missing.
-        ModelError: the model is missing, or a snapshot is no longer one that it can read.
+        ModelError: the model is missing, or cannot read a snapshot any more.
     """
-    asked = ask(tables, config, dates, version)
-    task, label = first_classes(config.evaluation, asked.labels)
+    inputs = collect_inputs(tables, config, dates, version)
+    task, label = first_classes(config.evaluation, inputs.labels)
     report = evaluate(
-        asked.populations, config.evaluation,
-        pipeline=config.name, notes=asked.notes, left_out=asked.left_out, about=asked.about,
-        spaces=shared_spaces(tables, config, asked.version, dates[-1], task, label),
-        decisions=gate_decisions(tables, asked.version),
+        inputs.populations, config.evaluation,
+        pipeline=config.name, notes=inputs.notes, left_out=inputs.left_out, about=inputs.about,
+        spaces=shared_spaces(tables, config, inputs.version, dates[-1], task, label),
+        decisions=gate_decisions(tables, inputs.version),
     )  # fmt: skip
-    return replace(report, model_version=asked.version)
+    return replace(report, model_version=inputs.version)
 
 
 def write_report(tables: Tables, report: Report) -> dict[str, str]:
-    """Write a report below ``reports`` as JSON, text, picture and page; returns their paths."""
+    """Write a report below ``reports`` as JSON, text, picture and page; return their paths."""
     folder = tables.folder("reports", report.model_version, folder_name(report.dates))
     contents = {
         "json": report.to_json().encode(),
@@ -86,16 +86,20 @@ def write_report(tables: Tables, report: Report) -> dict[str, str]:
 
 
 def folder_name(dates: Sequence[str]) -> str:
-    """The folder of a report: its date, or the first and last one, and how many where there are more."""
+    """Name the folder of a report: its date, or the first and last date and their number if there are more."""
     if len(dates) == 1:
         return dates[0]
     return f"{dates[0]}_to_{dates[-1]}" + (f"_{len(dates)}_dates" if len(dates) > 2 else "")
 
 
-def ask(tables: Tables, config: Config, dates: Sequence[date], version: str) -> Asked:
-    """The embedded users of each date with their answers and every baseline; raises as ``make_report``."""
+def collect_inputs(tables: Tables, config: Config, dates: Sequence[date], version: str) -> ReportInputs:
+    """Collect the embedded users of each date with their answers and every baseline.
+
+    Raises:
+        GurError: for the reasons that ``make_report`` lists.
+    """
     first = read_embeddings(tables.spark, config, version=version, as_of=dates[0])
-    # read_embeddings never gives an empty frame, so there is a first row, with the version behind "published".
+    # ``read_embeddings`` never gives an empty frame, so the first row tells the version behind "published".
     model_version = first.select("model_version").head(1)[0][0]
     model = load_model(find_model(tables, config, model_version).path)
     own = [find_snapshot(tables, config.aggregates, as_of, form=model.kind.reads) for as_of in dates]
@@ -123,7 +127,7 @@ def ask(tables: Tables, config: Config, dates: Sequence[date], version: str) -> 
         )
         for number, (snapshot, known) in enumerate(zip(windows, answers, strict=True))
     ]
-    return Asked(
+    return ReportInputs(
         version=model_version,
         populations=populations,
         labels=made,
@@ -134,7 +138,7 @@ def ask(tables: Tables, config: Config, dates: Sequence[date], version: str) -> 
 
 
 def layout_of(tables: Tables, snapshot: Snapshot) -> Layout:
-    """Names and order of the columns of an aggregate snapshot."""
+    """Read the layout of an aggregate snapshot."""
     sizes = read_vocabulary(tables, snapshot.vocabulary_version).sizes
     return Layout.of(read_manifest(snapshot.path, Manifest), sizes)
 
@@ -142,14 +146,14 @@ def layout_of(tables: Tables, snapshot: Snapshot) -> Layout:
 def _answers(
     tables: Tables, config: Config, windows: Sequence[Snapshot], version: str
 ) -> tuple[list[pa.Table], list[DataFrame], list[str]]:
-    """Answers of the embedded users of each date, the labels of the newest date, and what a reader must know.
+    """Collect the answers of the embedded users of each date, the labels of the newest date, and notes for the reader.
 
-    Users without a row in the aggregate snapshot, which raw windows come from, are left out.
+    Users without a row in the aggregate snapshot, from which raw windows are read, are left out.
     """
     settings, answers, notes = config.evaluation, [], []
     made: list[DataFrame] = []
     for snapshot in windows:
-        # By the version's own name: a publish between two reads must not mix versions.
+        # Embeddings are read by the version's own name: a publish between two reads must not mix versions.
         embedded = read_embeddings(tables.spark, config, version=version, as_of=snapshot.as_of)
         rows = tables.spark.read.parquet(snapshot.data).select("user_id")
         frame = embedded.join(rows, "user_id", "left_semi")
@@ -165,11 +169,11 @@ def _answers(
 
 
 def check_unseen(model: LoadedModel, name: str, as_of: date) -> None:
-    """Check that a model has not seen what follows a date.
+    """Check that training did not see events at or after a date.
 
     Raises:
-        EvaluationError: it has.
-        ModelError: its card does not tell.
+        EvaluationError: it did.
+        ModelError: the model's card does not say.
     """
     seen = seen_until_of(model.card)
     if as_of < seen:
@@ -180,7 +184,7 @@ def check_unseen(model: LoadedModel, name: str, as_of: date) -> None:
 
 
 def first_classes(settings: Evaluation, made: Sequence[DataFrame]) -> tuple[str | None, DataFrame | None]:
-    """The first task that asks for a class, by which consumers' loss is measured, and its labels among those made."""
+    """Find the first task with classes, by which the consumers' loss is measured, and its labels."""
     for asked, frame in zip([*settings.tasks, *settings.labels], made, strict=True):
         if not isinstance(asked, Volume):
             return asked.name, frame.withColumnRenamed(asked.name, "label")
@@ -188,7 +192,7 @@ def first_classes(settings: Evaluation, made: Sequence[DataFrame]) -> tuple[str 
 
 
 def _beside(tables: Tables, config: Config, dates: Sequence[date], users: Sequence[pa.Array]) -> Representations:
-    """The published embeddings of ``evaluation.beside``, for the users of each date; NaN for a user without."""
+    """Read the published embeddings of ``evaluation.beside`` for the users of each date; NaN for a user without one."""
     found = Representations()
     for pipeline in config.evaluation.beside:
         now = published(tables, pipeline)

@@ -1,4 +1,4 @@
-"""Users by how much they did: an embedding that is good on average may know nothing of those who do little."""
+"""Segments of users by their number of events. An embedding may be good on average and poor for inactive users."""
 
 # N = users
 
@@ -13,15 +13,15 @@ SEGMENTS = ("cold", "light", "heavy")
 
 @dataclass(frozen=True)
 class Segments:
-    """Which of ``SEGMENTS`` each user is in."""
+    """The segment of each user, one of ``SEGMENTS``."""
 
     bounds: tuple[int, int]
-    """Events in the longest window from which a user is light, and heavy."""
+    """The fewest events, in the longest window, of a light user and of a heavy one."""
     index_N: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, events_N: npt.NDArray[np.int64], bounds: tuple[int, int] | None) -> "Segments":
-        """By declared bounds, or by the terciles of the users with an event; a segment may have nobody."""
+        """Split users by declared bounds, or by the terciles of the users with an event. A segment may be empty."""
         if bounds is None:
             active = events_N[events_N > 0]
             low, high = np.quantile(active, [1 / 3, 2 / 3], method="higher") if len(active) else (1, 2)
@@ -33,7 +33,7 @@ class Segments:
 
 
 def meaning(of_dates: Sequence[Segments]) -> str:
-    """What the segments are, at each date where they are not the same at all of them."""
+    """Describe the segments; if their bounds differ between dates, at each date."""
     bounds = [segments.bounds for segments in of_dates]
     bounds = bounds[:1] if len(set(bounds)) == 1 else bounds
     told = [f"cold below {low}, light below {high}, heavy from {high} on" for low, high in bounds]

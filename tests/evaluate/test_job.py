@@ -131,7 +131,7 @@ def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config
     assert not storage.folders(tables.folder("sequences"))
     assert not storage.folders(tables.folder("_staging"))
     assert report["notes"] == [
-        "churn: churned is who was active and has no event, in the 7 days from 2024-06-01 on",
+        "churn: a churned user was active and has no event, in the 7 days from 2024-06-01 on",
         "volume: sum of amount of active users, sign(y) log(1 + |y|), in the 7 days from 2024-06-01 on",
         "kind: 20 labelled users have no embedding and are left out",
     ]
@@ -174,7 +174,7 @@ def test_two_dates_make_one_report_of_their_own_answers(tables: Tables, config: 
     assert run.outputs["json"] == tables.folder("reports", version, "2024-06-01_to_2024-06-02", "report.json")
     assert report["dates"] == ["2024-06-01", "2024-06-02"]
     assert {"hand-made", "CoLES"} <= report["compared"].keys()
-    churned = "churn: churned is who was active and has no event, in the 7 days from"
+    churned = "churn: a churned user was active and has no event, in the 7 days from"
     assert [f"{day}: {churned} {day} on" for day in report["dates"]] == [n for n in report["notes"] if churned in n]
     # CoLES learns once.
     assert len([note for note in report["notes"] if "trained for" in note]) == 1
@@ -208,7 +208,7 @@ def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -
 
 def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tables, config: Any) -> None:
     with sequence_folders(tables, config, [find_snapshot(tables, config.aggregates, AS_OF)]) as folders:
-        [asked] = folders.asked
+        [asked] = folders.by_date
         assert sum(group.rows for group in row_groups(asked)) == USERS
         assert not storage.folders(tables.folder("sequences"))
         [staged] = clean(tables, datetime.now(UTC) + timedelta(hours=1), dry_run=True)
@@ -220,12 +220,12 @@ def test_baselines_learn_from_what_was_before_the_first_date_and_the_cutoff(tabl
     first = find_snapshot(tables, config.aggregates, AS_OF)
     later = replace(first, as_of=AS_OF + timedelta(1), known_at=first.known_at + timedelta(1))
     with sequence_folders(tables, config, [first, later]) as folders:
-        assert folders.trained_on == folders.asked[0] != folders.asked[1]
+        assert folders.trained_on == folders.by_date[0] != folders.by_date[1]
         assert read_vocabulary_ref(folders.trained_on).hash == folders.vocabulary.hash == first.vocabulary_hash
     cutoff = AS_OF - timedelta(10)
     earlier = config.model_copy(update={"training": config.training.model_copy(update={"cutoff": cutoff})})
     with sequence_folders(tables, earlier, [first, later]) as folders:
-        assert folders.trained_on not in folders.asked
+        assert folders.trained_on not in folders.by_date
         rows = pq.read_table(f"{folders.trained_on}/data").to_pylist()
         assert {row["as_of"] for row in rows} == {int(datetime(2024, 5, 22, tzinfo=UTC).timestamp())}
         assert max(max(row["event_time"]) for row in rows) < int(datetime(2024, 5, 22, tzinfo=UTC).timestamp())
@@ -273,10 +273,10 @@ def test_published_embeddings_of_other_pipelines_stand_beside(tables: Tables, co
 
 def test_a_version_that_saw_what_followed_or_does_not_say_is_not_judged_nor_shown(tables: Tables, config: Any) -> None:
     late = other_pipeline(tables, config, "late", seen_until=AS_OF + timedelta(1))
-    silent = other_pipeline(tables, config, "mute", seen_until=None)
+    silent = other_pipeline(tables, config, "silent", seen_until=None)
     for name, version, error, said in (
         ("late", late, EvaluationError, f"{late} was trained on events up to 2024-06-02: at 2024-06-01 it would be"),
-        ("mute", silent, ModelError, f"the card of {silent} does not say until when its training saw events"),
+        ("silent", silent, ModelError, f"the card of {silent} does not say until when its training saw events"),
     ):
         embedded.add(tables, version, AS_OF, range(USERS), np.random.default_rng(0).normal(size=(USERS, WIDTH)))
         switch(tables, name, Published(model_version=version, as_of=AS_OF), ("embeddings",), "first")

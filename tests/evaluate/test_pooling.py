@@ -5,13 +5,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate.pooling import Asked, Pool, Split, differences
+from gur_spark.evaluate.pooling import DatedQuestion, Pool, Split, differences
+from gur_spark.evaluate.questions import Classification
 from gur_spark.evaluate.segments import Segments
-from gur_spark.evaluate.tasks import Task
 
 USERS = 200
 RNG = np.random.default_rng(0)
-CHURN = Task("churn", ("active", "churned"), (RNG.random(USERS) < 0.4).astype(np.int64))
+CHURN = Classification("churn", ("active", "churned"), (RNG.random(USERS) < 0.4).astype(np.int64))
 SAID = CHURN.label_N + RNG.normal(0, 1, USERS)
 
 
@@ -20,7 +20,9 @@ USERS_N = np.arange(USERS)
 
 def split_of(test, said=SAID, asked=None):
     scores = np.stack([-said[test], said[test]], axis=1)
-    return Split(asked or Asked(CHURN, USERS_N), test, {("trees", "embedding"): scores, ("trees", "PCA"): scores[::-1]})
+    return Split(
+        asked or DatedQuestion(CHURN, USERS_N), test, {("trees", "embedding"): scores, ("trees", "PCA"): scores[::-1]}
+    )
 
 
 def test_a_figure_is_the_mean_over_the_splits_and_each_one_is_kept():
@@ -37,7 +39,7 @@ def test_a_figure_is_the_mean_over_the_splits_and_each_one_is_kept():
 
 def test_the_same_split_twice_is_no_new_evidence_and_nor_is_the_same_date():
     test = np.arange(0, USERS, 2)
-    same = Asked(CHURN, USERS_N)
+    same = DatedQuestion(CHURN, USERS_N)
     trials = [[split_of(test)], [split_of(test)] * 2, [split_of(test), split_of(test, asked=same)]]
     once, twice, dates = (Pool(splits, 100, seed=1).scores(2)[0] for splits in trials)
     for other in (twice, dates):
@@ -46,7 +48,7 @@ def test_the_same_split_twice_is_no_new_evidence_and_nor_is_the_same_date():
 
 def test_other_users_at_another_date_make_the_interval_narrower():
     test = np.arange(0, USERS, 2)
-    others = Asked(CHURN, USERS_N + USERS)
+    others = DatedQuestion(CHURN, USERS_N + USERS)
     alone, both = (
         Pool(splits, 400, seed=1).scores(1)[0][0]
         for splits in ([split_of(test)], [split_of(test), split_of(test, asked=others)])
@@ -57,7 +59,7 @@ def test_other_users_at_another_date_make_the_interval_narrower():
 
 def test_a_resample_draws_a_user_as_often_in_every_split_that_tests_them():
     # At the second date, the rows are those of other users: 7 is in row 1.
-    asked = [Asked(WEIGHED, USERS_N), Asked(WEIGHED, np.array([3, 7]))]
+    asked = [DatedQuestion(WEIGHED, USERS_N), DatedQuestion(WEIGHED, np.array([3, 7]))]
     tests = [np.array([5, 7, 9]), np.array([0, 1])]
     pool = Pool([split_of(test, asked=one) for test, one in zip(tests, asked, strict=True)], 10, seed=2)
     assert pool.tested_U.tolist() == [3, 5, 7, 9]
@@ -70,7 +72,7 @@ def test_a_resample_draws_a_user_as_often_in_every_split_that_tests_them():
 ASKED = []
 
 
-class Weighed(Task):
+class Weighed(Classification):
     """A task whose metric keeps the weights it is asked with."""
 
     @property
@@ -87,31 +89,31 @@ WEIGHED = Weighed("churn", CHURN.classes, CHURN.label_N)
 
 def test_a_segment_without_users_or_with_one_class_has_no_figure():
     for cold in (np.zeros(USERS, bool), CHURN.label_N == 1):
-        asked = Asked(CHURN, USERS_N, Segments((1, 2), np.where(cold, 0, 2)))
+        asked = DatedQuestion(CHURN, USERS_N, Segments((1, 2), np.where(cold, 0, 2)))
         pool = Pool([split_of(np.arange(USERS), asked=asked)], 10, seed=1)
         assert pool.scores(1, "cold")[0] == []
         assert pool.tested("cold") == cold.sum()
 
 
 def test_a_task_that_has_more_classes_at_one_date_than_at_another_is_refused():
-    three = Task("churn", ("active", "churned", "gone"), np.arange(USERS) % 3)
-    other = Task("churn", ("churned", "gone"), CHURN.label_N)
+    three = Classification("churn", ("active", "churned", "gone"), np.arange(USERS) % 3)
+    other = Classification("churn", ("churned", "gone"), CHURN.label_N)
     for task, kind in ((three, "many classes"), (other, "the classes churned and gone")):
         with pytest.raises(
             EvaluationError, match=f"the classes active and churned at one date and of {kind} at another"
         ):
-            Pool([split_of(np.arange(9)), split_of(np.arange(9), asked=Asked(task, USERS_N))], 10, seed=1)
+            Pool([split_of(np.arange(9)), split_of(np.arange(9), asked=DatedQuestion(task, USERS_N))], 10, seed=1)
 
 
 def test_a_date_without_a_representation_takes_it_from_the_figures_and_a_split_without_answers_takes_nothing():
     whole, rest = split_of(np.arange(USERS)), split_of(np.arange(USERS))
-    rest = Split(rest.asked, rest.test, {key: said for key, said in rest.said.items() if key[1] != "PCA"})
+    rest = Split(rest.dated, rest.test, {key: said for key, said in rest.predictions.items() if key[1] != "PCA"})
     assert {score.representation for score in Pool([whole, rest], 10, seed=1).scores(1)[0]} == {"embedding"}
     assert {score.representation for score in Pool([rest, whole], 10, seed=1).scores(1)[0]} == {"embedding"}
     # Of two dates, one has only churned users in the segment.
     half = np.arange(USERS) % 2 == 0
-    mixed = Asked(CHURN, USERS_N, Segments((1, 2), np.where(half, 0, 2)))
-    churned = Asked(CHURN, USERS_N, Segments((1, 2), np.where(CHURN.label_N == 1, 0, 2)))
+    mixed = DatedQuestion(CHURN, USERS_N, Segments((1, 2), np.where(half, 0, 2)))
+    churned = DatedQuestion(CHURN, USERS_N, Segments((1, 2), np.where(CHURN.label_N == 1, 0, 2)))
     tests = np.arange(USERS)
     alone, both = (
         next(s for s in Pool(splits, 50, seed=1).scores(1, "cold")[0] if s.representation == "embedding")

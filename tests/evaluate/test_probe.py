@@ -10,8 +10,8 @@ import pytest
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features, probe
-from gur_spark.evaluate.probe import Population, Task, evaluate
-from gur_spark.evaluate.tasks import Quantity
+from gur_spark.evaluate.probe import Classification, Population, evaluate
+from gur_spark.evaluate.questions import Quantity
 from gur_spark.splits import held_out
 from tests.aggregate_data import make_snapshot
 from tests.evaluate.test_features import LAYOUT
@@ -19,8 +19,8 @@ from tests.evaluate.test_features import LAYOUT
 USERS = 600
 TRAIN = ~held_out(np.arange(USERS), 0.4, "test")
 RNG = np.random.default_rng(0)
-BINARY = Task.of("churn", pa.chunked_array([RNG.choice(["active", "churned"], USERS, p=[0.6, 0.4])]))
-THREE = Task.of("persona", pa.chunked_array([RNG.choice(["a", "b", "c"], USERS)]))
+BINARY = Classification.of("churn", pa.chunked_array([RNG.choice(["active", "churned"], USERS, p=[0.6, 0.4])]))
+THREE = Classification.of("persona", pa.chunked_array([RNG.choice(["a", "b", "c"], USERS)]))
 NOISE = RNG.normal(size=(USERS, 6))
 
 
@@ -76,12 +76,12 @@ def test_equal_representations_differ_by_exactly_nothing():
 
 
 def test_users_without_a_label_take_no_part():
-    half = Task(BINARY.name, BINARY.classes, np.where(np.arange(USERS) % 2, BINARY.label_N, -1))
+    half = Classification(BINARY.name, BINARY.classes, np.where(np.arange(USERS) % 2, BINARY.label_N, -1))
     x = planted(BINARY)
     result, scores, _ = probe.probe(half, {features.EMBEDDING: x}, TRAIN, bootstrap=20, seed=1)
     odd = np.arange(USERS) % 2 == 1
     assert (result.train_users, result.test_users) == ((TRAIN & odd).sum(), (~TRAIN & odd).sum())
-    alone = Task(BINARY.name, BINARY.classes, BINARY.label_N[odd])
+    alone = Classification(BINARY.name, BINARY.classes, BINARY.label_N[odd])
     _, expected, _ = probe.probe(alone, {features.EMBEDDING: x[odd]}, TRAIN[odd], bootstrap=20, seed=1)
     assert scores == expected
 
@@ -96,12 +96,12 @@ def test_users_without_a_label_take_no_part():
 )
 def test_labels_that_are_no_classes_are_refused(values, message):
     with pytest.raises(EvaluationError, match=message):
-        Task.of("x", pa.chunked_array([pa.array(values, pa.string())]))
+        Classification.of("x", pa.chunked_array([pa.array(values, pa.string())]))
 
 
 @pytest.mark.parametrize(("side", "elsewhere"), [("train", ~TRAIN), ("test", TRAIN)])
 def test_a_class_with_nobody_on_one_side_is_refused(side, elsewhere):
-    vip = Task("vip", ("no", "yes"), (np.arange(USERS) == np.flatnonzero(elsewhere)[0]).astype(np.int64))
+    vip = Classification("vip", ("no", "yes"), (np.arange(USERS) == np.flatnonzero(elsewhere)[0]).astype(np.int64))
     with pytest.raises(EvaluationError, match=rf"label 'vip': none of the \d+ {side} users is \['yes'\]"):
         probe.probe(vip, {features.EMBEDDING: NOISE}, TRAIN, bootstrap=10, seed=1)
 

@@ -1,4 +1,4 @@
-"""Questions about users: which class, or how much; and by what an answer is measured."""
+"""Questions about users: a class or an amount, with the metrics of their answers."""
 
 # N = users, R = resamples, K = classes
 
@@ -15,24 +15,24 @@ from gur_spark.errors import EvaluationError
 from gur_spark.statistics.bootstrap import Weights, accuracy, auc, average_precision, macro_auc, r2, spearman
 
 Metric = Callable[[Any, Array, Weights], Array]
-"""(answers (N,), what a model says: probabilities (N, K) or values (N,), weights (R, N)) -> (R,)."""
+"""Metric: (answers (N,), predictions: probabilities (N, K) or values (N,), weights (R, N)) -> (R,)."""
 
 MOST_CLASSES = 50
 
 
 @dataclass(frozen=True)
-class Task:
-    """Which class is a user of?"""
+class Classification:
+    """A question with classes as answers."""
 
     name: str
     classes: tuple[str, ...]
-    """Of two, the second is the positive one."""
+    """Names of the classes. Where there are two, the second is the positive one."""
     label_N: Ints
     """Index of the user's class; -1 where it is not known."""
 
     @classmethod
-    def of(cls, name: str, labels: pa.ChunkedArray) -> "Task":
-        """A task from text labels, null where not known; classes in alphabetical order.
+    def of(cls, name: str, labels: pa.ChunkedArray) -> "Classification":
+        """Make a question from text labels, null where not known; classes are in alphabetical order.
 
         Raises:
             EvaluationError: fewer than two classes, or more than can be probed.
@@ -57,7 +57,7 @@ class Task:
 
     @property
     def metrics(self) -> tuple[tuple[str, Metric], tuple[str, Metric]]:
-        """The first one is what verdicts go by."""
+        """Metrics by name; verdicts go by the first."""
         if len(self.classes) > 2:
             return ("macro AUC", macro_auc), ("accuracy", accuracy)
         return (
@@ -66,14 +66,15 @@ class Task:
         )
 
     def shares(self, users: Ints) -> dict[str, float]:
-        """Of each class among these users; the greatest is the accuracy of always saying the most frequent one."""
+        """Share of each class among these users. The greatest is the accuracy of always predicting the most frequent
+        class."""
         return {name: float((self.label_N[users] == k).mean()) for k, name in enumerate(self.classes)}
 
     def check(self, train: Ints, test: Ints) -> None:
-        """Refuse a split in which a class has nobody to train on, or to test on.
+        """Refuse a split in which a class has no train user or no test user.
 
         Raises:
-            EvaluationError: naming the task, the side and the classes.
+            EvaluationError: a class is missing; the message names the task, the side and the classes.
         """
         for side, users in (("train", train), ("test", test)):
             present = set(self.label_N[users].tolist())
@@ -87,7 +88,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Quantity:
-    """How much of something does a user have?"""
+    """A question with an amount as answer."""
 
     name: str
     value_N: Array
@@ -95,7 +96,9 @@ class Quantity:
 
     @classmethod
     def of(cls, name: str, amounts: pa.ChunkedArray) -> "Quantity":
-        """From amounts, null where not known; of these it is ``sign(y) log(1 + |y|)``, as few have most of it.
+        """Make a question from amounts, null where not known.
+
+        Answers are ``sign(y) log(1 + |y|)``, because few users have most of the amount.
 
         Raises:
             EvaluationError: all known amounts are equal, or none is known.
@@ -119,15 +122,15 @@ class Quantity:
         return ("R2", r2), ("Spearman", spearman)
 
     def shares(self, users: Ints) -> dict[str, float]:
-        """Of nothing and of something among these users."""
+        """Shares of nothing and of something among these users."""
         something = float((self.value_N[users] != 0).mean())
         return {"nothing": 1 - something, "something": something}
 
     def check(self, train: Ints, test: Ints) -> None:
-        """Refuse a split with a side on which all are equal.
+        """Refuse a split with a side on which all amounts are equal.
 
         Raises:
-            EvaluationError: naming the task and the side.
+            EvaluationError: they are; the message names the task and the side.
         """
         for side, users in (("train", train), ("test", test)):
             if len(np.unique(self.value_N[users])) < 2:
@@ -136,9 +139,9 @@ class Quantity:
                 )
 
 
-Question: TypeAlias = Task | Quantity
+Question: TypeAlias = Classification | Quantity
 
 
 def question(name: str, answers: pa.ChunkedArray) -> Question:
-    """By the type of the answers: numbers are quantities, texts are classes."""
-    return Quantity.of(name, answers) if pa.types.is_floating(answers.type) else Task.of(name, answers)
+    """Make the question that the type of the answers calls for: numbers are quantities, texts are classes."""
+    return Quantity.of(name, answers) if pa.types.is_floating(answers.type) else Classification.of(name, answers)
