@@ -3,14 +3,20 @@
 Legend of array shapes: N = rows, L = width of a vector.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+ArrowMapper = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""Function for ``mapInArrow``, which runs on a worker over the batches of one task."""
 
 
 def to_lists(vectors_NL: npt.NDArray[np.floating]) -> pa.ListArray:

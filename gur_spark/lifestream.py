@@ -1,4 +1,4 @@
-"""GUR for pytorch-lifestream scripts, in one import (extra ``sequences``)."""
+"""One import for pytorch-lifestream scripts that use GUR (extra ``sequences``)."""
 
 from gur_spark.batches.lifestream import GURDataset, GURIterableDataset
 from gur_spark.models.gur.sequence_door import AutoEncoderSeqEncoder

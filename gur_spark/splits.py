@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gur_spark.arrays import Mask
+
 
 def user_hash(user_ids: pa.Array | npt.NDArray[Any], salt: str) -> npt.NDArray[np.uint64]:
     """Uniform 64-bit hash of each id. Different salts give independent hashes.
@@ -30,7 +32,7 @@ def user_hash(user_ids: pa.Array | npt.NDArray[Any], salt: str) -> npt.NDArray[n
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def held_out(user_ids: pa.Array | npt.NDArray[Any], share: float, salt: str) -> npt.NDArray[np.bool_]:
+def held_out(user_ids: pa.Array | npt.NDArray[Any], share: float, salt: str) -> Mask:
     """Mask of the held-out users. A greater ``share`` only adds users."""
     if not 0 <= share <= 1:
         raise ValueError(f"share: expected a number from 0 to 1, got {share}")
@@ -38,7 +40,7 @@ def held_out(user_ids: pa.Array | npt.NDArray[Any], share: float, salt: str) -> 
     return (user_hash(user_ids, salt) >> np.uint64(11)) < np.uint64(round(share * 2**53))
 
 
-def validation_side(user_ids: pa.Array | npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[np.bool_]:
+def validation_side(user_ids: pa.Array | npt.NDArray[Any], share: float, seed: int) -> Mask:
     """Mask of the users that a training with this seed validates on; it neither learns from them nor counts them."""
     return held_out(user_ids, share, f"validation {seed}")
 

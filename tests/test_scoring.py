@@ -22,7 +22,7 @@ from gur_spark.registry.artefact import load_model
 from gur_spark.registry.known import find_model
 from gur_spark.serving import changes, scoring
 from gur_spark.serving.publishing import publish
-from gur_spark.serving.scoring import ScoredDate, score_snapshot
+from gur_spark.serving.scoring import ScoringResult, score_snapshot
 from gur_spark.serving.workers import score_batch
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.spaces.axes import space_of
@@ -100,7 +100,7 @@ def scoring_as(config: Any, **settings: Any) -> Any:
     return config.model_copy(update={"scoring": config.scoring.model_copy(update=settings)})
 
 
-def score(place: tuple[Tables, Any], one: Snapshot, model: str, *given: Any, **more: Any) -> ScoredDate:
+def score(place: tuple[Tables, Any], one: Snapshot, model: str, *given: Any, **more: Any) -> ScoringResult:
     """Score a date as a run of its own."""
     return score_snapshot(*place, one, model, f"run{np.random.default_rng().integers(1 << 60):x}", *given, **more)
 

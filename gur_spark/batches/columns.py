@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gur_spark.arrays import Ints, Mask
 from gur_spark.errors import ModelError, nearest
 from gur_spark.schema import UNKNOWN_ID
 
@@ -36,7 +37,7 @@ def check_ids(ids_N: npt.NDArray[Any], name: str, size: int, first: int = UNKNOW
         )
 
 
-def flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], Ints]:
     """Values of a list column, and where each row's begin; the last offset is the number of values.
 
     Raises:
@@ -49,7 +50,7 @@ def flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], npt.ND
     return lists.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]
 
 
-def flat_counts(rows: pa.RecordBatch, name: str, offsets_B: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+def flat_counts(rows: pa.RecordBatch, name: str, offsets_B: Ints) -> npt.NDArray[np.int32]:
     """Values of a list column whose lists are as long as those of the ids, which begin at ``offsets_B``.
 
     Raises:
@@ -61,7 +62,7 @@ def flat_counts(rows: pa.RecordBatch, name: str, offsets_B: npt.NDArray[np.int64
     return counts_N
 
 
-def single(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def single(rows: pa.RecordBatch, name: str) -> tuple[Ints, Mask]:
     """Ids of a column of one each, (N,), and which rows have one, (B,)."""
     there_B = rows.column(name).is_valid().to_numpy(zero_copy_only=False)
     return rows.column(name).drop_null().to_numpy().astype(np.int64), there_B

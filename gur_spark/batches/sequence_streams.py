@@ -11,10 +11,10 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from torch.utils.data import IterableDataset, get_worker_info
 
+from gur_spark.arrays import Mask
 from gur_spark.batches.sequences import Events, SequenceLayout, to_events
 from gur_spark.batches.shares import assign, split_evenly, split_like
 from gur_spark.batches.streams import Keep, read_groups
@@ -91,7 +91,7 @@ def split_sides(snapshots: Sequence[str], validation_share: float, seed: int) ->
     return training, validation
 
 
-def _is_on_side(validation: bool, share: float, seed: int, users: pa.Array) -> npt.NDArray[np.bool_]:
+def _is_on_side(validation: bool, share: float, seed: int, users: pa.Array) -> Mask:
     held_out = validation_side(users, share, seed)
     return held_out if validation else ~held_out
 

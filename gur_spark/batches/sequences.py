@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gur_spark.arrays import Array, Floats, Ints
 from gur_spark.batches.columns import check_columns, check_ids, flat
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import ID_UNIT, SequenceManifest, missing_column
@@ -24,9 +25,6 @@ TIMES = ("age", "gap", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos")
 ``age`` is the days to ``as_of`` and ``gap`` the days from the user's event before (0 for the first one), both as
 log(1 + days); hour and weekday (UTC) are points on a circle.
 """
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ def _times(time_N: Ints, as_of_N: Ints, offsets: Ints) -> Floats:
     return made
 
 
-def _signed_log1p(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _signed_log1p(values: npt.NDArray[Any]) -> Array:
     numbers = values.astype(np.float64)
-    logarithms: npt.NDArray[np.float64] = np.sign(numbers) * np.log1p(np.abs(numbers))
+    logarithms: Array = np.sign(numbers) * np.log1p(np.abs(numbers))
     return logarithms

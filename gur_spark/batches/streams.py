@@ -5,17 +5,17 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from torch.utils.data import IterableDataset
 
+from gur_spark.arrays import Mask
 from gur_spark.batches.aggregates import AggregateBatch, to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.batches.pair_columns import FUTURE_EVENTS, VIEWS, future_columns, view_column
 from gur_spark.errors import TrainingError
 from gur_spark.snapshots.files import RowGroup, row_groups
 
-Keep = Callable[[pa.Array], npt.NDArray[np.bool_]]
+Keep = Callable[[pa.Array], Mask]
 
 BUFFER_ROWS = 65_536
 """Rows that are held and shuffled together; what bounds the memory of a stream."""

@@ -17,14 +17,13 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
 from gur_spark import storage
-from gur_spark.arrays import matrix
+from gur_spark.arrays import Ints, matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConsumerError, TableError
 from gur_spark.outputs.embeddings import read_embeddings
@@ -127,7 +126,7 @@ class _StagedRows:
 
     files: Sequence[pq.ParquetFile]
     ids: pa.ChunkedArray
-    place_N: npt.NDArray[np.int64]
+    place_N: Ints
     """Place of each row in the order of the ids."""
 
     @classmethod

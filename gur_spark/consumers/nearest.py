@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from gur_spark.arrays import Array, Ints, Mask
+from gur_spark.arrays import Array, Floats, Ints, Mask
 from gur_spark.errors import ConsumerError, nearest
 
 Metric = Literal["cosine", "dot", "euclidean"]
@@ -89,7 +88,7 @@ def nearness(q_QL: Array, x_BL: Array, asked_P: Ints, near_P: Ints, metric: Metr
     return nearness_P
 
 
-def scaled(x: npt.NDArray[np.float32], metric: Metric) -> Array:
+def scaled(x: Floats, metric: Metric) -> Array:
     """Embeddings in float64, for cosines scaled to length 1. An embedding of zeros has the cosine 0 with all others."""
     wide = x.astype(np.float64)
     if metric == "cosine":

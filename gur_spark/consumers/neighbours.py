@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from gur_spark.arrays import Array, Ints, matrix
+from gur_spark.arrays import Array, Floats, Ints, matrix
 from gur_spark.config.pipeline import Config
 from gur_spark.consumers.export import EMBEDDINGS, USER_IDS, read_manifest
 from gur_spark.consumers.nearest import (
@@ -46,7 +45,7 @@ class Users:
     """Users with their embeddings, in memory or in a mapped file."""
 
     ids_N: pa.Array
-    x_NL: npt.NDArray[np.float32]
+    x_NL: Floats
     place_N: Ints = field(init=False)
     """Place of each user in the order of the ids."""
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.arrays import Array, matrix
+from gur_spark.arrays import Array, Ints, Mask, matrix
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, ModelError
@@ -53,7 +53,7 @@ class Answers:
 
     users_N: npt.NDArray[Any]
     task: Classification
-    events_N: npt.NDArray[np.int64]
+    events_N: Ints
     now_NL: Array
     new_NL: Array
     claimed_NL: Array | None
@@ -139,9 +139,7 @@ def consumer_loss_at(
     return consumer_loss(answers, test_N, config.evaluation.seed)
 
 
-def downstream_losses(
-    answers: Answers, test_N: npt.NDArray[np.bool_], settings: Evaluation
-) -> Iterator[tuple[str, float]]:
+def downstream_losses(answers: Answers, test_N: Mask, settings: Evaluation) -> Iterator[tuple[str, float]]:
     """Yield, by segment, the low end of the 95 % interval of the AUC that the new version loses.
 
     It is below 0 where the new version may gain. Both versions are asked about the same resamples of the test users.
@@ -163,7 +161,7 @@ def downstream_losses(
         yield name, interval(now_R - new_R)[0]
 
 
-def consumer_loss(answers: Answers, test_N: npt.NDArray[np.bool_], seed: int) -> float:
+def consumer_loss(answers: Answers, test_N: Mask, seed: int) -> float:
     """Compute ``1 - AUC with the new embeddings / AUC with its own`` for a regression fitted on the published ones."""
     assert answers.claimed_NL is not None
     label_N = answers.task.label_N[test_N]
@@ -174,9 +172,7 @@ def consumer_loss(answers: Answers, test_N: npt.NDArray[np.bool_], seed: int) ->
     return 1 - theirs / own
 
 
-def _said(
-    answers: Answers, fitted_NL: Array, test_N: npt.NDArray[np.bool_], seed: int, *asked_NL: Array
-) -> list[Array]:
+def _said(answers: Answers, fitted_NL: Array, test_N: Mask, seed: int, *asked_NL: Array) -> list[Array]:
     """Predict class probabilities (N, K) of the test users by a regression fitted on the embeddings of the others."""
     scaler = report_library("sklearn.preprocessing").StandardScaler().fit(fitted_NL[~test_N])
     rows = np.concatenate([scaler.transform(x_NL[test_N]) for x_NL in asked_NL])

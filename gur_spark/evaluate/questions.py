@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from gur_spark.arrays import Array, Ints
+from gur_spark.arrays import Array, Ints, Mask
 from gur_spark.errors import EvaluationError
 from gur_spark.statistics.bootstrap import Weights, accuracy, auc, average_precision, macro_auc, r2, spearman
 
@@ -52,7 +51,7 @@ class Classification:
         return self.label_N
 
     @property
-    def known_N(self) -> npt.NDArray[np.bool_]:
+    def known_N(self) -> Mask:
         return self.label_N >= 0
 
     @property
@@ -114,7 +113,7 @@ class Quantity:
         return self.value_N
 
     @property
-    def known_N(self) -> npt.NDArray[np.bool_]:
+    def known_N(self) -> Mask:
         return ~np.isnan(self.value_N)
 
     @property

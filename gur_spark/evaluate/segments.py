@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from gur_spark.arrays import Ints, Mask
 
 SEGMENTS = ("cold", "light", "heavy")
 
@@ -17,10 +18,10 @@ class Segments:
 
     bounds: tuple[int, int]
     """The fewest events, in the longest window, of a light user and of a heavy one."""
-    index_N: npt.NDArray[np.int64]
+    index_N: Ints
 
     @classmethod
-    def of(cls, events_N: npt.NDArray[np.int64], bounds: tuple[int, int] | None) -> "Segments":
+    def of(cls, events_N: Ints, bounds: tuple[int, int] | None) -> "Segments":
         """Split users by declared bounds, or by the terciles of the users with an event. A segment may be empty."""
         if bounds is None:
             active = events_N[events_N > 0]
@@ -28,7 +29,7 @@ class Segments:
             bounds = int(low), int(high)
         return cls(bounds, np.searchsorted(bounds, events_N, side="right"))
 
-    def members(self, name: str) -> npt.NDArray[np.bool_]:
+    def members(self, name: str) -> Mask:
         return np.asarray(self.index_N == SEGMENTS.index(name))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gur_spark.arrays import Array
+from gur_spark.arrays import Array, Ints
 from gur_spark.extras import report_library
 
 Matrix: TypeAlias = Array | sparse.csr_array
@@ -40,7 +40,7 @@ CHOSEN_BY = 20_000
 FOLDS = 3
 
 
-def logistic_regression(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, classes: int, seed: int) -> Array:
+def logistic_regression(x: Matrix, label: Ints, x_test: Matrix, classes: int, seed: int) -> Array:
     """Predict class probabilities of the test users, (N, K), by logistic regression.
 
     The ridge penalty is chosen within ``x``, on users of classes with at least ``FOLDS`` users. Where fewer than two
@@ -62,7 +62,7 @@ def logistic_regression(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix,
     return np.asarray(model.fit(x, label).predict_proba(x_test))
 
 
-def boosted_trees(x: Matrix, label: npt.NDArray[np.int64], x_test: Matrix, classes: int, seed: int) -> Array:
+def boosted_trees(x: Matrix, label: Ints, x_test: Matrix, classes: int, seed: int) -> Array:
     """Predict class probabilities of the test users, (N, K), by gradient boosted trees."""
     binary = classes == 2
     objective = {"objective": "binary"} if binary else {"objective": "multiclass", "num_class": classes}
@@ -105,7 +105,7 @@ def _trees(x: Matrix, y: npt.NDArray[Any], x_test: Matrix, objective: Mapping[st
     return np.asarray(trees.predict(x_test, num_threads=TREES["num_threads"]))
 
 
-def _some(x: Matrix, seed: int) -> npt.NDArray[np.int64]:
+def _some(x: Matrix, seed: int) -> Ints:
     """Sample the positions of the users that choose the penalty."""
     users = np.random.default_rng(seed).permutation(x.shape[0])[:CHOSEN_BY]
     return np.sort(users)

@@ -1,6 +1,6 @@
 """The kinds of models, found by name and imported on use.
 
-A new kind is one line here and one folder beside (``docs/kinds.md``).
+A new kind is one line here and one folder (``docs/kinds.md``).
 """
 
 from functools import cache

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Form(StrEnum):
-    """The form of a snapshot, which is what a kind reads."""
+    """Form of a snapshot. A kind reads snapshots of one form."""
 
     AGGREGATES = "aggregates"
     """One row per user: windowed numbers and histograms."""
@@ -35,7 +35,7 @@ class Form(StrEnum):
 
 
 class Capability(StrEnum):
-    """What only some kinds can do. The pipeline asks before it relies on one."""
+    """Abilities of only some kinds. The pipeline asks before it relies on one."""
 
     ALIGNMENT = "alignment"
     """Training can move a new version into the space of an older one (``train --align-to``)."""

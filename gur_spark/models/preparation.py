@@ -1,4 +1,4 @@
-"""What a kind prepares its training with, on the Spark side."""
+"""Inputs of a kind's preparation for training, on the Spark side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

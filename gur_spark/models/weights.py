@@ -1,4 +1,4 @@
-"""Weights of an artefact: safetensors, checked against the module that they are for."""
+"""Weights of an artefact: safetensors, checked against the module that they belong to."""
 
 from collections.abc import Mapping
 

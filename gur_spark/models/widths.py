@@ -1,4 +1,4 @@
-"""Width of an embedding table that no configuration gives."""
+"""Default width of an embedding table."""
 
 import math
 

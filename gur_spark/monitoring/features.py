@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from gur_spark.arrays import Array
+from gur_spark.arrays import Array, Ints
 from gur_spark.features.declare.manifest import Column, Manifest
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.schema import MISSING_ID, UNKNOWN_ID
@@ -62,7 +61,7 @@ class Distribution:
 class IdShares:
     """Ids of a column on one side, each with its share of the user's values: the shares of a user add up to 1."""
 
-    ids_P: npt.NDArray[np.int64]
+    ids_P: Ints
     shares_P: Array
     users: int
     filled: int
@@ -154,7 +153,7 @@ def of_ids(name: str, field: str, sizes: Mapping[str, int], before: IdShares, af
     return Distribution(name, field, names, bins[0], bins[1], before.null, after.null, *unknown)
 
 
-def _own_bins(before_V: Array, users: int) -> npt.NDArray[np.int64]:
+def _own_bins(before_V: Array, users: int) -> Ints:
     """Ids with a bin of their own: unknown, missing, and the most frequent ones; among equals the smaller ones."""
     special = [UNKNOWN_ID, MISSING_ID]
     order = np.argsort(-before_V, kind="stable")

@@ -1,1 +1,1 @@
-"""The tables that kinds of models write: embeddings, recommendations, item embeddings."""
+"""Tables that kinds of models write: embeddings, recommendations, item embeddings."""

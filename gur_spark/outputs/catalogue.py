@@ -8,5 +8,5 @@ OUTPUTS = {output.name: output for output in (EMBEDDINGS, RECOMMENDATIONS, ITEM_
 
 
 def find_output(name: str) -> Output:
-    """The output of a name that a kind writes."""
+    """Return the output of this name."""
     return OUTPUTS[name]

@@ -19,11 +19,12 @@ from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 
 NOW = "embeddings_now"
-"""The table of rows that came after the published ones; see ``gur_spark.serving.live``."""
+"""The table of rows that are newer than the published ones; see ``gur_spark.serving.live``."""
 
 
 def embeddings_schema(user_id_type: str) -> str:
-    """One row per (user_id, as_of, model_version); ``events`` counts those of the longest window."""
+    """DDL of ``embeddings``: one row per (user_id, as_of, model_version); ``events`` counts those of the longest
+    window."""
     return (
         f"user_id {SQL_USER_ID[user_id_type]}, as_of DATE, model_version STRING, embedding ARRAY<FLOAT>, events BIGINT"
     )
@@ -34,7 +35,7 @@ def not_finite(value: Column) -> Column:
 
 
 def broken_vector() -> Column:
-    """True where there is no vector, or one of its numbers is not finite."""
+    """Make a condition: the vector is missing, or one of its numbers is not finite."""
     vector = F.col("embedding")
     return vector.isNull() | (F.size(vector) == 0) | F.exists(vector, not_finite)
 
@@ -67,7 +68,11 @@ EMBEDDINGS = Output(
 
 
 def check_widths(tables: Tables, output: Output, version: str, as_of: date) -> None:
-    """Raises TableError where vectors of a version and date have several widths."""
+    """Refuse vectors of several widths in one version and date.
+
+    Raises:
+        TableError: there are several widths.
+    """
     widths = output.select(tables, version, as_of).agg(F.count_distinct(F.size("embedding"))).first()
     assert widths is not None
     if widths[0] > 1:
@@ -75,7 +80,7 @@ def check_widths(tables: Tables, output: Output, version: str, as_of: date) -> N
 
 
 def select_embeddings(tables: Tables, version: str, as_of: date | None) -> DataFrame:
-    """The rows of a version and date; there may be none."""
+    """Select the rows of a version and date; there may be none."""
     return EMBEDDINGS.select(tables, version, as_of)
 
 
@@ -86,16 +91,16 @@ def read_embeddings(
     as_of: date | None = None,
     in_space_of: str | None = None,
 ) -> DataFrame:
-    """Embeddings for a consumer: one row per user_id, ``user_id, as_of, model_version, embedding, events``.
+    """Read embeddings for a consumer: one row per user_id, ``user_id, as_of, model_version, embedding, events``.
 
     Args:
         version: a model version, or ``published`` for the one that consumers should use.
         as_of: the date; default is the published date, or the newest scored date of a named version.
-        in_space_of: the version that the consumer was trained on. Rows of another version are then those that ``score``
-            mapped to it (``gur_spark.spaces.maps``), of model_version ``NEW@OLD``.
+        in_space_of: the version that the consumer was trained on. If another version is read, its rows are those that
+            ``score`` mapped to that space (``gur_spark.spaces.maps``), of model_version ``NEW@OLD``.
 
     Raises:
-        TableError: nothing is published, or there are no such embeddings; the message lists what there is.
+        TableError: nothing is published, or there are no such embeddings; the message lists the available ones.
     """
     tables = open_tables(spark, config.tables)
     version, as_of = published_or(tables, config.name, version, as_of)
@@ -107,7 +112,7 @@ def read_embeddings(
 
 
 def read_embeddings_now(spark: SparkSession, config: Config) -> DataFrame:
-    """The published embeddings, and the newer ones of users who had events since: one row per user_id.
+    """Read the published embeddings, or newer ones of users with events since then: one row per user_id.
 
     The columns are those of ``read_embeddings``; ``as_of`` tells the two apart.
 
@@ -125,7 +130,7 @@ def read_embeddings_now(spark: SparkSession, config: Config) -> DataFrame:
 
 
 def published_or(tables: Tables, pipeline: str, version: str, as_of: date | None) -> tuple[str, date | None]:
-    """A version by name as it is, or for ``published`` what the pipeline published last.
+    """Return a named version as it is; for ``published``, the version and date that the pipeline published last.
 
     Raises:
         TableError: nothing is published.
@@ -139,10 +144,10 @@ def published_or(tables: Tables, pipeline: str, version: str, as_of: date | None
 
 
 def read_rows(tables: Tables, output: Output, version: str, as_of: date | None, hint: str = "") -> DataFrame:
-    """The rows of a version and date, or its newest date.
+    """Read the rows of a version and date, or of its newest date.
 
     Raises:
-        TableError: there are none; the message lists what there is.
+        TableError: there are none; the message lists the available ones.
     """
     as_of = as_of or max(output.dates(tables, version), default=None)
     rows = output.select(tables, version, as_of)

@@ -1,8 +1,8 @@
-"""What rows must pass before consumers read them: how they differ from the rows that are published now.
+"""Gates that rows must pass before consumers read them, against the rows that are published now.
 
-A version that moves on to another date keeps its space, and so does a version that was aligned to it: their numbers can
-be compared. Any other version has a space of its own. Of such only what does not depend on the axes can be compared:
-how many users there are, and who is near whom.
+A version at another date keeps its space, and so does a version that was aligned to the published one: their numbers
+can be compared. Any other version has a space of its own. Its rows are compared by measures that do not depend on the
+axes: the number of users, and the nearest neighbours of each.
 """
 
 import json
@@ -23,7 +23,7 @@ from gur_spark.statistics.samples import users_in_common
 log = logging.getLogger("gur_spark")
 
 GATES_OF, GATES_FOUND = "gates asked of", "gates"
-"""Outputs of a publish run: the version and date, and as JSON what each gate found."""
+"""Keys in the outputs of a publish run: the version and date, and each gate's outcome as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,12 @@ class VersionRows:
     as_of: date
     rows: DataFrame
     space: str
-    """The version whose axes the vectors have."""
+    """The version that defines the axes of the vectors."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a gate found."""
+    """Outcome of one gate."""
 
     gate: str
     value: float
@@ -52,14 +52,14 @@ class Outcome:
 
 
 def to_json(outcomes: Iterable[object]) -> str:
-    """What gates found, as a publish run keeps it."""
+    """Write the outcomes as JSON for the row of a publish run."""
     return json.dumps([asdict(outcome) for outcome in outcomes if isinstance(outcome, Outcome)])
 
 
 def check(
     candidate: VersionRows, published: VersionRows, gates: Gates, further: Iterable[Outcome] = ()
 ) -> list[Outcome]:
-    """Ask every gate of an output that is not switched off and can be asked, and ``further`` ones.
+    """Ask every gate of an output that is switched on and can be asked, and ``further`` ones.
 
     Raises:
         GateError: one of them is not passed; the message names each with its value and bound.
@@ -88,7 +88,7 @@ def _rows(after: int, before: int, published: VersionRows, gates: Gates) -> Iter
 
 
 def _embeddings(candidate: VersionRows, published: VersionRows, gates: Gates) -> Iterator[Outcome]:
-    """Norms, projections and neighbours of the users that both have."""
+    """Compare norms, projections and neighbours of the users that both have."""
     rows = min(candidate.rows.count(), published.rows.count())
     if rows < FEWEST:
         log.info("publish: %d users are too few to compare embeddings by", rows)
@@ -113,7 +113,7 @@ def _embeddings(candidate: VersionRows, published: VersionRows, gates: Gates) ->
 
 
 def _item_embeddings(candidate: VersionRows, published: VersionRows, gates: Gates) -> Iterator[Outcome]:
-    """The gates of embeddings, asked of items."""
+    """Ask the gates of embeddings about items."""
     sides = [
         VersionRows(**{**vars(side), "rows": side.rows.withColumnRenamed("item", "user_id")})
         for side in (candidate, published)
@@ -122,7 +122,7 @@ def _item_embeddings(candidate: VersionRows, published: VersionRows, gates: Gate
 
 
 def _recommendations(candidate: VersionRows, published: VersionRows, gates: Gates) -> Iterator[Outcome]:
-    """How much of the catalogue is shown, and how many of a user's items stay."""
+    """Compare how much of the catalogue is shown, and how many of a user's items stay."""
     after, before = (side.rows.select("user_id", F.col("items.item").alias("items")) for side in (candidate, published))
     if gates.min_item_coverage is not None:
         counts = [
@@ -149,7 +149,7 @@ GATES: dict[str, Callable[[VersionRows, VersionRows, Gates], Iterator[Outcome]]]
     "item_embeddings": _item_embeddings,
     "recommendations": _recommendations,
 }
-"""Output -> its gates beside the share of rows."""
+"""Output -> its gates, beside the share of rows."""
 
 
 def _at_least(gate: str, value: float, bound: float) -> Outcome:

@@ -1,7 +1,7 @@
-"""What the history of an output's table keeps of each commit: which rows it wrote, and what they were made from.
+"""Notes in the history of an output's table: the rows of each commit, and the data that they were made from.
 
-The note is part of the commit, so rows and what they were made from cannot come apart, however often a run is killed or
-raced by another.
+A note is part of the commit. So rows and their origin stay together, even if a run is killed or another run writes at
+the same time.
 """
 
 import json
@@ -13,16 +13,16 @@ from gur_spark.tables.delta import Commit
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """What a commit says of the rows that it replaced."""
+    """Note of a commit on the rows that it replaced."""
 
     model_version: str
     as_of: date
     snapshot: str | None = None
-    """Folder of the snapshot that they were made from."""
+    """Folder of the snapshot that the rows were made from."""
     lineage: str | None = None
-    """What that snapshot was made from."""
+    """Lineage of that snapshot."""
     mapped_from: str | None = None
-    """The version whose rows they were mapped from (``gur_spark.spaces.maps``)."""
+    """The version with the rows that these were mapped from (``gur_spark.spaces.maps``)."""
 
     def to_json(self) -> str:
         known = {name: value for name, value in vars(self).items() if value is not None}
@@ -30,7 +30,7 @@ class Note:
 
 
 def read_note(commit: Commit) -> Note | None:
-    """The note of a commit; None for a commit of anybody else, whatever it says."""
+    """Read the note of a commit; None for a commit of any other writer."""
     try:
         said = json.loads(commit.note or "")
         return Note(**{**said, "as_of": date.fromisoformat(said["as_of"])})

@@ -1,7 +1,7 @@
 """The contract of an output: a table that kinds write, its schema, grain and checks.
 
-Every output is written by the same path: the rows of one (model_version, as_of) replace those that stand there, in one
-commit (``serving.scoring``), and one switch publishes them (``serving.publishing``).
+Every output is written by the same path. The rows of one (model_version, as_of) replace the old ones in one commit
+(``serving.scoring``), and one switch publishes them (``serving.publishing``).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from gur_spark.errors import TableError
 from gur_spark.tables.delta import Tables
 
 RUN_COLUMNS = ("as_of", "model_version")
-"""Columns that the run adds to what a scorer gives."""
+"""Columns that the run adds to the rows of a scorer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +24,21 @@ class Output:
     """One table of results; one row per subject, as_of and model_version."""
 
     name: str
-    """Of the table, too."""
+    """Name of the output, and of its table."""
     subject: str
     """The column that a row is about: ``user_id`` or ``item``."""
     made_by: str
     """The job that writes it."""
     schema: Callable[[str], str]
-    """Type of user ids -> DDL of the table."""
+    """Function of the type of user ids: DDL of the table."""
     broken: Callable[[], Column]
-    """True for a row that must never be published."""
+    """Function that makes a condition: the row must never be published."""
     check_batch: Callable[[pa.RecordBatch, str], None]
-    """Raises ModelError, on the worker, where a scorer's rows (of the version named) break the contract."""
+    """Check of a scorer's rows of the named version, on the worker.
+
+    Raises:
+        ModelError: the rows break the contract.
+    """
 
     @property
     def key(self) -> Sequence[str]:
@@ -42,20 +46,20 @@ class Output:
         return (self.subject, *RUN_COLUMNS)
 
     def scored_schema(self, user_id_type: str) -> str:
-        """DDL of what a scorer gives: the table's columns without those that the run adds."""
+        """DDL of a scorer's rows: the table's columns without those that the run adds."""
         return ", ".join(c for c in _columns(self.schema(user_id_type)) if c.split()[0] not in RUN_COLUMNS)
 
     def create(self, tables: Tables, user_id_type: str) -> None:
-        """Make the table where there is none."""
+        """Create the table if it does not exist."""
         tables.create(self.name, self.schema(user_id_type), ["model_version", "as_of"])
 
     def keyed(self, rows: DataFrame, version: str, as_of: date, user_id_type: str) -> DataFrame:
-        """What a scorer gives, with the run's columns, in the order of the table."""
+        """Add the run's columns to a scorer's rows, in the order of the table."""
         stamped = rows.withColumns({"as_of": F.lit(as_of), "model_version": F.lit(version)})
         return stamped.select(*[column.split()[0] for column in _columns(self.schema(user_id_type))])
 
     def select(self, tables: Tables, version: str, as_of: date | None) -> DataFrame:
-        """The rows of a version and date; there may be none.
+        """Select the rows of a version and date; there may be none.
 
         Raises:
             TableError: the table does not exist.
@@ -64,7 +68,7 @@ class Output:
         return rows.where((F.col("model_version") == version) & (F.col("as_of") == F.lit(as_of)))
 
     def dates(self, tables: Tables, version: str) -> list[date]:
-        """The dates of which there are rows of a version, ascending.
+        """List the dates with rows of a version, ascending.
 
         Raises:
             TableError: the table does not exist.
@@ -73,12 +77,12 @@ class Output:
         return sorted(row["as_of"] for row in rows.select("as_of").distinct().collect())
 
     def available(self, tables: Tables) -> list[str]:
-        """Every version and date of the table, for a message."""
+        """List every version and date of the table, for a message."""
         keys = tables.read(self.name).select("model_version", "as_of").distinct().orderBy("as_of", "model_version")
         return [f"{row.model_version} at {row.as_of}" for row in keys.collect()]
 
     def check(self, tables: Tables, version: str, as_of: date) -> int:
-        """Row count of a version and date that may be published.
+        """Count the rows of a version and date, and check that they may be published.
 
         Raises:
             TableError: there are no rows, or one of them is broken.
@@ -96,7 +100,7 @@ class Output:
 
 
 def _columns(ddl: str) -> list[str]:
-    """The columns of a DDL, without splitting inside a type."""
+    """List the columns of a DDL, without splitting inside a type."""
     parts, depth, start = [], 0, 0
     for position, character in enumerate(ddl):
         depth += (character in "<(") - (character in ">)")

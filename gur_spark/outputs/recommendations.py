@@ -17,7 +17,7 @@ from gur_spark.tables.open import open_tables
 
 
 def recommendations_schema(user_id_type: str) -> str:
-    """One row per (user_id, as_of, model_version); ``items`` are best first, each once.
+    """DDL of ``recommendations``: one row per (user_id, as_of, model_version); ``items`` are best first, each once.
 
     ``propensity`` is the probability with which the policy shows the item, null where there is none.
     """
@@ -28,13 +28,16 @@ def recommendations_schema(user_id_type: str) -> str:
 
 
 def item_embeddings_schema(user_id_type: str) -> str:
-    """One row per (item, as_of, model_version); ``events`` counts those of the item that training saw."""
+    """DDL of ``item_embeddings``: one row per (item, as_of, model_version); ``events`` counts the item's events in
+    training."""
     return "item STRING, as_of DATE, model_version STRING, embedding ARRAY<FLOAT>, events BIGINT"
 
 
 def _broken_items() -> Column:
-    """True where the list is empty, an item is null or stands twice, a score is not finite or rises, or a propensity is
-    not in (0, 1]."""
+    """Make a condition: the list breaks the contract.
+
+    It is empty, an item is null or stands twice, a score is not finite or rises, or a propensity is not in (0, 1].
+    """
     items, count = F.col("items"), F.size("items")
     distinct = F.size(F.array_distinct(F.transform(items, lambda one: one["item"])))
     rises = F.exists(
@@ -80,7 +83,7 @@ def _marked(rows: pa.RecordBatch, owners: np.ndarray) -> np.ndarray:
 
 
 def _repeated(owners: np.ndarray, item: pa.Array) -> np.ndarray:
-    """True for each entry whose user has the item at an earlier place."""
+    """Mark each entry of a user who has the item at an earlier place."""
     ids = item.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
     _, first = np.unique(owners * (ids.max(initial=0) + 2) + ids + 1, return_index=True)
     repeated = np.ones(len(owners), dtype=np.bool_)
@@ -110,14 +113,14 @@ ITEM_EMBEDDINGS = Output(
 def read_recommendations(
     spark: SparkSession, config: Config, version: str = "published", as_of: date | None = None
 ) -> DataFrame:
-    """Recommendations for a consumer: one row per user_id, ``user_id, as_of, model_version, items``.
+    """Read recommendations for a consumer: one row per user_id, ``user_id, as_of, model_version, items``.
 
     Args:
         version: a model version, or ``published`` for the one that consumers should use.
         as_of: the date; default is the published date, or the newest scored date of a named version.
 
     Raises:
-        TableError: nothing is published, or there are no such rows; the message lists what there is.
+        TableError: nothing is published, or there are no such rows; the message lists the available ones.
     """
     tables = open_tables(spark, config.tables)
     return read_rows(tables, RECOMMENDATIONS, *published_or(tables, config.name, version, as_of))
@@ -126,7 +129,9 @@ def read_recommendations(
 def read_item_embeddings(
     spark: SparkSession, config: Config, version: str = "published", as_of: date | None = None
 ) -> DataFrame:
-    """Vectors of items: one row per item, ``item, as_of, model_version, embedding, events``; raises and arguments as
-    ``read_recommendations``."""
+    """Read vectors of items: one row per item, ``item, as_of, model_version, embedding, events``.
+
+    Arguments and errors are those of ``read_recommendations``.
+    """
     tables = open_tables(spark, config.tables)
     return read_rows(tables, ITEM_EMBEDDINGS, *published_or(tables, config.name, version, as_of))

@@ -1,1 +1,1 @@
-"""Model versions: their artefacts and table, and how the space of one lies in that of another."""
+"""Model versions: their artefacts, the table ``models``, and the switches of ``published``."""

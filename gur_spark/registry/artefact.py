@@ -1,8 +1,8 @@
 """Model versions as artefact folders: written once, never changed, refused when damaged.
 
-``<parent>/<model_version>/`` holds the weights (safetensors, never pickle), the configuration, the manifest and
-vocabulary that the version is bound to, its metrics, and a card, written last, with a digest of every other file. Two
-files beside them are not needed to score: the losses of each epoch, and ``MODEL_CARD.md``, which is for people.
+``<parent>/<model_version>/`` holds the weights (safetensors, never pickle), the configuration, the manifest, the
+vocabulary, the metrics, and a card. The card is written last and holds a digest of every other file. Two further files
+are not needed to score: the losses of each epoch, and ``MODEL_CARD.md`` for people.
 """
 
 import json
@@ -36,19 +36,19 @@ from gur_spark.registry.files import (
 )
 
 FORMAT = 2
-"""Of ``config.json``: 1, without a number, held the autoencoder's settings before there were kinds."""
+"""Format of ``config.json``. Format 1, without a number, held the autoencoder's settings before there were kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a new version was made from."""
+    """Origin of a new version: the data that it was trained on."""
 
     snapshots: tuple[str, ...]
-    """Folders, by date."""
+    """Folders of the snapshots, by date."""
     dates: tuple[str, ...]
-    """Their ISO dates, ascending."""
+    """ISO dates of the snapshots, ascending."""
     seen_until: date | None
-    """The first date whose events training did not see."""
+    """The first date with events that training did not see."""
     code_commit: str | None = None
     upstream: str | None = None
 
@@ -75,7 +75,7 @@ class LoadedModel:
 
     @property
     def manifest(self) -> Any:
-        """The manifest of the snapshots that it reads."""
+        """Manifest of the snapshots that the version reads."""
         return self.artefact.manifest
 
     @property
@@ -91,7 +91,7 @@ def save(
     parent: str, kind: Kind, trained: Trained, model: ModelSection, training: Training, vocabulary: VocabularyRef,
     origin: Origin,
 ) -> Card:  # fmt: skip
-    """Write a new model version under ``parent``; the card comes last, so a killed write cannot be loaded."""
+    """Write a new model version under ``parent``. The card comes last, so an interrupted write cannot be loaded."""
     metrics = {**trained.fitted.metrics, **trained.metrics}
     settings = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
     files = {
@@ -126,7 +126,7 @@ def load_model(path: str) -> LoadedModel:
     """Load the model version in this folder.
 
     Raises:
-        ModelError: a file is missing or damaged; the message says which.
+        ModelError: a file is missing or damaged; the message names it.
     """
     return unpack(pack(path))
 

@@ -1,4 +1,4 @@
-"""The card of a model version: where it comes from, and a digest of every other file of its artefact."""
+"""Card of a model version: its origin, and a digest of every other file of its artefact."""
 
 import json
 from collections.abc import Mapping
@@ -12,36 +12,36 @@ from gur_spark.registry.files import CARD, CONTENT, content_hash
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Where a model version comes from."""
+    """Origin of a model version."""
 
     model_version: str
     kind: str
     outputs: tuple[str, ...] = ("embeddings",)
     """Names of the outputs that it writes; cards of format 1 do not hold them."""
     training_snapshots: tuple[str, ...]
-    """Folders, by date."""
+    """Folders of the snapshots, by date."""
     training_dates: tuple[str, ...] = ()
-    """Their ISO dates, ascending."""
+    """ISO dates of the snapshots, ascending."""
     code_commit: str | None
     created: datetime
-    """UTC."""
+    """Time of creation, UTC."""
     aligned_to: str | None = None
-    """The version whose space its embeddings are in."""
+    """The version with the space that its embeddings are in."""
     upstream: str | None = None
     """The version of another pipeline that it was trained on top of."""
     seen_until: str | None = None
-    """The first ISO date whose events training did not see: the newest training date, or the end of the days ahead that
-    it learned from."""
+    """The first ISO date with events that training did not see: the newest training date, or the end of the horizon
+    that it learned from."""
 
     def to_json(self, files: Mapping[str, bytes]) -> bytes:
-        """The card with the digests of the artefact's files."""
+        """Write the card with the digests of the artefact's files."""
         digests = {name: sha256(content).hexdigest() for name, content in files.items()}
         values = {**vars(self), "created": self.created.isoformat(), "sha256": digests}
         return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
 
 
 def verified_card(files: Mapping[str, bytes]) -> Card:
-    """The card, once each file has its digest and the version is named after their contents.
+    """Read the card, and check that each file has its digest and that the version is named after their contents.
 
     Raises:
         ModelError: the card cannot be read, or a file is not the one that was written.
@@ -66,7 +66,7 @@ def verified_card(files: Mapping[str, bytes]) -> Card:
 
 
 def seen_until_of(card: Card) -> date:
-    """The first date whose events a version did not see in training.
+    """Read the first date with events that training did not see.
 
     Raises:
         ModelError: the card does not say so, and a leak could not be ruled out.

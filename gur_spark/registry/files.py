@@ -1,4 +1,4 @@
-"""The files of an artefact folder, and the digests that tell whether they are those that were written."""
+"""Files of an artefact folder, and the digests that show whether they were altered."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -9,13 +9,13 @@ from gur_spark.errors import ModelError
 WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"
 CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS)
-"""The files that make a version what it is."""
+"""Files that define a version."""
 EPOCHS, MODEL_CARD = "epochs.json", "MODEL_CARD.md"
-"""Files beside them that are not needed to score."""
+"""Further files, which are not needed to score."""
 
 
 def pack(path: str) -> dict[str, bytes]:
-    """The files of the model version in this folder, to be shipped to workers.
+    """Read the files of the model version in this folder, to be shipped to workers.
 
     Raises:
         ModelError: a file is missing.
@@ -30,5 +30,5 @@ def pack(path: str) -> dict[str, bytes]:
 
 
 def content_hash(files: Mapping[str, bytes]) -> str:
-    """Eight hex digits over the content of a version; the end of its name."""
+    """Hash the content of a version to eight hex digits, the end of its name."""
     return sha256(b"".join(sha256(files[name]).digest() for name in CONTENT)).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Whether a snapshot is one that a model version can read."""
+"""Check that a model version can read a snapshot."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def check_fit(model: "LoadedModel", snapshot: Snapshot) -> None:
-    """Refuse a snapshot that is not the model's.
+    """Refuse a snapshot that the model cannot read.
 
     Raises:
-        ModelError: another form, manifest or vocabulary; the message names the columns or the versions.
+        ModelError: it has another form, manifest or vocabulary; the message names the columns or the versions.
     """
     if snapshot.form != model.kind.reads:
         raise ModelError(

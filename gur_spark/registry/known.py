@@ -1,4 +1,4 @@
-"""The table ``models``: which versions there are and where their artefacts lie."""
+"""The table ``models``: the versions and the folders of their artefacts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from gur_spark.tables.delta import Tables
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """One row of ``models``, and the name of the rows that are meant."""
+    """One row of ``models``, and the name of its rows in outputs."""
 
     model_version: str
     rows_version: str
-    """The ``model_version`` of its rows in the output's table: its own, or that of their means."""
+    """The ``model_version`` of its rows in the output's table: its own name, or that of their means."""
     kind: str
     path: str
     vocabulary_version: int
     vocabulary_hash: str
     training_snapshots: Sequence[str]
-    """Their folders."""
+    """Folders of the snapshots."""
     outputs: Sequence[str]
 
 
@@ -42,7 +42,7 @@ def register(
     vocabulary: VocabularyRef,
     metrics: Mapping[str, float],
 ) -> None:
-    """Append a version's row, made by this pipeline."""
+    """Append the row of a version that this pipeline trained."""
     row = (
         card.model_version,
         storage.absolute(path),
@@ -64,7 +64,7 @@ def register(
 
 
 def rows_name(tables: Tables, config: Config, version: str) -> str:
-    """The name that readers of an output take for a version of the command line, where ``newest`` is one.
+    """Return the name by which readers of an output find a version of the command line; ``newest`` is looked up.
 
     Raises:
         ModelError: it is ``newest``, and there is no version.
@@ -73,14 +73,14 @@ def rows_name(tables: Tables, config: Config, version: str) -> str:
 
 
 def find_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
-    """A version by name; the pipeline's ``newest``; or, with None or ``published``, the published one (the
-    newest before the first publish).
+    """Find a version by name, ``newest`` of the pipeline, or with None or ``published`` the published one.
 
-    The name may be that of a version's means over several dates (``spaces.smoothing``). With ``newest``, its means are
-    meant where ``scoring.smoothing`` makes some.
+    Before the first publish, the newest version stands for the published one. A name may be that of a version's means
+    over several dates (``spaces.smoothing``). ``newest`` stands for the means of the newest version where
+    ``scoring.smoothing`` makes some.
 
     Raises:
-        ModelError: there is no such version; the message lists those there are.
+        ModelError: there is no such version; the message lists the existing ones.
     """
     if version in (None, "published"):
         switch = published(tables, config.name)
@@ -104,10 +104,10 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
 
 
 def seen_until(tables: Tables, version: str) -> date:
-    """The first date whose events a version, or the version whose means it names, did not see in training.
+    """Read the first date with events that a version did not see in training; the name may be that of its means.
 
     Raises:
-        ModelError: the version or its card is gone, damaged, or does not say; a leak could not be ruled out.
+        ModelError: the version or its card is gone or damaged, or the card does not say; a leak could not be ruled out.
     """
     return seen_until_of(_card(tables, VersionName.parse(version).base))
 
@@ -116,5 +116,5 @@ def _card(tables: Tables, version: str) -> Card:
     rows = tables.read("models", made_by="train").where(F.col("model_version") == version)
     row = rows.select("path").first()
     if row is None:
-        raise ModelError(f"what {version} was trained on is not known: it is not in models")
+        raise ModelError(f"nothing is known of the training of {version}: it is not in models")
     return verified_card(pack(row["path"]))

@@ -1,4 +1,4 @@
-"""Markdown that tells people what a model version is, after Mitchell et al. 2019 (Model Cards)."""
+"""Model card for people, as Markdown, after Mitchell et al. 2019 (Model Cards)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,10 +31,10 @@ snapshots of manifest `{manifest}` and vocabulary {vocabulary}, and refuses othe
 
 
 def render(card: Card, artefact: Artefact, training: Training, epochs: Epochs) -> str:
-    """The card of a version, as Markdown.
+    """Write the card of a version as Markdown.
 
     Args:
-        epochs: what each of them ended with.
+        epochs: losses at the end of each epoch.
     """
     vocabulary = f"{artefact.vocabulary.version} ({artefact.vocabulary.hash})"
     sections = {
@@ -99,7 +99,7 @@ def _run(training: Training, metrics: Mapping[str, float], epochs: Epochs) -> It
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:
-    """A table of what was measured on users it was not trained on."""
+    """Write a table of the metrics on users that the version was not trained on."""
     shown = {
         name: value
         for name, value in metrics.items()

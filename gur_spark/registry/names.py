@@ -1,7 +1,7 @@
 """Names of embeddings: a model version, means of its rows, or its rows in the space of an older version.
 
-A consumer reads embeddings by one name, so it sees a version's own rows, their means or mapped rows, and never two of
-them together.
+A consumer reads embeddings by one name. It sees a version's own rows, their means or mapped rows, and never two of them
+together.
 """
 
 import re
@@ -17,9 +17,9 @@ class VersionName:
     base: str
     """The model version."""
     mean_of: int = 1
-    """Rows are means of the embeddings of so many dates; 1: they are the embeddings themselves."""
+    """Number of dates that rows are means of; 1: rows are the embeddings themselves."""
     space: str | None = None
-    """The older version whose space the rows were mapped to."""
+    """The older version with the space that rows were mapped to."""
 
     def __str__(self) -> str:
         mean = f"-mean{self.mean_of}" if self.mean_of > 1 else ""
@@ -27,12 +27,12 @@ class VersionName:
 
     @classmethod
     def parse(cls, text: str) -> "VersionName":
-        """Read what ``str`` wrote; a text without ``-mean3`` and ``@OLD`` is the name of a version itself."""
+        """Parse a name that ``str`` wrote. A text without ``-mean3`` and ``@OLD`` is the name of a version itself."""
         own, _, space = text.partition("@")
         mean = _MEAN.fullmatch(own)
         base, dates = (mean["base"], int(mean["dates"])) if mean else (own, 1)
         return cls(base, dates, space or None)
 
     def mapped_to(self, old: str) -> "VersionName":
-        """The name of the same rows in the space of an older version."""
+        """Name the same rows in the space of an older version."""
         return replace(self, space=old)

@@ -1,4 +1,4 @@
-"""The table ``published``: which version and date consumers read, one row per switch."""
+"""The table ``published``: the version and date that consumers read, one row per switch."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,31 +11,31 @@ from gur_spark import schema
 from gur_spark.tables.delta import Tables
 
 _ROLLBACK = "rollback of"
-"""How the reason of a rollback begins."""
+"""Beginning of the reason of a rollback."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What consumers read now."""
+    """The version and date that consumers read."""
 
     model_version: str
     as_of: date
 
 
 def published(tables: Tables, name: str) -> Published | None:
-    """The newest switch of a pipeline, or None before the first.
+    """Read the newest switch of a pipeline, or None before the first.
 
     Args:
-        name: the pipeline's.
+        name: name of the pipeline.
     """
     rows = switches(tables, name)
     return Published(model_version=rows[-1]["model_version"], as_of=rows[-1]["as_of"]) if rows else None
 
 
 def switches(tables: Tables, name: str) -> list[Row]:
-    """Every switch of a pipeline, in the order in which they were made."""
+    """Read every switch of a pipeline, in the order in which they were made."""
     if not tables.exists("published"):
         return []
     rows = tables.read("published").where(F.col("name") == name)
@@ -43,21 +43,21 @@ def switches(tables: Tables, name: str) -> list[Row]:
 
 
 def switch(tables: Tables, name: str, to: Published, outputs: tuple[str, ...], reason: str) -> None:
-    """Append the row after which consumers read another version or date."""
+    """Append a row: from then on consumers read another version or date."""
     tables.create("published", schema.PUBLISHED)
     row = (name, to.model_version, to.as_of, list(outputs), _after_the_last(tables, name), _who(), reason)
     tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
 
 
 def rollback_reason(now: Published, reason: str) -> str:
-    """The reason that a rollback's row keeps."""
+    """Write the reason of a rollback's row."""
     return f"{_ROLLBACK} {now.model_version} at {now.as_of}: {reason}"
 
 
 def way_back(tables: Tables, name: str) -> list[Published]:
-    """What a rollback can return to, oldest first; the last is published now.
+    """List the switches that a rollback can return to, oldest first; the last is published now.
 
-    A second rollback goes one further back: what was rolled back is no way back.
+    A second rollback goes one step further back: a version that was rolled back is never returned to.
     """
     history: list[Published] = []
     for row in switches(tables, name):
@@ -70,7 +70,10 @@ def way_back(tables: Tables, name: str) -> list[Published]:
 
 
 def _after_the_last(tables: Tables, name: str) -> datetime:
-    """Now; on a clock that was set back, just after the last switch, so that the newest row is the last one."""
+    """Return the current time, or a time just after the last switch if the clock was set back.
+
+    So the newest row is always the last one.
+    """
     rows = tables.read("published").where(F.col("name") == name)
     found = rows.agg(F.max(F.unix_micros("switched_at"))).first()
     assert found is not None
@@ -82,5 +85,5 @@ def _who() -> str:
     try:
         return getuser()
     except (OSError, KeyError):
-        # A container may run under a uid that has no name.
+        # A container may run under a uid without a name.
         return "unknown"

@@ -1,6 +1,6 @@
 """Model versions in MLflow: a run with parameters, metrics per epoch and the artefact folder, and a registered version.
 
-It comes after the version is safe in ``models``, which is what scoring reads: MLflow is a copy for people and tools.
+A version is tracked once it is safe in ``models``, which scoring reads. MLflow holds a copy for people and tools.
 """
 
 import json
@@ -21,14 +21,14 @@ from gur_spark.registry.files import CARD, CONFIG, EPOCHS, METRICS, MODEL_CARD, 
 log = logging.getLogger("gur_spark")
 
 ARTEFACT = "model"
-"""The folder of the run's artefacts that holds the version's files."""
+"""Folder among the run's artefacts that holds the version's files."""
 VERSION_TAG = "gur_spark.model_version"
 
 
 def track(settings: Tracking | None, pipeline: str, path: str) -> dict[str, str]:
-    """Log a version where the configuration asks for it; what to say of it in ``runs``.
+    """Log a version if the configuration asks for it; return entries for its row in ``runs``.
 
-    A store that fails is a warning, or, where ``tracking.required``, an error: the version stands in both cases.
+    A store that fails gives a warning, or an error with ``tracking.required``. The version stands in both cases.
 
     Raises:
         TrackingError: it could not be logged, and is required to be.
@@ -45,7 +45,7 @@ def track(settings: Tracking | None, pipeline: str, path: str) -> dict[str, str]
 
 
 def log_version(settings: Tracking, pipeline: str, path: str) -> str:
-    """Log the version in this folder and register it; returns the run. One that was logged before is not logged again.
+    """Log the version in this folder and register it; return the run. A version is logged once.
 
     Raises:
         TrackingError: MLflow fails; the message says how to log the version later.
@@ -60,7 +60,7 @@ def log_version(settings: Tracking, pipeline: str, path: str) -> str:
         experiment = _experiment(client, name, _artifacts(settings.store))
         run_id = _logged(client, experiment, version) or _log_run(client, experiment, version, path, files)
         number = _register(mlflow, client, name, version, run_id)
-    # Drivers, HTTP clients and file systems below MLflow have errors of their own.
+    # Drivers, HTTP clients and file systems below MLflow raise errors of their own.
     except Exception as error:
         told = f"at {settings.store}: {type(error).__name__}: {error}"
         raise TrackingError(
@@ -72,15 +72,16 @@ def log_version(settings: Tracking, pipeline: str, path: str) -> str:
 
 
 def _beside(path: str) -> dict[str, bytes]:
-    """The files that are not needed to embed; versions of older code have none of them."""
+    """Read the files that are not needed to embed. Versions of older code have none of them."""
     files = {name: storage.join(path, name) for name in (EPOCHS, MODEL_CARD)}
     return {name: storage.read_bytes(file) for name, file in files.items() if storage.exists(file)}
 
 
 def _artifacts(store: str) -> str | None:
-    """Where a new experiment keeps files: beside a database file, where MLflow takes the folder that a job runs in.
+    """Choose the folder of a new experiment's files: beside a database file, because MLflow would take the working
+    folder.
 
-    None for any other store, which knows itself.
+    Returns None for any other store, which knows its own.
     """
     file = store.removeprefix("sqlite:///")
     return None if file == store else str(Path(file).absolute().with_name("mlartifacts"))
@@ -96,7 +97,7 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
 
 
 def _logged(client: Any, experiment: str, version: str) -> str | None:
-    """The run of a version that was logged whole."""
+    """Find the run of a version that was logged completely."""
     wanted = f"tags.`{VERSION_TAG}` = '{version}' and attributes.status = 'FINISHED'"
     found = client.search_runs([experiment], wanted, max_results=1)
     return str(found[0].info.run_id) if found else None
@@ -129,7 +130,7 @@ def _log_run(client: Any, experiment: str, version: str, path: str, files: Mappi
 
 
 def _parameters(files: Mapping[str, bytes]) -> dict[str, str]:
-    """``model.latent_dim`` and so on, and the vocabulary."""
+    """List the parameters, such as ``model.latent_dim``, and the vocabulary."""
     config, vocabulary = json.loads(files[CONFIG]), json.loads(files[VOCABULARY])
     sections = ("model", "training")
     found = {f"{section}.{name}": value for section in sections for name, value in config[section].items()}
@@ -139,7 +140,7 @@ def _parameters(files: Mapping[str, bytes]) -> dict[str, str]:
 
 @contextmanager
 def _folder(files: Mapping[str, bytes]) -> Iterator[str]:
-    """The version's files on this machine's disk, wherever they lie."""
+    """Give the version's files as a folder on this machine's disk."""
     with tempfile.TemporaryDirectory(prefix="gur_spark_") as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
@@ -147,7 +148,7 @@ def _folder(files: Mapping[str, bytes]) -> Iterator[str]:
 
 
 def _register(mlflow: Any, client: Any, name: str, version: str, run_id: str) -> str:
-    """The number of the registered version; one that was registered before keeps its own."""
+    """Return the number of the registered version; a version that was registered before keeps its number."""
     try:
         client.create_registered_model(name)
     except mlflow.exceptions.MlflowException as error:

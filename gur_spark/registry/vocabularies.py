@@ -1,4 +1,4 @@
-"""The vocabulary that a job encodes with, as its command line names it."""
+"""Choice of the vocabulary that a job encodes with."""
 
 from gur_spark.config.pipeline import Config
 from gur_spark.registry.known import find_model
@@ -7,9 +7,9 @@ from gur_spark.tables.delta import Tables
 
 
 def chosen_vocabulary(tables: Tables, config: Config, given: str | None) -> int | None:
-    """The version that ``given`` names (a number, or ``newest``); None is the newest.
+    """Return the vocabulary version that ``given`` names (a number, or ``newest``); None is the newest.
 
-    The default is the vocabulary of the published model, so that a refit does not stop the daily scoring; before the
+    The default is the vocabulary of the published model, so that a refit does not stop the daily scoring. Before the
     first publish it is the newest.
     """
     if given == "newest" or (given is None and published(tables, config.name) is None):

@@ -1,1 +1,1 @@
-"""A version and a snapshot -> the embeddings that consumers read: scored, checked, published."""
+"""Serving: snapshots are scored by a version, and its rows are checked and published."""

@@ -24,39 +24,39 @@ from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 
 COMMITS = 1000
-"""How many commits of a table are gone back through at most."""
+"""Commits of a table that are searched, at most."""
 
 _ROWS = 1 << 14
 """Rows of a snapshot that are read at a time."""
 
 CANNOT_COMPARE = (SnapshotError, TableError)
-"""Errors that say why everyone must be embedded."""
+"""Errors that give the reason why everyone must be embedded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierRows:
-    """The embeddings of a version and date, as one commit of ``embeddings`` left them."""
+    """Embeddings of a version and date, as one commit of ``embeddings`` left them."""
 
     model_version: str
     as_of: date
     snapshot: str
     """Folder of the snapshot that they were made from."""
     lineage: str
-    """What that snapshot was made from."""
+    """Lineage of that snapshot."""
     commit: int
-    """The table's newest when they were found."""
+    """Newest commit of the table when they were found."""
 
     def rows(self, tables: Tables) -> DataFrame:
-        """The table's rows."""
+        """Read the rows of the table."""
         rows = tables.read(EMBEDDINGS.name, version=self.commit)
         return rows.where((F.col("model_version") == self.model_version) & (F.col("as_of") == F.lit(self.as_of)))
 
 
 def find_rows(tables: Tables, model_version: str, as_of: date) -> EarlierRows:
-    """The embeddings of a version and date, with what they were made from.
+    """Find the embeddings of a version and date, with the snapshot that they were made from.
 
     Raises:
-        TableError: there are none, or it is not known what they were made from; the message says why.
+        TableError: there are none, or their snapshot is not known; the message says why.
     """
     commits = tables.newest_commits(EMBEDDINGS.name, COMMITS) if tables.exists(EMBEDDINGS.name) else []
     what = f"embeddings of {model_version} at {as_of}"
@@ -78,7 +78,7 @@ def find_rows(tables: Tables, model_version: str, as_of: date) -> EarlierRows:
 
 
 def check_untouched(tables: Tables, table: str, since: int, versions: Collection[str], as_of: date | None) -> None:
-    """Check that no commit after ``since`` may have changed the rows of these versions and the date; None: any date.
+    """Check that no commit after ``since`` may have changed the rows of these versions at the date (None: any date).
 
     Raises:
         WriteConflict: one has, or may have.
@@ -94,10 +94,10 @@ def check_untouched(tables: Tables, table: str, since: int, versions: Collection
 
 
 def newest_rows(tables: Tables, model_version: str, as_of: date) -> EarlierRows:
-    """The embeddings of a version at the newest date up to ``as_of``, that one included.
+    """Find the embeddings of a version at the newest date up to and including ``as_of``.
 
     Raises:
-        TableError: there are none, or it is not known what they were made from.
+        TableError: there are none, or their snapshot is not known.
     """
     known = EMBEDDINGS.dates(tables, model_version) if tables.exists(EMBEDDINGS.name) else []
     earlier = [day for day in known if day <= as_of]
@@ -107,13 +107,13 @@ def newest_rows(tables: Tables, model_version: str, as_of: date) -> EarlierRows:
 
 
 def compare(tables: Tables, before: EarlierRows, now: Snapshot, manifest: Manifest) -> DataFrame:
-    """Whether the inputs of each user are those of the embedding before.
+    """Compare the inputs of each user with those of the earlier embedding.
 
-    One row per user_id of the snapshot ``now``: row_group and row are its place there, and ``same`` is true where the
-    rows ``before`` have an embedding that was made of equal inputs.
+    One row per user_id of the snapshot ``now``: row_group and row are its place there. ``same`` is true where the rows
+    ``before`` have an embedding that was made of equal inputs.
 
     Raises:
-        SnapshotError: the files of the snapshot before are gone, as ``clean`` leaves them once it is replaced.
+        SnapshotError: the files of the earlier snapshot are gone; ``clean`` removes them once it is replaced.
     """
     earlier = fingerprints(tables.spark, before.snapshot, manifest).select("user_id", F.col("fingerprint").alias("was"))
     embedded = earlier.join(before.rows(tables).select("user_id"), "user_id", "left_semi")
@@ -123,7 +123,7 @@ def compare(tables: Tables, before: EarlierRows, now: Snapshot, manifest: Manife
 
 
 def fingerprints(spark: SparkSession, snapshot: str, manifest: Manifest) -> DataFrame:
-    """One row per user_id of a snapshot: a 64-bit fingerprint of the model's inputs, and where the row is.
+    """Hash the model's inputs: one row per user_id of a snapshot, a 64-bit fingerprint and the place of the row.
 
     Raises:
         SnapshotError: there are no Parquet files.

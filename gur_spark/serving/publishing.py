@@ -1,4 +1,4 @@
-"""Publishing: the one version and date that consumers read, switched by one atomic append, behind gates."""
+"""Publishing: one atomic append switches the version and date that consumers read, behind gates."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ log = logging.getLogger("gur_spark")
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What was published, and what the gates found of it."""
+    """A publication, and the gates' outcomes."""
 
     rows: Mapping[str, int]
-    """Output -> rows of the version and date."""
+    """Output -> number of rows of the version and date."""
     outcomes: Sequence[Outcome] = ()
-    """What each gate found; none where nothing was published before."""
+    """Outcome of each gate; none where nothing was published before."""
 
 
 def publish(
@@ -40,12 +40,12 @@ def publish(
 ) -> Publication:
     """Switch ``published`` to the rows of a version and date, in all outputs that the version writes.
 
-    Where something is published, the new rows must pass the gates against it. ``force`` switches all the same, and
-    what was not passed is kept with the reason.
+    The new rows must pass the gates against the published ones, if there are some. ``force`` switches all the same; the
+    gates that were not passed are kept with the reason.
 
     Raises:
         TableError: there are no such rows, or one of them is broken; nothing was switched.
-        GateError: a gate is not passed; nothing was switched. The error holds what every gate found.
+        GateError: a gate is not passed; nothing was switched. The error holds the outcome of every gate.
     """
     outputs = outputs_of(tables, model_version)
     rows = {output.name: _check(tables, output, model_version, as_of) for output in outputs}
@@ -68,7 +68,7 @@ def publish(
 
 
 def outputs_of(tables: Tables, version: str) -> list[Output]:
-    """The outputs that a version writes; of means, ``embeddings`` alone."""
+    """List the outputs that a version writes; means have ``embeddings`` alone."""
     name = VersionName.parse(version)
     if not tables.exists("models") or name != VersionName(name.base):
         return [EMBEDDINGS]
@@ -77,7 +77,7 @@ def outputs_of(tables: Tables, version: str) -> list[Output]:
 
 
 def _check(tables: Tables, output: Output, version: str, as_of: date) -> int:
-    """Row count; there must be rows, all whole, vectors of one width."""
+    """Count the rows, and check that there are some, all whole, with vectors of one width."""
     rows = output.check(tables, version, as_of)
     if "embedding" in output.schema("string"):
         check_widths(tables, output, version, as_of)
@@ -87,7 +87,7 @@ def _check(tables: Tables, output: Output, version: str, as_of: date) -> int:
 def _ask_gates(
     tables: Tables, config: Config, outputs: Sequence[Output], new: Published, now: Published
 ) -> list[Outcome]:
-    """What every gate finds, output by output.
+    """Collect the outcomes of every gate, output by output.
 
     Raises:
         GateError: one is not passed.
@@ -112,7 +112,7 @@ def _ask_gates(
 def check_replacement(
     tables: Tables, config: Config, output: Output, rows: DataFrame, version: str, as_of: date
 ) -> None:
-    """Check that rows may take the place of those of the same version and date, which consumers may read already.
+    """Check that rows may replace those of the same version and date, which consumers may read already.
 
     Raises:
         GateError: they are published, and the new ones do not pass a gate against them.
@@ -125,7 +125,7 @@ def check_replacement(
 
 
 def version_rows(tables: Tables, output: Output, one: Published) -> VersionRows:
-    """The rows of a version and date, with the space of their vectors."""
+    """Read the rows of a version and date, with the space of their vectors."""
     return VersionRows(
         output=output.name,
         model_version=one.model_version,
@@ -136,9 +136,9 @@ def version_rows(tables: Tables, output: Output, one: Published) -> VersionRows:
 
 
 def rollback(tables: Tables, config: Config, reason: str) -> Published:
-    """Publish again what was published before, and return it; the gates are not asked, its rows must be there.
+    """Publish the previous version and date again, and return them.
 
-    A second rollback goes one further back.
+    The gates are not asked, but the rows must exist. A second rollback goes one step further back.
 
     Raises:
         TableError: nothing else was published before, or its rows are gone; nothing was switched.

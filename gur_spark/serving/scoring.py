@@ -1,4 +1,5 @@
-"""Scoring a date: rows of a snapshot through a model version, checked, judged by the gates, put in place of the old."""
+"""Scoring a date: a model version scores a snapshot, the rows are checked and judged by gates, and replace the old
+ones."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -33,8 +34,8 @@ log = logging.getLogger("gur_spark")
 
 
 @dataclass(kw_only=True)
-class ScoredDate:
-    """What scoring a date did, for the run's row."""
+class ScoringResult:
+    """Result of scoring a date, with entries for the run's row."""
 
     model_version: str
     as_of: date
@@ -46,7 +47,7 @@ class ScoredDate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One date's scoring: what it reads, and where it stages."""
+    """Inputs of the scoring of one date, and its staging folder."""
 
     tables: Tables
     config: Config
@@ -56,7 +57,7 @@ class _Job:
     staging: str
     changed_since: date | None
     force: bool
-    done: ScoredDate
+    done: ScoringResult
 
     @property
     def as_of(self) -> date:
@@ -67,7 +68,7 @@ class _Job:
         return str(self.model.manifest.user_id_type)
 
     def staged(self, frame: DataFrame, name: str) -> DataFrame:
-        """The frame, computed once and read from the staging folder."""
+        """Compute a frame once, and read it from the staging folder from then on."""
         folder = storage.join(self.staging, name)
         frame.write.mode("overwrite").parquet(folder)
         return self.tables.spark.read.schema(frame.schema).parquet(folder)
@@ -81,22 +82,22 @@ def score_snapshot(
     run_id: str,
     changed_since: date | None = None,
     force: bool = False,
-) -> ScoredDate:
-    """Score every row of a snapshot and replace exactly this (model_version, as_of) in the tables the model writes.
+) -> ScoringResult:
+    """Score every row of a snapshot and replace exactly this (model_version, as_of) in the tables that the model
+    writes.
 
-    The embedding of a user whose inputs are those of an earlier scoring is copied: it is the same bits.
-    ``changed_since`` is the date of that scoring, ``as_of`` itself for the rows that are replaced. With
-    ``scoring.changed_only`` it is the newest one there is, and everyone is embedded where it cannot be compared with;
+    A user whose inputs equal those of an earlier scoring keeps that embedding: it is copied, with the same bits.
+    ``changed_since`` is the date of the earlier scoring; ``as_of`` itself means the rows that are replaced. With
+    ``scoring.changed_only`` it is the newest scoring. Everyone is embedded if that scoring cannot be compared with, and
     the result says why. With ``scoring.smoothing`` the means of the last dates are written as well.
 
-    Rows that are published are replaced only by such as pass the gates against them, or by ``force``.
+    New rows replace published ones only if they pass the gates against them, or by ``force``.
 
     Raises:
         ModelError: the model is damaged, was trained on other snapshots, or gives a row that breaks the contract.
         GateError: a gate is not passed, by the rows or their means; nothing was replaced in that output.
-        SnapshotError: changed_since, and the snapshot that it was made from is gone.
-        TableError: the snapshot's Parquet is not what its row says; or changed_since, and it is not known what
-            the embeddings of that date were made from.
+        SnapshotError: the snapshot of ``changed_since`` is gone.
+        TableError: the snapshot's Parquet is not what its row says; or the snapshot of ``changed_since`` is not known.
         WriteConflict: another run scored at the same time and won; run again.
     """
     files = pack(model_path)
@@ -106,7 +107,7 @@ def score_snapshot(
     job = _Job(
         tables=tables, config=config, snapshot=snapshot, files=files, model=model,
         staging=tables.folder("_staging", run_id), changed_since=changed_since, force=force,
-        done=ScoredDate(model_version=model.version, as_of=snapshot.as_of, rows=snapshot.rows),
+        done=ScoringResult(model_version=model.version, as_of=snapshot.as_of, rows=snapshot.rows),
     )  # fmt: skip
     try:
         for name in model.card.outputs:
@@ -120,7 +121,7 @@ def score_snapshot(
 
 
 def _score_output(job: _Job, output: Output) -> Collection[str]:
-    """Write the rows of one output; returns the names under which they stand."""
+    """Write the rows of one output; return the names of the written versions."""
     output.create(job.tables, job.user_id_type)
     began = job.tables.version(output.name) if _read_again(job, output) else None
     frame = _embedded(job) if output is EMBEDDINGS else _scored(job, output)
@@ -142,7 +143,7 @@ def _check_rows(tables: Tables, snapshot: Snapshot) -> None:
 
 
 def _warn_of_stale(now: Published | None, version: str, written: Collection[str]) -> None:
-    """Say so where a version's published name, its own or its means', gets no rows any more (``scoring.smoothing``)."""
+    """Warn if the published name of a version, its own or its means', gets no rows any more (``scoring.smoothing``)."""
     if now and VersionName.parse(now.model_version).base == version and now.model_version not in written:
         log.warning(
             "score: %s is published and stays at %s: with this scoring.smoothing no more rows of it are written; "
@@ -154,7 +155,8 @@ def _warn_of_stale(now: Published | None, version: str, written: Collection[str]
 
 
 def _read_again(job: _Job, output: Output) -> bool:
-    """Whether the rows are read more than once, so that they are staged: scoring them takes longer than a copy."""
+    """Decide whether the rows are staged: they are if they are read twice, because scoring them takes longer than a
+    copy."""
     there = Published(model_version=job.model.version, as_of=job.as_of)
     smoothed = output is EMBEDDINGS and job.config.scoring.smoothing > 1
     return smoothed or published(job.tables, job.config.name) == there
@@ -166,7 +168,7 @@ def _scored(job: _Job, output: Output, places: DataFrame | None = None) -> DataF
 
 
 def _embedded(job: _Job) -> DataFrame:
-    """The embeddings of the date: computed, or copied where the inputs are the same."""
+    """Embed the users of the date; embeddings of equal inputs are copied."""
     before = _comparable(job)
     if before is None:
         return _scored(job, EMBEDDINGS)
@@ -179,7 +181,7 @@ def _embedded(job: _Job) -> DataFrame:
 
 
 def _comparable(job: _Job) -> changes.EarlierRows | None:
-    """The rows that inputs are to be compared with; None where everyone is embedded."""
+    """Find the rows whose inputs are compared; None where everyone is embedded."""
     key, since = f"changed since {job.as_of}", job.changed_since
     if since is None and not job.config.scoring.changed_only:
         return None
@@ -198,7 +200,7 @@ def _comparable(job: _Job) -> changes.EarlierRows | None:
 
 
 def _with_means(job: _Job, rows: DataFrame) -> dict[str, DataFrame]:
-    """The rows to write, by model_version: the date's own, and the means of them and of the dates before."""
+    """Collect the rows to write by model_version: the date's own, and the means over it and the dates before."""
     version, day, dates = job.model.version, job.as_of, job.config.scoring.smoothing
     if dates == 1:
         return {version: rows}
@@ -213,10 +215,10 @@ def _with_means(job: _Job, rows: DataFrame) -> dict[str, DataFrame]:
 
 
 def _replace(job: _Job, output: Output, by_version: Mapping[str, DataFrame], began: int | None) -> None:
-    """Make these the rows of their versions and the date, in one commit, which says what they were made from.
+    """Replace the rows of these versions at the date in one commit, with a note on their origin.
 
-    ``began`` is the table's version before rows were staged: Delta sees only the conflicts of a write that scores while
-    it writes. Means are made of the rows of other dates, too.
+    ``began`` is the table's version before rows were staged. Delta sees conflicts only of a write that scores while it
+    writes. Means depend on the rows of other dates, too.
     """
     if not job.force:
         for version, rows in by_version.items():

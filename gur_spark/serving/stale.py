@@ -1,4 +1,4 @@
-"""What an ingest makes stale: snapshots that were made before its landings, and published embeddings made of them."""
+"""Results that an ingest makes stale: snapshots made before its landings, and published embeddings made of them."""
 
 import logging
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ log = logging.getLogger("gur_spark")
 
 @dataclass(frozen=True, kw_only=True)
 class Stale:
-    """What should be made again."""
+    """Results that should be made again."""
 
     snapshots: int
-    """How many snapshots are stale."""
+    """Number of stale snapshots."""
     commands: Sequence[str]
-    """The jobs, with options, that make them again."""
+    """Jobs, with options, that make them again."""
     published: Published | None
-    """The published version and date, where its snapshot is one of them."""
+    """The published version and date, if its snapshot is stale."""
 
 
 def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stale:
-    """What is stale after an ingest of these landings, named as in the ``inputs`` of its run."""
+    """Find the results that are stale after an ingest of these landings, named as in the ``inputs`` of its run."""
     # A table is read whole each time, changed or not.
     tables_read = [name for name, log in config.raw_logs.items() if log.source.format in ("delta", "table")]
     landings = [key for key in ingested if (key.rpartition(" ")[0] or MAIN) not in tables_read]
@@ -44,7 +44,7 @@ def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stal
 
 
 def note_stale(run: Run, stale: Stale) -> None:
-    """Note in a run's row what is stale after it, and log how to bring it up to date."""
+    """Note stale results in a run's row, and log the commands that bring them up to date."""
     if not stale.snapshots:
         return
     run.outputs["stale snapshots"] = "; ".join(stale.commands)

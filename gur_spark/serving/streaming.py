@@ -1,7 +1,7 @@
 """Structured Streaming over the folders of landings: each micro-batch of new files calls one step.
 
-The stream only says that files came, it does not read them: the step ingests what is new or changed by the job's own
-rules. A step that was killed is called again, and finds what is left to do.
+The stream tells that files came, and does not read them. The step ingests new and changed files by the job's own rules.
+A killed step is called again, and finds the remaining work.
 """
 
 import json
@@ -23,11 +23,11 @@ _FOLDERS = ("csv", "jsonl", "parquet")
 
 
 def check_streaming(config: Config) -> None:
-    """Refuse what cannot be streamed.
+    """Refuse a configuration that cannot be streamed.
 
     Raises:
-        ConfigError: the engine has no Structured Streaming in this process, there is no folder of landings, or means
-            of several dates are to be served.
+        ConfigError: the engine has no Structured Streaming in this process, there is no folder of landings, or means of
+            several dates are to be served.
     """
     if config.engine not in _ENGINES:
         raise ConfigError(
@@ -44,17 +44,18 @@ def check_streaming(config: Config) -> None:
 
 
 def streamed_logs(config: Config) -> list[str]:
-    """The logs that land as dated files; others are left to the ingest job."""
+    """List the logs that land as dated files. The ingest job reads the others."""
     logs = config.all_logs.items()
     return [name for name, log in logs if log.source.layout == "daily" and log.source.format in _FOLDERS]
 
 
 def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None], once: bool, seconds: float) -> None:
-    """Call the step for the files that came since the last one that ended, then end (``once``) or go on for ever,
-    looking every so many seconds. Where the stream is, it keeps below ``tables.root``.
+    """Call the step for new files; then end (``once``), or look again every ``seconds`` seconds for ever.
+
+    Files are new if they came after the last step that ended. The stream keeps its position below ``tables.root``.
 
     Raises:
-        GurError: what a step raises ends the stream; started again, it begins with that step.
+        GurError: a step raised it. It ends the stream, and a new start begins with that step.
     """
     raised: list[GurError] = []
 
@@ -79,9 +80,9 @@ def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None]
 
 
 def checkpoint(tables: Tables, config: Config) -> str:
-    """The folder that keeps where the stream of these paths is: one of other paths cannot go on from there.
+    """Return the folder with the position of the stream over these paths. Other paths have another folder.
 
-    Nothing is lost by another one: the stream takes all files for new, and the step ingests by its own rules.
+    Nothing is lost with a new folder: the stream takes all files for new, and the step ingests by its own rules.
     """
     paths = [config.all_logs[name].source.path for name in streamed_logs(config)]
     return tables.folder("stream", config.name, sha256(json.dumps(paths).encode()).hexdigest()[:16])

@@ -1,11 +1,11 @@
-"""Scoring on the workers: rows of a snapshot -> rows of an output, by any kind's scorer.
+"""Scoring on the workers: rows of a snapshot become rows of an output, by any kind's scorer.
 
-Each task is one row group of the snapshot, which the worker reads with pyarrow as training does: the rows do not pass
-through the JVM, which would take as long as scoring them. The model travels to the workers inside the task; each
-worker process loads it once. A user's result depends on the user's row alone.
+Each task is one row group of the snapshot. The worker reads it with pyarrow, as training does: passing the rows through
+the JVM would take as long as scoring them. The model travels to the workers inside the task, and each worker process
+loads it once. A user's result depends on the user's row alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from pyspark.sql import DataFrame, SparkSession
 
+from gur_spark.arrays import ArrowMapper
 from gur_spark.errors import ModelError, TableError
 from gur_spark.outputs.catalogue import find_output
 from gur_spark.outputs.output import Output
@@ -21,8 +22,6 @@ from gur_spark.snapshots.files import RowGroup, row_groups
 from gur_spark.snapshots.visible import Snapshot
 
 _PLACES = pa.schema([("row_group", pa.int32()), ("row", pa.int32())])
-
-Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def score_rows(
@@ -34,10 +33,10 @@ def score_rows(
     batch_rows: int,
     places: DataFrame | None = None,
 ) -> DataFrame:
-    """The rows of an output that a model gives for a snapshot, without the columns of the run.
+    """Score a snapshot: the rows of an output, without the columns of the run.
 
     Args:
-        places: row_group and row of those that are wanted; default: all of them.
+        places: row_group and row of the wanted rows; default: all rows.
 
     Raises:
         TableError: the snapshot's files have another number of rows than its row in ``snapshots`` says.
@@ -50,7 +49,7 @@ def score_rows(
         )
     columns = model.scorer.columns
     if places is None:
-        # One id, and so one row group, per task.
+        # Each task has one id, and so one row group.
         tasks = spark.range(0, len(groups), 1, len(groups))
         kernel = all_rows(groups, files, output.name, columns, batch_rows)
     else:
@@ -60,8 +59,8 @@ def score_rows(
 
 def all_rows(
     groups: Sequence[RowGroup], files: Mapping[str, bytes], output: str, columns: Sequence[str], batch_rows: int
-) -> Kernel:
-    """The function that runs on a worker, over the ids of the row groups of one task."""
+) -> ArrowMapper:
+    """Make the function that runs on a worker, over the ids of the row groups of one task."""
     frozen = tuple(sorted(files.items()))
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -73,8 +72,10 @@ def all_rows(
     return score
 
 
-def some_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], output: str, columns: Sequence[str]) -> Kernel:
-    """The same over places in row groups, all those of a row group in one task."""
+def some_rows(
+    groups: Sequence[RowGroup], files: Mapping[str, bytes], output: str, columns: Sequence[str]
+) -> ArrowMapper:
+    """Make the same function over places in row groups. All places of a row group are in one task."""
     frozen = tuple(sorted(files.items()))
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -89,14 +90,14 @@ def some_rows(groups: Sequence[RowGroup], files: Mapping[str, bytes], output: st
 
 @lru_cache(maxsize=1)
 def load_once(files: tuple[tuple[str, bytes], ...]) -> LoadedModel:
-    """The model of this worker process; Spark reuses the process for the next task."""
-    # Spark runs one worker per core: more torch threads would only wait for each other.
+    """Load the model of this worker process; Spark reuses the process for the next task."""
+    # Spark runs one worker per core. More torch threads would only wait for each other.
     torch.set_num_threads(1)
     return unpack(dict(files))
 
 
 def score_batch(model: LoadedModel, rows: pa.RecordBatch, output: str) -> pa.RecordBatch:
-    """The rows of an output for one batch, checked by the output's contract.
+    """Score one batch, and check its rows by the output's contract.
 
     Raises:
         ModelError: the scorer gives another number of rows, or one that breaks the contract.

@@ -1,9 +1,8 @@
 """A linear map from the embeddings of one version to those of another, for consumers that were not retrained.
 
-Ridge regression with an intercept (Hoerl and Kennard 1970), in closed form from sums, so that pairs may come in any
-number and order. Unlike the motion of ``alignment`` it may stretch, and lead to another width: what it gives is the
-other version's embedding as well as it can be told, not the new one's distances. Maps compose: that of a version to its
-predecessor, and of that one to its own, are one map.
+It is a ridge regression with an intercept (Hoerl and Kennard 1970), in closed form from sums, so that pairs may come in
+any number and order. Unlike an alignment, which keeps distances, it may stretch, and lead to another width: it predicts
+the other version's embedding. Maps compose: a map to a version and the map from there to an older one are one map.
 
 Legend of array shapes: U = users, N = width of the new embedding, O = width of the old one.
 """
@@ -14,19 +13,18 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import reduce
 
 import numpy as np
-import numpy.typing as npt
 
-from gur_spark.arrays import Array
+from gur_spark.arrays import Array, Mask
 from gur_spark.errors import ModelError
 
 HELD_OUT = 0.2
 """Share of the users that the penalty is chosen on."""
 
 SALT = "map"
-"""Of that split."""
+"""Salt of that split."""
 
 PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""As shares of the new embedding's mean variance."""
+"""Candidate penalties, as shares of the new embedding's mean variance."""
 
 USERS_PER_DIMENSION = 5
 """A map from N dimensions that is fitted on fewer users follows their noise."""
@@ -39,18 +37,21 @@ class LinearMap:
     matrix_NO: Array
     shift_O: Array
     residual: float
-    """Squared distance to the old embedding over its variance, of users that the map was not fitted on; of composed
-    maps their sum, which is what is lost at most when each step loses on its own. 0: nothing is lost."""
+    """Squared distance to the old embedding over its variance, on users that the map was not fitted on; 0: nothing is
+    lost.
+
+    A composed map has the sum of its parts, an upper bound of the loss if each step loses on its own.
+    """
     users: int
-    """It was fitted on; of composed maps the fewest."""
+    """Users that it was fitted on; a composed map has the fewest of its parts."""
     via: tuple[str, ...] = ()
-    """The versions between, of composed maps."""
+    """Versions that a composed map leads through."""
 
     def __call__(self, new_UN: Array) -> Array:
         return new_UN @ self.matrix_NO + self.shift_O
 
     def then(self, older: "LinearMap", between: str) -> "LinearMap":
-        """This map, and from the version ``between`` on the older one: ``(x A + a) B + b = x AB + (aB + b)``."""
+        """Compose this map with one from ``between`` to an older version: ``(x A + a) B + b = x AB + (aB + b)``."""
         return LinearMap(
             matrix_NO=self.matrix_NO @ older.matrix_NO,
             shift_O=older(self.shift_O),
@@ -65,7 +66,11 @@ class LinearMap:
 
     @classmethod
     def from_json(cls, text: str) -> "LinearMap":
-        """Raises ValueError, KeyError or TypeError where the text is not a map's."""
+        """Read a map.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is not a map's.
+        """
         values = json.loads(text)
         matrix_NO, shift_O = (np.array(values.pop(name), dtype=np.float64) for name in ("matrix_NO", "shift_O"))
         if matrix_NO.ndim != 2 or shift_O.shape != matrix_NO.shape[1:]:
@@ -75,7 +80,7 @@ class LinearMap:
 
 @dataclass
 class Sums:
-    """What a regression needs to know of pairs of embeddings; sums of parts merge to those of the whole."""
+    """Sums over pairs of embeddings that a regression needs; sums of parts merge to those of the whole."""
 
     users: float
     new_N: Array
@@ -95,7 +100,7 @@ class Sums:
     def error(self, matrix_NO: Array, shift_O: Array) -> float:
         """Squared distance of ``new @ matrix + shift`` to ``old``, summed over the users.
 
-        ``|old|^2 - 2 <old, f> + |f|^2`` with f the map's answer, each a sum that is there.
+        It is ``|old|^2 - 2 <old, f> + |f|^2`` for the map's answer f, from the sums.
         """
         met = (self.cross_NO * matrix_NO).sum() + self.old_O @ shift_O
         moved_O = self.new_N @ matrix_NO
@@ -112,9 +117,9 @@ class Regression:
     """Gathers the sums of both sides of the users, and fits."""
 
     sides: list[Sums | None] = field(default_factory=lambda: [None, None])
-    """Of the users to fit on, and of those held out."""
+    """Sums over the users to fit on, and over those held out."""
 
-    def update(self, new_UN: Array, old_UO: Array, held_out_U: npt.NDArray[np.bool_]) -> None:
+    def update(self, new_UN: Array, old_UO: Array, held_out_U: Mask) -> None:
         """Add pairs of embeddings of the same users."""
         for side, chosen_U in enumerate((~held_out_U, held_out_U)):
             if chosen_U.any():
@@ -125,7 +130,7 @@ class Regression:
         self.sides[side] = before.merge(sums) if before else sums
 
     def fit(self) -> LinearMap:
-        """The map of the penalty that is best for the users held out, fitted again on all.
+        """Fit the map with the penalty that is best for the users held out, and fit it again on all.
 
         Raises:
             ModelError: too few users.
@@ -147,17 +152,17 @@ class Regression:
 
 
 def compose(maps: Sequence[LinearMap], between: Sequence[str]) -> LinearMap:
-    """One map for several, the newest first; ``between`` names the versions where they meet."""
+    """Compose several maps into one, the newest first; ``between`` names the versions where they meet."""
     steps = zip(maps[1:], between, strict=True)
     return reduce(lambda made, step: made.then(*step), steps, maps[0])
 
 
 def _ridge(sums: Sums, penalty: float) -> tuple[Array, Array]:
-    """``(C + penalty * mean variance * I)^-1 K`` of the centred sums; the intercept is not penalised."""
+    """Solve ``(C + penalty * mean variance * I)^-1 K`` of the centred sums; the intercept is not penalised."""
     new_N, old_O = sums.new_N / sums.users, sums.old_O / sums.users
     within_NN = sums.within_NN - sums.users * np.outer(new_N, new_N)
     cross_NO = sums.cross_NO - sums.users * np.outer(new_N, old_O)
-    # A little more, where nothing varies at all.
+    # The small constant keeps the matrix regular where nothing varies at all.
     ridge = penalty * np.trace(within_NN) / len(within_NN) + 1e-12
     matrix_NO: Array = np.linalg.solve(within_NN + ridge * np.eye(len(within_NN)), cross_NO)
     return matrix_NO, old_O - new_N @ matrix_NO

@@ -1,14 +1,14 @@
-"""Embeddings of a version in the space of an older one, for consumers that were trained on that one and not since.
+"""Embeddings of a version in the space of an older one, for consumers that were trained on the older one.
 
-A map from the one to the other is fitted once, on the users that both have embeddings of at one date, and kept in the
-new version's artefact (``maps/OLD.json``); where maps already lead there over other versions, it is their composition.
-It is never fitted again, so that what was mapped at different dates is in one space. The mapped rows stand in
-``embeddings`` as those of ``NEW@OLD``: no reader takes them for either of the two.
+A map is fitted once, on the users with embeddings of both versions at one date, and kept in the new version's artefact
+(``maps/OLD.json``). Where maps already lead there through other versions, it is their composition. It is never fitted
+again, so that rows of different dates are in one space. Mapped rows stand in ``embeddings`` under the name ``NEW@OLD``,
+so that no reader takes them for rows of either version.
 """
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 
 import numpy as np
@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
-from gur_spark.arrays import matrix, to_lists
+from gur_spark.arrays import ArrowMapper, matrix, to_lists
 from gur_spark.config.training import Scoring
 from gur_spark.errors import ModelError, nearest
 from gur_spark.outputs.embeddings import EMBEDDINGS, select_embeddings
@@ -30,16 +30,14 @@ from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
 
-Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
-
 _ARRAYS = ("new", "old", "within", "cross")
 _SUMS = ", ".join(["side INT, users DOUBLE, squares DOUBLE", *(f"{name} ARRAY<DOUBLE>" for name in _ARRAYS)])
 
 
 def map_embeddings(tables: Tables, scoring: Scoring, version: str, as_of: date, run_id: str) -> dict[str, str]:
-    """Write a version's rows of a date once more for each older version that is asked for, or was before.
+    """Write a version's rows of a date once more for each older version that is wanted, or that was mapped to before.
 
-    The older ones of ``scoring.in_space_of`` are asked for. Returns what was written, for the run's row.
+    Versions of ``scoring.in_space_of`` are wanted. Returns entries for the outputs of the run's row.
 
     Raises:
         ModelError: there is no such version, or neither a map nor users to fit one on.
@@ -59,22 +57,22 @@ def map_embeddings(tables: Tables, scoring: Scoring, version: str, as_of: date, 
 
 
 def kept_maps(artefact: str) -> dict[str, LinearMap]:
-    """The maps of a version's artefact, by the older version that each leads to.
+    """Read the maps of a version's artefact, by the older version that each leads to.
 
     Raises:
-        ModelError: one is damaged.
+        ModelError: a map is damaged.
     """
     return {old: _read(path) for old, path in _maps(artefact)}
 
 
 def _artefacts(tables: Tables) -> dict[str, str]:
-    """The folder of each version."""
+    """Read the folder of each version."""
     rows = tables.read("models", made_by="train").select("model_version", "path").collect()
     return {row["model_version"]: row["path"] for row in rows}
 
 
 def _mapped_before(tables: Tables, artefact: str, version: str, as_of: date) -> list[str]:
-    """Older versions that rows of this date were mapped to: they must follow when the rows are replaced."""
+    """List the older versions that rows of this date were mapped to. They must follow when the rows are replaced."""
     there = [old for old, _ in _maps(artefact)]
     if not there:
         return []
@@ -84,7 +82,7 @@ def _mapped_before(tables: Tables, artefact: str, version: str, as_of: date) -> 
 
 
 def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: str, run_id: str) -> LinearMap:
-    """The map that is kept, or a new one, which then is."""
+    """Read the map that is kept, or make one and keep it."""
     if old not in artefacts:
         known = sorted(artefacts)
         raise ModelError(f"no model version '{old}' to map to; available: {known}{nearest(old, known)}")
@@ -97,7 +95,8 @@ def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: s
         found = compose([_read(_path(artefacts[new], to)) for new, to in steps], between)
     else:
         found = _fit(tables, version, old)
-    # Moved into its place: a reader sees the whole map or none. Of two runs that fitted one, both map by the first.
+    # The file is moved into place, so that a reader sees the whole map or none. If two runs fit one, both use the
+    # first.
     part = f"{path}.{run_id}.part"
     storage.write_text(part, found.to_json())
     if storage.exists(path):
@@ -108,7 +107,7 @@ def _kept_map(tables: Tables, artefacts: Mapping[str, str], version: str, old: s
 
 
 def _chain(artefacts: Mapping[str, str], version: str, old: str) -> list[str] | None:
-    """The versions on the shortest way of kept maps from one version to another; None where there is no way."""
+    """Find the shortest way of kept maps between two versions: the versions in between; None where there is no way."""
     ways: deque[tuple[str, ...]] = deque([(version,)])
     seen = {version}
     while ways:
@@ -123,7 +122,7 @@ def _chain(artefacts: Mapping[str, str], version: str, old: str) -> list[str] | 
 
 
 def _maps(artefact: str) -> Iterator[tuple[str, str]]:
-    """Where an artefact's maps lead to, and their files."""
+    """List the versions that an artefact's maps lead to, and their files."""
     for name in sorted(storage.sizes(storage.join(artefact, "maps"))):
         if name.endswith(".json"):
             yield name.removesuffix(".json"), storage.join(artefact, "maps", name)
@@ -141,7 +140,7 @@ def _read(path: str) -> LinearMap:
 
 
 def _fit(tables: Tables, version: str, old: str) -> LinearMap:
-    """Fit a map on the newest date that both versions have embeddings of.
+    """Fit a map on the newest date with embeddings of both versions.
 
     Raises:
         ModelError: there is no such date, or too few users have both.
@@ -169,7 +168,7 @@ def _fit(tables: Tables, version: str, old: str) -> LinearMap:
 
 
 def _sums(new: DataFrame, old: DataFrame) -> DataFrame:
-    """The sums of a regression, a row per partition and side of the users."""
+    """Add up the sums of a regression, a row per partition and side of the users."""
     other = old.select("user_id", F.col("embedding").alias("old"))
     pairs = new.select("user_id", F.col("embedding").alias("new")).join(other, "user_id")
     return pairs.mapInArrow(_partial_sums, _SUMS)
@@ -193,8 +192,8 @@ def _partial_sums(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
             yield pa.RecordBatch.from_pydict(numbers | lists)
 
 
-def _mapper(found: LinearMap, name: str) -> Kernel:
-    """The function that maps batches of ``embeddings``, in the order of its columns."""
+def _mapper(found: LinearMap, name: str) -> ArrowMapper:
+    """Make the function that maps batches of ``embeddings``, in the order of its columns."""
 
     def mapped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in batches:

@@ -1,7 +1,7 @@
-"""Embeddings that move less from day to day: the mean of a user's last few, under a version name of its own.
+"""Embeddings that move less from day to day: means over a user's last dates, under a version name of their own.
 
 ``VERSION-mean3`` names the means of three dates of ``VERSION``. Consumers read one version by its name, so they see
-means or the embeddings themselves, and never both; the gates compare the two as versions that share a space.
+means or the embeddings themselves, never both. The gates compare the two as versions that share a space.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,17 +19,19 @@ from gur_spark.tables.delta import Tables
 
 
 def last_dates(tables: Tables, model_version: str, as_of: date, dates: int) -> list[date]:
-    """The last scored dates of a version up to ``as_of``, newest first."""
+    """List the last scored dates of a version up to ``as_of``, newest first."""
     known = [day for day in EMBEDDINGS.dates(tables, model_version) if day <= as_of]
     return known[::-1][:dates]
 
 
 def smoothed(rows: DataFrame, newest: date, user_id_type: str, unit_norm: bool) -> DataFrame:
-    """One row per user_id of the newest of the rows' dates: embedding, the mean over those in which the user has one
-    (of length 1, where ``unit_norm``), and events of the newest date.
+    """Average each user's embeddings over the rows' dates: one row per user_id of the newest date.
+
+    The embedding is the mean over the dates with one (of length 1 with ``unit_norm``); ``events`` is that of the newest
+    date.
 
     Args:
-        rows: of one version, with the columns of ``embeddings``.
+        rows: rows of one version, with the columns of ``embeddings``.
     """
     entry = F.struct(F.datediff(F.lit(newest), F.col("as_of")).alias("age"), "embedding", "events")
     users = rows.groupBy("user_id").agg(F.collect_list(entry).alias("entries"), F.max("as_of").alias("newest"))
@@ -44,10 +46,10 @@ def smoothed(rows: DataFrame, newest: date, user_id_type: str, unit_norm: bool) 
 
 
 def mean_of_entries(users: pa.RecordBatch, unit_norm: bool) -> pa.RecordBatch:
-    """Rows of user_id and entries (age, embedding, events), one of them of age 0, to user_id, embedding and events.
+    """Average rows of user_id and entries (age, embedding, events), one of age 0, to user_id, embedding and events.
 
-    Summed in float64 from the newest date on, so that the order in which rows came changes no bit. Where embeddings of
-    length 1 cancel each other out, there is no direction to keep but that of the newest.
+    Sums are in float64 from the newest date on, so that the order of rows changes no bit. Where embeddings of length 1
+    cancel each other out, the newest one gives the direction.
     """
     lists = users["entries"]
     user_N = np.repeat(np.arange(users.num_rows), lists.value_lengths().to_numpy())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from gur_spark.arrays import Array
+from gur_spark.arrays import Array, Ints, Mask
 
 Weights = npt.NDArray[np.uint16]
 
@@ -28,7 +28,7 @@ def resamples(users: int, count: int, seed: int) -> Weights:
     return weights
 
 
-def auc(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> Array:
+def auc(positive_N: Mask, score_N: Array, weights: Weights) -> Array:
     """Area under the ROC curve per resample, (R,): P(a positive's score is higher) + P(it is equal) / 2.
 
     NaN where a resample has no positive or no negative.
@@ -43,7 +43,7 @@ def auc(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> 
     return _by_groups(positive_N, score_N, weights, of_groups)
 
 
-def average_precision(positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights) -> Array:
+def average_precision(positive_N: Mask, score_N: Array, weights: Weights) -> Array:
     """Mean precision over the positives, with ties as one step, per resample, (R,); NaN without a positive."""
 
     def of_groups(positive_RG: Array, negative_RG: Array) -> Array:
@@ -55,14 +55,14 @@ def average_precision(positive_N: npt.NDArray[np.bool_], score_N: Array, weights
     return _by_groups(positive_N, score_N, weights, of_groups)
 
 
-def macro_auc(label_N: npt.NDArray[np.int64], score_NK: Array, weights: Weights) -> Array:
+def macro_auc(label_N: Ints, score_NK: Array, weights: Weights) -> Array:
     """Mean of the one-vs-rest AUCs of the classes that a resample has, (R,)."""
     each_KR = np.stack([auc(label_N == k, score_NK[:, k], weights) for k in range(score_NK.shape[1])])
     with np.errstate(invalid="ignore"):
         return np.asarray(np.nansum(each_KR, axis=0) / (~np.isnan(each_KR)).sum(axis=0))
 
 
-def accuracy(label_N: npt.NDArray[np.int64], score_NK: Array, weights: Weights) -> Array:
+def accuracy(label_N: Ints, score_NK: Array, weights: Weights) -> Array:
     """Share of users whose own class has the highest score, per resample, (R,)."""
     right_N = (score_NK.argmax(axis=1) == label_N).astype(np.float64)
     return np.asarray(weights @ right_N / weights.sum(axis=1))
@@ -122,9 +122,7 @@ def _correlation(x_RN: Array, y_RN: Array, drawn_RN: Array) -> Array:
         return np.asarray((drawn_RN * x_RN * y_RN).sum(axis=1) / np.sqrt(of_x * of_y))
 
 
-def _by_groups(
-    positive_N: npt.NDArray[np.bool_], score_N: Array, weights: Weights, metric: Callable[[Array, Array], Array]
-) -> Array:
+def _by_groups(positive_N: Mask, score_N: Array, weights: Weights, metric: Callable[[Array, Array], Array]) -> Array:
     """Sum the weights of positives and negatives per distinct score, falling, and apply the metric in chunks."""
     order = np.argsort(-score_N, kind="stable")
     starts = np.flatnonzero(np.diff(score_N[order], prepend=np.inf))

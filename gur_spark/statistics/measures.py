@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gur_spark.arrays import Array
+from gur_spark.arrays import Array, Ints
 from gur_spark.splits import held_out
 
 FEWEST = 200
@@ -130,7 +130,7 @@ def neighbours_kept(sample: Sample, canaries: int = CANARIES) -> float:
     return float(np.mean(kept)) / NEIGHBOURS
 
 
-def _nearest(x_NL: Array, canaries: int) -> npt.NDArray[np.int64]:
+def _nearest(x_NL: Array, canaries: int) -> Ints:
     """Rows nearest to each of the first rows by Euclidean distance, without the row itself, (C, NEIGHBOURS)."""
     squares_N = (x_NL**2).sum(1)
     distance_CN = squares_N[None, :] - 2 * x_NL[:canaries] @ x_NL.T

@@ -1,1 +1,1 @@
-"""Snapshots -> a model version: training rows with what followed them, epochs, and the artefact."""
+"""Training: snapshots become a model version, through training inputs, epochs and the artefact."""

@@ -1,4 +1,4 @@
-"""The trainer: Lightning's loop with early stopping, checkpoints and resume, over any kind's learner."""
+"""The trainer: Lightning's loop with early stopping, checkpoints and resume, for any kind's learner."""
 
 import json
 import logging
@@ -28,12 +28,12 @@ from gur_spark.training.processes import in_processes
 
 log = logging.getLogger("gur_spark")
 
-# Lightning means well; these are choices, not mistakes.
+# Lightning warns of choices that are deliberate here:
 EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # the stream decodes faster than the model learns, in this process
-    ".*has `__len__` defined.*",  # our length is exact and meant for the progress bar
-    ".*Checkpoint directory .* exists and is not empty.*",  # that is how a killed run is continued
-    ".*LeafSpec.* is deprecated.*",  # between Lightning 2.6 and torch 2.13
+    ".*has `__len__` defined.*",  # the length is exact and meant for the progress bar
+    ".*Checkpoint directory .* exists and is not empty.*",  # a killed run is continued that way
+    ".*LeafSpec.* is deprecated.*",  # a warning between Lightning 2.6 and torch 2.13
 )
 
 Losses = list[dict[str, float]]
@@ -52,7 +52,7 @@ class LightningTrainer:
     def fit(self, learner: Learner, depends_on: Mapping[str, Any]) -> Fitted:
         """Train until the validation loss stops falling; ``learner.module`` ends on CPU with the best epoch's weights.
 
-        A run that was killed is continued by the same call, and ends with the weights it would have had.
+        A killed run is continued by the same call, and ends with the same weights as an uninterrupted one.
 
         Raises:
             TrainingError: a loss is not finite, or no GPU is found where one is asked for.
@@ -69,7 +69,7 @@ class LightningTrainer:
 
 
 def fingerprint(learner: Learner, training: Training, depends_on: Mapping[str, Any]) -> str:
-    """The name of a run by all that decides its weights: only an equal run may continue from its checkpoints."""
+    """Name a run by everything that decides its weights: only an equal run may continue from its checkpoints."""
     inputs = {
         **depends_on,
         "training": training.model_dump(mode="json"),
@@ -80,7 +80,7 @@ def fingerprint(learner: Learner, training: Training, depends_on: Mapping[str, A
 
 
 def accelerator(device: str) -> str:
-    """Lightning's name for ``training.device``.
+    """Return Lightning's name for ``training.device``.
 
     Raises:
         TrainingError: it is ``gpu``, and torch finds none.
@@ -92,9 +92,9 @@ def accelerator(device: str) -> str:
 
 @contextmanager
 def reproducible(training: Training) -> Iterator[None]:
-    """Torch with the seed and number of threads of a training; before as after.
+    """Set torch's seed and number of threads for a training, and restore both afterwards.
 
-    The number of threads is part of what makes a run repeatable, because it splits sums.
+    The number of threads decides how sums are split, so a repeatable run needs it.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(training.threads)
@@ -108,7 +108,7 @@ def reproducible(training: Training) -> Iterator[None]:
 def _train(
     fitted: "LearnerModule", training: Training, checkpoints: str, accelerator: str, progress: bool
 ) -> tuple[dict[str, float], Losses]:
-    """Run all epochs, in this process, or in this one and others that call the same."""
+    """Run all epochs, in this process alone or in step with other processes that call the same function."""
     best = ModelCheckpoint(checkpoints, filename="best", monitor="validation_loss", enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, filename="last", enable_version_counter=False)
     patience = training.patience + fitted.learner.warmup
@@ -138,7 +138,7 @@ def _train(
 def _strategy(processes: int) -> Any:
     if processes == 1:
         return "auto"
-    # Buffers are constants: to exchange them at every batch would also keep validation in step.
+    # Buffers are constants. Exchanging them at every batch would cost time and keep validation in step, too.
     return DDPStrategy(forward_sync_buffers=False, cluster_environment=LightningEnvironment())
 
 
@@ -150,7 +150,8 @@ class LearnerModule(lightning.LightningModule):
         self.learner, self.module, self._training = learner, learner.module, training
 
     def train_dataloader(self) -> Any:
-        # Called for each epoch (reload_dataloaders_every_n_epochs), also for the one a run resumes with.
+        # Lightning calls it for each epoch (reload_dataloaders_every_n_epochs), also for the one that a run resumes
+        # with.
         return self.learner.batches(self.current_epoch, (self.global_rank, self.trainer.world_size))
 
     def val_dataloader(self) -> Any:
@@ -158,7 +159,7 @@ class LearnerModule(lightning.LightningModule):
         return self.learner.batches(None, (0, 1))
 
     def on_train_epoch_start(self) -> None:
-        # Dropout must not depend on whether the epochs before ran in this process; other processes draw their own.
+        # Dropout must not depend on whether earlier epochs ran in this process. Other processes draw their own.
         rank = [self.global_rank] if self.global_rank else []
         state = np.random.SeedSequence((self._training.seed, self.current_epoch, *rank)).generate_state(1)
         torch.manual_seed(int(state[0]))
@@ -187,7 +188,7 @@ class LearnerModule(lightning.LightningModule):
 
 
 class _Epochs(Callback):
-    """Stops a resumed run that had already stopped early, keeps the losses of each epoch, and logs a line."""
+    """Callback that stops a resumed run that had already stopped early, keeps each epoch's losses, and logs a line."""
 
     def __init__(self, stopping: EarlyStopping, visible: bool) -> None:
         self.losses: Losses = []

@@ -1,4 +1,4 @@
-"""Training in several processes of one machine: each calls the same, and torch's collectives keep them in step."""
+"""Training in several processes of one machine; torch's collectives keep them in step."""
 
 import logging
 import os
@@ -21,17 +21,18 @@ log = logging.getLogger("gur_spark")
 
 
 def in_processes(run: Callable[[], Found], count: int, threads: int) -> Found:
-    """Call ``run`` in ``count`` new processes with a place each, and return what the first one found.
+    """Call ``run`` in ``count`` new processes, and return the result of the first.
 
-    They end with this process, however that ends.
+    The processes end with this one, however it ends.
 
     Raises:
-        TrainingError: one of them failed, the message is its own; or it was killed, as where memory ends.
+        TrainingError: a process failed, with its own message; or it was killed, for instance for memory.
     """
     with TemporaryDirectory() as folder:
-        # Not a pipe, which takes so much until it is read, and nobody reads while the processes run.
+        # A file, not a pipe: a pipe blocks once it is full, and nobody reads while the processes run.
         result = Path(folder, "result")
-        # As bytes: torch's own way to hand on a module puts its weights into memory that all processes would update.
+        # Results travel as bytes: torch's own way to pass a module shares its weights, and all processes would update
+        # them.
         arguments = (pickle.dumps(run), count, threads, _free_port(), log.getEffectiveLevel(), result)
         try:
             start_processes(_placed, arguments, nprocs=count, start_method="spawn")  # type: ignore[no-untyped-call]
@@ -42,7 +43,7 @@ def in_processes(run: Callable[[], Found], count: int, threads: int) -> Found:
 
 
 def _placed(rank: int, run: bytes, count: int, threads: int, port: int, level: int, result: Path) -> None:
-    # What torch has the kernel send when the parent is killed; a scheduler's processes may have it ignored.
+    # Torch has the kernel send this signal when the parent is killed; a scheduler's processes may ignore it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     place = {"LOCAL_RANK": rank, "WORLD_SIZE": count, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}

@@ -1,4 +1,4 @@
-"""The job ``train``: snapshots of some dates -> a registered model version."""
+"""The job ``train``: snapshots of some dates become a registered model version."""
 
 import shutil
 import subprocess
@@ -25,15 +25,15 @@ from gur_spark.training.version import TrainedVersion, train_version
 def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to: str | None = None) -> TrainedVersion:
     """Train on the snapshots of these dates and append the version's row to ``models``.
 
-    The row comes last: a killed run leaves checkpoints, from which the next one continues, and no version.
+    The row comes last. A killed run leaves no version, but checkpoints from which the next run continues.
 
     Args:
-        align_to: a version, or ``published``, into whose space the embeddings are moved.
+        align_to: a version, or ``published``, with the space that the embeddings are moved into.
 
     Raises:
         ModelError: there is no such version, or it cannot be aligned to.
         SnapshotError: a snapshot is missing or damaged, or they do not share a manifest and a vocabulary.
-        TrainingError: there is nothing to train on, or training went wrong.
+        TrainingError: there is nothing to train on, or training failed.
     """
     kind = find(config.model.kind)
     if not dates:
@@ -68,7 +68,7 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
 
 
 def _older(tables: Tables, config: Config, kind: Kind, align_to: str) -> Artefact:
-    """The version to align to.
+    """Load the version to align to.
 
     Raises:
         ModelError: there is none, it is of another kind, or the kind cannot be aligned.
@@ -89,10 +89,10 @@ def _older(tables: Tables, config: Config, kind: Kind, align_to: str) -> Artefac
 
 
 def _vocabulary(tables: Tables, snapshots: Sequence[Snapshot]) -> Vocabulary:
-    """The one vocabulary of all snapshots.
+    """Read the one vocabulary of all snapshots.
 
     Raises:
-        SnapshotError: they were encoded with different ones, or with one that is no longer there.
+        SnapshotError: they were encoded with different ones, or with one that no longer exists.
     """
     first = snapshots[0]
     for other in snapshots[1:]:
@@ -111,15 +111,14 @@ def _vocabulary(tables: Tables, snapshots: Sequence[Snapshot]) -> Vocabulary:
 
 
 def checkpoint_folder(tables: Tables) -> str:
-    """The folder from which a killed training is continued: beside the tables, or on this machine where those are in a
-    store."""
+    """Return the folder of checkpoints: beside the tables, or on this machine if the tables are in a store."""
     if storage.is_local(tables.root):
         return tables.folder("checkpoints")
     return str(Path.home() / ".cache" / "gur_spark" / "checkpoints")
 
 
 def code_commit() -> str | None:
-    """Commit of the checkout this runs from; None for an installed wheel, or without git."""
+    """Read the commit of the checkout that runs; None for an installed wheel, or without git."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists() or not shutil.which("git"):
         return None

@@ -1,4 +1,4 @@
-"""From training inputs to a saved model version, without Spark."""
+"""Training inputs become a saved model version, without Spark."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from gur_spark.registry.card import Card
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedVersion:
-    """A new model version, as its row in ``models`` needs it."""
+    """A new model version, with the values of its row in ``models``."""
 
     card: Card
     path: str
     manifest_hash: str
     metrics: Mapping[str, float]
     checkpoints: str
-    """Folder from which the same call would continue; of no use once the version is registered."""
+    """Folder from which the same call would continue; useless once the version is registered."""
 
     @property
     def version(self) -> str:
@@ -30,16 +30,16 @@ def train_version(
 ) -> TrainedVersion:
     """Train a model of a kind and save it as a new version under ``out``.
 
-    Checkpoints lie in a folder of ``work``, which the caller removes. A run that was killed is continued by the same
-    call, and ends with the weights it would have had. The same data, seed and configuration give the same weights on
+    Checkpoints lie in a folder of ``work``, which the caller removes. A killed run is continued by the same call, and
+    ends with the same weights as an uninterrupted one. The same data, seed and configuration give the same weights on
     CPU.
 
     Raises:
         SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.
-        TrainingError: a side of the split is empty, no GPU where one is asked for, or the loss is not finite.
+        TrainingError: a side of the split is empty, no GPU is found where one is asked for, or the loss is not finite.
         ModelError: the older version to align to does not fit.
     """
-    # Lightning takes ten seconds to import: other jobs, and errors, need not wait for it.
+    # Importing Lightning takes ten seconds, and other jobs and errors need not wait for it.
     from gur_spark.training.fit import LightningTrainer, accelerator, reproducible
 
     accelerator(inputs.training.device)

@@ -10,7 +10,7 @@ from gur_spark.batches.aggregates import AggregateBatch, Views, to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.losses import contrastive_loss, training_loss
-from gur_spark.models.gur.reconstruction import Pair
+from gur_spark.models.gur.reconstruction import Projections
 from gur_spark.models.gur.settings import Contrastive, GurModel
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows
 
@@ -20,7 +20,7 @@ def views(users: list[int], there: list[bool] | None = None) -> Views:
 
 
 def loss(first: torch.Tensor, second: torch.Tensor, of: Views, temperature: float = 1.0) -> torch.Tensor:
-    return contrastive_loss(Pair(first, second, temperature), of)
+    return contrastive_loss(Projections(first, second, temperature), of)
 
 
 def test_the_loss_is_the_number_derived_by_hand() -> None:

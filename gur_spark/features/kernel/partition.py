@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gur_spark.arrays import Ints
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import Plan, Planned, plan_of
 from gur_spark.features.declare.spec import Window
@@ -24,7 +25,7 @@ from gur_spark.features.states.activity import Activity
 from gur_spark.features.states.attributes import HELD, HELD_KNOWN, Attributes
 from gur_spark.features.states.base import DAY_US, State, ValueColumn, grown
 from gur_spark.features.states.counts import Counts, Histogram
-from gur_spark.features.states.groups import CategoryGroups, Groups, Ints, PlacedRows, UserGroups, as_numpy
+from gur_spark.features.states.groups import CategoryGroups, Groups, PlacedRows, UserGroups, as_numpy
 from gur_spark.features.states.tiles import DateWindows, Tiles
 
 AGE, KNOWN = "_age_us", "_known_from"

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.features.states.advance import ArrayRules, age_per_tile, per_day, per_tile
 from gur_spark.features.states.base import DAY_US, State, ValueColumn, grown
-from gur_spark.features.states.groups import Groups, Ints, PlacedRows
+from gur_spark.features.states.groups import Groups, PlacedRows
 from gur_spark.features.states.tiles import DateWindows, Tiles
 
 _MISSING = 1 << 62

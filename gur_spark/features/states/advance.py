@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gur_spark.features.states.tiles import Ints, Tiles
+from gur_spark.arrays import Ints
+from gur_spark.features.states.tiles import Tiles
 
 
 @dataclass(frozen=True)

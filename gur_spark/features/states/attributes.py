@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gur_spark.arrays import Ints
 from gur_spark.features.declare.manifest import AttributeField
 from gur_spark.features.states.advance import ArrayRules, age, unmoved
 from gur_spark.features.states.base import DAY_US, MERGE_ROWS, SparseState, ValueColumn, begins
-from gur_spark.features.states.groups import ID_BITS, Ints, PlacedRows, UserGroups, as_numpy
+from gur_spark.features.states.groups import ID_BITS, PlacedRows, UserGroups, as_numpy
 from gur_spark.features.states.tiles import DateWindows, Tiles
 from gur_spark.schema import MISSING_ID
 

@@ -20,9 +20,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.features.declare.manifest import NumericField
 from gur_spark.features.states.advance import Advance, ArrayRules
-from gur_spark.features.states.groups import Groups, Ints, PlacedRows
+from gur_spark.features.states.groups import Groups, PlacedRows
 from gur_spark.features.states.tiles import DateWindows, Tiles
 
 DAY_US = 86_400_000_000

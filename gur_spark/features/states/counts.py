@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.features.states.advance import ArrayRules, tile_key, unmoved
 from gur_spark.features.states.base import MERGE_ROWS, SparseState, ValueColumn, begins
-from gur_spark.features.states.groups import ID_BITS, Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.groups import ID_BITS, Groups, PlacedRows, as_numpy
 from gur_spark.features.states.tiles import DateWindows, Tiles
 
 

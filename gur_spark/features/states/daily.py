@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.features.states.advance import ArrayRules, day_key, unmoved
 from gur_spark.features.states.base import MERGE_ROWS, SparseState, ValueColumn, begins
 from gur_spark.features.states.exact import exact_sums, too_large
-from gur_spark.features.states.groups import Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.groups import Groups, PlacedRows, as_numpy
 from gur_spark.features.states.numbers import refuse
 from gur_spark.features.states.tiles import DateWindows, Tiles
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+from gur_spark.arrays import Ints
 
 _EXACT_FLOAT = 2**53
 _ROOM = 2**62

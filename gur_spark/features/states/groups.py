@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+from gur_spark.arrays import Ints
 
 ID_BITS = 31
 _ID_MASK = (1 << ID_BITS) - 1

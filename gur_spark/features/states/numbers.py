@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.errors import AggregateOverflow
 from gur_spark.features.states.advance import Advance, ArrayRules, per_tile
 from gur_spark.features.states.base import State, ValueColumn, grown
 from gur_spark.features.states.exact import SquareSum, exact_sums, overflow, row_overflow, std_steps, too_large
-from gur_spark.features.states.groups import Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.groups import Groups, PlacedRows, as_numpy
 from gur_spark.features.states.tiles import DateWindows, Tiles
 
 _NO_MIN, _NO_MAX = np.iinfo(np.int64).max, np.iinfo(np.int64).min

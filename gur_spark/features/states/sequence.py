@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.features.states.advance import ArrayRules, age, tile_key, unmoved
 from gur_spark.features.states.base import DAY_US, MERGE_ROWS, SparseState, ValueColumn, begins
-from gur_spark.features.states.groups import Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.groups import Groups, PlacedRows, as_numpy
 from gur_spark.features.states.tiles import DateWindows, Tiles
 
 

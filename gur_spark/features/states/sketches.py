@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.features.states.advance import ArrayRules, per_tile
 from gur_spark.features.states.base import State, ValueColumn, grown
 from gur_spark.features.states.counts import Counts, Histogram
-from gur_spark.features.states.groups import Groups, Ints, PlacedRows, as_numpy
+from gur_spark.features.states.groups import Groups, PlacedRows, as_numpy
 from gur_spark.features.states.tiles import DateWindows, Tiles
 from gur_spark.schema import MAX_STEPS
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from gur_spark.arrays import Ints
 from gur_spark.features.declare.spec import Window
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""A new version's space laid over an older one's, so that who learned on the old embeddings can read the new ones.
+"""Alignment: a new version's embeddings are moved into the space of an older one, so that its consumers can read them.
 
-Orthogonal Procrustes (Schönemann 1966) with a shift, fitted on stable users: a rigid motion, so that distances between
-users are those the new version gave. What it cannot undo is the residual. Embeddings of length 1 are turned only, as a
-shift would change their lengths.
+It is an orthogonal Procrustes motion (Schönemann 1966) with a shift, fitted on stable users. The motion is rigid, so
+distances between users stay those of the new version. The remaining difference is the residual. Embeddings of length 1
+are only rotated, because a shift would change their lengths.
 
 Legend of array shapes: N = users, L = width of an embedding.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gur_spark.models.gur.scorer import GurScorer
 
 Embed = Callable[[pa.RecordBatch], npt.NDArray[Any]]
-"""Rows of a snapshot -> vectors (N, L)."""
+"""Function: rows of a snapshot -> vectors (N, L)."""
 
 USERS_PER_DIMENSION = 5
 """A motion of L dimensions that is fitted on fewer users follows their noise."""
@@ -37,17 +37,17 @@ class Alignment:
     """``aligned = new @ rotation + shift``."""
 
     to: str
-    """The version whose space it leads to."""
+    """The version with the space that it leads to."""
     rotation_LL: Array
     shift_L: Array
     residual: float
-    """Squared distance between the two sides over the old side's variance; 0 is the same space, 1 nothing in common
-    (without a shift it may be more)."""
+    """Squared distance between the two sides over the old side's variance: 0 for the same space, 1 for nothing in
+    common (without a shift it may be more)."""
     users: int
 
 
 class Procrustes:
-    """The motion that brings pairs of embeddings nearest to each other, from sums: pairs may come in any number."""
+    """The motion that brings pairs of embeddings nearest to each other, from sums; pairs may come in any number."""
 
     def __init__(self, width: int, shift: bool = True) -> None:
         self.users, self._shift = 0, shift
@@ -63,10 +63,11 @@ class Procrustes:
         self._squares += (new_NL**2).sum(), (old_NL**2).sum()
 
     def fit(self, to: str) -> Alignment:
-        """With ``U S V'`` of the cross-product, centred where there is a shift, the rotation is ``U V'``.
+        """Fit the motion: with ``U S V'`` of the cross-product, centred where there is a shift, the rotation is ``U
+        V'``.
 
-        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / v`` with the same sides and v the centred old side's
-        ``|old|^2``.
+        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / v`` over the same sides; v is ``|old|^2`` of the centred old
+        side.
         """
         n = max(self.users, 1)
         means = self._new_L / n, self._old_L / n
@@ -112,7 +113,7 @@ def check_stable_users(old: Artefact, snapshots: Sequence[str]) -> None:
 
 
 def _stable(manifest: Manifest, snapshot: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of the users with an event in the longest window, the first of them at least a quarter of it ago."""
+    """Yield rows of the users with an event in the longest window and a first event at least a quarter of it ago."""
     window = manifest.windows[-1]
     active, tenure = f"events_{window}d", "tenure_days"
     for group in row_groups(snapshot):
@@ -124,16 +125,16 @@ def _stable(manifest: Manifest, snapshot: str, columns: Sequence[str]) -> Iterat
 
 
 def tenures(rows: pa.RecordBatch) -> Array:
-    """Days since the first event, -1 where there is none."""
+    """Days since the first event; -1 for a user without events."""
     days: Array = np.nan_to_num(rows["tenure_days"].to_numpy(zero_copy_only=False), nan=-1.0)
     return days
 
 
 def check_alignable(old: Artefact, manifest_hash: str, vocabulary_hash: str, model: GurModel) -> None:
-    """Check that an older version can embed what the new one is trained on.
+    """Check that an older version can embed the new one's training rows.
 
     Raises:
-        ModelError: naming what differs.
+        ModelError: something differs; the message names it.
     """
     older = cast(GurModel, old.model)
     for what, there, wanted in (
@@ -144,6 +145,6 @@ def check_alignable(old: Artefact, manifest_hash: str, vocabulary_hash: str, mod
     ):
         if there != wanted:
             raise ModelError(
-                f"cannot align to {old.version}: its {what} is {there}, that of this training is {wanted}; train on "
+                f"cannot align to {old.version}: its {what} is {there}, in this training it is {wanted}; train on "
                 "snapshots of its manifest and vocabulary with its latent_dim and unit_norm, or without --align-to"
             )

@@ -1,8 +1,9 @@
-"""Other looks at a training row's user, for the loss ``contrastive``: what it is to find among the others' looks.
+"""Augmentations: other views of a training row's user, which the loss ``contrastive`` tells from views of other users.
 
-``model.contrastive.views`` says which. ``dates`` pairs a row with the user's row of the next training date (a row of
-the last date, with the one before). ``halves`` puts two more rows beside it, made of two disjoint halves of its events,
-by a checksum of user and moment. A view has the columns that a model takes, named ``view1_...`` and ``view2_...``.
+The setting ``model.contrastive.views`` chooses them. ``dates`` pairs a row with the user's row of the next training
+date (a row of the last date, with the one before). ``halves`` adds two more rows, made of two disjoint halves of the
+user's events, by a checksum of user and moment. A view has the columns that a model takes, named ``view1_...`` and
+``view2_...``.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from gur_spark.tables.delta import Tables
 
 
 def check_views(config: Config, snapshots: Sequence[Snapshot]) -> None:
-    """Whether there are looks to pair, none of them at what training must not see.
+    """Check that there are views to pair, and that none holds events that training must not see.
 
     Raises:
         TrainingError: a date is after the cutoff of training, or views of several dates are asked for and there is one.
@@ -45,19 +46,19 @@ def check_views(config: Config, snapshots: Sequence[Snapshot]) -> None:
 
 
 def partner(snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot:
-    """The snapshot of the next date; of the last one, that of the date before."""
+    """Choose the snapshot of the next date; for the last date, that of the date before."""
     ordered = sorted(snapshots, key=lambda s: s.as_of)
     later = [s for s in ordered if s.as_of > snapshot.as_of]
     return later[0] if later else [s for s in ordered if s.as_of < snapshot.as_of][-1]
 
 
 def of_another_date(tables: Tables, other: Snapshot) -> list[DataFrame]:
-    """The rows of another snapshot as views: one row per user_id."""
+    """Read the rows of another snapshot as views: one row per user_id."""
     return [_view(tables.spark.read.parquet(other.data), 1, other.manifest(Manifest))]
 
 
 def of_halves(tables: Tables, inputs: SnapshotInputs, snapshot: Snapshot, work: str) -> list[DataFrame]:
-    """Two views of disjoint halves of a snapshot's events, one row per user_id with events in the half.
+    """Make two views of disjoint halves of a snapshot's events, one row per user_id with events in the half.
 
     Both have the user's attributes.
 
@@ -77,15 +78,15 @@ def of_halves(tables: Tables, inputs: SnapshotInputs, snapshot: Snapshot, work: 
             part, manifest, sizes, known, {snapshot.as_of: folder}, oldest=oldest, attributes=attributes
         )
         if not written[snapshot.as_of].rows:
-            raise TrainingError(f"half of the events before {snapshot.as_of} are none: there are too few for views")
+            raise TrainingError(f"a half of the events before {snapshot.as_of} is empty: there are too few for views")
         made.append(_view(tables.spark.read.parquet(storage.join(folder, "data")), number, manifest))
     return made
 
 
 def half() -> Column:
-    """1 or 2: the half that an event is of. Events of one moment stay together."""
+    """Number the half of an event, 1 or 2. Events of one moment stay together."""
     moment = F.concat_ws(" ", F.col("user_id").cast("STRING"), F.unix_micros("event_time").cast("STRING"))
-    # Not a CRC, which is linear: its lowest bit would follow the digits of the time.
+    # A CRC is linear: its lowest bit would follow the digits of the time.
     return F.when(F.substring(F.md5(moment.cast("BINARY")), 1, 1) < "8", 1).otherwise(2)
 
 

@@ -1,7 +1,7 @@
 """The GUR autoencoder (Fazelnia et al. 2024, arXiv 2403.00584) on aggregates.
 
 ``inputs -> cold and block dropout -> encoder -> latent -> decoder and heads``. The mean of a user's embedded categories
-over a window is an ``EmbeddingBag`` over the window's histogram, so that events are never needed.
+over a window is an ``EmbeddingBag`` over the window's histogram, so events are not needed.
 """
 
 # B = users, D = dense columns, P = pooled columns, T = D + P, F = empty flags, I = T + F
@@ -23,7 +23,7 @@ from gur_spark.models.gur.category_tables import Table, table_width
 from gur_spark.models.gur.dropout import BlockDropout, ColdDropout
 from gur_spark.models.gur.latent import Latent, Posterior
 from gur_spark.models.gur.layers import SELU, MultinomialHead, linear, mlp, pooled
-from gur_spark.models.gur.reconstruction import Block, Pair, Prediction, Reconstruction
+from gur_spark.models.gur.reconstruction import Block, Prediction, Projections, Reconstruction
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.statistics.moments import Moments
 
@@ -38,7 +38,7 @@ class GUR(nn.Module):
         if config.latent == "variational":
             self.loss_weights["kl"] = config.kl_weight
         self.warmup = config.kl_warmup_epochs if config.latent == "variational" else 0
-        """Epochs in which the weight of the divergence rises."""
+        """Number of epochs in which the weight of the divergence rises."""
         self._temperature = config.contrastive.temperature
         self.inputs = Inputs(layout, config)
         width = len(self.inputs.blocks)
@@ -49,23 +49,24 @@ class GUR(nn.Module):
         self.encoder = mlp([width, width, half, self.latent.inputs], config.dropout)
         self.decoder = Decoder(layout, config, width, half, self.inputs.targets) if config.reconstructs else None
         self.future_head = FutureHead(layout, config) if "future" in config.loss else None
-        # Cosines do not tell how long a vector is. Of a projection of the embedding they leave the embedding itself its
-        # length, and so how much a user does (a projection head: Chen et al. 2020, arXiv 2002.05709, section 4.2).
+        # Cosines do not depend on a vector's length. The loss takes cosines of a projection, so the embedding itself
+        # keeps its length, and with it the user's activity (a projection head: Chen et al. 2020, arXiv 2002.05709,
+        # section 4.2).
         width = config.latent_dim
         self.projection_head = mlp([width, width, width], 0.0) if "contrastive" in config.loss else None
 
     @property
     def target_blocks(self) -> list[Block]:
-        """The block that the R2 of each reconstructed value is reported in."""
+        """The block of each reconstructed value, for which its R2 is reported."""
         return self.inputs.report_blocks[: self.decoder.target_head.out_features if self.decoder else 0]
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """The weight of each loss in this epoch of training; ``loss_weights`` once the warm-up is over."""
+        """The weight of each loss in this epoch of training; it is ``loss_weights`` once the warm-up is over."""
         rise = min(1.0, epoch / self.warmup) if self.warmup else 1.0
         return {name: weight * rise if name == "kl" else weight for name, weight in self.loss_weights.items()}
 
     def encode(self, batch: AggregateBatch) -> Tensor:
-        """Embeddings, (B, L); in eval mode each depends on its own user alone."""
+        """Embed a batch, (B, L); in eval mode each embedding depends on its own user alone."""
         return self._encode(*self.inputs(batch))[0]
 
     def forward(self, batch: AggregateBatch) -> Reconstruction:
@@ -76,7 +77,7 @@ class GUR(nn.Module):
         if batch.views and self.projection_head:
             looks = [latent_BL, *map(self.encode, batch.views.batches)]
             first_BL, second_BL = (self.projection_head(self.latent.for_heads(look_BL)) for look_BL in looks[-2:])
-            pair = Pair(first_BL, second_BL, self._temperature)
+            pair = Projections(first_BL, second_BL, self._temperature)
         prediction_BT, logits = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
         return Reconstruction(
             target_BT[:, : prediction_BT.shape[1]],
@@ -91,7 +92,7 @@ class GUR(nn.Module):
         if self.cold_dropout:
             empty_T = self.inputs.standardised(self.cold_dropout.empty_T)
             target_BT, flags_BF = self.cold_dropout(target_BT, flags_BF, empty_T)
-        # What is not there is the mean (0 once standardised), and a flag says so.
+        # A missing value becomes the mean (0 once standardised), and a flag marks it.
         there_BT = target_BT.masked_fill(target_BT.isnan(), 0.0)
         encoded_BX = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
         latent: tuple[Tensor, Posterior | None] = self.latent(encoded_BX)
@@ -99,7 +100,7 @@ class GUR(nn.Module):
 
 
 class ByField(nn.ModuleDict):
-    """Modules by the name of a field, which may be that of a method, such as ``type``."""
+    """Modules by the name of a field. A field may have the name of a method, such as ``type``."""
 
     _PREFIX = "of_"
 
@@ -114,12 +115,12 @@ class ByField(nn.ModuleDict):
 
 
 class Decoder(nn.Module):
-    """Latent -> the standardised values and, by likelihood, the histograms."""
+    """The decoder: the latent becomes standardised values and, for the likelihood, logits of the histograms."""
 
     def __init__(self, layout: Layout, config: GurModel, width: int, half: int, targets: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(mlp([config.latent_dim, half, width], config.dropout), SELU())
-        # The likelihood reconstructs histograms themselves; squared error can only their pooled form.
+        # The likelihood reconstructs histograms themselves; the squared error reconstructs only their pooled form.
         by_likelihood = layout.sizes if config.reconstructs == "likelihood" else {}
         self.target_head = linear(width, len(layout.dense) if by_likelihood else targets)
         self.histogram_heads = ByField(
@@ -130,13 +131,14 @@ class Decoder(nn.Module):
         )
 
     def forward(self, latent_BL: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Values (B, T), and logits of each input's ids (M, V)."""
+        """Decode values (B, T), and logits of each input's ids (M, V)."""
         last_BH = self.layers(latent_BL)
         return self.target_head(last_BH), {field: head(last_BH) for field, head in self.histogram_heads.items()}
 
 
 class FutureHead(nn.Module):
-    """Latent -> what comes; linear, so that what a simple model reads from an embedding is what was asked for."""
+    """The head of the loss ``future``. It is linear, so the embedding itself must tell what a simple model can read
+    from it."""
 
     def __init__(self, layout: Layout, config: GurModel) -> None:
         super().__init__()
@@ -158,10 +160,10 @@ class FutureHead(nn.Module):
 
 
 class Inputs(nn.Module):
-    """Aggregates -> standardised numbers, pooled category embeddings, and flags for what is empty.
+    """Inputs of the encoder: standardised numbers, pooled category embeddings, and flags of empty windows.
 
-    Standardised with the training snapshots' mean and std. Pooled blocks are standardised with frozen
-    tables only: what trained tables give moves while they learn.
+    Numbers are standardised with the mean and std of the training snapshots. Pooled blocks are standardised with frozen
+    tables only, because trained tables move while they learn.
     """
 
     mean_T: Tensor
@@ -191,8 +193,8 @@ class Inputs(nn.Module):
         self.targets = self._dense + len(pooled)
         dense = [_block(c) for c in layout.dense]
         self.blocks = [*dense, *pooled, *(_block(c) for _, c in empties)]
-        # How many different ids a user has is a number, and tells of activity rather than of the histogram; so do
-        # other numbers made of a category.
+        # The number of a user's different ids tells of activity rather than of the histogram, like other numbers made
+        # of a category. It counts as a number.
         self.report_blocks = [block._replace(field=None) if block.field in layout.sizes else block for block in dense]
         self.report_blocks += pooled
         self.register_buffer("_counts", torch.tensor([d for d, _ in empties]), persistent=False)
@@ -200,7 +202,7 @@ class Inputs(nn.Module):
         self.register_buffer("std_T", torch.ones(self.targets))
 
     def forward(self, batch: AggregateBatch) -> tuple[Tensor, Tensor]:
-        """Standardised values (B, T), NaN where not there, and flags (B, F), 1 where empty."""
+        """Standardise the values (B, T), NaN where missing, and flag the empty ones (B, F) with 1."""
         flags_BF = (batch.dense_BD[:, self._counts] == 0).to(batch.dense_BD.dtype)
         return self.standardised(self.raw(batch)), flags_BF
 
@@ -208,7 +210,7 @@ class Inputs(nn.Module):
         return (raw_BT - self.mean_T) / self.std_T
 
     def raw(self, batch: AggregateBatch) -> Tensor:
-        """Values before they are standardised, (B, T), NaN where not there."""
+        """Collect the values before they are standardised, (B, T), NaN where missing."""
         x_BD = batch.dense_BD
         parts = [x_BD.sign() * x_BD.abs().log1p() if self._log_scale else x_BD]
         for field, table in self._bags():
@@ -218,12 +220,12 @@ class Inputs(nn.Module):
         return torch.cat(parts, dim=1)
 
     def set_tables(self, tables: Mapping[str, Table]) -> None:
-        """Take frozen tables, one (V, E) per field."""
+        """Set frozen tables, one (V, E) per field."""
         for field, table in self._bags():
             table.weight.data.copy_(torch.from_numpy(tables[field]))
 
     def set_standardisation(self, moments: Moments) -> None:
-        """Take mean and std of ``raw`` over the training users."""
+        """Set mean and std of ``raw`` over the training users."""
         kept = self.targets if self._frozen else self._dense
         self.mean_T[:kept] = torch.from_numpy(moments.mean_T.astype(np.float32))[:kept]
         self.std_T[:kept] = torch.from_numpy(moments.std().astype(np.float32))[:kept]
@@ -235,7 +237,7 @@ class Inputs(nn.Module):
 
 
 def cold_dropout(inputs: Inputs, layout: Layout, p: float) -> ColdDropout | None:
-    """None where there is nothing but events to be known of a user."""
+    """Make the dropout of all events; None where a user has no other inputs."""
     known = {field.name for field in layout.manifest.attributes}
     if not known or not p:
         return None

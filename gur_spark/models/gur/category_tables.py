@@ -1,20 +1,19 @@
-"""Category tables: how wide they are, and how frozen ones are made from co-occurrence."""
+"""Category tables: their widths, and frozen tables made from co-occurrence."""
 
 # V = ids of one field, E = width of a table
 
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from gur_spark.arrays import Array
+from gur_spark.arrays import Array, Floats
 from gur_spark.batches.layout import Layout
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.widths import WIDEST, fastai_width
 
-Table = npt.NDArray[np.float32]
+Table = Floats
 
 
 def table_width(size: int, config: GurModel) -> int:
@@ -31,16 +30,16 @@ def table_width(size: int, config: GurModel) -> int:
 
 
 def counted_inputs(layout: Layout, config: GurModel) -> dict[str, int]:
-    """Name and size of the inputs whose frozen tables are made from co-occurrence: all but those with the identity."""
+    """Name and size of the inputs whose frozen tables are made from co-occurrence; tables of few ids are identities."""
     return {field: size for field, size in layout.sizes.items() if table_width(size, config) != size}
 
 
 def frozen_tables(together: Mapping[str, sparse.csr_array], layout: Layout, config: GurModel) -> dict[str, Table]:
-    """One (V, E) table per input, from which ids the same users have.
+    """Make one (V, E) table per input from the ids that users have in common.
 
     Args:
-        together: of each of the ``counted_inputs``, how many users have both of two ids, (V, V)
-            (``training.cooccurrence``).
+        together: for each of the ``counted_inputs``, the number of users with both of two ids, (V, V)
+            (``cooccurrence``).
     """
     counted = counted_inputs(layout, config)
     return {
@@ -54,13 +53,13 @@ def frozen_tables(together: Mapping[str, sparse.csr_array], layout: Layout, conf
 
 
 def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr_array:
-    """Positive pointwise mutual information of two ids having the same user, minus ``shift`` (= ln k).
+    """Compute the positive pointwise mutual information of two ids having the same user, minus ``shift`` (= ln k).
 
-    ``max(0, ln(P(a, b) / (P(a) P(b))) - shift)`` (Levy & Goldberg 2014). An id co-occurs with itself in each of
-    its users, which keeps apart the ids that otherwise have the same company. All pairs are counted once per
-    user, whatever the number of events.
+    It is ``max(0, ln(P(a, b) / (P(a) P(b))) - shift)`` (Levy & Goldberg 2014). An id co-occurs with itself in each of
+    its users, which keeps apart ids that otherwise share their users. All pairs are counted once per user, whatever the
+    number of events.
 
-    By hand: of 5 pairs (a,a) 2, (a,b) 1, (b,a) 1, (b,b) 1, a has 3 and b 2: pmi(a, a) = ln(2 * 5 / (3 * 3)).
+    By hand: 5 pairs are (a,a) 2, (a,b) 1, (b,a) 1, (b,b) 1, so a has 3 and b 2: pmi(a, a) = ln(2 * 5 / (3 * 3)).
     """
     pairs = together_VV.tocoo()
     total = pairs.data.sum()
@@ -71,24 +70,26 @@ def shifted_pmi(together_VV: sparse.csr_array, shift: float = 0.0) -> sparse.csr
 
 
 def shares(together_VV: sparse.csr_array) -> Array:
-    """The share of each id among the pairs, (V,); 0 for one that nobody has."""
+    """Share of each id among the pairs, (V,); 0 for an id that nobody has."""
     of_id: Array = together_VV.sum(axis=1).astype(np.float64)
     share_V: Array = of_id / max(of_id.sum(), 1.0)
     return share_V
 
 
 def factorise(pmi_VV: sparse.csr_array, share_V: Array, width: int) -> Table:
-    """The table whose products ``t_a . t_b`` come nearest to ``pmi``, (V, width); columns above the rank are 0.
+    """Factorise ``pmi``: the products ``t_a . t_b`` of the table (V, width) come nearest to it. Columns above the rank
+    are 0.
 
-    An error counts as often as the two ids do, ``sum P(a) P(b) (pmi - t_a . t_b)^2`` (weights of rank one: Srebro &
-    Jaakkola 2003), which ``D^-1/2 U sqrt(S)`` makes least, ``U S V'`` being the truncated SVD of
-    ``D^1/2 pmi D^1/2`` and D the shares. Unweighted, the rarest ids would take all columns where a user has one id:
+    An error weighs as much as the shares of its two ids: ``sum P(a) P(b) (pmi - t_a . t_b)^2`` (weights of rank one:
+    Srebro & Jaakkola 2003). ``D^-1/2 U sqrt(S)`` minimises it, where ``U S V'`` is the truncated SVD of ``D^1/2 pmi
+    D^1/2`` and D holds the shares. Without weights, the rarest ids would take all columns where each user has one id:
     pmi is then diagonal, ln(1 / P(a)).
 
-    By hand: one id per user with shares 1/2, 1/4, 1/4, one column: P ln(1/P) is equal, 0.347, for all three; with
-    shares 0.6, 0.3, 0.1 it is 0.306, 0.361, 0.230: the column is the second id's, sqrt(ln(1 / 0.3)) = 1.097.
+    By hand: one id per user with shares 1/2, 1/4, 1/4, and one column: P ln(1/P) is 0.347 for all three. With shares
+    0.6, 0.3, 0.1 it is 0.306, 0.361, 0.230: the column belongs to the second id and is sqrt(ln(1 / 0.3)) = 1.097.
 
-    Deterministic: ARPACK starts from a fixed vector, and in each column the greatest component is positive.
+    The result is deterministic: ARPACK starts from a fixed vector, and in each column the greatest component is
+    positive.
     """
     size = pmi_VV.shape[0]
     rank = min(width, size - 1)

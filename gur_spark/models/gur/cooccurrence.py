@@ -1,7 +1,7 @@
-"""How many training users have both of two ids, for each categorical input: what frozen tables are made of.
+"""Co-occurrence: the number of training users with both of two ids, for each categorical input. Frozen tables need it.
 
-Counts are whole numbers and users are counted one by one, so that parts are added up in any order: the training
-process reads all row groups in turn, Spark one per task (``training.counting``), with the same matrices.
+Counts are whole numbers over single users, so parts can be added in any order. The training process reads all row
+groups in turn, and Spark one per task (``counting``): both give the same matrices.
 """
 
 # U = users of a batch, V = ids of one input, N = (user, id) pairs of a batch
@@ -24,10 +24,10 @@ READ_ROWS = 65_536
 """Rows that are counted at a time."""
 
 Together = Mapping[str, sparse.csr_array]
-"""Of each input, how many users have both of two ids, (V, V) int64; on the diagonal, how many have the id."""
+"""Input -> number of users with both of two ids, (V, V) int64; the diagonal holds the users of each id."""
 
 Ids = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]
-"""The ids of all users, (N,), and where each user's begin, (U + 1,)."""
+"""Ids of all users, (N,), and the position of each user's first one, (U + 1,)."""
 
 
 def count_snapshots(
@@ -49,14 +49,14 @@ def count_snapshots(
 def training_rows(
     group: RowGroup, manifest: Manifest, sizes: Mapping[str, int], training: Training
 ) -> Iterator[pa.RecordBatch]:
-    """The columns that are counted, of the training users of a row group."""
+    """Yield the counted columns of a row group's training users."""
     for rows in group.read(["user_id", *_columns(manifest, sizes)], READ_ROWS):
         held_out = validation_side(rows.column("user_id"), training.validation_share, training.seed)
         yield rows.filter(pa.array(~held_out))
 
 
 def count(batches: Iterable[pa.RecordBatch], manifest: Manifest, sizes: Mapping[str, int]) -> Together:
-    """Count all users of the batches; indices are sorted, so that what is computed from the counts is the same bits."""
+    """Count all users of the batches. Indices are sorted, so that results have the same bits."""
     together = {name: sparse.csr_array((size, size), dtype=np.int64) for name, size in sizes.items()}
     for rows in batches:
         for name, has_UV in presence(rows, manifest, sizes).items():
@@ -67,7 +67,7 @@ def count(batches: Iterable[pa.RecordBatch], manifest: Manifest, sizes: Mapping[
 
 
 def presence(rows: pa.RecordBatch, manifest: Manifest, sizes: Mapping[str, int]) -> dict[str, sparse.csr_array]:
-    """Which ids each user has, (U, V) int64 of ones, per input."""
+    """Mark the ids of each user, (U, V) int64 of ones, per input."""
     check_columns(rows, _columns(manifest, sizes))
     made = {}
     for name, size in sizes.items():
@@ -78,12 +78,12 @@ def presence(rows: pa.RecordBatch, manifest: Manifest, sizes: Mapping[str, int])
 
 
 def upper(together_VV: sparse.csr_array) -> sparse.coo_array:
-    """Each pair of ids once, (a, b) with a <= b."""
+    """Keep each pair of ids once, (a, b) with a <= b."""
     return sparse.triu(together_VV, format="coo")
 
 
 def whole(upper_VV: sparse.coo_array) -> sparse.csr_array:
-    """The matrix that ``upper`` is of, as ``count`` gives it."""
+    """Restore the matrix that ``upper`` was applied to, in the form that ``count`` gives."""
     together_VV = (upper_VV + sparse.triu(upper_VV, k=1).T).tocsr()
     together_VV.sum_duplicates()
     return together_VV
@@ -109,7 +109,7 @@ def _ids(rows: pa.RecordBatch, name: str, manifest: Manifest) -> Ids:
 
 
 def _with_events(rows: pa.RecordBatch, field: str, manifest: Manifest) -> Ids:
-    """The ids of a field that the user has an event of: a count of 0 is none, as for a batch's histograms."""
+    """Ids of a field with at least one event of the user; a count of 0 is no event, as in a batch's histograms."""
     ids_N, offsets_U = flat(rows, f"{field}_ids")
     there_N = flat_counts(rows, _longest(field, manifest), offsets_U) > 0
     before_N = np.concatenate(([0], np.cumsum(there_N)))

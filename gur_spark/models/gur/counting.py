@@ -1,12 +1,12 @@
-"""Co-occurrence of ids counted on Spark's workers, for a training that the job starts.
+"""Co-occurrence of ids, counted on Spark's workers when a job trains.
 
-Each task is one row group, which the worker reads with pyarrow, as scoring does (``serving.workers``): only pairs of
-ids with their counts pass through Spark, which adds them up.
+Each task is one row group, which the worker reads with pyarrow, as scoring does (``serving.workers``). Pairs of ids
+with their counts pass through Spark, which adds them up.
 """
 
 # N = pairs of ids of all inputs, V = ids of one input
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from gur_spark.arrays import ArrowMapper
 from gur_spark.batches.layout import Layout
 from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest
@@ -23,20 +24,19 @@ from gur_spark.models.gur.cooccurrence import Together, count, training_rows, up
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.snapshots.files import RowGroup, common_manifest, row_groups
 
-PAIRS = "input INT, a INT, b INT, count BIGINT"
-"""How many users of a row group, or of all, have the ids a <= b of an input, told by its position."""
+COUNTS = "input INT, a INT, b INT, count BIGINT"
+"""Columns of the counts: the users of a row group, or of all, with the ids a <= b of an input, named by its position.
+"""
 _PAIRS_ARROW = pa.schema([("input", pa.int32()), ("a", pa.int32()), ("b", pa.int32()), ("count", pa.int64())])
 
 BATCH_PAIRS = 1 << 20
 """Pairs that a worker hands over at a time."""
 
-Kernel = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
-
 
 def count_inputs(
     spark: SparkSession, snapshots: Sequence[str], sizes: Mapping[str, int], model: GurModel, training: Training
 ) -> Together:
-    """The co-occurrence that the frozen tables of a model are made from.
+    """Count the co-occurrence that the frozen tables of a model are made from.
 
     Args:
         snapshots: folders that the driver and the workers reach through pyarrow.
@@ -50,7 +50,7 @@ def count_inputs(
 def count_on_spark(
     spark: SparkSession, snapshots: Sequence[str], manifest: Manifest, sizes: Mapping[str, int], training: Training
 ) -> Together:
-    """What ``cooccurrence.count_snapshots`` counts, the same matrices.
+    """Count the same matrices as ``cooccurrence.count_snapshots``, on Spark's workers.
 
     Args:
         snapshots: folders that the driver and the workers reach through pyarrow.
@@ -59,19 +59,21 @@ def count_on_spark(
     if not sizes:
         return {}
     groups = [group for snapshot in snapshots for group in row_groups(snapshot)]
-    # One id, and so one row group, per task; a file may have none.
+    # Each task has one id, and so one row group; a file may have none.
     tasks = spark.range(0, len(groups), 1, max(len(groups), 1))
-    found = added(tasks.mapInArrow(pairs_of(groups, manifest, sizes, training), PAIRS)).toArrow()
+    found = added(tasks.mapInArrow(pairs_of(groups, manifest, sizes, training), COUNTS)).toArrow()
     return _matrices(found, sizes)
 
 
 def added(pairs: DataFrame) -> DataFrame:
-    """One row per input, a and b: the sum of the counts."""
+    """Add up the counts: one row per input, a and b."""
     return pairs.groupBy("input", "a", "b").agg(F.sum("count").alias("count"))
 
 
-def pairs_of(groups: Sequence[RowGroup], manifest: Manifest, sizes: Mapping[str, int], training: Training) -> Kernel:
-    """The function that runs on a worker, over the ids of the row groups of one task."""
+def pairs_of(
+    groups: Sequence[RowGroup], manifest: Manifest, sizes: Mapping[str, int], training: Training
+) -> ArrowMapper:
+    """Make the function that runs on a worker, over the ids of the row groups of one task."""
 
     def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (number for batch in batches for number in batch["id"].to_pylist()):

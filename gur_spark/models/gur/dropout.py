@@ -1,4 +1,4 @@
-"""What training hides from the encoder, so that it makes do with what a user has."""
+"""Dropout of inputs: training hides parts of a user from the encoder, which learns to use the rest."""
 
 # B = users, T = target values, F = empty flags, I = T + F
 
@@ -11,9 +11,9 @@ from gur_spark.models.gur.reconstruction import Block
 
 
 class BlockDropout(nn.Module):
-    """Hides, per user and in training only, whole windows and whole fields, each with probability ``p``.
+    """Hide whole windows and whole fields of a user, in training only, each with probability ``p``.
 
-    A hidden block is all zeros, flags included: the mean without the flag, so it does not pass for an empty one.
+    A hidden block is all zeros, flags included: the mean without the flag, so it does not look like an empty one.
     """
 
     _window_I: Tensor
@@ -41,24 +41,25 @@ class BlockDropout(nn.Module):
 
 
 class ColdDropout(nn.Module):
-    """Hides, in training only and with probability ``p``, all of a user's events: what is left are attributes.
+    """Hide all events of a user, in training only, with probability ``p``; attributes stay.
 
-    The rows then look as those of users without events do, flags included, and what is to be reconstructed stays: the
-    encoder learns what attributes tell of behaviour (DropoutNet, Volkovs et al. 2017).
+    The rows then look like those of users without events, flags included, while the values to reconstruct stay: the
+    encoder learns to predict behaviour from attributes (DropoutNet, Volkovs et al. 2017).
     """
 
     empty_T: Tensor
     _history_T: Tensor
 
     def __init__(self, empty_T: Tensor, history_T: Tensor, p: float) -> None:
-        """``empty_T`` is a user without events, before it is standardised; ``history_T`` is what comes of events."""
+        """Take ``empty_T``, a user without events before standardising, and ``history_T``, which marks values made of
+        events."""
         super().__init__()
         self.p = p
         self.register_buffer("empty_T", empty_T, persistent=False)
         self.register_buffer("_history_T", history_T, persistent=False)
 
     def forward(self, x_BT: Tensor, flags_BF: Tensor, empty_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and flags; ``empty_T`` is standardised as the values are."""
+        """Hide events in values and flags; ``empty_T`` is standardised as the values are."""
         if not self.training or self.p == 0:
             return x_BT, flags_BF
         cold_B = torch.rand(len(x_BT), device=x_BT.device) < self.p

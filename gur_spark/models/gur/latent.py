@@ -1,4 +1,4 @@
-"""The latent: as the encoder gives it or drawn from a distribution, of any length or of length 1."""
+"""The latent: plain or drawn from a distribution, of any length or of length 1."""
 
 # B = users, L = latent width
 
@@ -11,23 +11,23 @@ from torch.nn import functional as F
 from gur_spark.models.gur.settings import GurModel
 
 LOG_VARIANCES = (-20.0, 20.0)
-"""Beyond them a float32 knows no variance, and no gradient."""
+"""Range of log variances. Beyond it a float32 has neither variance nor gradient."""
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """The normal distributions that a variational encoder gives."""
+    """Normal distributions that a variational encoder gives."""
 
     mean_BL: Tensor
     log_variance_BL: Tensor
 
     def draw(self) -> Tensor:
-        """A latent of each user, (B, L); the gradient reaches mean and variance (Kingma & Welling 2014)."""
+        """Draw a latent of each user, (B, L); the gradient reaches mean and variance (Kingma & Welling 2014)."""
         return self.mean_BL + (0.5 * self.log_variance_BL).exp() * torch.randn_like(self.mean_BL)
 
 
 class Latent(nn.Module):
-    """What the encoder gives -> the latent: the embedding, and what all heads read."""
+    """Turns the encoder's output into the latent: the embedding, and the input of all heads."""
 
     def __init__(self, config: GurModel) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Latent(nn.Module):
         self._scale = config.latent_dim**0.5 if config.unit_norm else 1.0
 
     def forward(self, encoded_BX: Tensor) -> tuple[Tensor, Posterior | None]:
-        """(B, L), drawn in training only, and what it was drawn from."""
+        """Compute the latent (B, L), drawn in training only, and the distribution that it was drawn from."""
         posterior = None
         if self._variational:
             mean_BL, log_variance_BL = encoded_BX.chunk(2, dim=1)
@@ -45,5 +45,8 @@ class Latent(nn.Module):
         return F.normalize(encoded_BX, dim=1) if self._unit_norm else encoded_BX, posterior
 
     def for_heads(self, latent_BL: Tensor) -> Tensor:
-        """With components of variance 1, for which layers are initialised, where the latent has length 1."""
+        """Scale the latent for the heads.
+
+        A latent of length 1 gets components of variance 1, the scale for which layers are initialised.
+        """
         return latent_BL * self._scale

@@ -1,7 +1,7 @@
-"""The layers of encoder, decoder and heads, in the form in which a CPU trains them fastest.
+"""Layers of encoder, decoder and heads, in the forms that a CPU trains fastest.
 
-What they compute is what torch's own modules of the same names do; ``tests/models/test_layers.py`` holds them to that,
-and ``benchmarks.training`` measures them.
+They compute the same as torch's own modules of the same names: ``tests/models/test_layers.py`` checks it, and
+``benchmarks.training`` measures the speed.
 """
 
 # B = users, X = any width, M = bags (a user's window), N = (bag, id) pairs of one field, V = its ids, E = its width
@@ -19,14 +19,15 @@ from gur_spark.batches.aggregates import Histogram
 from gur_spark.schema import PADDING_ID
 
 ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805
-"""Of SELU, which keeps mean 0 and variance 1 (Klambauer et al. 2017, arXiv 1706.02515)."""
+"""Constants of SELU, which keeps mean 0 and variance 1 (Klambauer et al. 2017, arXiv 1706.02515)."""
 
 NARROW = 64
-"""Ids up to which a softmax goes by columns."""
+"""Number of ids up to which a softmax goes by columns."""
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """With lecun-normal weights, which SELU needs to keep activations normalised (Klambauer et al. 2017)."""
+    """Make a linear layer with lecun-normal weights, with which SELU keeps activations normalised (Klambauer et al.
+    2017)."""
     layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=inputs**-0.5)
     nn.init.zeros_(layer.bias)
@@ -34,7 +35,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers with SELU and AlphaDropout between them."""
+    """Stack linear layers with SELU and AlphaDropout between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [linear(inputs, outputs), SELU(), AlphaDropout(dropout)]
@@ -42,7 +43,7 @@ def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
 
 
 class SELU(nn.SELU):
-    """In training by ``exp``, to 1e-6: torch's ``expm1`` takes three times as long where there is AVX-512."""
+    """SELU that uses ``exp`` in training, exact to 1e-6. With AVX-512, torch's ``expm1`` takes three times as long."""
 
     def forward(self, x_BX: Tensor) -> Tensor:
         if not self.training:
@@ -52,10 +53,10 @@ class SELU(nn.SELU):
 
 
 class AlphaDropout(nn.AlphaDropout):
-    """Its mask takes one random number for four values: drawing them is what dropout costs."""
+    """AlphaDropout that draws one random number for four values, because drawing is the cost of dropout."""
 
     def forward(self, x_BX: Tensor) -> Tensor:
-        """What is dropped becomes SELU's limit; all are then scaled, so that mean 0 and variance 1 stay.
+        """Set dropped values to SELU's limit, and scale all values so that mean 0 and variance 1 stay.
 
         By hand: p = 0.5 drops to -1.758 and scales by 1 / sqrt(0.5 (1 + 0.5 * 1.758^2)) = 0.8864, shifted by 0.7791: a
         dropped value is (-1.758) 0.8864 + 0.7791 = -0.7792, a kept 1 is 1.6655.
@@ -69,7 +70,7 @@ class AlphaDropout(nn.AlphaDropout):
 
 
 def dropped(like: Tensor, p: float) -> Tensor:
-    """A random mask of the same shape, true with probability ``p``, to 1/65536."""
+    """Draw a random mask of the same shape, true with probability ``p``, to 1/65536."""
     words = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None)
     return words.view(torch.int16)[: like.numel()].view(like.shape) < round(p * 2**16) - 2**15
 
@@ -88,7 +89,7 @@ class MultinomialHead(nn.Module):
         self.register_buffer("_padding_V", padding_V, persistent=False)
 
     def forward(self, last_BH: Tensor) -> Tensor:
-        """Logits of each id in each bag, (M, V); padding has p = 0."""
+        """Compute logits of each id in each bag, (M, V); padding has p = 0."""
         queries = self.query(last_BH).chunk(len(self.bias_WV), dim=1)
         biases = (self.bias_WV + self._padding_V).unbind()
         return torch.cat(
@@ -99,7 +100,7 @@ class MultinomialHead(nn.Module):
 def multinomial_nll(logits_MV: Tensor, histogram: Histogram) -> Tensor:
     """Negative log-likelihood of each bag's histogram per event, without its constant; (M,), nats.
 
-    Mult-DAE (Liang et al. 2018, arXiv 1802.05814, equation 2) divided by the bag's number of events:
+    It is that of Mult-DAE (Liang et al. 2018, arXiv 1802.05814, equation 2) divided by the bag's number of events:
     ``-sum_v share_v log p_v``, 0 for an empty bag. The histogram stays sparse.
 
     By hand: p = (1/2, 1/4, 1/4), counts (2, 1, 1) -> (2 ln 2 + ln 4 + ln 4) / 4 = 1.5 ln 2 = 1.0397.
@@ -111,7 +112,7 @@ def multinomial_nll(logits_MV: Tensor, histogram: Histogram) -> Tensor:
 
 
 class _MultinomialNLL(torch.autograd.Function):
-    """With its gradient as it is on paper, ``p - share``: autograd would make it of three dense (M, V)."""
+    """``multinomial_nll`` with its gradient ``p - share`` in closed form; autograd would use three dense (M, V)."""
 
     @staticmethod
     def forward(
@@ -134,21 +135,21 @@ class _MultinomialNLL(torch.autograd.Function):
 
 
 def log_softmax(logits_MV: Tensor) -> Tensor:
-    """Over the ids, (M, V)."""
-    # Along a last dimension as short as that, torch takes 20 times as long as along the first.
+    """Softmax over the ids, in logarithms, (M, V)."""
+    # Along so short a last dimension, torch takes 20 times as long as along the first.
     if logits_MV.shape[1] > NARROW:
         return logits_MV.log_softmax(1)
     return logits_MV.T.contiguous().log_softmax(0).T.contiguous()
 
 
 def pooled(table_VE: Tensor, histogram: Histogram) -> Tensor:
-    """The mean of the embedded ids of each bag, (M, E); 0 for an empty one."""
+    """Mean of the embedded ids of each bag, (M, E); 0 for an empty one."""
     made: Tensor = _Pooled.apply(table_VE, histogram.ids_N, histogram.bags_N, histogram.shares_N, histogram.offsets_M)  # type: ignore[no-untyped-call]
     return made
 
 
 class _Pooled(torch.autograd.Function):
-    """``EmbeddingBag`` over histograms; its own backward sorts all ids first, which takes three times as long."""
+    """``EmbeddingBag`` over histograms. Torch's own backward sorts all ids first, which takes three times as long."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""Losses, one value per user so that users of all sizes weigh alike."""
+"""Losses with one value per user, so that users weigh alike however many events they have."""
 
 # B = users, T = target values, M = W * B bags (a user's window), N = (bag, id) pairs of a field, V = its ids
 # L = latent width, P = users with a positive pair, Q = 2 P latents of theirs
@@ -12,20 +12,21 @@ from torch.nn import functional as F
 from gur_spark.batches.aggregates import AggregateBatch, Future, Views
 from gur_spark.models.gur.latent import Posterior
 from gur_spark.models.gur.layers import multinomial_nll
-from gur_spark.models.gur.reconstruction import Pair, Prediction, Reconstruction
+from gur_spark.models.gur.reconstruction import Prediction, Projections, Reconstruction
 
 
 def loss_terms(made: Reconstruction, batch: AggregateBatch, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Each loss of ``GUR.loss_weights`` before it is weighted, (B,) by name; ``mse`` and ``likelihood`` reconstruct.
+    """Compute each loss of ``GUR.loss_weights`` before it is weighted, (B,) by name; ``mse`` and ``likelihood``
+    reconstruct.
 
     Raises:
-        ValueError: the batch or the model has not what a loss is of.
+        ValueError: the batch or the model lacks the inputs of a loss.
     """
     return {name: _TERMS[name](made, batch) for name in weights}
 
 
 def training_loss(made: Reconstruction, batch: AggregateBatch, weights: Mapping[str, float]) -> Tensor:
-    """The weighted sum of the losses of each user, (B,).
+    """Weighted sum of the losses of each user, (B,).
 
     By hand: likelihood 4.0 and future 1.5 with weights {likelihood: 1, future: 2} -> 4.0 + 2 * 1.5 = 7.0.
     """
@@ -34,13 +35,13 @@ def training_loss(made: Reconstruction, batch: AggregateBatch, weights: Mapping[
 
 
 def future_loss(expected: Prediction, future: Future) -> Tensor:
-    """How far off what was expected of each user is from what came, (B,).
+    """Loss of the prediction of each user's future, (B,).
 
-    The cross-entropy of having an event at all, the squared error of ln(1 + events), and the mean over the fields of
-    ``multinomial_nll`` (0 for who has no event): days to come have few events, which a count says least noisily on a
-    log scale.
+    It is the sum of the cross-entropy of having an event at all, the squared error of ln(1 + events), and the mean over
+    the fields of ``multinomial_nll`` (0 for a user without events). Days ahead have few events, and a count tells them
+    with the least noise on a log scale.
 
-    By hand: of a user without events p(active) = 1/2 and ln(1 + events) = 1 were expected: ln 2 + (1 - 0)^2 = 1.693.
+    By hand: a user without events had the predictions p(active) = 1/2 and ln(1 + events) = 1: ln 2 + (1 - 0)^2 = 1.693.
     """
     active_B = (future.events_B > 0).to(expected.active_B.dtype)
     cross_entropy_B = F.binary_cross_entropy_with_logits(expected.active_B, active_B, reduction="none")
@@ -50,10 +51,10 @@ def future_loss(expected: Prediction, future: Future) -> Tensor:
 
 
 def reconstruction_loss(made: Reconstruction, batch: AggregateBatch) -> Tensor:
-    """The loss of each user, (B,).
+    """Loss of the reconstruction of each user, (B,).
 
-    The squared error of the standardised values, plus, for ``likelihood``, the mean of the histograms'
-    terms: the numbers and the histograms weigh alike, however many fields and windows there are.
+    It is the squared error of the standardised values, plus, for ``likelihood``, the mean of the histograms' terms: the
+    numbers and the histograms weigh alike, however many fields and windows there are.
 
     By hand: squared error 2.5, histogram terms 1.0 and 2.0 -> 2.5 + (1.0 + 2.0) / 2 = 4.0.
     """
@@ -63,10 +64,10 @@ def reconstruction_loss(made: Reconstruction, batch: AggregateBatch) -> Tensor:
 
 
 def masked_squared_error(prediction_BT: Tensor, target_BT: Tensor) -> Tensor:
-    """Mean squared error per user over the target values that are there; (B,).
+    """Mean squared error per user over the target values that are known; (B,).
 
-    NaN in the target means "not there". The target gets no gradient: a target that is
-    itself learned would shrink to make the error small.
+    NaN in the target means "not known". The target gets no gradient: a learned target would shrink to make the error
+    small.
 
     By hand: prediction [1, 2, 5], target [3, NaN, 4] -> ((1-3)^2 + (5-4)^2) / 2 = 2.5.
     """
@@ -76,14 +77,14 @@ def masked_squared_error(prediction_BT: Tensor, target_BT: Tensor) -> Tensor:
     return error_BT.square().sum(1) / (~missing_BT).sum(1).clamp(min=1)
 
 
-def contrastive_loss(pair: Pair, views: Views) -> Tensor:
-    """How hard it is to find each user's other look among those of all users of the batch, (B,).
+def contrastive_loss(pair: Projections, views: Views) -> Tensor:
+    """Loss of finding each user's other view among those of all users of the batch, (B,).
 
-    NT-Xent (Chen et al. 2020, arXiv 2002.05709, equation 1), cosines over the temperature: of both looks, the mean of
-    ``-ln(e^pos / (e^pos + sum e^neg))``, over both looks of all other users. Other rows of the same user are no
-    negatives, and who was without events in one of the looks is left out, with a loss of 0.
+    It is NT-Xent (Chen et al. 2020, arXiv 2002.05709, equation 1), with cosines over the temperature: the mean over
+    both views of ``-ln(e^pos / (e^pos + sum e^neg))``. Negatives are both views of all other users; other rows of the
+    same user are none. A user without events in one of the views is left out, with a loss of 0.
 
-    By hand: two users, both looks of each the same, the users orthogonal, temperature 1: the positive is 1, the two
+    By hand: two users, both views of each the same, the users orthogonal, temperature 1: the positive is 1, the two
     negatives are 0: -ln(e / (e + 2)) = 0.5514.
     """
     kept_P = views.there_B.nonzero().squeeze(1)
@@ -98,9 +99,9 @@ def contrastive_loss(pair: Pair, views: Views) -> Tensor:
 
 
 def kl_divergence(posterior: Posterior) -> Tensor:
-    """Of each user's distribution from the standard normal, (B,), nats.
+    """Divergence of each user's distribution from the standard normal, (B,), nats.
 
-    ``1/2 sum(m^2 + s^2 - 1 - ln s^2)`` (Kingma & Welling 2014, arXiv 1312.6114, appendix B).
+    It is ``1/2 sum(m^2 + s^2 - 1 - ln s^2)`` (Kingma & Welling 2014, arXiv 1312.6114, appendix B).
 
     By hand: means (1, 0), variances (1, e): (1 + 1 - 1 - 0) / 2 + (0 + e - 1 - 1) / 2 = 0.5 + 0.3591 = 0.8591.
     """
@@ -116,7 +117,7 @@ def _future(made: Reconstruction, batch: AggregateBatch) -> Tensor:
 
 def _contrastive(made: Reconstruction, batch: AggregateBatch) -> Tensor:
     if made.pair is None or batch.views is None:
-        raise ValueError("loss 'contrastive' needs batches of training pairs, with other looks at their users")
+        raise ValueError("loss 'contrastive' needs batches of training pairs, with other views of their users")
     return contrastive_loss(made.pair, batch.views)
 
 

@@ -1,10 +1,10 @@
-"""Training pairs: the aggregates of a date beside what its users did in the days from that date on, and other looks.
+"""Training pairs: the aggregates of a date beside the future and other views of its users.
 
-What the losses ``future`` and ``contrastive`` learn from. A pair is a row of a snapshot and, in columns that begin with
-``future_``, the events and the histograms of ``[as_of, as_of + horizon)``: the window of a date ``horizon`` days later,
-made by the same kernel; in columns that begin with ``view``, other views of the user (``model.contrastive.views``).
-Pairs are named after all that they are made of, trainings share them, and ``clean`` removes them; the snapshots stay as
-they are.
+The losses ``future`` and ``contrastive`` learn from them. A pair is a row of a snapshot with further columns. Columns
+that begin with ``future_`` hold the events and the histograms of ``[as_of, as_of + horizon)``: the window of a date
+``horizon`` days later, made by the same kernel. Columns that begin with ``view`` hold other views of the user
+(``model.contrastive.views``). Pairs are named after everything that they are made of, so that trainings share them.
+``clean`` removes them. The snapshots stay as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 
 ROWS_PER_FILE = 50_000
-"""Which a worker sorts at a time."""
+"""Rows that a worker sorts at a time."""
 
 
 def write_pairs(
@@ -42,12 +42,12 @@ def write_pairs(
 ) -> list[str]:
     """Write the pairs of each snapshot below ``folder``, and return their folders, which read like snapshots.
 
-    Pairs that are there from a run that was killed are not made again.
+    Pairs that a killed run left complete are not made again.
 
     Raises:
-        TrainingError: a snapshot's future or another look reaches past the cutoff of training, or is not there yet.
+        TrainingError: a snapshot's future or another view reaches past the cutoff of training, or has not landed yet.
     """
-    # Those of one training have one manifest, as it checks.
+    # The snapshots of one training have one manifest; the training checks it.
     inputs = SnapshotInputs(
         manifest=snapshots[0].manifest(Manifest),
         vocabulary=vocabulary,
@@ -74,7 +74,7 @@ def write_pairs(
 
 
 def _other(config: Config, snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot | None:
-    """The snapshot whose rows are looks at the users of this one, if any is."""
+    """Choose the snapshot with the other views of this one's users; None where views are not of another date."""
     return partner(snapshot, snapshots) if GurModel.of(config.model).views == 1 else None
 
 
@@ -83,10 +83,10 @@ def _digest(*of: object) -> str:
 
 
 def check_horizon(events: DataFrame, config: Config, dates: Sequence[date]) -> None:
-    """Whether each date's future ends before the cutoff, and is all there: the last landing bounds what is known.
+    """Check that each date's future ends before the cutoff and has landed; the last landing bounds the known events.
 
     Raises:
-        TrainingError: naming the last date that could be trained on, or the first landing that is missing.
+        TrainingError: the message names the last date that could be trained on, or the first landing that is missing.
     """
     ahead = config.model.looks_ahead_days()
     check_cutoff(dates, ahead, config.training_cutoff, TrainingError)
@@ -102,12 +102,12 @@ def _write(
     path: str,
     work: str,
 ) -> None:
-    """Write a snapshot's pairs to ``work``, and put them at ``path``, if another training has not done so meanwhile."""
+    """Write a snapshot's pairs to ``work``, and move them to ``path`` unless another training has done so meanwhile."""
     rows = tables.spark.read.parquet(snapshot.data)
     storage.create_folder(work)
     for beside in _beside(tables, config, inputs, snapshot, other, work):
         rows = rows.join(beside, "user_id", "left")
-        # Who is not there has no event: an empty histogram, and no number but that of the events to come.
+        # A user without a row has no event: an empty histogram, and no number but that of the events to come.
         empty = {name: F.array().cast(kind) for name, kind in beside.dtypes if kind.startswith("array")}
         empty |= {name: F.lit(0) for name in beside.columns if name == FUTURE_EVENTS}
         rows = rows.withColumns({name: F.coalesce(name, nothing) for name, nothing in empty.items()}) if empty else rows
@@ -127,7 +127,7 @@ def _write(
 def _beside(
     tables: Tables, config: Config, inputs: SnapshotInputs, snapshot: Snapshot, other: Snapshot | None, work: str
 ) -> Iterator[DataFrame]:
-    """What the losses need beside a snapshot's rows, by user_id."""
+    """Join everything that the losses need beside a snapshot's rows, by user_id."""
     model = GurModel.of(config.model)
     if "future" in model.loss:
         yield _future(tables, config, inputs, snapshot, work)
@@ -138,7 +138,8 @@ def _beside(
 
 
 def _kernel(folder: str, as_of: date) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """What writes a partition's rows in the order of the users, so that training again gives the same weights."""
+    """Make the function that writes a partition's rows in the order of the users, so that training again gives the same
+    weights."""
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         some = list(batches)
@@ -149,16 +150,17 @@ def _kernel(folder: str, as_of: date) -> Callable[[Iterator[pa.RecordBatch]], It
 
 
 def future_manifest(own: Manifest, horizon_days: int) -> Manifest:
-    """The aggregates that the future is taken from: one window, the categories of the events."""
+    """Make the manifest of the future's aggregates: one window, and the categories of the events."""
     return make_manifest(own.user_id_type, [horizon_days], [], own.categorical, [], own.logs)
 
 
 def _future(tables: Tables, config: Config, inputs: SnapshotInputs, snapshot: Snapshot, work: str) -> DataFrame:
-    """user_id and the columns of the future, of those who have one."""
+    """Compute user_id and the columns of the future, for users with events in it."""
     horizon_days = config.model.looks_ahead_days()
     future = future_manifest(inputs.manifest, horizon_days)
     ends = snapshot.as_of + timedelta(horizon_days)
-    # What lands late counts, but nothing that a snapshot of the cutoff would not know: training could begin with that.
+    # Late landings count, except those that a snapshot of the cutoff would not know: training could begin with that
+    # snapshot.
     known = {ends: known_at(config.training_cutoff or ends, config.aggregates.delay_days)}
     inside = snapshot_events(event_rows(inputs.events(tables), inputs.manifest), known, future.reach)
     written = write_aggregates(

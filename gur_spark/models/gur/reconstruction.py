@@ -1,4 +1,4 @@
-"""What the model says of its input and of the future, and how well it reconstructs: R2 per block."""
+"""Reconstructions and predictions of the model, and R2 per block."""
 
 # B = users, T = target values, M = W * B bags (a user's window), V = ids of one field
 
@@ -15,32 +15,32 @@ from gur_spark.models.gur.latent import Posterior
 from gur_spark.statistics.moments import Moments
 
 ROUNDING = 1e-9
-"""A sum of squares below this is a constant: targets are of the order of 1."""
+"""Threshold below which a sum of squares is a constant's; targets are of the order of 1."""
 
 
 class Block(NamedTuple):
-    """Where an input column belongs: what block dropout hides together and R2 is reported for."""
+    """The block of an input column: its columns are hidden together and have one R2."""
 
     window_days: int
     field: str | None
-    """None: the user's activity as a whole."""
+    """Field; None for the user's activity as a whole."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is expected of the days from the snapshot's date on."""
+    """Prediction of the days from the snapshot's date on."""
 
     active_B: Tensor
     """Logit of having an event."""
     log_events_B: Tensor
-    """ln(1 + events)."""
+    """Predicted ln(1 + events)."""
     logits: Mapping[str, Tensor]
-    """Per categorical field, of each id, (B, V)."""
+    """Categorical field -> logits of its ids, (B, V)."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Projections of two looks at each user."""
+class Projections:
+    """Projections of two views of each user."""
 
     first_BL: Tensor
     second_BL: Tensor
@@ -49,30 +49,30 @@ class Pair:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One batch, as the decoder gives it back; without a reconstruction, its targets have no column."""
+    """A decoded batch. Without a reconstruction, its targets have no columns."""
 
     target_BT: Tensor
-    """Standardised inputs, NaN where not there."""
+    """Standardised inputs, NaN where missing."""
     prediction_BT: Tensor
     logits: Mapping[str, Tensor]
-    """Per categorical input, of each id in each bag, (M, V); only of the loss ``likelihood``."""
+    """Categorical input -> logits of each id in each bag, (M, V); for the loss ``likelihood`` only."""
     future: Prediction | None = None
-    """Of the loss ``future``."""
+    """Prediction, for the loss ``future``."""
     posterior: Posterior | None = None
-    """Of a variational latent."""
-    pair: Pair | None = None
-    """Of the loss ``contrastive``."""
+    """Distribution of a variational latent."""
+    pair: Projections | None = None
+    """Projections, for the loss ``contrastive``."""
 
 
 class RSquared:
     """``1 - residual / total sum of squares`` per block, streamed.
 
-    Numbers (and pooled blocks) are compared as standardised; a histogram reconstructed by its likelihood
-    as the share of each id, over the users with an event in the window.
+    Numbers (and pooled blocks) are compared as standardised. A histogram that is reconstructed by its likelihood is
+    compared by the share of each id, over the users with an event in the window.
     """
 
     def __init__(self, blocks: Sequence[Block], windows: Mapping[str, Sequence[int]]) -> None:
-        """``blocks`` are those of the target's columns, ``windows`` those of each categorical input."""
+        """Take the ``blocks`` of the target's columns, and the ``windows`` of each categorical input."""
         self._columns = {block: [t for t, b in enumerate(blocks) if b == block] for block in dict.fromkeys(blocks)}
         self._windows = windows
         self._targets: dict[Block, Moments] = {}
@@ -88,7 +88,7 @@ class RSquared:
                 self._add(Block(days, field), share_BV, p_BV)
 
     def result(self) -> dict[str, float]:
-        """``r2_<field>_<w>d`` per block, and their mean as ``r2``; a block that does not vary has none."""
+        """Return ``r2_<field>_<w>d`` per block, and their mean as ``r2``; a constant block has none."""
         totals = {block: float(moments.deviation_T.sum()) for block, moments in self._targets.items()}
         found = {
             f"r2_{block.field or 'activity'}_{block.window_days}d": 1 - self._errors[block] / total
@@ -104,7 +104,7 @@ class RSquared:
 
 
 def _shares(histogram: Histogram, like_MV: Tensor) -> Tensor:
-    """The histogram as a dense (M, V) of shares, NaN for an empty bag."""
+    """Expand a histogram to dense shares (M, V), NaN for an empty bag."""
     share_MV = torch.zeros_like(like_MV)
     share_MV[histogram.bags_N, histogram.ids_N] = histogram.shares_N
     return share_MV.masked_fill(~histogram.filled_M[:, None], torch.nan)

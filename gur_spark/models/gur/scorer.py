@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gur_spark.arrays import to_lists
+from gur_spark.arrays import Array, Floats, to_lists
 from gur_spark.batches.aggregates import to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.models.gur.autoencoder import GUR
@@ -21,18 +20,18 @@ from gur_spark.models.kind import Artefact
 from gur_spark.models.weights import read_weights, set_weights
 
 BLOCK = 1024
-"""Rows that are embedded at a time, no more and no fewer."""
+"""Rows of a block. Exactly so many are embedded at a time."""
 
 ROTATION, SHIFT = "alignment.rotation", "alignment.shift"
-"""Names among the weights."""
+"""Names of the alignment among the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GurScorer:
-    """Embeds users in float64 and rounds to float32."""
+    """Scorer that embeds users in float64 and rounds to float32."""
 
     module: GUR
-    """In eval mode, float64."""
+    """The module in eval mode, float64."""
     layout: Layout
     motion: tuple[Tensor, Tensor] | None = None
     """Rotation (L, L) and shift (L,) into the space of an older version, float64."""
@@ -46,14 +45,14 @@ class GurScorer:
         return f"events_{self.layout.windows[-1]}d"
 
     def score(self, rows: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
-        """``embeddings``: one row per row of the snapshot."""
+        """Score rows: ``embeddings`` has one row per row of the snapshot."""
         columns = [rows["user_id"], to_lists(self.vectors(rows)), rows[self._events]]
         return {"embeddings": pa.RecordBatch.from_arrays(columns, names=["user_id", "embedding", "events"])}
 
-    def vectors(self, rows: pa.RecordBatch) -> npt.NDArray[np.float32]:
-        """Embeddings of the users of these rows, float32 (B, L); not a bit of a user's depends on the other rows.
+    def vectors(self, rows: pa.RecordBatch) -> Floats:
+        """Embed the users of these rows, float32 (B, L). No bit of an embedding depends on the other rows.
 
-        A matrix product rounds differently for another number of rows, so rows are embedded in blocks of ``BLOCK``, and
+        A matrix product rounds differently for another number of rows. So rows are embedded in blocks of ``BLOCK``, and
         the last block is filled up. In float64, the product of another machine differs in the seventh digit at most.
 
         Raises:
@@ -62,8 +61,8 @@ class GurScorer:
         return self.exact_vectors(rows).astype(np.float32)
 
     @torch.inference_mode()
-    def exact_vectors(self, rows: pa.RecordBatch) -> npt.NDArray[np.float64]:
-        """``vectors`` before they are rounded to float32."""
+    def exact_vectors(self, rows: pa.RecordBatch) -> Array:
+        """Embed as ``vectors`` does, without rounding to float32."""
         vectors = np.empty((rows.num_rows, self.module.latent_dim))
         for start in range(0, rows.num_rows, BLOCK):
             block = rows.slice(start, BLOCK)
@@ -82,7 +81,7 @@ class GurScorer:
 
 
 def load_scorer(artefact: Artefact) -> GurScorer:
-    """The scorer of an artefact.
+    """Make the scorer of an artefact.
 
     Raises:
         ModelError: the weights cannot be read, or are not those of the configuration.
@@ -98,7 +97,7 @@ def load_scorer(artefact: Artefact) -> GurScorer:
 
 
 def untrained_scorer(artefact: Artefact, seed: int) -> GurScorer:
-    """The same architecture over the same standardised inputs, with weights as drawn before training."""
+    """Make a scorer with the same architecture and standardised inputs, with weights as drawn before training."""
     trained, model = load_scorer(artefact).module, cast(GurModel, artefact.model)
     layout = Layout.of(artefact.manifest, artefact.vocabulary.sizes)
     with torch.random.fork_rng(devices=[]):
@@ -107,7 +106,7 @@ def untrained_scorer(artefact: Artefact, seed: int) -> GurScorer:
     module.inputs.mean_T.copy_(trained.inputs.mean_T)
     module.inputs.std_T.copy_(trained.inputs.std_T)
     if model.tables == "frozen":
-        # Frozen tables are computed from the data, not learned with the encoder: they are its input.
+        # Frozen tables are an input of the encoder: they are computed from the data, not learned with it.
         module.inputs.tables.load_state_dict(trained.inputs.tables.state_dict())
     return _ready(module, layout, None)
 

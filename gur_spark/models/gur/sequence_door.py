@@ -13,9 +13,9 @@ is none. The mean of embedded categories is an ``EmbeddingBag`` over the window'
 embed aggregates too (``encode_aggregates``).
 """
 
-# B = users, T = events, H = width of an encoded event, W = windows, F = parts of an encoded event, E = width of one
-# V = values that may be standardised, D = those that are dense, L = latent width
-# M = W * B bags (a user's window), N = (bag, id) pairs of one category
+# B = users, T = events, H = width of an encoded event, W = windows, F = parts of an encoded event, E = width of one, V
+# = values that may be standardised, D = those that are dense, L = latent width, M = W * B bags (a user's window), N =
+# (bag, id) pairs of one category
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ from gur_spark.schema import MISSING_ID, PADDING_ID
 
 @dataclass(frozen=True)
 class Pooled:
-    """What the encoder takes of a batch."""
+    """Pooled inputs of the encoder for a batch."""
 
     values_BV: Tensor
-    """NaN where a window has none."""
+    """Values; NaN where a window has none."""
     empty_BW: Tensor
     """1 where a window has no event."""
 
@@ -105,12 +105,12 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
 
     @property
     def embedding_size(self) -> int:
-        """Width L."""
+        """Width L of an embedding."""
         return self.latent_dim
 
     @property
     def category_max_size(self) -> dict[str, int]:
-        """Of each category, greatest id + 1."""
+        """Greatest id + 1 of each category."""
         return {part.name: self.trx_encoder.embeddings[part.name].num_embeddings for part in self._of("category")}
 
     def forward(self, x: PaddedBatch) -> Tensor:
@@ -119,22 +119,22 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return self.encode(self.pool(x))
 
     def encode(self, pooled: Pooled) -> Tensor:
-        """Embeddings (B, L)."""
+        """Embed pooled inputs, (B, L)."""
         values_BV = self.moments(pooled.values_BV)
-        # What is not there is the mean (0 once standardised), and a flag says so.
+        # A missing value becomes the mean (0 once standardised), and a flag marks it.
         there_BV = values_BV.masked_fill(values_BV.isnan(), 0.0)
         latent_BL: Tensor = self.encoder(self.block_dropout(torch.cat([there_BV, pooled.empty_BW], dim=1)))
         return latent_BL
 
     def pool(self, x: PaddedBatch) -> Pooled:
-        """Numbers of events and means of what is encoded, per window."""
+        """Pool a batch: numbers of events, and means of encoded events, per window."""
         inside_BWT = self.inside(x)
         widths = torch.tensor([part.width for part in self.parts], device=x.device)
-        # Where nobody has an event, there is nothing to encode.
+        # Without events there is nothing to encode.
         nothing_BTH = torch.zeros(len(x), 0, int(widths.sum()), device=x.device)
         z_BTH: Tensor = self.trx_encoder(x).payload if inside_BWT.shape[2] else nothing_BTH
         known_BTF = self._known(x, inside_BWT[:, -1])
-        # Filled, not multiplied: zero times what is no number would be none either.
+        # Zero times NaN is NaN, so values are filled and not multiplied.
         z_BTH = z_BTH.masked_fill(~known_BTF.repeat_interleave(widths, dim=2), 0.0)
         within_BWT = inside_BWT.to(z_BTH.dtype)
         counts_BWF = within_BWT @ known_BTF.to(z_BTH.dtype)
@@ -144,7 +144,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return self._joined(within_BWT.sum(2), {p.name: m_BWE for p, m_BWE in zip(self.parts, of_part, strict=True)})
 
     def histograms(self, x: PaddedBatch) -> dict[str, Histogram]:
-        """By category, the ids of the events in each window, bag by bag; not counted, so an id may stand twice."""
+        """Collect, by category, the ids of the events in each window, bag by bag, uncounted: an id may stand twice."""
         found = {}
         inside_WBT = self.inside(x).transpose(0, 1)
         for part in self._of("category"):
@@ -162,7 +162,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return found
 
     def inside(self, x: PaddedBatch) -> Tensor:
-        """Which events are in which window, bool (B, W, T)."""
+        """Mark the events of each window, bool (B, W, T)."""
         time_BT = x.payload[self._col_time]
         if time_BT.dtype != torch.int64:
             raise ModelError(f"'{self._col_time}' is {time_BT.dtype}; expected torch.int64, which no time overflows")
@@ -175,7 +175,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
 
     @torch.no_grad()
     def encode_aggregates(self, batch: AggregateBatch, layout: Layout) -> Tensor:
-        """Embeddings (B, L) of aggregates: by the same weights those that the events would have.
+        """Embed aggregates with the same weights, (B, L); their events would have the same embeddings.
 
         Raises:
             ModelError: the aggregates have other windows or fields, or numbers are not averaged as they are.
@@ -200,7 +200,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return self.encode(self._joined(dense("events"), means))
 
     def _bag_means(self, part: Part, histogram: Histogram) -> Tensor:
-        """The mean embedding of each window's histogram, (B, W, E)."""
+        """Mean embedding of each window's histogram, (B, W, E)."""
         means_ME = pooled(self.trx_encoder.embeddings[part.name].weight, histogram)
         means_ME = means_ME.masked_fill(~histogram.filled_M[:, None], torch.nan)
         return means_ME.view(len(self.windows), -1, part.width).transpose(0, 1)
@@ -212,12 +212,12 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         ]
         if others or getattr(self.trx_encoder, "custom_embedding_batch_norm", None) is not None:
             raise ModelError(
-                "of aggregates, numbers are averaged as they are: numeric_values must be 'identity', without "
+                "aggregates hold averages of the numbers themselves: numeric_values must be 'identity', without "
                 f"use_batch_norm and linear_projection_size{f'; not so: {others}' if others else ''}"
             )
 
     def _joined(self, events_BW: Tensor, means: Mapping[str, Tensor]) -> Pooled:
-        """Values in the order of ``inputs``."""
+        """Join values in the order of ``inputs``."""
         dense_BD = torch.cat([events_BW, *(means[part.name].flatten(1) for part in self._of("number"))], dim=1)
         if self._log_scale:
             dense_BD = dense_BD.sign() * dense_BD.abs().log1p()
@@ -225,7 +225,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return Pooled(torch.cat([dense_BD, *others], dim=1), (events_BW == 0).to(events_BW.dtype))
 
     def _named_inputs(self) -> tuple[int, dict[str, Block]]:
-        """How many are dense, and each by its name with the block that it is dropped with."""
+        """Count the dense inputs, and name each input with the block that it is dropped with."""
         named = {f"events_{days}d": Block(days, None) for days in self.windows}
         named |= {f"{p.name}_mean_{d}d": Block(d, p.name) for p in self._of("number") for d in self.windows}
         dense = len(named)
@@ -237,7 +237,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return [part for part in self.parts if part.kind == kind]
 
     def _known(self, x: PaddedBatch, inside_BT: Tensor) -> Tensor:
-        """Which events in the longest window have each part, bool (B, T, F)."""
+        """Mark the events of the longest window that have each part, bool (B, T, F)."""
         known = []
         for part in self.parts:
             missing_BT = x.payload.get(missing_column(part.column))
@@ -250,7 +250,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         return torch.stack(known, dim=2)
 
     def _as_of_users(self, x: PaddedBatch, time_BT: Tensor, there_BT: Tensor) -> Tensor:
-        """Each user's as_of, (B,)."""
+        """Read each user's as_of, (B,)."""
         if self._last_event:
             if not time_BT.shape[1]:
                 return time_BT.new_zeros(len(x))

@@ -1,4 +1,4 @@
-"""What the sequence door's encoder takes: the parts of an encoded event, and their statistics."""
+"""Inputs of the sequence door's encoder: the parts of an encoded event, and their statistics."""
 
 # B = users, V = values
 
@@ -14,18 +14,18 @@ Kind = Literal["number", "category", "event"]
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the columns that a transaction encoder gives."""
+    """Columns of a transaction encoder's output that belong together."""
 
     name: str
     kind: Kind
     """``event``: all columns together, where they are not of single fields."""
     width: int
     column: str
-    """Of the batch; the name may be an alias."""
+    """Column of the batch; the name may be an alias."""
 
 
 def parts_of(trx_encoder: Any) -> tuple[Part, ...]:
-    """The fields of a transaction encoder's columns; one part where they are not known."""
+    """List the fields of a transaction encoder's columns; one part where they are not known."""
     width = trx_encoder.output_size
     if isinstance(trx_encoder, TrxEncoderBase) and getattr(trx_encoder, "linear_projection_head", None) is None:
         parts = [Part(name, "category", table.embedding_dim, name) for name, table in trx_encoder.embeddings.items()]
@@ -37,9 +37,9 @@ def parts_of(trx_encoder: Any) -> tuple[Part, ...]:
 
 
 class RunningMoments(nn.Module):
-    """Standardises by the mean and std of all values it was trained with; NaN is no value, and stays.
+    """Standardises by the mean and std of all values in training; NaN does not count, and stays.
 
-    Only the first ``gathered`` values of a row are gathered: the others stay as they are.
+    Only the first ``gathered`` values of a row are gathered and standardised.
     """
 
     count_V: Tensor
@@ -53,7 +53,7 @@ class RunningMoments(nn.Module):
             self.register_buffer(name, torch.zeros(width, dtype=torch.float64))
 
     def std(self) -> Tensor:
-        """Population standard deviation, (V,); 1 for a constant, and for what was not gathered."""
+        """Population standard deviation, (V,); 1 for a constant, and for values that are not gathered."""
         std_V = (self.deviation_V / self.count_V.clamp(min=1)).sqrt()
         return torch.where(std_V > 1e-6 * self.mean_V.abs().clamp(min=1), std_V, 1.0)
 

@@ -67,12 +67,12 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
         return True
 
     def forward(self, x: PaddedBatch | tuple[PaddedBatch, Tensor]) -> Tensor:
-        """Embeddings (B, L) of a padded batch, or of what a data set's loader gives."""
+        """Embed a padded batch, or a batch of a data set's loader, (B, L)."""
         latent_BL: Tensor = self.seq_encoder(x[0] if isinstance(x, (tuple, list)) else x)
         return latent_BL
 
     def shared_step(self, x: PaddedBatch, y: Tensor) -> tuple[Reconstruction, AggregateBatch]:
-        """What the decoder gives back, and what it should be."""
+        """Return the decoder's reconstruction, and its target."""
         pooled = self.seq_encoder.pool(x)
         last_BI = self.decoder(self.seq_encoder.encode(pooled))
         values_BV = self.seq_encoder.moments.standardise(pooled.values_BV.detach())
@@ -86,14 +86,14 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
 
 
 class ReconstructionLoss(nn.Module):
-    """The mean over the users of a batch; see ``losses.reconstruction_loss``."""
+    """Mean over the users of a batch of ``losses.reconstruction_loss``."""
 
     def forward(self, made: Reconstruction, batch: AggregateBatch) -> Tensor:
         return reconstruction_loss(made, batch).mean()
 
 
 class ReconstructionR2(Metric):
-    """``1 - residual / total sum of squares`` of the standardised values that are there, all together."""
+    """``1 - residual / total sum of squares`` of the standardised values that are known, over all columns."""
 
     count: Tensor
     total: Tensor

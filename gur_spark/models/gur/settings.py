@@ -31,9 +31,9 @@ class Contrastive(Section):
     """Settings of the loss ``contrastive``."""
 
     views: Literal["dates", "halves"] = "dates"
-    """The two views of a user: two dates of ``training.as_of``, or two disjoint halves of the user's events."""
+    """Two views of a user: two dates of ``training.as_of``, or two disjoint halves of the user's events."""
     temperature: float = Field(default=0.1, gt=0)
-    """Cosines are divided by it: the smaller it is, the more the nearest other users count."""
+    """Temperature that cosines are divided by: the smaller it is, the more the nearest other users count."""
 
 
 class GurModel(ModelSection):
@@ -50,7 +50,7 @@ class GurModel(ModelSection):
     """Chance that all events of a user are hidden in training, so that attributes alone must do. Without attributes
     none are hidden."""
     loss: dict[Loss, Annotated[float, Field(gt=0)]] = Field(default={"likelihood": 1.0}, min_length=1)
-    """Losses by weight. One name alone, ``likelihood``, is ``{likelihood: 1}``."""
+    """Weights of the losses. One name alone, ``likelihood``, is ``{likelihood: 1}``."""
     future: Future = Future()
     contrastive: Contrastive = Contrastive()
     latent: Literal["plain", "variational"] = "plain"
@@ -62,14 +62,14 @@ class GurModel(ModelSection):
     unit_norm: bool = False
     """Embeddings have length 1: their dot product is their cosine."""
     tables: Literal["trained", "frozen"] = "trained"
-    """Category embeddings: learned with the model, or truncated SVD of co-occurrence (shifted PMI)."""
+    """Category embeddings: learned with the model, or a truncated SVD of co-occurrence (shifted PMI)."""
     pmi_shift: float = Field(default=0.0, ge=0)
     """PMI that a pair of ids must exceed to count in frozen tables; ln k stands for k negative samples (Levy and
     Goldberg 2014)."""
     embedding_dim: int | None = Field(default=None, ge=1, le=1024)
     """Width of a category table; default min(24, 1.6 V^0.56) for V ids."""
     dense_scale: Literal["none", "signed_log1p"] = "signed_log1p"
-    """Applied to the numbers before they are standardised."""
+    """Scale of the numbers before they are standardised."""
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -120,15 +120,15 @@ class GurModel(ModelSection):
 
     @classmethod
     def of(cls, section: ModelSection) -> "GurModel":
-        """This section, which code of the kind ``gur`` takes for one of its own."""
+        """Return the section as one of the kind ``gur``."""
         assert isinstance(section, cls), f"expected a section of kind gur, got {section.kind}"
         return section
 
     @classmethod
     def from_format_1(cls, model: Mapping[str, Any], training: Mapping[str, Any]) -> "GurModel":
-        """The section of an artefact whose ``config.json`` was written before kinds.
+        """Read the section of an artefact whose ``config.json`` was written before kinds.
 
-        There the horizon and the views stood in ``training``, the temperature in ``model`` itself, and no kind.
+        Format 1 kept the horizon and the views in ``training``, the temperature in ``model`` itself, and no kind.
 
         Raises:
             ValidationError: a value is not valid, or a key is unknown.

@@ -1,4 +1,4 @@
-"""Training the GUR autoencoder on aggregate snapshots: build, set up, fit, measure."""
+"""Training of the GUR autoencoder on aggregate snapshots: build, set up, fit, measure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,15 +33,15 @@ from gur_spark.statistics.moments import Moments
 def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
     """Train an autoencoder.
 
-    ``inputs.folders`` hold training pairs (``pairs``) for the losses ``future`` and ``contrastive``, and else are the
-    snapshots. ``inputs.prepared`` is the co-occurrence that frozen tables are made of, counted elsewhere over these
-    folders; without it, it is counted here. With ``inputs.align_to`` the embeddings are moved into the space of that
-    older version (``alignment``).
+    For the losses ``future`` and ``contrastive``, ``inputs.folders`` hold training pairs (``pairs``); otherwise they
+    are the snapshots. ``inputs.prepared`` is the co-occurrence for frozen tables, counted on Spark; without it, it is
+    counted here. With ``inputs.align_to`` the embeddings are moved into the space of that older version
+    (``alignment``).
 
     Raises:
         SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.
         TrainingError: a side of the split is empty, or a column or the loss is not finite.
-        ModelError: the older version takes other aggregates, has another width, or there are too few stable users.
+        ModelError: the older version takes other aggregates or has another width, or there are too few stable users.
     """
     model = cast(GurModel, inputs.model)
     manifest = cast(Manifest, common_manifest(inputs.folders))
@@ -70,21 +70,21 @@ def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRows:
-    """The rows of the snapshots, their users split into those to train on and those to validate on."""
+    """Rows of the snapshots, with their users split into a training side and a validation side."""
 
     snapshots: Sequence[str]
     layout: Layout
     training: Training
     future: bool
-    """Whether batches have what followed."""
+    """Whether batches have the future."""
     views: int
-    """Other looks at a user that batches have."""
+    """Number of other views of a user in batches."""
     train_rows: int
     validation_rows: int
 
     @classmethod
     def of(cls, snapshots: Sequence[str], layout: Layout, training: Training, model: GurModel) -> "TrainingRows":
-        """Count both sides.
+        """Count the rows of both sides.
 
         Raises:
             SnapshotError: a snapshot is empty.
@@ -119,11 +119,11 @@ class TrainingRows:
         )
 
     def training_batches(self) -> Iterator[AggregateBatch]:
-        """Training batches in the order of the files, the same for every pass."""
+        """Yield training batches in the order of the files, the same for every pass."""
         return stream(self.snapshots, self.layout, self.training.batch_size, keep=self._keeps_training)
 
     def validation_batches(self) -> Iterator[AggregateBatch]:
-        """Validation batches in the order of the files."""
+        """Yield validation batches in the order of the files."""
         return stream(
             self.snapshots,
             self.layout,
@@ -134,7 +134,7 @@ class TrainingRows:
         )
 
     def loader(self, epoch: int | None, part: tuple[int, int]) -> "DataLoader[AggregateBatch]":
-        """Training batches as this epoch shuffles them; None: the validation batches, as they lie.
+        """Load training batches as this epoch shuffles them; None: validation batches in the order of the files.
 
         ``part`` (k, n) names the k-th of n processes that share the row groups and each batch of
         ``training.batch_size``.
@@ -150,7 +150,7 @@ class TrainingRows:
             future=self.future,
             views=self.views,
         )
-        # Its own generator: an iterator that is made must not move the one that dropout draws from.
+        # The loader has its own generator: making an iterator must not move the one that dropout draws from.
         return DataLoader(dataset, batch_size=None, generator=torch.Generator())
 
     def _keeps_training(self, users: pa.Array) -> Any:
@@ -165,7 +165,7 @@ class GurLearner:
 
     def __init__(self, module: GUR, rows: TrainingRows) -> None:
         self._module, self._rows = module, rows
-        # While the weight of the divergence rises, the loss by its full weight may, too.
+        # While the weight of the divergence rises, the loss by its full weight may rise, too.
         self.warmup = module.warmup
 
     @property
@@ -179,7 +179,7 @@ class GurLearner:
         return len(batch)
 
     def loss(self, batch: AggregateBatch, epoch: int | None) -> Tensor:
-        # Validation uses the same weights in every epoch, because the best epoch is looked for.
+        # Validation uses the same weights in every epoch, so that epochs can be compared.
         weights = self._module.loss_weights if epoch is None else self._module.weights(epoch)
         return training_loss(self._module(batch), batch, weights).mean()
 
@@ -196,7 +196,7 @@ def _validation(users: pa.Array, training: Training) -> Any:
 
 @torch.no_grad()
 def _set_up(module: GUR, data: TrainingRows, model: GurModel, together: Together | None) -> None:
-    """Set what is computed from the training users rather than learned: frozen tables, mean and deviation."""
+    """Set the values that are computed from the training users: frozen tables, means and deviations."""
     if model.tables == "frozen":
         if together is None:
             wanted = counted_inputs(data.layout, model)
@@ -212,7 +212,7 @@ def _set_up(module: GUR, data: TrainingRows, model: GurModel, together: Together
 
 
 def _depends_on(data: TrainingRows, model: GurModel, vocabulary_hash: str) -> Mapping[str, Any]:
-    """All that decides the weights: only a run of the same may continue from a checkpoint."""
+    """Collect everything that decides the weights: only an equal run may continue from a checkpoint."""
     return {
         "manifest": data.layout.manifest.hash,
         "files": [[group.file, group.number, group.rows] for s in data.snapshots for group in row_groups(s)],
@@ -235,7 +235,7 @@ def _row_counts(data: TrainingRows) -> dict[str, float]:
 
 @torch.inference_mode()
 def _validation_metrics(module: GUR, data: TrainingRows) -> dict[str, float]:
-    """Each loss before it is weighted and R2 per block, over the validation users."""
+    """Measure each loss before it is weighted, and R2 per block, over the validation users."""
     found = RSquared(module.target_blocks, data.layout.windows_of)
     losses = dict.fromkeys(module.loss_weights, 0.0)
     for batch in data.validation_batches():

@@ -7,10 +7,9 @@ events before them. Nothing at or after a snapshot's date takes part.
 # N = users, L = width of an embedding
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from gur_spark.arrays import Array, Mask
+from gur_spark.arrays import Array, Floats, Mask
 from gur_spark.batches.sequence_streams import READ_ROWS, Side
 from gur_spark.batches.sequences import DAY, to_events
 from gur_spark.batches.streams import read_groups
@@ -66,7 +65,7 @@ def earlier(rows: pa.RecordBatch, days: int) -> tuple[pa.RecordBatch, Mask]:
     return pa.RecordBatch.from_pydict(columns), (lengths_B > kept_B)[there]
 
 
-def linear_scores(x_NL: npt.NDArray[np.float32], active_N: Mask, test_NL: npt.NDArray[np.float32]) -> Array:
+def linear_scores(x_NL: Floats, active_N: Mask, test_NL: Floats) -> Array:
     """Scores of the test users by a ridge regression of 0 and 1, which ranks as linear discriminant analysis does."""
     mean_L, std_L = x_NL.mean(axis=0, dtype=np.float64), x_NL.std(axis=0, dtype=np.float64)
     scale_L = np.where(std_L > 1e-9, std_L, 1.0)
@@ -77,7 +76,7 @@ def linear_scores(x_NL: npt.NDArray[np.float32], active_N: Mask, test_NL: npt.ND
     return scores_N
 
 
-def _asked(scorer: SequenceScorer, side: Side) -> tuple[npt.NDArray[np.float32], Mask]:
+def _asked(scorer: SequenceScorer, side: Side) -> tuple[Floats, Mask]:
     """Embeddings of the first ``USERS`` users ``DAYS`` days before the date, and who of them came back."""
     vectors, answers, users = [], [], 0
     filled = [group for group, rows in zip(side.groups, side.rows, strict=True) if rows]

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gur_spark.arrays import Ints, to_lists
+from gur_spark.arrays import Floats, Ints, to_lists
 from gur_spark.batches.padded import Sequences
 from gur_spark.batches.sequences import Events, SequenceLayout, to_events
 from gur_spark.models.kind import Artefact
@@ -50,7 +49,7 @@ class SequenceScorer:
         return {"embeddings": pa.RecordBatch.from_arrays(columns, names=["user_id", "embedding", "events"])}
 
     @torch.inference_mode()
-    def vectors(self, events: Events) -> npt.NDArray[np.float32]:
+    def vectors(self, events: Events) -> Floats:
         """Embeddings of the users, float32 (B, L); not a bit of a user's depends on the other users.
 
         A matrix product rounds by its shape. Users are embedded in blocks of a size that the user's own length decides,
