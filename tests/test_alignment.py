@@ -109,7 +109,7 @@ def test_embeddings_of_length_one_keep_it_when_they_are_aligned(
     snapshot: str, older: TrainedVersion, tmp_path: Path
 ) -> None:
     model = MODEL.model_copy(update={"unit_norm": True})
-    with pytest.raises(ModelError, match="its unit_norm is False, that of this training is True"):
+    with pytest.raises(ModelError, match="its unit_norm is False, in this training it is True"):
         trained(snapshot, tmp_path, model=model, align_to=older.path)
     first = trained(snapshot, tmp_path / "first", model=model)
     aligned = trained(snapshot, tmp_path / "second", seed=2, model=model, align_to=first.path)
@@ -125,13 +125,13 @@ def test_another_width_vocabulary_or_too_few_stable_users_are_refused(
     snapshot: str, older: TrainedVersion, tmp_path: Path
 ) -> None:
     wide = MODEL.model_copy(update={"latent_dim": 7})
-    with pytest.raises(ModelError, match="its latent_dim is 6, that of this training is 7"):
+    with pytest.raises(ModelError, match="its latent_dim is 6, in this training it is 7"):
         trained(snapshot, tmp_path, model=wide, align_to=older.path)
     few = make_snapshot(tmp_path / "few", users=30)
     with pytest.raises(ModelError, match=r"needs 30 stable users .* has \d+"):
         trained(few, tmp_path, align_to=older.path)
     assert not (tmp_path / "work").exists(), "it was trained first"
     another = replace(versions.VOCABULARY, hash="another")
-    with pytest.raises(ModelError, match="its vocabulary is hash, that of this training is another"):
+    with pytest.raises(ModelError, match="its vocabulary is hash, in this training it is another"):
         trained(snapshot, tmp_path, vocabulary=another, align_to=older.path)
     assert not list(tmp_path.glob("**/card.json"))

@@ -117,7 +117,7 @@ def test_gates_that_cannot_be_asked_are_not_passed_and_say_why(tables: Tables, c
     for version in (one, f"{one}-mean3", two, f"{two}-mean3", silent, f"{silent}-mean3", "gone"):
         score(tables, version, D1, X)
     assert asked(tables, config, "gone", one) == [
-        "answers to 'kind' 0.000, expected some: what gone was trained on is not known: it is not in models"
+        "answers to 'kind' 0.000, expected some: nothing is known of the training of gone: it is not in models"
     ]
     for version in (silent, f"{silent}-mean3"):
         for sides in ((version, one), (one, version)):

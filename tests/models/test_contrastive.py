@@ -113,5 +113,5 @@ def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(
     torch.testing.assert_close(found.pair.second_BL, module.projection_head(module.encode(looks[-1]) * scale))
     training_loss(found, batch, module.loss_weights).mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
-    with pytest.raises(ValueError, match="needs batches of training pairs, with other looks"):
+    with pytest.raises(ValueError, match="needs batches of training pairs, with other views"):
         training_loss(module(own), own, module.loss_weights)
