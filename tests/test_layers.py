@@ -15,7 +15,7 @@ PACKAGE = ROOT / "gur_spark"
 
 ORDER = (
     # Modules that know neither events nor models.
-    *("errors", "extras", "storage", "splits", "schema", "pages", "arrays", "engines"),
+    *("errors", "extras", "storage", "arrays", "splits", "schema", "pages", "engines"),
     *("statistics", "features"),
     # A kind owns its section of the configuration, so the contract of kinds comes before the configuration.
     *("config.section", "config.training", "models.kind", "models.catalogue", "config"),
@@ -34,7 +34,7 @@ SPARK = {"pyspark", "delta"}
 TORCH = {"torch", "lightning", "safetensors", "ptls"}
 
 NEUTRAL = {
-    *("errors", "extras", "storage", "splits", "schema", "pages", "arrays", "engines"),
+    *("errors", "extras", "storage", "arrays", "splits", "schema", "pages", "engines"),
     *("statistics", "features", "config", "models.kind", "models.catalogue", "snapshots.files", "batches.columns"),
     *("registry.card", "registry.names", "spaces.mapping", "models.gur.cooccurrence"),
     *("evaluate.page", "evaluate.pooling", "evaluate.report", "evaluate.small_models"),

@@ -280,9 +280,9 @@ def test_what_cannot_be_is_refused() -> None:
     layout = Layout.of(MANIFEST, SIZES)
     aggregates = to_batch(to_rows(EVENTS, MANIFEST), layout)
     for other, said in (
-        (projected, "averaged as they are"),
+        (projected, "averages of the numbers themselves"),
         (encoder(trx_encoder(numeric_values={"amount": "log"})), r"not so: \['amount'\]"),
-        (encoder(trx_encoder(use_batch_norm=True)), "averaged as they are"),
+        (encoder(trx_encoder(use_batch_norm=True)), "averages of the numbers themselves"),
         (encoder(time_windows=[7]), "the encoder has windows"),
         (encoder(trx_encoder(embeddings={"mcc": {"in": 5, "out": 2}})), "'mcc': 5 ids in the encoder, 9 here"),
     ):
