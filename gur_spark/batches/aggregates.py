@@ -1,4 +1,4 @@
-"""Rows of aggregates -> batches for torch, decoded without a Python loop over rows; ``streams`` reads them."""
+"""Batches of aggregates for torch, decoded from rows without a Python loop; ``streams`` reads the rows."""
 
 # B = users of a batch, D = dense columns, W = windows, M = W * B bags, N = (bag, id) pairs of one field, V = its ids
 
@@ -27,18 +27,18 @@ class Histogram:
     """
 
     ids_N: Tensor
-    """int64."""
+    """``int64``."""
     bags_N: Tensor
-    """int64; the bag of each pair."""
+    """``int64``; the bag of each pair."""
     shares_N: Tensor
-    """float32; count / events of the bag, so that a bag sums to 1 (an empty one has no pair)."""
+    """``float32``; count / events of the bag, so that a bag sums to 1 (an empty one has no pair)."""
     offsets_M: Tensor
-    """int64, W * B + 1 of them."""
+    """``int64``, W * B + 1 of them."""
     filled_M: Tensor
-    """bool; whether the bag has an event."""
+    """``bool``; whether the bag has an event."""
 
     def window(self, w: int, users: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, shares and offsets of one window's bags, as a matrix of ``users`` rows in CSR form."""
+        """Slice one window: ids, shares and offsets of its bags, as a matrix of ``users`` rows in CSR form."""
         offsets = self.offsets_M[w * users : (w + 1) * users + 1]
         first, last = int(offsets[0]), int(offsets[-1])
         return self.ids_N[first:last], self.shares_N[first:last], offsets - first
@@ -49,12 +49,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Future:
-    """What B users did in the days from the snapshot's date on."""
+    """Events of B users in the days from the snapshot's date on."""
 
     events_B: Tensor
-    """float32."""
+    """``float32``."""
     histograms: Mapping[str, Histogram]
-    """By categorical field, one window."""
+    """Categorical field -> histogram with one window."""
 
     def to(self, device: torch.device | str) -> "Future":
         return Future(self.events_B.to(device), {name: h.to(device) for name, h in self.histograms.items()})
@@ -62,14 +62,14 @@ class Future:
 
 @dataclass(frozen=True)
 class Views:
-    """Other looks at the same B users; the last two of a row and its views are a positive pair."""
+    """Other views of the same B users. The last two among a row and its views are a positive pair."""
 
     batches: tuple["AggregateBatch", ...]
-    """One, or two."""
+    """One batch, or two."""
     users_B: Tensor
-    """int64; rows of one number are of one user."""
+    """``int64``; rows with the same number are of one user."""
     there_B: Tensor
-    """bool; whether the user had an event in all of them."""
+    """``bool``; whether the user had an event in all of them."""
 
     def to(self, device: torch.device | str) -> "Views":
         return Views(tuple(b.to(device) for b in self.batches), self.users_B.to(device), self.there_B.to(device))
@@ -80,13 +80,13 @@ class AggregateBatch:
     """The aggregates of B users."""
 
     dense_BD: Tensor
-    """float32, NaN where the column is null."""
+    """``float32``, NaN where the column is null."""
     histograms: Mapping[str, Histogram]
-    """By categorical input."""
+    """Categorical input -> histogram."""
     future: Future | None = None
-    """Where the rows have one."""
+    """The users' future, if the rows have one."""
     views: Views | None = None
-    """Where the rows have some."""
+    """The users' other views, if the rows have some."""
 
     def __len__(self) -> int:
         return len(self.dense_BD)
@@ -101,7 +101,7 @@ class AggregateBatch:
         )
 
     def double(self) -> "AggregateBatch":
-        """The same numbers as float64."""
+        """Convert the numbers to float64."""
         histograms = {name: replace(h, shares_N=h.shares_N.double()) for name, h in self.histograms.items()}
         return AggregateBatch(self.dense_BD.double(), histograms, self.future, self.views)
 
@@ -115,7 +115,7 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> AggregateBatch:
     check_columns(rows, layout.columns)
     dense_BD = np.empty((rows.num_rows, len(layout.dense)), dtype=np.float32)
     for position, column in enumerate(layout.dense):
-        # Nulls become NaN; a column without nulls is not copied.
+        # Nulls become NaN. A column without nulls is not copied.
         dense_BD[:, position] = rows.column(column.name).to_numpy(zero_copy_only=False)
     histograms = {field: _histogram(rows, field, layout) for field in layout.manifest.categorical}
     histograms |= {column.name: _single_ids(rows, column.name, layout) for column in layout.manifest.ids}
@@ -129,7 +129,7 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> AggregateBatch:
 
 
 def _views(rows: pa.RecordBatch, layout: Layout) -> Views | None:
-    """The other looks at the rows' users, where they have any."""
+    """Decode the other views of the rows' users, if they have any."""
     active = f"events_{layout.windows[-1]}d"
     numbers = [number for number in VIEWS if view_column(number, active) in rows.schema.names]
     if not numbers:
@@ -159,11 +159,11 @@ def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
 
 
 def _counted(rows: pa.RecordBatch, field: str, ids: str, counts: Sequence[str], layout: Layout) -> Histogram:
-    """The histogram of a column of ids and the columns of their counts, one per window."""
+    """Decode the histogram of a column of ids and the columns of their counts, one per window."""
     ids_N, offsets_B = flat(rows, ids)
     check_ids(ids_N, field, layout.sizes[field])
     counts_WN = np.stack([flat_counts(rows, name, offsets_B) for name in counts])
-    # Windows are cumulative, and most ids are in the longest one only: zeros are dropped.
+    # Windows are cumulative, and most ids are in the longest one only, so zeros are dropped.
     window_N, pair_N = np.nonzero(counts_WN)
     rows_N = np.repeat(np.arange(rows.num_rows), np.diff(offsets_B))
     bags_N = window_N * rows.num_rows + rows_N[pair_N]

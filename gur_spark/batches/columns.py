@@ -1,4 +1,4 @@
-"""Columns of ids as numpy arrays: what decodes rows of aggregates for torch, and counts them on Spark's workers."""
+"""Columns of ids as numpy arrays, for batches in torch and for counts on Spark's workers."""
 
 # B = rows, N = ids of all rows
 
@@ -38,7 +38,7 @@ def check_ids(ids_N: npt.NDArray[Any], name: str, size: int, first: int = UNKNOW
 
 
 def flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], Ints]:
-    """Values of a list column, and where each row's begin; the last offset is the number of values.
+    """Values of a list column, and the position of each row's first one; the last offset is the number of values.
 
     Raises:
         ModelError: a list is null.
@@ -51,7 +51,7 @@ def flat(rows: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int32], Ints]:
 
 
 def flat_counts(rows: pa.RecordBatch, name: str, offsets_B: Ints) -> npt.NDArray[np.int32]:
-    """Values of a list column whose lists are as long as those of the ids, which begin at ``offsets_B``.
+    """Values of a list column with lists as long as those of the ids, which begin at ``offsets_B``.
 
     Raises:
         ModelError: a list is null, or not as long.
@@ -63,6 +63,6 @@ def flat_counts(rows: pa.RecordBatch, name: str, offsets_B: Ints) -> npt.NDArray
 
 
 def single(rows: pa.RecordBatch, name: str) -> tuple[Ints, Mask]:
-    """Ids of a column of one each, (N,), and which rows have one, (B,)."""
+    """Ids of a column with one id per row, (N,), and the rows that have one, (B,)."""
     there_B = rows.column(name).is_valid().to_numpy(zero_copy_only=False)
     return rows.column(name).drop_null().to_numpy().astype(np.int64), there_B

@@ -7,20 +7,24 @@ from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import Column, Manifest
 
 LIFETIME = 0
-"""The days of a window that has no end."""
+"""Days of a window without an end."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and order of a model's inputs: what a manifest and a vocabulary fix."""
+    """Names and order of a model's inputs, as a manifest and a vocabulary fix them."""
 
     manifest: Manifest
     sizes: Mapping[str, int]
-    """Height V of the table of each categorical input, a field's histograms or a column of ids: greatest id + 1."""
+    """Height V of the table of each categorical input (a field's histograms, or a column of ids): greatest id + 1."""
 
     @classmethod
     def of(cls, manifest: Manifest, sizes: Mapping[str, int]) -> "Layout":
-        """Raises ModelError where a categorical field has no vocabulary size."""
+        """Make the layout.
+
+        Raises:
+            ModelError: a categorical field has no vocabulary size.
+        """
         field_of = {field: field for field in manifest.categorical}
         field_of |= {c.name: c.field or "" for c in (*manifest.ids, *manifest.sets)}
         for field in field_of.values():
@@ -38,11 +42,11 @@ class Layout:
 
     @property
     def windows_of(self) -> Mapping[str, tuple[int, ...]]:
-        """The days of the windows of each categorical input, ``LIFETIME`` for one without an end."""
+        """Days of the windows of each categorical input; ``LIFETIME`` for a window without an end."""
         histograms = dict.fromkeys(self.manifest.categorical, self.windows)
         return histograms | {c.name: (c.window_days or LIFETIME,) for c in (*self.manifest.ids, *self.manifest.sets)}
 
     @property
     def columns(self) -> list[str]:
-        """The columns a batch is made of."""
+        """Columns that a batch is made of."""
         return list(self.manifest.inputs)

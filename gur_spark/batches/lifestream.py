@@ -20,18 +20,18 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from gur_spark.errors import ModelError
 
 AS_OF = "as_of"
-"""The scalar of a record, and the column of a batch, that says before when its events are."""
+"""Name of a record's scalar, and of a batch's column, with the date before which its events are."""
 
 EVENT_TIME = "event_time"
 
 Unit = Literal["s", "ms", "us"]
-"""Of the times: seconds, milliseconds or microseconds since 1970, UTC."""
+"""Unit of times: seconds, milliseconds or microseconds since 1970, UTC."""
 
 Record = Mapping[str, Any]
 
 
 def per_day(unit: Unit) -> int:
-    """Units of time in a day.
+    """Number of time units in a day.
 
     Raises:
         ModelError: there is no such unit.
@@ -49,7 +49,7 @@ def midnight(as_of: date, unit: Unit) -> int:
 
 
 class _Cut:
-    """Cuts a record's events off at its date."""
+    """Drops the events of a record at or after its date."""
 
     def __init__(self, as_of: date | None, unit: Unit, col_time: str) -> None:
         self._as_of = None if as_of is None else midnight(as_of, unit)
@@ -63,7 +63,7 @@ class _Cut:
             raise ModelError(f"as_of is {self._as_of} as an argument and {int(own)} in a record; give one")  # type: ignore[arg-type]
         as_of = self._as_of if own is None else int(own)
         if as_of is None:
-            # An encoder that goes by the last event needs none; another one refuses the batch.
+            # An encoder that counts from the last event needs no date; another one refuses the batch.
             return dict(record)
         before_T = record[self._col_time] < as_of
         kept = record if before_T.all() else FeatureDict.seq_indexing(record, before_T)
@@ -71,18 +71,18 @@ class _Cut:
 
 
 def collate(records: Sequence[Record]) -> tuple[PaddedBatch, Tensor]:
-    """A padded batch, and for each row its number: what stands in the place of a label has no meaning."""
+    """Pad records to a batch, and number its rows; the numbers stand in place of labels and have no meaning."""
     return collate_feature_dict(records), torch.arange(len(records))
 
 
 class GURDataset(Dataset[dict[str, Any]]):
-    """Records by position, for ``GURModule``; stands where ``ColesDataset`` stands.
+    """Records by position, for ``GURModule``; it replaces ``ColesDataset``.
 
     Args:
         data: a sequence of records, such as ``MemoryMapDataset``.
-        as_of: the date before which events count; none where the records have their own (``as_of``), as those have that
-            the job ``sequences`` writes.
-        unit: of ``as_of`` in the records, and of their times.
+        as_of: the date before which events count; None where the records have their own (``as_of``), as in the output
+            of the job ``sequences``.
+        unit: unit of ``as_of`` in the records, and of their times.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class GURDataset(Dataset[dict[str, Any]]):
 
 
 class GURIterableDataset(IterableDataset[dict[str, Any]]):
-    """The same of records that come one after the other: each is read when it is asked for, and none is kept.
+    """Records one after the other, for ``GURModule``; each is read when it is asked for, and none is kept.
 
-    Of a pytorch-lifestream ``ParquetDataset`` (or another ``IterableDataset``), which divides its files between the
-    workers of a loader itself, every record is taken; of another iterable, each worker takes its share.
+    A pytorch-lifestream ``ParquetDataset`` (or another ``IterableDataset``) divides its files between the workers of a
+    loader itself, so every record is taken. With another iterable, each worker takes its share.
     """
 
     def __init__(

@@ -21,18 +21,18 @@ class Sequences:
     """A batch of B sequences of events, one after the other."""
 
     lengths_B: Tensor
-    """int64; stays on CPU, where shapes are decided."""
+    """``int64``; stays on CPU, where shapes are decided."""
     ids_CN: Tensor
-    """int32."""
+    """``int32``."""
     numbers_ND: Tensor
-    """float32."""
+    """``float32``."""
 
     def __len__(self) -> int:
         return len(self.lengths_B)
 
     @classmethod
     def of(cls, events: Events) -> "Sequences":
-        """The users' events as tensors, which share the arrays' memory."""
+        """Wrap the users' events as tensors that share the arrays' memory."""
         arrays = (events.lengths_B, events.ids_CN, events.numbers_ND)
         return cls(*map(torch.from_numpy, arrays))
 
@@ -41,7 +41,7 @@ class Sequences:
 
 
 def padded(encoded_NW: Tensor, lengths_B: Tensor) -> Tensor:
-    """Sequences that lie one after the other, as (B, T, W), zeros behind the end of each."""
+    """Pad sequences that lie one after the other to (B, T, W), with zeros after the end of each."""
     users, longest = len(lengths_B), int(lengths_B.max())
     starts_B = torch.arange(users) * longest - (lengths_B.cumsum(0) - lengths_B)
     cells_N = torch.repeat_interleave(starts_B, lengths_B) + torch.arange(len(encoded_NW))
@@ -50,7 +50,8 @@ def padded(encoded_NW: Tensor, lengths_B: Tensor) -> Tensor:
 
 
 def buckets(encoded_NW: Tensor, lengths_B: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The sequences as they lie in ``count`` groups of about equal size: each padded, (b, T, W), with its lengths (b,).
+    """Split sequences, in their order, into ``count`` groups of about equal size; yield each padded, (b, T, W), with
+    lengths (b,).
 
     Sequences in the order of their length need the least padding.
     """

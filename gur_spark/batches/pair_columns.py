@@ -1,4 +1,4 @@
-"""Names of the further columns of training pairs: snapshots of aggregates with the user's future and other views."""
+"""Names of the further columns of training pairs: aggregates with the future and other views of the user."""
 
 FUTURE_EVENTS = "future_events"
 """Number of events in the days from the snapshot's date on."""

@@ -1,4 +1,4 @@
-"""Snapshots of sequences (Parquet) -> batches of users, shuffled within a buffer.
+"""Snapshots of sequences (Parquet) as batches of users, shuffled within a buffer.
 
 An epoch is a function of the snapshots, the seed, the epoch and the number of parts: parts are processes that train in
 step. Each row is in one batch of one part, all parts have equally many batches, and a part's batches have equally many
@@ -23,13 +23,13 @@ from gur_spark.snapshots.files import RowGroup, row_groups
 from gur_spark.splits import validation_side
 
 BUFFER_EVENTS = 1 << 21
-"""Events that are held and whose users are shuffled together; what bounds the memory of a stream."""
+"""Events that are held, and whose users are shuffled together. It bounds the memory of a stream."""
 
 READ_ROWS = 1_024
 """Rows that are decoded from Parquet at a time."""
 
 Part = tuple[int, int]
-"""The k-th of n shares."""
+"""Share k of n, as (k, n)."""
 
 T = TypeVar("T", covariant=True)
 
@@ -40,13 +40,13 @@ class Side:
 
     groups: Sequence[RowGroup]
     rows: Sequence[int]
-    """How many rows of each row group are on this side."""
+    """Number of rows of each row group that are on this side."""
     keep: Keep
-    """Selects the side's users by their ids."""
+    """Function that selects the side's users by their ids."""
 
     @property
     def total(self) -> int:
-        """How many rows there are; a user of two snapshots has two."""
+        """Number of rows; a user of two snapshots has two."""
         return sum(self.rows)
 
     def events(self, layout: SequenceLayout) -> Iterator[Events]:
@@ -57,7 +57,7 @@ class Side:
 
 
 def split_sides(snapshots: Sequence[str], validation_share: float, seed: int) -> tuple[Side, Side]:
-    """The training side and the validation side of the snapshots in these folders; reads the user ids.
+    """Split the snapshots in these folders into the training side and the validation side; it reads the user ids.
 
     Raises:
         SnapshotError: a snapshot has no rows.
@@ -99,7 +99,7 @@ def _is_on_side(validation: bool, share: float, seed: int, users: pa.Array) -> M
 class SequenceDataset(IterableDataset[T], Generic[T]):
     """Batches of one part of an epoch, each made ready by ``prepare``, for ``DataLoader(batch_size=None)``.
 
-    Workers of a loader share the part's row groups as parts share the epoch's, and each has a generator of its own.
+    Workers of a loader share the part's row groups as parts share the epoch's. Each worker has a generator of its own.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class SequenceDataset(IterableDataset[T], Generic[T]):
         Args:
             batch_size: users of a batch of all parts together, at most about: a part with more rows than others has
                 larger batches.
-            prepare: makes the batch of its users' events, with a generator of this epoch and part.
-            seed: of the order of row groups and users, and of ``prepare``.
-            shuffle: False: rows come as they lie.
+            prepare: function that makes the batch of its users' events, with a generator of this epoch and part.
+            seed: seed of the order of row groups and users, and of ``prepare``.
+            shuffle: False: rows come in the order of the files.
             least: users that a batch must have.
 
         Raises:
@@ -165,7 +165,7 @@ class SequenceDataset(IterableDataset[T], Generic[T]):
     def _users(
         self, groups: Sequence[RowGroup], sizes: Sequence[int], generator: np.random.Generator
     ) -> Iterator[Events]:
-        """Users of each batch: the next ``sizes`` of a buffer, which is shuffled whenever it is filled."""
+        """Yield the users of each batch: the next ``sizes`` of a buffer, which is shuffled whenever it is filled."""
         ahead = iter(sizes)
         size = next(ahead, 0)
         rest: list[Events] = []

@@ -1,4 +1,4 @@
-"""Rows of sequences -> the events of their users, decoded without a Python loop over users."""
+"""Events of users, decoded from rows of sequences without a Python loop over users."""
 
 # B = users, N = events of all of them, C = categories, D = numbers
 
@@ -22,8 +22,8 @@ DAY, HOUR = 86_400, 3_600
 TIMES = ("age", "gap", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos")
 """Numbers of every event that are made of its time, in order.
 
-``age`` is the days to ``as_of`` and ``gap`` the days from the user's event before (0 for the first one), both as
-log(1 + days); hour and weekday (UTC) are points on a circle.
+``age`` is the days to ``as_of`` and ``gap`` the days from the user's event before (0 for the first one), both as log(1
++ days); hour and weekday (UTC) are points on a circle.
 """
 
 
@@ -34,11 +34,11 @@ class SequenceLayout:
     categories: Mapping[str, int]
     """Height V of the table of each category: its greatest id + 1."""
     logarithms: Mapping[str, bool]
-    """Numbers, and whether each still has to be put on a logarithmic scale."""
+    """Name of a number -> whether it still has to be put on a logarithmic scale."""
 
     @classmethod
     def of(cls, manifest: SequenceManifest, sizes: Mapping[str, int]) -> "SequenceLayout":
-        """The layout of a snapshot's columns; ``sizes`` are those of the vocabulary.
+        """Make the layout of a snapshot's columns; ``sizes`` are those of the vocabulary.
 
         Raises:
             ModelError: a categorical field is not in the vocabulary.
@@ -60,12 +60,12 @@ class SequenceLayout:
 
     @property
     def lists(self) -> list[str]:
-        """The columns that hold a list per user."""
+        """Columns that hold a list per user."""
         return ["event_time", *self.categories, *self.logarithms, *map(missing_column, self.logarithms)]
 
     @property
     def columns(self) -> list[str]:
-        """The columns that events are made of."""
+        """Columns that events are made of."""
         return ["user_id", "as_of", *self.lists]
 
     @property
@@ -76,12 +76,12 @@ class SequenceLayout:
 
 @dataclass(frozen=True)
 class Events:
-    """The events of B users: each user's in the order of time, one user after the other."""
+    """Events of B users, one user after the other, each user's in the order of time."""
 
     users_B: npt.NDArray[np.uint64]
-    """A hash of each user's id: equal for rows of one user."""
+    """Hash of each user's id: equal for rows of one user."""
     offsets: Ints
-    """B + 1 of them; user b has the events ``offsets[b]:offsets[b + 1]``."""
+    """Positions, B + 1 of them; user b has the events ``offsets[b]:offsets[b + 1]``."""
     ids_CN: npt.NDArray[np.int32]
     numbers_ND: Floats
 
@@ -90,15 +90,15 @@ class Events:
 
     @property
     def lengths_B(self) -> Ints:
-        """How many events each user has."""
+        """Number of events of each user."""
         return np.diff(self.offsets)
 
     def take(self, users: Ints) -> "Events":
-        """The users at these positions, in this order."""
+        """Select the users at these positions, in this order."""
         return self.parts(users, self.offsets[users], self.lengths_B[users])
 
     def parts(self, users: Ints, starts: Ints, lengths: Ints) -> "Events":
-        """Runs of ``lengths`` events that begin at ``starts``, each of the user at that position of ``users``.
+        """Select runs of ``lengths`` events that begin at ``starts``, each of the user at that position of ``users``.
 
         All three have one element per run; ``starts`` counts from the first event of all users.
         """
@@ -110,7 +110,7 @@ class Events:
 
     @staticmethod
     def together(some: Sequence["Events"]) -> "Events":
-        """The users of each of them, one after the other."""
+        """Join the users of several, one after the other."""
         if len(some) == 1:
             return some[0]
         lengths_B = np.concatenate([events.lengths_B for events in some])
@@ -142,7 +142,7 @@ def to_events(rows: pa.RecordBatch, layout: SequenceLayout) -> Events:
     columns = {name: _aligned(rows, name, offsets) for name in layout.lists[1:]}
     ids_CN = np.empty((len(layout.categories), len(time_N)), dtype=np.int32)
     for position, (name, size) in enumerate(layout.categories.items()):
-        # 0 stands for a field that the event's log does not have.
+        # An id of 0 marks a field that the event's log does not have.
         check_ids(columns[name], name, size, first=PADDING_ID)
         ids_CN[position] = columns[name]
     numbers_ND = np.empty((len(time_N), len(layout.numbers)), dtype=np.float32)
@@ -155,7 +155,7 @@ def to_events(rows: pa.RecordBatch, layout: SequenceLayout) -> Events:
 
 
 def _aligned(rows: pa.RecordBatch, name: str, offsets: Ints) -> npt.NDArray[Any]:
-    """Values of a list column whose lists are as long as those of the times."""
+    """Values of a list column; its lists must be as long as those of the times."""
     values_N, own = flat(rows, name)
     if not np.array_equal(own, offsets):
         raise ModelError(f"column '{name}' has lists of other lengths than 'event_time'")
@@ -163,7 +163,7 @@ def _aligned(rows: pa.RecordBatch, name: str, offsets: Ints) -> npt.NDArray[Any]
 
 
 def _times(time_N: Ints, as_of_N: Ints, offsets: Ints) -> Floats:
-    """The numbers ``TIMES`` of each event, (6, N)."""
+    """Compute the numbers ``TIMES`` of each event, (6, N)."""
     age_N = as_of_N - time_N
     gap_N = np.diff(time_N, prepend=time_N[:1])
     gap_N[offsets[:-1]] = 0
@@ -173,7 +173,7 @@ def _times(time_N: Ints, as_of_N: Ints, offsets: Ints) -> Floats:
         raise ModelError("events are not in the order of their time")
     made = np.empty((len(TIMES), len(time_N)), dtype=np.float32)
     made[0], made[1] = np.log1p(age_N / DAY), np.log1p(gap_N / DAY)
-    # A table of the hours of a week is read faster than four functions are computed.
+    # Reading a table of the hours of a week is faster than computing four functions.
     hour_N = time_N // HOUR % (7 * 24)
     hours = np.arange(7 * 24)
     for row, angle in ((2, hours / 24), (4, hours / (7 * 24))):

@@ -1,10 +1,10 @@
-"""Shares of an epoch: row groups over processes and loader workers, and a share's users over its batches."""
+"""Shares of an epoch: row groups are shared by processes and loader workers, and a share's users by its batches."""
 
 from collections.abc import Sequence
 
 
 def assign(rows: Sequence[int], parts: int) -> list[list[int]]:
-    """Positions of ``rows`` for each part, in their order; each goes to the part that has the fewest rows so far.
+    """Assign positions of ``rows`` to parts, in their order; each goes to the part with the fewest rows so far.
 
     By hand: row groups of 5, 3, 1 and 4 rows over two parts are [0, 3] with 9 rows and [1, 2] with 4.
     """
@@ -18,13 +18,13 @@ def assign(rows: Sequence[int], parts: int) -> list[list[int]]:
 
 
 def split_evenly(total: int, parts: int) -> list[int]:
-    """Sizes of ``parts`` parts of ``total`` that differ by one at most, the larger ones first."""
+    """Split ``total`` into ``parts`` sizes that differ by one at most, the larger ones first."""
     size, larger = divmod(total, parts)
     return [size + (part < larger) for part in range(parts)]
 
 
 def split_like(total: int, weights: Sequence[int]) -> list[int]:
-    """Whole numbers with the sum ``total``, near in proportion to the weights, at least 1 for each weight above 0.
+    """Split ``total`` into whole numbers near in proportion to the weights, at least 1 for each weight above 0.
 
     Raises:
         ValueError: more weights are above 0 than ``total``.

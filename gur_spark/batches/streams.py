@@ -1,4 +1,4 @@
-"""Aggregate snapshots (Parquet) -> a stream of batches, shuffled within a buffer."""
+"""Aggregate snapshots (Parquet) as a stream of batches, shuffled within a buffer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -18,7 +18,7 @@ from gur_spark.snapshots.files import RowGroup, row_groups
 Keep = Callable[[pa.Array], Mask]
 
 BUFFER_ROWS = 65_536
-"""Rows that are held and shuffled together; what bounds the memory of a stream."""
+"""Rows that are held and shuffled together. It bounds the memory of a stream."""
 
 READ_ROWS = 8_192
 """Rows that are decoded from Parquet at a time."""
@@ -35,12 +35,12 @@ def stream(
     views: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[AggregateBatch]:
-    """Batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
+    """Yield batches of ``batch_size`` users (the last may be smaller) from the snapshots in these folders.
 
-    With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS``
-    are shuffled by it; without, rows come as they lie. ``keep`` selects users by their ids. With ``future`` or
-    ``views``, the folders are of ``pairs``, and batches have what followed, and so many views. ``part`` (k, n) is every
-    n-th row group of that order, from the k-th on: n streams of the same seed have each row once.
+    With a seed, the order of the row groups of all snapshots and the rows within a buffer of ``BUFFER_ROWS`` are
+    shuffled. Without one, rows come in the order of the files. ``keep`` selects users by their ids. With ``future`` or
+    ``views``, the folders hold training pairs, and batches have the future and so many views. ``part`` (k, n) takes
+    every n-th row group of that order, from the k-th on: n streams of the same seed have each row once.
     """
     generator = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
     rest: list[pa.RecordBatch] = []
@@ -61,7 +61,7 @@ def stream(
 
 
 def user_ids(snapshot: str) -> Iterator[pa.Array]:
-    """The user ids of a snapshot, without the rest."""
+    """Yield the user ids of a snapshot."""
     for rows in _read([snapshot], ["user_id"], keep=None, generator=None):
         yield rows.column("user_id")
 
@@ -81,7 +81,7 @@ def _read(
 def read_groups(
     groups: Iterable[RowGroup], columns: Sequence[str], batch_rows: int, keep: Keep | None
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of these row groups, at most ``batch_rows`` at a time; those of the users that ``keep`` selects."""
+    """Yield rows of these row groups, at most ``batch_rows`` at a time, of the users that ``keep`` selects."""
     for group in groups:
         for rows in group.read(columns, batch_rows):
             kept = rows if keep is None else rows.filter(pa.array(keep(rows.column("user_id"))))
@@ -120,10 +120,10 @@ class AggregateDataset(IterableDataset[AggregateBatch]):
         views: int = 0,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        """``rows`` is how many rows ``keep`` leaves: a progress bar needs the number of batches.
+        """Plan the stream. ``rows`` is the number of rows that ``keep`` leaves, for the number of batches.
 
-        Of several parts each has as many batches, of its share of ``batch_size``: processes that train in step must.
-        One whose row groups have fewer rows begins again, one with more leaves some out, others in each epoch.
+        Several parts have equally many batches, each of its share of ``batch_size``, because processes train in step. A
+        part with fewer rows begins again; a part with more leaves some out, others in each epoch.
         """
         self._rows, self._batch_size, self._parts = rows, batch_size, part[1]
         self._arguments = (snapshots, layout, batch_size // part[1])

@@ -1,7 +1,7 @@
 """Contracts between the pipeline and a kind of model.
 
-A *kind* is one family member: the GUR autoencoder, CoLES. The pipeline (training, registry, scoring, publishing,
-evaluation, monitoring) knows a kind only by what stands here, and finds it by name in ``gur_spark.models.catalogue``.
+A *kind* is one member of the family: the GUR autoencoder, CoLES. The pipeline (training, registry, scoring, publishing,
+evaluation, monitoring) knows a kind only by these contracts, and finds it by name in ``gur_spark.models.catalogue``.
 ``docs/kinds.md`` tells how to add one.
 
 This module imports neither Spark nor torch. A module that defines a kind may not import them either when it is
@@ -59,7 +59,7 @@ class ModelSection(Section):
         return False
 
     def looks_ahead_days(self) -> int:
-        """Days from a snapshot's date on whose events training sees; 0: none."""
+        """Number of days from a snapshot's date on with events that training sees; 0: none."""
         return 0
 
     @classmethod
@@ -72,11 +72,11 @@ class ModelSection(Section):
         return cls(**model)
 
     def title(self) -> str:
-        """One line for the model card: what the version is."""
+        """Title of the model card, one line."""
         return f"Model of kind {self.kind}."
 
     def learned(self) -> Iterable[str]:
-        """Lines for the model card: what the model learns, and by which settings."""
+        """Lines for the model card: the losses and settings that the model learns by."""
         return ()
 
 
@@ -97,32 +97,32 @@ class Artefact:
     version: str
     model: ModelSection
     manifest: Any
-    """The manifest of the snapshots that it reads: ``Manifest`` or ``SequenceManifest``."""
+    """Manifest of the snapshots that it reads: ``Manifest`` or ``SequenceManifest``."""
     vocabulary: VocabularyRef
     weights: bytes
-    """Tensors as safetensors."""
+    """Tensors in the format safetensors."""
     metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingInputs:
-    """What a kind learns from: folders that torch reads without Spark."""
+    """Inputs of a training: folders that torch reads without Spark, and settings."""
 
     snapshots: Sequence[str]
-    """The snapshots' own folders, by date."""
+    """Folders of the snapshots themselves, by date."""
     folders: Sequence[str]
-    """The folders that training reads: the snapshots' own, or what ``prepare`` wrote of them, one per snapshot."""
+    """Folders that training reads, one per snapshot: the snapshots' own, or those that ``prepare`` wrote."""
     vocabulary: VocabularyRef
     model: ModelSection
     training: Training
     align_to: Artefact | None = None
-    """The older version into whose space the new one is moved."""
+    """The older version with the space that the new one is moved into."""
     prepared: Any = None
-    """What else ``prepare`` made for ``train``."""
+    """Further data that ``count`` made for ``train``."""
 
 
 class Learner(Protocol):
-    """What the trainer drives: a module, its batches, its loss and its optimiser.
+    """A module with its batches, loss and optimiser; the trainer drives it.
 
     It must be picklable, because each of several training processes gets one.
     """
@@ -132,41 +132,41 @@ class Learner(Protocol):
 
     @property
     def module(self) -> "nn.Module":
-        """The module that is trained; its state is what checkpoints hold."""
+        """The module that is trained. Checkpoints hold its state."""
 
     def batches(self, epoch: int | None, part: tuple[int, int]) -> Any:
-        """A ``DataLoader`` of training batches as this epoch shuffles them, or, for None, of validation batches.
+        """Load training batches as this epoch shuffles them, or, for None, validation batches, as a ``DataLoader``.
 
         ``part`` (k, n) is the share of the k-th of n processes; all shares have equally many batches.
         """
 
     def users(self, batch: Any) -> int:
-        """How many users a batch has, by which means over batches are weighted."""
+        """Number of users of a batch, its weight in means over batches."""
 
     def loss(self, batch: Any, epoch: int | None) -> "Tensor":
-        """Mean loss of a batch, a scalar. With None, the validation loss, by the same rule in every epoch."""
+        """Mean loss of a batch, a scalar. For None, it is the validation loss, by the same rule in every epoch."""
 
     def optimizer(self, training: Training) -> tuple[Any, Any]:
-        """The optimiser, and the scheduler that steps after each epoch (or None)."""
+        """Make the optimiser, and the scheduler that steps after each epoch (or None)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """How a training went; the learner's module has the weights of the best epoch."""
+    """Result of a training; the learner's module has the weights of the best epoch."""
 
     metrics: Mapping[str, float]
     """``validation_loss`` of the best epoch, and ``epochs``."""
     epochs: Sequence[Mapping[str, float]]
-    """What each epoch ended with: ``epoch``, ``train_loss``, ``validation_loss``."""
+    """``epoch``, ``train_loss`` and ``validation_loss`` of each epoch."""
     checkpoints: str
-    """Folder from which a killed run of the same inputs goes on; of no use once the version is registered."""
+    """Folder from which a killed run of the same inputs continues; useless once the version is registered."""
 
 
 class Trainer(Protocol):
     """Fits a learner: epochs, early stopping, checkpoints, several processes, progress."""
 
     def fit(self, learner: Learner, depends_on: Mapping[str, Any]) -> Fitted:
-        """Train until the validation loss stops falling, or go on from a killed run of equal ``depends_on``.
+        """Train until the validation loss stops falling, or continue a killed run of equal ``depends_on``.
 
         Raises:
             TrainingError: a loss is not finite.
@@ -178,25 +178,26 @@ class Trained:
     """A trained model, to be saved as a new version."""
 
     tensors: Mapping[str, Any]
-    """By name, on CPU, contiguous."""
+    """Tensors by name, on CPU, contiguous."""
     manifest: Any
-    """Of the snapshots that the version reads."""
+    """Manifest of the snapshots that the version reads."""
     fitted: Fitted
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Further ones: of validation users, of the alignment."""
+    """Further metrics: of validation users, of the alignment."""
     aligned_to: str | None = None
-    """The version whose space the embeddings are in."""
+    """The version with the space that the embeddings are in."""
 
 
 class Scorer(Protocol):
-    """A loaded version. Not a bit of a user's result may depend on the other users of a batch."""
+    """A loaded version. No bit of a user's result may depend on the other users of a batch."""
 
     @property
     def columns(self) -> Sequence[str]:
-        """The snapshot's columns that it reads; ``user_id`` is one of them."""
+        """Columns of the snapshot that it reads; ``user_id`` is one of them."""
 
     def score(self, rows: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
-        """By output name, its rows without the key of the run: for ``embeddings`` user_id, embedding, events.
+        """Score rows: output name -> its rows without the run's columns, such as user_id, embedding, events for
+        ``embeddings``.
 
         Raises:
             ModelError: the rows are not of the version's manifest and vocabulary.
@@ -209,42 +210,42 @@ class Kind(Protocol):
     name: ClassVar[str]
     """Prefix of ``model_version``, and column ``kind`` of ``models``."""
     config: ClassVar[type[ModelSection]]
-    """Its member of the union that ``model.kind`` discriminates."""
+    """Member of the union that ``model.kind`` discriminates."""
     reads: ClassVar[Form]
     writes: ClassVar[tuple[str, ...]]
     """Names of outputs (``gur_spark.outputs``), the main one first."""
     can: ClassVar[frozenset[Capability]]
 
     def prepare(self, preparation: Any) -> Sequence[str]:
-        """Spark side: the folders that training reads, one per snapshot; mostly the snapshots' own.
+        """Spark side: prepare the folders that training reads, one per snapshot; mostly the snapshots' own.
 
         Args:
-            preparation: a ``gur_spark.models.preparation.Preparation``, which this module must not know.
+            preparation: a ``gur_spark.models.preparation.Preparation``, a type that this module must not import.
         """
 
     def count(self, preparation: Any, folders: Sequence[str]) -> Any:
-        """Spark side: what else training needs, such as counts over all users; None where nothing."""
+        """Spark side: compute further data for training, such as counts over all users; None where there is none."""
 
     def train(self, inputs: TrainingInputs, trainer: Trainer) -> Trained:
-        """Torch side: build, fit, measure.
+        """Torch side: build, fit and measure a model.
 
         Raises:
             SnapshotError, TrainingError, ModelError: the inputs cannot be learned from.
         """
 
     def load(self, artefact: Artefact) -> Scorer:
-        """Torch side: a scorer with the artefact's weights.
+        """Torch side: make a scorer with the artefact's weights.
 
         Raises:
             ModelError: the weights are not those of the configuration.
         """
 
     def untrained(self, artefact: Artefact, seed: int) -> Scorer:
-        """Torch side: the same architecture over the same inputs with the weights it had before training."""
+        """Torch side: make a scorer of the same architecture and inputs, with weights as before training."""
 
 
 def seen_until(dates: Sequence[date], model: ModelSection) -> date:
-    """The first date whose events a training on snapshots of these dates does not see."""
+    """The first date with events that a training on snapshots of these dates does not see."""
     from datetime import timedelta
 
     return max(dates) + timedelta(model.looks_ahead_days())

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 
 class Coles:
-    """The kind ``coles``. It embeds in float32, in blocks of 32 users that are filled up, and so to the same bits
-    whoever else is in a batch; another machine's result differs in the seventh digit."""
+    """The kind ``coles``.
+
+    It embeds in float32, in blocks of a fixed size that are filled up, so the bits do not depend on other users of a
+    batch. The result of another machine differs in the seventh digit.
+    """
 
     name: ClassVar[str] = "coles"
     config: ClassVar[type[ModelSection]] = ColesModel
@@ -68,5 +71,9 @@ KIND = Coles()
 
 
 def _check_library() -> None:
-    """Raises MissingExtra where pytorch-lifestream is not installed."""
+    """Check that pytorch-lifestream is installed.
+
+    Raises:
+        MissingExtra: it is not.
+    """
     import_extra("ptls", "sequences", "a model of kind coles")

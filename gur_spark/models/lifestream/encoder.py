@@ -21,7 +21,7 @@ NUMBERS = "numbers"
 """Name of the numbers among the inputs of ``TrxEncoder``."""
 
 BUCKETS = 4
-"""Groups of similar length that a batch of slices is padded in; eight are no faster on CPU."""
+"""Groups of similar length that a batch of slices is padded in. On CPU eight are no faster than four."""
 
 BESIDE = ("age", "events", "span")
 """Numbers beside the network's state: logarithms of the days from the newest event to ``as_of``, of the number of
@@ -29,7 +29,7 @@ events, and of the days from the oldest event to ``as_of``."""
 
 
 Carry: TypeAlias = Tensor | tuple[Tensor, Tensor]
-"""What a network hands from one event to the next: the state of a GRU, state and cell of an LSTM."""
+"""State that a network hands from one event to the next: the state of a GRU, state and cell of an LSTM."""
 
 
 class Standardised(IdentityScaler):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class Standardised(IdentityScaler):  # type: ignore[misc]
         self.register_buffer("std_D", torch.ones(width))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
+        """Standardise (..., D) to (..., D)."""
         return (numbers - self.mean_D) / self.std_D
 
     @property
@@ -53,11 +53,11 @@ class Standardised(IdentityScaler):  # type: ignore[misc]
 
 
 class SequenceEncoder(nn.Module):
-    """Events of users to embeddings.
+    """Encoder of users' events as embeddings.
 
-    ``sequence`` is pytorch-lifestream's ``RnnSeqEncoder`` and can be used there as it is. Its ``TrxEncoder`` sees all
-    events of a batch as one flat row, so that nothing is computed for padding; the network sees them padded, in
-    buckets of similar length.
+    ``sequence`` is pytorch-lifestream's ``RnnSeqEncoder`` and can be used there as it is. Its ``TrxEncoder`` gets all
+    events of a batch as one flat row, so that nothing is computed for padding. The network gets them padded, in buckets
+    of similar length.
     """
 
     beside_mean_R: Tensor
@@ -80,7 +80,7 @@ class SequenceEncoder(nn.Module):
             ),
             hidden_size=model.latent_dim - beside,
             type=model.encoder,
-            # An LSTM of the library has such a vector and ignores it.
+            # The library's LSTM has such a vector and ignores it.
             trainable_starter="static" if model.encoder == "gru" else "none",
             is_reduce_sequence=False,
         )
@@ -98,22 +98,22 @@ class SequenceEncoder(nn.Module):
         return self.state_dim + len(self.beside_mean_R)
 
     def forward(self, batch: Sequences) -> Tensor:
-        """Embeddings, (B, L): the network's state after each sequence, and the numbers beside it."""
+        """Embed a batch, (B, L): the network's state after each sequence, and the numbers beside it."""
         return torch.cat([self.state(batch), self.beside(batch)], dim=1)
 
     def state(self, batch: Sequences) -> Tensor:
-        """The network's state after each sequence, (B, H)."""
+        """Compute the network's state after each sequence, (B, H)."""
         padded = buckets(self._encode(batch), batch.lengths_B, BUCKETS)
         return torch.cat([self._last_state(rows_BTW, lengths_B) for rows_BTW, lengths_B in padded])
 
     def beside(self, batch: Sequences) -> Tensor:
-        """The standardised numbers ``BESIDE`` of each sequence, (B, R); R is 0 where the model has none."""
+        """Compute the standardised numbers ``BESIDE`` of each sequence, (B, R); R is 0 where the model has none."""
         if not len(self.beside_mean_R):
             return batch.numbers_ND.new_empty(len(batch), 0)
         return (beside(batch) - self.beside_mean_R) / self.beside_std_R
 
     def advance(self, ids_CN: Tensor, numbers_ND: Tensor, users: int, carry: Carry | None) -> tuple[Tensor, Carry]:
-        """States after each of T events of B users, (T, B, H), and the carry that the next events go on from.
+        """Compute states after each of T events of B users, (T, B, H), and the carry for the next events.
 
         The N = T * B events come by step, all users' first events first; ``carry`` is None at the beginning.
         """
@@ -150,7 +150,7 @@ class SequenceEncoder(nn.Module):
 
 
 def beside(batch: Sequences) -> Tensor:
-    """The numbers ``BESIDE`` of each sequence, (B, 3)."""
+    """Compute the numbers ``BESIDE`` of each sequence, (B, 3)."""
     last_B = batch.lengths_B.cumsum(0) - 1
     first_B = last_B - batch.lengths_B + 1
     age_N = batch.numbers_ND[:, TIMES.index("age")]

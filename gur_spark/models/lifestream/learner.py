@@ -1,4 +1,4 @@
-"""CoLES as the trainer drives it."""
+"""The learner of CoLES, which the trainer drives."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,10 @@ LEAST_USERS = 2
 
 @dataclass
 class ColesLearner:
-    """Draws slices of users' events and holds them against one another (``gur_spark.models.kind.Learner``).
+    """Draws slices of users' events and compares them with one another (``gur_spark.models.kind.Learner``).
 
-    Slices are drawn by a generator of (seed, epoch, part), so that an epoch does not depend on what ran before it;
-    validation slices are the same in every epoch.
+    Slices are drawn by a generator of (seed, epoch, part), so an epoch does not depend on earlier runs. Validation
+    slices are the same in every epoch.
     """
 
     module: SequenceEncoder
@@ -32,7 +32,7 @@ class ColesLearner:
     model: ColesModel
     training: Training
     sides: tuple[Side, Side]
-    """Training and validation."""
+    """Training side and validation side."""
     warmup: int = 0
 
     def __post_init__(self) -> None:
@@ -50,14 +50,14 @@ class ColesLearner:
             part=part,
             least=LEAST_USERS,
         )
-        # The loader's own generator: an iterator that is made must not move the one that noise is drawn from.
+        # The loader has its own generator: making an iterator must not move the one that noise is drawn from.
         return DataLoader(dataset, batch_size=None, generator=torch.Generator())
 
     def users(self, batch: SliceBatch) -> int:
         return len(batch)
 
     def loss(self, batch: SliceBatch, epoch: int | None) -> Tensor:
-        """Sum over the pairs of the batch, per user."""
+        """Sum of the loss over the pairs of the batch, per user."""
         total: Tensor = self._loss(self.module.state(batch.sequences), batch.labels_S)
         return total / len(batch)
 

@@ -20,18 +20,18 @@ DAYS = 28
 """Days before the snapshot's date that stand for the future."""
 
 USERS = 10_000
-"""Users of each side that are asked, at most."""
+"""Users of each side, at most."""
 
 PENALTY = 0.01
-"""Of the ridge regression, per user and standardised column."""
+"""Penalty of the ridge regression, per user and standardised column."""
 
 
 def probe_recency(scorer: SequenceScorer, sides: tuple[Side, Side]) -> dict[str, float]:
-    """AUC of a linear model that is fitted on training users and asked of validation users, as metrics.
+    """Measure the AUC of a linear model that is fitted on training users and tested on validation users, as metrics.
 
-    ``probe_auc`` is that of the whole embedding and ``probe_state_auc`` that of the network's state alone; where the
-    first is above the second, the numbers beside the state tell what the state has lost. No metric where a side has
-    users of one class only.
+    ``probe_auc`` uses the whole embedding and ``probe_state_auc`` the network's state alone. If the first is greater,
+    the numbers beside the state know something that the state has lost. There is no metric where a side has users of
+    one class only.
     """
     (x_NL, active_N), (test_NL, test_active_N) = (_asked(scorer, side) for side in sides)
     if not all(0 < active.sum() < len(active) for active in (active_N, test_active_N)):
@@ -44,9 +44,9 @@ def probe_recency(scorer: SequenceScorer, sides: tuple[Side, Side]) -> dict[str,
 
 
 def earlier(rows: pa.RecordBatch, days: int) -> tuple[pa.RecordBatch, Mask]:
-    """Rows of sequences as they were so many days before, without the users that had no events then.
+    """Cut rows of sequences back to a date so many days before, without the users that had no events then.
 
-    Returns the rows, and for each of them whether the user has an event in the days that were taken away.
+    Returns the rows, and for each of them whether the user has an event in the days that were cut.
     """
     as_of_B = rows.column("as_of").to_numpy() - days * DAY
     times = rows.column("event_time")
@@ -66,7 +66,7 @@ def earlier(rows: pa.RecordBatch, days: int) -> tuple[pa.RecordBatch, Mask]:
 
 
 def linear_scores(x_NL: Floats, active_N: Mask, test_NL: Floats) -> Array:
-    """Scores of the test users by a ridge regression of 0 and 1, which ranks as linear discriminant analysis does."""
+    """Score the test users by a ridge regression of 0 and 1, which ranks as linear discriminant analysis does."""
     mean_L, std_L = x_NL.mean(axis=0, dtype=np.float64), x_NL.std(axis=0, dtype=np.float64)
     scale_L = np.where(std_L > 1e-9, std_L, 1.0)
     z_NL = (x_NL - mean_L) / scale_L
@@ -77,7 +77,7 @@ def linear_scores(x_NL: Floats, active_N: Mask, test_NL: Floats) -> Array:
 
 
 def _asked(scorer: SequenceScorer, side: Side) -> tuple[Floats, Mask]:
-    """Embeddings of the first ``USERS`` users ``DAYS`` days before the date, and who of them came back."""
+    """Embed the first ``USERS`` users ``DAYS`` days before the date, and mark those who came back."""
     vectors, answers, users = [], [], 0
     filled = [group for group, rows in zip(side.groups, side.rows, strict=True) if rows]
     for rows in read_groups(filled, scorer.columns, READ_ROWS, side.keep):

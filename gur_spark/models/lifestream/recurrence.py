@@ -12,18 +12,19 @@ from torch.nn import functional
 from gur_spark.models.lifestream.encoder import NUMBERS, Carry, SequenceEncoder
 
 FOLDED_BYTES = 1 << 26
-"""Size of the tables that are multiplied in advance, at most; each process of a cluster holds them."""
+"""Greatest size of the tables that are multiplied in advance. Each process of a cluster holds them."""
 
 
 class Recurrence(Protocol):
-    """Goes over the events of B users that have T events each, all users' first events first."""
+    """Forward pass over B users of T events each. All users' first events come first."""
 
     def steps(self, ids_CN: Tensor, numbers_ND: Tensor, users: int, carry: Carry | None) -> tuple[Tensor, Carry]:
-        """States after each event, (T, B, H), and the carry that the next events go on from; None at the beginning."""
+        """Compute states after each event, (T, B, H), and the carry for the next events; ``carry`` is None at the
+        beginning."""
 
 
 def recurrence_of(module: SequenceEncoder) -> Recurrence:
-    """The faster forward pass: torch's LSTM is one fused kernel on CPU (oneDNN), its GRU a dozen calls per step."""
+    """Choose the faster forward pass: torch's LSTM is one fused kernel on CPU (oneDNN), its GRU a dozen calls per step."""
     tables = module.sequence.trx_encoder.embeddings.values()
     folded_bytes = sum(table.num_embeddings for table in tables) * 3 * module.state_dim * 4
     folds = module.sequence.seq_encoder.rnn_type == "gru" and 0 < folded_bytes <= FOLDED_BYTES
@@ -31,7 +32,7 @@ def recurrence_of(module: SequenceEncoder) -> Recurrence:
 
 
 class LayerRecurrence:
-    """The module's own layers."""
+    """Forward pass by the module's own layers."""
 
     def __init__(self, module: SequenceEncoder) -> None:
         self._module = module
@@ -55,7 +56,7 @@ class FoldedGru:
         scale_G[2 * width :] = 2
         weights_WG = layer.weight_ih_l0.double().T * scale_G
         bias_G, state_bias_G = layer.bias_ih_l0.double() * scale_G, layer.bias_hh_l0.double() * scale_G
-        # The reset gate multiplies the new state's own bias, so that one cannot be added in advance.
+        # The reset gate multiplies the new state's own bias, so this bias cannot be added in advance.
         bias_G[: 2 * width] += state_bias_G[: 2 * width]
         scaler = trx.custom_embeddings[NUMBERS]
         *of_tables, of_numbers_DG = weights_WG.split([t.embedding_dim for t in tables] + [scaler.output_size])

@@ -20,21 +20,21 @@ from gur_spark.models.lifestream.settings import ColesModel
 from gur_spark.models.weights import read_weights, set_weights
 
 BLOCK = 128
-"""Users that are embedded at a time, no more and no fewer."""
+"""Users of a block. Exactly so many are embedded at a time."""
 
 LONG, LONG_BLOCK = 256, 32
-"""Users with more than so many events are embedded in smaller blocks, because their lengths differ more."""
+"""Users with more than ``LONG`` events are embedded in blocks of ``LONG_BLOCK``, because their lengths differ more."""
 
 STEPS = 32
-"""Events of each user that are encoded at a time; bounds the memory of a block, however long its users are."""
+"""Events of each user that are encoded at a time. It bounds the memory of a block of long users."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceScorer:
-    """Embeds users in float32, in blocks of similar length."""
+    """Scorer that embeds users in float32, in blocks of similar length."""
 
     module: SequenceEncoder
-    """In eval mode."""
+    """The module in eval mode."""
     layout: SequenceLayout
     recurrence: Recurrence
 
@@ -43,19 +43,19 @@ class SequenceScorer:
         return self.layout.columns
 
     def score(self, rows: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
-        """``embeddings``: one row per row of the snapshot; ``events`` counts the events of the row."""
+        """Score rows: ``embeddings`` has one row per row of the snapshot; ``events`` counts the events of the row."""
         events = to_events(rows, self.layout)
         columns = [rows["user_id"], to_lists(self.vectors(events)), pa.array(events.lengths_B)]
         return {"embeddings": pa.RecordBatch.from_arrays(columns, names=["user_id", "embedding", "events"])}
 
     @torch.inference_mode()
     def vectors(self, events: Events) -> Floats:
-        """Embeddings of the users, float32 (B, L); not a bit of a user's depends on the other users.
+        """Embed the users, float32 (B, L). No bit of an embedding depends on the other users.
 
-        A matrix product rounds by its shape. Users are embedded in blocks of a size that the user's own length decides,
-        and the last block is filled up, so that each step of the network is a product of one shape, in which a row's
-        result depends on that row alone. Float64, which would hide the shape as well, takes twice as long. The result
-        of another machine differs in the seventh digit.
+        A matrix product rounds by its shape. So the block of a user has a size that only the user's own length decides,
+        and the last block is filled up: each step of the network is a product of one shape, and a row's result depends
+        on that row alone. Float64 would hide the shape as well, but takes twice as long. The result of another machine
+        differs in the seventh digit.
         """
         order = np.argsort(events.lengths_B, kind="stable")
         longer = int(np.searchsorted(events.lengths_B[order], LONG, side="right"))
@@ -68,14 +68,14 @@ class SequenceScorer:
         return np.hstack([state_BH, self.module.beside(Sequences.of(events)).numpy()])
 
     def _states(self, events: Events, users: Ints) -> Tensor:
-        """States of one block, (B, H): the network goes over ``STEPS`` events at a time and hands its state on."""
+        """Compute the states of one block, (B, H): the network takes ``STEPS`` events at a time and hands its state on."""
         first_B, lengths_B = events.offsets[users], events.lengths_B[users]
         longest = int(lengths_B.max())
         state_BH = torch.empty(len(users), self.module.state_dim)
         carry = None
         for begin in range(0, longest, STEPS):
             step_T = np.arange(begin, min(begin + STEPS, longest))
-            # Past a user's end stands the last event again; the state is read before.
+            # After a user's end the last event is repeated; the state is read before.
             at_N = (first_B + np.minimum(step_T[:, None], lengths_B - 1)).ravel()
             ids_CN, numbers_ND = np.take(events.ids_CN, at_N, axis=1), np.take(events.numbers_ND, at_N, axis=0)
             states_TBH, carry = self.recurrence.steps(
@@ -87,7 +87,7 @@ class SequenceScorer:
 
 
 def load_scorer(artefact: Artefact) -> SequenceScorer:
-    """The scorer of an artefact.
+    """Make the scorer of an artefact.
 
     Raises:
         ModelError: the weights cannot be read, or are not those of the configuration.
@@ -101,8 +101,8 @@ def load_scorer(artefact: Artefact) -> SequenceScorer:
 
 
 def untrained_scorer(artefact: Artefact, seed: int) -> SequenceScorer:
-    """The same architecture over the same standardised inputs, with the weights that a training of this seed begins
-    with."""
+    """Make a scorer of the same architecture and standardised inputs, with the weights that a training of this seed
+    begins with."""
     trained, layout = load_scorer(artefact), SequenceLayout.of(artefact.manifest, artefact.vocabulary.sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -112,6 +112,6 @@ def untrained_scorer(artefact: Artefact, seed: int) -> SequenceScorer:
 
 
 def scorer_of(module: SequenceEncoder, layout: SequenceLayout) -> SequenceScorer:
-    """A scorer with the module's weights."""
+    """Make a scorer with the module's weights."""
     frozen = module.eval().requires_grad_(False)
     return SequenceScorer(module=frozen, layout=layout, recurrence=recurrence_of(frozen))

@@ -1,4 +1,4 @@
-"""Configuration of the sequence encoders: the part ``model`` of a pipeline whose kind is ``coles``."""
+"""The section ``model`` of a pipeline whose kind is ``coles``."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -10,7 +10,7 @@ from gur_spark.models.kind import ModelSection
 
 
 class Slices(Section):
-    """Parts of a user's events that training draws: slices of one user are alike, those of others are not."""
+    """Parts of a user's events that training draws; slices of one user are alike, slices of different users are not."""
 
     count: int = Field(default=5, ge=2, le=64)
     """Slices per user and batch."""
@@ -42,9 +42,9 @@ class ColesModel(ModelSection):
     recency: bool = True
     """Whether an embedding ends with the age of the newest event, the number of events and the days they span."""
     margin: float = Field(default=0.5, gt=0)
-    """Distance from which slices of two users are far enough apart; embeddings in the loss have length 1."""
+    """Distance from which slices of two users are far enough apart. In the loss, embeddings have length 1."""
     hard_negatives: int = Field(default=5, ge=1)
-    """Nearest slices of other users that each slice is held against."""
+    """Nearest slices of other users that each slice is compared with."""
     event_dropout: float = Field(default=0.01, ge=0, lt=1)
     """Share of a slice's events that training leaves out."""
     embedding_noise: float = Field(default=0.003, ge=0)
@@ -54,7 +54,7 @@ class ColesModel(ModelSection):
 
     @classmethod
     def of(cls, section: ModelSection) -> "ColesModel":
-        """This section, which code of the kind ``coles`` takes for one of its own."""
+        """Return the section as one of the kind ``coles``."""
         assert isinstance(section, cls), f"expected a section of kind coles, got {section.kind}"
         return section
 

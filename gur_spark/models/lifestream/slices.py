@@ -1,4 +1,4 @@
-"""Slices of users' events, as CoLES draws them; by pytorch-lifestream's rule ``SampleSlices``, all users at once."""
+"""Slices of users' events, drawn by pytorch-lifestream's rule ``SampleSlices``, all users at once."""
 
 # B = users, S = slices of all of them
 
@@ -15,11 +15,11 @@ from gur_spark.models.lifestream.settings import ColesModel
 
 @dataclass(frozen=True)
 class SliceBatch:
-    """Slices, about in the order of their length, and whose they are."""
+    """Slices, about in the order of their length, with the number of each slice's user."""
 
     sequences: Sequences
     labels_S: Tensor
-    """int64, (S,); slices of one number are of one user."""
+    """``int64``, (S,); slices with the same number are of one user."""
     users: int
     """Rows that the slices were drawn from."""
 
@@ -69,7 +69,7 @@ class Slicer:
         return SliceBatch(Sequences.of(slices), torch.from_numpy(labels_S.astype(np.int64)), len(events))
 
     def draw(self, available_S: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """First event and number of events of one slice of each sequence of ``available_S`` events."""
+        """Draw the first event and the length of one slice of each sequence of ``available_S`` events."""
         whole_S = available_S <= self.least
         least_S = np.where(whole_S, available_S, self.least)
         most_S = np.where(whole_S, available_S, np.minimum(available_S, self.most))
@@ -80,7 +80,7 @@ class Slicer:
 
 
 def drop_events(events: Events, share: float, generator: np.random.Generator) -> Events:
-    """Leave each event out with this probability, but the last one of each sequence."""
+    """Drop each event with this probability, except the last one of each sequence."""
     kept_N = generator.random(len(events.numbers_ND)) >= share
     kept_N[events.offsets[1:] - 1] = True
     before = np.concatenate(([0], np.cumsum(kept_N)))

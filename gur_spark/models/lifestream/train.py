@@ -49,7 +49,7 @@ def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
 
 
 def depends_on(inputs: TrainingInputs, manifest: SequenceManifest) -> dict[str, Any]:
-    """The inputs that decide the weights, beside the training's own settings."""
+    """Collect the inputs that decide the weights, beside the training's own settings."""
     return {
         "manifest": manifest.hash,
         "files": [[group.file, group.number, group.rows] for folder in inputs.folders for group in row_groups(folder)],
@@ -59,7 +59,7 @@ def depends_on(inputs: TrainingInputs, manifest: SequenceManifest) -> dict[str, 
 
 
 def standardise(module: SequenceEncoder, side: Side, layout: SequenceLayout, least: int) -> None:
-    """Give the encoder the mean and standard deviation of the training users' numbers.
+    """Set the mean and standard deviation of the training users' numbers in the encoder.
 
     Raises:
         TrainingError: a number is not finite, or no user has more events than ``least``, so that all slices of a user
