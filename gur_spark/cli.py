@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gur_spark.config.file import load_config, to_yaml
 from gur_spark.config.pipeline import Config
+from gur_spark.config.training import Scoring
 from gur_spark.errors import ConfigError, GurError
 
 if TYPE_CHECKING:
@@ -116,6 +117,18 @@ def as_of_dates(config: Config, args: argparse.Namespace) -> list[date]:
             else "no as-of date: give --as-of DATE, or training.as_of and scoring.as_of in the config"
         )
     return sorted(set(dates))
+
+
+def scored_dates(scoring: Scoring, given: Sequence[date] | None = None) -> Sequence[date]:
+    """Dates that were given, or those that the configuration scores.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    dates = given or scoring.as_of
+    if not dates:
+        raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
+    return dates
 
 
 def main(

@@ -8,8 +8,9 @@ from typing import Any
 
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import EvaluationError
+from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.models.catalogue import find
+from gur_spark.snapshots.horizon import check_cutoff
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run, record
 
@@ -30,6 +31,18 @@ class Step:
     """Options by name, which may depend on earlier runs."""
     may_fail: bool = False
     """Whether the pipeline goes on where the job cannot evaluate."""
+
+
+def check_dates(config: Config) -> None:
+    """Refuse at the start what would fail after minutes.
+
+    Raises:
+        ConfigError: there is no date to train on or to score, or training would see what comes after its cutoff.
+    """
+    for key, dates in (("training.as_of", config.training.as_of), ("scoring.as_of", config.scoring.as_of)):
+        if not dates:
+            raise ConfigError(f"{key}: the pipeline needs at least one date, such as {key}=[2024-01-31]")
+    check_cutoff(config.training.as_of, config.model.looks_ahead_days(), config.training_cutoff, ConfigError)
 
 
 def run_steps(tables: Tables, config: Config, steps: Iterable[Step]) -> dict[str, Run]:
@@ -61,6 +74,11 @@ def defaults(step: Step) -> Namespace:
     parser = ArgumentParser()
     step.options(parser)
     return parser.parse_args([])
+
+
+def trained(made: Runs) -> str:
+    """The model version that the train step registered."""
+    return made["train"].outputs["model_version"]
 
 
 def summary(tables: Tables, config: Config, made: Runs) -> str:

@@ -32,15 +32,15 @@ def options(parser: ArgumentParser) -> None:
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    predict_churn(
+    made = predict_churn(
         tables,
         config,
-        run,
         as_of=args.as_of,
         label_dates=args.label_dates,
         on_switch=args.on_switch,
         retrain=args.retrain,
     )
+    run.add(made.account)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

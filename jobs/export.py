@@ -23,7 +23,8 @@ def options(parser: ArgumentParser) -> None:
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     version = rows_name(tables, config, args.model)
-    export_embeddings(tables, config, args.to, run, form=args.format, version=version, as_of=args.as_of)
+    made = export_embeddings(tables, config, args.to, form=args.format, version=version, as_of=args.as_of)
+    run.add(made.account(args.to))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

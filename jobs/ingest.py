@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gur_spark import cli
+from gur_spark.config.logs import chosen_logs
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import ConfigError, nearest
+from gur_spark.errors import ConfigError
 
 if TYPE_CHECKING:
     from gur_spark.tables.delta import Tables
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
-    from gur_spark.serving.stale import note_stale, stale_after
+    from gur_spark.serving.stale import log_stale, stale_after
 
     read_landings(tables, config, args, run)
-    note_stale(run, stale_after(tables, config, list(run.inputs)))
+    stale = stale_after(tables, config, list(run.inputs))
+    run.add(stale.account)
+    log_stale(stale)
 
 
 def read_landings(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
@@ -26,16 +29,8 @@ def read_landings(tables: "Tables", config: Config, args: Namespace, run: "Run")
 
     if args.landing and config.logs and len(args.log) != 1:
         raise ConfigError(f"--landing needs --log NAME where there are several logs: {list(config.raw_logs)}")
-    for name in _chosen(config, args.log):
+    for name in chosen_logs(list(config.raw_logs), args.log):
         run.add(ingest(tables, config, run.id, landings=args.landing, everything=args.all, name=name))
-
-
-def _chosen(config: Config, names: Sequence[str]) -> Sequence[str]:
-    known = list(config.raw_logs)
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"--log {name}: no such log; available: {known}{nearest(name, known)}")
-    return names or known
 
 
 def options(parser: ArgumentParser) -> None:

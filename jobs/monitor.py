@@ -7,22 +7,14 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from gur_spark import cli, storage
+from gur_spark import cli
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import ConfigError, nearest
 from gur_spark.extras import report_library
-from gur_spark.monitoring.drift import Drift
-from gur_spark.monitoring.findings import Status, summary, to_text, worst
-from gur_spark.monitoring.monitor import history, monitor, names_of_ids
-from gur_spark.monitoring.page import shown_distributions, to_html
+from gur_spark.monitoring.findings import check_ignored, exit_code, summary, to_text, worst
+from gur_spark.monitoring.monitor import monitor
+from gur_spark.monitoring.report import write_page
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
-
-ABOVE_ITS_LEVEL = 3
-"""Exit code of a run that succeeded and found drift."""
-
-OTHER_SUBJECTS = ("users", "embedding", "snapshots", "embeddings")
-"""Subjects of measurements that are neither columns nor logs."""
+from gur_spark.tables.runs import Account, Run
 
 
 def options(parser: ArgumentParser) -> None:
@@ -43,51 +35,20 @@ def options(parser: ArgumentParser) -> None:
 
 
 def check(config: Config) -> None:
-    """Refuse unknown names in ``monitor.ignore``: their subjects would be judged.
-
-    Raises:
-        ConfigError: the message has the nearest name.
-    """
-    columns = [column.name for column in config.manifest().columns]
-    known = [*columns, *(f"log {name}" for name in config.all_logs), *OTHER_SUBJECTS]
-    for name in config.monitor.ignore:
-        if name not in known:
-            raise ConfigError(
-                f"monitor.ignore: '{name}' is not measured; expected a column of the aggregates or one of "
-                f"{known[len(columns) :]}{nearest(name, known)}"
-            )
+    """Refuse unknown names in ``monitor.ignore``: their subjects would be judged."""
+    check_ignored(config.monitor, [column.name for column in config.manifest().columns], config.all_logs)
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    dates = args.as_of or config.scoring.as_of
-    if not dates:
-        raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
     # A missing library is reported before anything is measured.
     report_library("matplotlib")
-    for as_of in dates:
-        drift = monitor(
-            tables, config, as_of, run, version=args.model, against=args.against, inputs_only=args.inputs_only
-        )
-        print(f"{config.name}, {as_of}: {summary(drift.findings)}\n{to_text(drift.findings)}")
-        _write_page(tables, config, drift, run)
+    asked = {"version": args.model, "against": args.against, "inputs_only": args.inputs_only}
+    for as_of in cli.scored_dates(config.scoring, args.as_of):
+        drift = monitor(tables, config, as_of, run.id, **asked)
+        run.add(Account(inputs=dict(drift.inputs), counts=drift.counts))
         run.exit_code = max(run.exit_code, exit_code(worst(drift.findings), args.warn_is_failure))
-        for status in ("alert", "warn", "ok"):
-            run.counts[f"{status} {as_of}"] = sum(finding.status == status for finding in drift.findings)
-
-
-def exit_code(status: Status, warn_is_failure: bool) -> int:
-    """Exit code for a scheduler."""
-    above = status == "alert" or (status == "warn" and warn_is_failure)
-    return ABOVE_ITS_LEVEL if above else 0
-
-
-def _write_page(tables: Tables, config: Config, drift: Drift, run: Run) -> None:
-    names = names_of_ids(tables, drift.vocabulary_version, shown_distributions(drift))
-    page = to_html(config.name, drift, history(tables, drift.as_of), names)
-    path = tables.folder("reports", "drift", drift.as_of.isoformat(), "drift.html")
-    storage.write_text(path, page)
-    run.outputs[f"page {drift.as_of}"] = path
-    print(f"page: {path}")
+        page = run.outputs[f"page {as_of}"] = write_page(tables, config.name, drift)
+        print(f"{config.name}, {as_of}: {summary(drift.findings)}\n{to_text(drift.findings)}\npage: {page}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import ConfigError
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
 from gur_spark.registry.names import VersionName
-from gur_spark.snapshots.horizon import check_cutoff
-from gur_spark.steps import Step, run_steps, summary
+from gur_spark.steps import Step, check_dates, run_steps, summary, trained
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from jobs import aggregate, evaluate, ingest, publish, score, sequences, train, vocabulary
@@ -32,8 +30,7 @@ def steps(config: Config) -> Iterator[Step]:
     # The pipeline makes all its snapshots itself, so ingest does not ask which are stale.
     yield Step("ingest", ingest.read_landings, ingest.options)
     # The vocabulary knows nothing of the time after training, as it would not in production.
-    before = max(config.training.as_of)
-    yield Step("vocabulary", vocabulary.stage, vocabulary.options, lambda _: {"before": before})
+    yield Step("vocabulary", vocabulary.stage, vocabulary.options, lambda _: {"before": max(config.training.as_of)})
     reads = find(config.model.kind).reads
     if reads is Form.SEQUENCES:
         newest = {"as_of": dates, "vocabulary": "newest"}
@@ -42,27 +39,16 @@ def steps(config: Config) -> Iterator[Step]:
     windows = {"as_of": dates if reads is Form.AGGREGATES else judged, "vocabulary": "newest"}
     yield Step("aggregate", aggregate.stage, aggregate.options, lambda _: windows)
     yield Step("train", train.stage, train.options)
-    yield Step("score", score.stage, score.options, lambda made: {"model": made["train"].outputs["model_version"]})
-    yield Step(
-        "publish",
-        publish.stage,
-        publish.options,
-        lambda made: {
-            "model": str(VersionName(made["train"].outputs["model_version"], config.scoring.smoothing)),
-            "reason": "pipeline",
-        },
-    )
+    yield Step("score", score.stage, score.options, lambda made: {"model": trained(made)})
+    yield Step("publish", publish.stage, publish.options, lambda made: rows_of(trained(made), config))
     # Today's rows have no future to be judged by yet: unless the configuration names a date to evaluate, what was
     # published stands, and the summary says why there is no report.
     yield Step("evaluate", evaluate.stage, evaluate.options, may_fail=not config.evaluation.as_of)
 
 
-def check_dates(config: Config) -> None:
-    """Refuse at the start what would fail after minutes."""
-    for key, dates in (("training.as_of", config.training.as_of), ("scoring.as_of", config.scoring.as_of)):
-        if not dates:
-            raise ConfigError(f"{key}: the pipeline needs at least one date, such as {key}=[2024-01-31]")
-    check_cutoff(config.training.as_of, config.model.looks_ahead_days(), config.training_cutoff, ConfigError)
+def rows_of(version: str, config: Config) -> dict[str, str]:
+    """Options of the publish job; with smoothing, consumers read the means."""
+    return {"model": str(VersionName(version, config.scoring.smoothing)), "reason": "pipeline"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

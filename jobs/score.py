@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import ConfigError
 from gur_spark.models.catalogue import find
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.registry.known import find_model
@@ -35,17 +34,13 @@ def options(parser: ArgumentParser) -> None:
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    dates = args.as_of or config.scoring.as_of
-    if not dates:
-        raise ConfigError("no as-of date: give --as-of DATE, or scoring.as_of in the config")
+    dates = cli.scored_dates(config.scoring, args.as_of)
     model = find_model(tables, config, args.model)
     # In their order, since the means of a date are made of those before it.
     for as_of in sorted(dates):
         snapshot = find_snapshot(tables, config.aggregates, as_of, form=find(model.kind).reads)
         done = score_snapshot(tables, config, snapshot, model.path, run.id, args.changed_since, bool(args.force))
-        run.inputs |= done.inputs
-        run.outputs |= done.outputs
-        run.counts |= done.counts
+        run.add(done.account)
         if EMBEDDINGS.name in model.outputs:
             run.outputs |= map_embeddings(tables, config.scoring, model.model_version, as_of, run.id)
 

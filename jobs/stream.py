@@ -32,7 +32,7 @@ def take_up(tables: Tables, config: Config, parameters: dict[str, str]) -> None:
         for name in streamed_logs(config):
             run.add(ingest(tables, config, run.id, name=name))
     with record(tables, "stream", parameters) as run:
-        refresh(tables, config, run)
+        run.add(refresh(tables, config, run.id))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.registry.tracking import track
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
-from gur_spark.training.run import train_model
+from gur_spark.training.run import account, train_model
 
 
 def options(parser: ArgumentParser) -> None:
@@ -23,12 +23,7 @@ def options(parser: ArgumentParser) -> None:
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     made = train_model(tables, config, args.as_of or config.training.as_of, args.align_to)
-    card = made.card
-    run.inputs |= {
-        f"snapshot {day}": path for day, path in zip(card.training_dates, card.training_snapshots, strict=True)
-    }
-    run.counts |= {name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")}
-    run.outputs |= {"model_version": made.version, "path": made.path}
+    run.add(account(made))
     run.outputs |= track(config.tracking, config.name, made.path)
 
 

@@ -123,38 +123,38 @@ def test_a_model_is_kept_where_the_space_stays_and_refused_or_trained_anew_where
     tables, config, versions = made
     first, aligned, other = versions["first"], versions["aligned"], versions["other"]
     with pytest.raises(TableError, match="nothing is published for pipeline 'test'"):
-        predict_churn(tables, config, new_run())
+        predict_churn(tables, config)
 
     publish(tables, config, first, "first")
-    run = new_run()
-    model = predict_churn(tables, config, run)
+    made_first = predict_churn(tables, config)
+    model = made_first.model
     assert (model.trained_on, model.space, model.label_dates) == (first, first, (str(LEARN),))
-    assert run.inputs == {"embeddings": f"{first} at {NOW}", "churn model": f"trained on {first}"}
+    assert made_first.account.inputs == {"embeddings": f"{first} at {NOW}", "churn model": f"trained on {first}"}
     expected = {(first, first): pytest.approx(by_hand(tables, model, first))}
     assert predictions(tables) == expected
     active = {user for user, time, *_ in log() if time >= datetime(2024, 6, 1, tzinfo=UTC)}
     assert set(predictions(tables)[first, first]) == active
 
     publish(tables, config, aligned)
-    assert predict_churn(tables, config, new_run(), on_switch="refuse") == model
+    assert predict_churn(tables, config, on_switch="refuse").model == model
     expected[aligned, first] = pytest.approx(by_hand(tables, model, aligned))
     assert predictions(tables) == expected
 
     publish(tables, config, other)
     with pytest.raises(ConsumerError, match=f"cannot score {other}: its embeddings are in the space of {other}"):
-        predict_churn(tables, config, new_run(), on_switch="refuse")
-    assert (read_model(tables, config), predictions(tables)) == (model, expected)
+        predict_churn(tables, config, on_switch="refuse")
+    assert (read_model(tables, config.name), predictions(tables)) == (model, expected)
 
     args = {"as_of": None, "label_dates": [], "on_switch": "retrain", "retrain": False}
     churn_example.stage(tables, config, Namespace(**args), new_run())
-    anew = read_model(tables, config)
+    anew = read_model(tables, config.name)
     assert anew is not None
     assert (anew.trained_on, anew.space) == (other, other)
     expected[other, other] = pytest.approx(by_hand(tables, anew, other))
     assert predictions(tables) == expected
 
     # Once more: the same rows, and no others touched.
-    assert predict_churn(tables, config, new_run()) == anew
+    assert predict_churn(tables, config).model == anew
     assert predictions(tables) == expected
 
 
@@ -162,9 +162,9 @@ def test_a_version_that_no_early_enough_date_was_scored_with_says_what_to_run(ma
     tables, config, versions = made
     publish(tables, config, versions["aligned"])
     with pytest.raises(ConsumerError, match=rf"scored at \['{NOW}'\], .* up to 2024-06-03, whose 28 days are known"):
-        predict_churn(tables, config, new_run(), retrain=True)
+        predict_churn(tables, config, retrain=True)
     with pytest.raises(ConsumerError, match=f"28 days from {NOW} on is not known on {NOW}"):
-        predict_churn(tables, config, new_run(), retrain=True, label_dates=[NOW])
+        predict_churn(tables, config, retrain=True, label_dates=[NOW])
 
 
 def test_dates_whose_labels_land_later_or_were_trained_on_are_not_learned_from(made: Made, monkeypatch: Any) -> None:
@@ -175,12 +175,12 @@ def test_dates_whose_labels_land_later_or_were_trained_on_are_not_learned_from(m
         delayed = config.model_copy(update={"aggregates": config.aggregates.model_copy(update={"delay_days": days})})
         assert (churn._last_known(delayed, NOW) >= LEARN) == known
     with pytest.raises(ConsumerError, match=r"a date from 2024-06-01 on, .* and up to 2024-05-31, whose 28 days"):
-        predict_churn(tables, delayed, new_run(), retrain=True)
+        predict_churn(tables, delayed, retrain=True)
     monkeypatch.setattr(churn, "seen_until", lambda _tables, _version: LEARN + timedelta(days=1))
     with pytest.raises(ConsumerError, match="expected a date from 2024-06-02 on, where its training ended, and up to"):
-        predict_churn(tables, config, new_run(), retrain=True)
+        predict_churn(tables, config, retrain=True)
     with pytest.raises(ConsumerError, match="trained on events up to 2024-06-02: its embeddings at 2024-06-01"):
-        predict_churn(tables, config, new_run(), retrain=True, label_dates=[LEARN])
+        predict_churn(tables, config, retrain=True, label_dates=[LEARN])
 
 
 def test_a_version_that_does_not_say_until_when_it_was_trained_is_not_learned_from(made: Made) -> None:
@@ -189,7 +189,7 @@ def test_a_version_that_does_not_say_until_when_it_was_trained_is_not_learned_fr
     embedded.add(tables, silent, NOW, [1], np.ones((1, 4)))
     publish(tables, config, silent)
     with pytest.raises(ModelError, match=f"the card of {silent} does not say until when its training saw events"):
-        predict_churn(tables, config, new_run(), retrain=True)
+        predict_churn(tables, config, retrain=True)
 
 
 def test_weights_are_those_of_the_columns_as_they_are() -> None:

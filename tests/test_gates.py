@@ -1,5 +1,6 @@
 """Gates: what moved is named and refused, what only turned is not; a refused publish changes nothing; the way back."""
 
+import json
 from argparse import Namespace
 from datetime import date
 from typing import Any
@@ -13,7 +14,7 @@ from gur_spark.errors import ConfigError, GateError, TableError
 from gur_spark.registry.published import Published, published
 from gur_spark.serving.publishing import publish, rollback
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Run, record
 from jobs import publish as job
 from tests.model_rows import add_row
 
@@ -81,8 +82,11 @@ def test_what_moved_is_named_and_changes_nothing(
         assert all(outcome.passed for outcome in done.outcomes)
         assert published(tables, config.name) == Published(model_version=version, as_of=D2)
         return
-    with pytest.raises(GateError) as error:
+    with pytest.raises(GateError) as error, record(tables, "publish", {}):
         publish(tables, config, version, D2, "weekly")
+    [run] = tables.read("runs").collect()
+    assert run.outputs["gates asked of"] == f"{version} at {D2}"
+    assert {one["passed"] for one in json.loads(run.outputs["gates"])} >= {False}
     assert all(gate in str(error.value) for gate in failed), error.value
     assert published(tables, config.name) == Published(model_version="one", as_of=D1)
     publish(tables, config, version, D2, "the shop moved", force=True)
@@ -123,14 +127,14 @@ def test_a_rollback_goes_one_further_back_each_time(tables: Tables, config: Any,
     job.stage(tables, config, args, run)
     assert published(tables, config.name) == Published(model_version="one", as_of=D2)
     assert (run.inputs["before"], run.outputs["published"]) == (f"two at {D3}", f"one at {D2}")
-    assert rollback(tables, config, "so is this") == Published(model_version="one", as_of=D1)
+    assert rollback(tables, config.name, "so is this") == Published(model_version="one", as_of=D1)
     reasons = [row["reason"] for row in tables.read("published").orderBy("switched_at").collect()]
     assert reasons[-2:] == [f"rollback of two at {D3}: two is odd", f"rollback of one at {D2}: so is this"]
     with pytest.raises(TableError, match="nothing was published for pipeline 'test' before what is published now"):
-        rollback(tables, config, "again")
+        rollback(tables, config.name, "again")
     # And forwards once more: what was rolled back can be published again, and rolled back.
     publish(tables, config, "two", D3, "it was not odd")
-    assert rollback(tables, config, "it was") == Published(model_version="one", as_of=D1)
+    assert rollback(tables, config.name, "it was") == Published(model_version="one", as_of=D1)
 
 
 def test_force_and_rollback_need_a_reason(tables: Tables, config: Any, first: None) -> None:

@@ -162,16 +162,16 @@ def test_scoring_the_changed_users_only_is_scoring_everyone(
     done = score(place, snapshot(tmp_path / "2", rows, D2), model, changed_since=D1)
     assert scored(place, version, D2) == plain(model, rows)
     counts = {"encoded": rows.num_rows - same, "copied": same, "rows": rows.num_rows}
-    assert done.counts == {f"{name} 2024-06-02": count for name, count in counts.items()}
+    assert done.account.counts == {f"{name} 2024-06-02": count for name, count in counts.items()}
     assert (done.as_of, done.rows, done.model_version) == (D2, rows.num_rows, version)
-    assert done.outputs == {"embeddings 2024-06-02": f"model_version={version}"}
+    assert done.account.outputs == {"embeddings 2024-06-02": f"model_version={version}"}
     # Made again after a correction, the date is compared with what its rows were made from; its folder may be another.
     corrected, _ = some_changed(np.random.default_rng(6))
     only_changed = tables, scoring_as(config, changed_only=True)
     done = score(only_changed, snapshot(tmp_path / "3", corrected, D2), model)
     assert scored(place, version, D2) == plain(model, corrected)
-    assert 0 < done.counts["copied 2024-06-02"] < corrected.num_rows
-    assert done.inputs["changed since 2024-06-02"] == f"2024-06-02, made from {tmp_path}/2"
+    assert 0 < done.account.counts["copied 2024-06-02"] < corrected.num_rows
+    assert done.account.inputs["changed since 2024-06-02"] == f"2024-06-02, made from {tmp_path}/2"
     assert scored(place, version, D1) == plain(model, rows_of())
 
 
@@ -192,7 +192,7 @@ def test_rows_of_which_it_is_not_known_what_they_were_made_from_are_not_copied(
     with pytest.raises(TableError, match=r"what they were made from is not known, since version \d+ .* \(WRITE\)"):
         score(place, one, model, changed_since=day)
     done = score((tables, scoring_as(config, changed_only=True)), one, model)
-    assert done.inputs["changed since 2024-07-01"].startswith("everyone: ")
+    assert done.account.inputs["changed since 2024-07-01"].startswith("everyone: ")
     assert scored(place, version, day) == plain(model, rows_of())
 
 

@@ -19,7 +19,7 @@ from gur_spark.registry.card import seen_until_of
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Run, record
 from gur_spark.training import run as training
 from gur_spark.training.run import code_commit, train_model
 from gur_spark.training.version import TrainedVersion
@@ -188,6 +188,10 @@ def test_no_date_and_a_failed_training_leave_no_version(
     stub(monkeypatch, LITERAL)
     with pytest.raises(TrainingError, match="no snapshot to train on"):
         train_model(tables, config, [])
-    with pytest.raises(SnapshotError, match="is not a snapshot"):
-        train_model(tables, config, DAYS[:1])
+    args = Namespace(as_of=DAYS[:1], align_to=None)
+    with pytest.raises(SnapshotError, match="is not a snapshot"), record(tables, "train", {}) as run:
+        train.stage(tables, config, args, run)
     assert not tables.exists("models")
+    # Its row says which snapshots it failed on.
+    [row] = tables.read("runs").collect()
+    assert (row.status, row.inputs) == ("failed", {f"snapshot {DAYS[0]}": "gone"})

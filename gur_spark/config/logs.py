@@ -1,14 +1,14 @@
 """Sections about a raw log: where it is, what its rows are about, and the rows that count."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gur_spark.config.fields import Categorical, Fields, ItemFields, Numeric
 from gur_spark.config.section import Section, Share
-from gur_spark.errors import nearest
+from gur_spark.errors import ConfigError, nearest
 
 QUOTE = '"'
 """Encloses a CSV value that holds the delimiter; inside a value it is doubled."""
@@ -216,3 +216,15 @@ def check_logs(logs: Mapping[str, Log]) -> None:
 def _stored(field: Categorical | Numeric) -> tuple[Any, ...]:
     """The settings that two fields of one column must share."""
     return (field.step, field.transform) if isinstance(field, Numeric) else ()
+
+
+def chosen_logs(known: list[str], names: Sequence[str]) -> Sequence[str]:
+    """The logs that ``--log`` names, or all of them where it names none.
+
+    Raises:
+        ConfigError: there is no log of a name.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--log {name}: no such log; available: {known}{nearest(name, known)}")
+    return names or known

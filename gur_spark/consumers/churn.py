@@ -6,6 +6,7 @@ version has other axes, on which the old weights have no meaning, so the model i
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
 from typing import Literal
@@ -32,7 +33,7 @@ from gur_spark.spaces.axes import space_of
 from gur_spark.splits import held_out
 from gur_spark.statistics.measures import auc
 from gur_spark.tables.delta import Tables, check_keys
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account
 
 log = logging.getLogger("gur_spark")
 
@@ -64,14 +65,13 @@ class ChurnModel(BaseModel):
 def predict_churn(
     tables: Tables,
     config: Config,
-    run: Run,
     *,
     as_of: date | None = None,
     label_dates: Sequence[date] = (),
     on_switch: OnSwitch = "retrain",
     retrain: bool = False,
-) -> ChurnModel:
-    """Write ``predictions`` of the published version at its date or another scored date; returns the model.
+) -> "Predictions":
+    """Write ``predictions`` of the published version at its date or another scored date.
 
     Every user with an event in the longest window gets the probability to have no event in the next
     ``evaluation.horizon_days``. Exactly the rows of this (model_version, as_of) are replaced.
@@ -90,8 +90,8 @@ def predict_churn(
         raise TableError(f"nothing is published for pipeline '{config.name}'; run the publish job first")
     version, day = switch.model_version, as_of or switch.as_of
     rows = read_embeddings(tables.spark, config, version, day).where(F.col("events") > 0)
-    stored = read_model(tables, config)
-    why = "it was asked for" if retrain else _unfit(stored, space_of(tables, version), config)
+    stored = read_model(tables, config.name)
+    why = "it was asked for" if retrain else _unfit(stored, space_of(tables, version), config.evaluation.horizon_days)
     if stored and why and not retrain and on_switch == "refuse":
         raise ConsumerError(
             f"the churn model, trained on {stored.trained_on}, cannot score {version}: {why}; nothing was written. "
@@ -100,22 +100,44 @@ def predict_churn(
     if stored is None or why:
         log.info("churn: trains on %s: %s", version, why)
         model = train(tables, config, version, day, label_dates)
-        _store(tables, config, model)
+        _store(tables, config.name, model)
     else:
         log.info("churn: uses the model that was trained on %s, because %s is in its space", stored.trained_on, version)
         model = stored
-    _write(tables, config, rows, model, version, day, run)
-    return model
+    count = _write(tables, rows, model, version, day, config.fields.user_id.type)
+    return Predictions(model=model, file=_model_file(tables, config.name), model_version=version, as_of=day, rows=count)
 
 
-def _unfit(model: ChurnModel | None, space: str, config: Config) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Rows of ``predictions`` that were written, and the model that made them."""
+
+    model: ChurnModel
+    file: str
+    """The file of the model."""
+    model_version: str
+    as_of: date
+    rows: int
+
+    @property
+    def account(self) -> Account:
+        """Entries for the run's row."""
+        version, day, trained_on = self.model_version, self.as_of, self.model.trained_on
+        return Account(
+            inputs={"embeddings": f"{version} at {day}", "churn model": f"trained on {trained_on}"},
+            counts={"rows": self.rows, "training rows": self.model.rows},
+            outputs={"predictions": f"model_version={version}, as_of={day}", "model": self.file},
+        )
+
+
+def _unfit(model: ChurnModel | None, space: str, horizon_days: int) -> str | None:
     """Reason why a model cannot score; None where it can."""
     if model is None:
         return "there is no model yet"
     if model.space != space:
         return f"its embeddings are in the space of {space}, the model's in that of {model.space}"
-    if model.horizon_days != config.evaluation.horizon_days:
-        return f"it tells {model.horizon_days} days ahead, expected {config.evaluation.horizon_days}"
+    if model.horizon_days != horizon_days:
+        return f"it tells {model.horizon_days} days ahead, expected {horizon_days}"
     return None
 
 
@@ -182,13 +204,13 @@ def fit(x_NL: Array, churned_N: Mask) -> tuple[Array, float]:
     return weights_L, float(fitted.intercept_[0] - mean_L @ weights_L)
 
 
-def read_model(tables: Tables, config: Config) -> ChurnModel | None:
+def read_model(tables: Tables, pipeline: str) -> ChurnModel | None:
     """Read the stored model, if there is one.
 
     Raises:
         ConsumerError: its file is damaged.
     """
-    file = _model_file(tables, config)
+    file = _model_file(tables, pipeline)
     try:
         return ChurnModel.model_validate_json(storage.read_text(file))
     except FileNotFoundError:
@@ -197,14 +219,14 @@ def read_model(tables: Tables, config: Config) -> ChurnModel | None:
         raise ConsumerError(f"{file} is no churn model: {error}; remove it to train a new one") from error
 
 
-def _store(tables: Tables, config: Config, model: ChurnModel) -> None:
-    file = _model_file(tables, config)
+def _store(tables: Tables, pipeline: str, model: ChurnModel) -> None:
+    file = _model_file(tables, pipeline)
     storage.write_text(f"{file}.new", model.model_dump_json(indent=2) + "\n")
     storage.move(f"{file}.new", file)
 
 
-def _model_file(tables: Tables, config: Config) -> str:
-    return tables.folder("churn_example", config.name, "model.json")
+def _model_file(tables: Tables, pipeline: str) -> str:
+    return tables.folder("churn_example", pipeline, "model.json")
 
 
 def _last_known(config: Config, known_by: date) -> date:
@@ -219,7 +241,7 @@ def _label_dates(tables: Tables, version: str, first: date, last: date, horizon:
     if not dates:
         raise ConsumerError(
             f"nothing to learn churn from: {version} was scored at {list(map(str, scored))}, expected a date from "
-            f"{first} on, until when it was trained, and up to {last}, whose {horizon} days are known; "
+            f"{first} on, where its training ended, and up to {last}, whose {horizon} days are known; "
             f"run score --model {version} --as-of DATE"
         )
     return dates
@@ -240,11 +262,10 @@ def _labels(tables: Tables, config: Config, version: str, dates: Sequence[date])
     return reduce(DataFrame.unionByName, map(at, dates))
 
 
-def _write(
-    tables: Tables, config: Config, rows: DataFrame, model: ChurnModel, version: str, day: date, run: Run
-) -> None:
+def _write(tables: Tables, rows: DataFrame, model: ChurnModel, version: str, day: date, id_type: str) -> int:
+    """Replace the rows of a version and date; returns how many there are now."""
     count = check_keys(rows, ["user_id"], f"embeddings of {version} at {day}")
-    user_id = schema.SQL_USER_ID[config.fields.user_id.type]
+    user_id = schema.SQL_USER_ID[id_type]
     scored = rows.select("user_id", "embedding").mapInArrow(kernel(model), f"user_id {user_id}, probability DOUBLE")
     keyed = scored.select(
         "user_id",
@@ -253,11 +274,9 @@ def _write(
         F.lit(model.trained_on).alias("trained_on"),
         "probability",
     )
-    tables.create("predictions", schema.predictions_schema(config.fields.user_id.type), ["model_version", "as_of"])
+    tables.create("predictions", schema.predictions_schema(id_type), ["model_version", "as_of"])
     tables.replace(keyed, "predictions", f"model_version = '{version}' AND as_of = DATE '{day}'")
-    run.inputs |= {"embeddings": f"{version} at {day}", "churn model": f"trained on {model.trained_on}"}
-    run.outputs |= {"predictions": f"model_version={version}, as_of={day}", "model": _model_file(tables, config)}
-    run.counts |= {"rows": count, "training rows": model.rows}
+    return count
 
 
 def kernel(model: ChurnModel) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

@@ -29,7 +29,7 @@ from gur_spark.errors import ConsumerError, TableError
 from gur_spark.outputs.embeddings import read_embeddings
 from gur_spark.spaces.axes import space_of
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account
 
 log = logging.getLogger("gur_spark")
 
@@ -57,12 +57,19 @@ class Exported:
     form: Format
     kind: str = KIND
 
+    def account(self, folder: str) -> Account:
+        """Entries for the row of the run that wrote it to a folder."""
+        return Account(
+            inputs={"embeddings": f"{self.model_version} at {self.as_of}"},
+            counts={"rows": self.rows},
+            outputs={"folder": storage.absolute(folder)},
+        )
+
 
 def export_embeddings(
     tables: Tables,
     config: Config,
     folder: str,
-    run: Run,
     *,
     form: Format = "parquet",
     version: str = "published",
@@ -99,9 +106,6 @@ def export_embeddings(
         _WRITERS[form](partial, rows, made.width)
         (partial / MANIFEST).write_text(json.dumps(vars(made), indent=2, sort_keys=True) + "\n")
     log.info("export: %s users of %s at %s to %s", f"{made.rows:,}", made.model_version, made.as_of, target)
-    run.inputs["embeddings"] = f"{made.model_version} at {made.as_of}"
-    run.outputs["folder"] = str(target)
-    run.counts["rows"] = made.rows
     return made
 
 

@@ -41,7 +41,7 @@ class Vocabulary:
     """One row per (field, value): ``field, value, id``."""
 
     def account(self, fields: Sequence[str]) -> Account:
-        """The row of the run that fitted these fields."""
+        """Entries for the row of the run that fitted these fields."""
         return Account(
             counts={f"{name}_values": self.sizes[name] - schema.FIRST_VALUE_ID for name in fields},
             outputs={"vocabulary": f"version {self.version}, hash {self.hash}"},

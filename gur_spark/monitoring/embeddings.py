@@ -9,7 +9,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark.config.monitoring import Monitor
-from gur_spark.config.pipeline import Config
 from gur_spark.errors import TableError
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.outputs.embeddings import EMBEDDINGS, select_embeddings
@@ -37,7 +36,9 @@ class ScoredDates:
         return cls(model_version, EMBEDDINGS.dates(tables, model_version))
 
 
-def embedding_drift(tables: Tables, config: Config, scored: ScoredDates, as_of: date) -> Iterator[Measurement]:
+def embedding_drift(
+    tables: Tables, pipeline: str, settings: Monitor, scored: ScoredDates, as_of: date
+) -> Iterator[Measurement]:
     """Measure a version's embeddings of a date against those before; nothing where there are none before.
 
     Raises:
@@ -48,7 +49,7 @@ def embedding_drift(tables: Tables, config: Config, scored: ScoredDates, as_of: 
             f"no embeddings of {scored.model_version} at {as_of}; available: {[str(day) for day in scored.dates]}; run "
             "the score job first, or monitor with --inputs-only"
         )
-    before = _before(tables, config, scored, as_of)
+    before = _before(tables, pipeline, scored, as_of)
     if before is None:
         log.info("monitor: no embeddings before %s to compare those of %s with", as_of, scored.model_version)
         return
@@ -56,15 +57,15 @@ def embedding_drift(tables: Tables, config: Config, scored: ScoredDates, as_of: 
     # Coordinates of different spaces cannot be compared.
     same_space = version == scored.model_version or space_of(tables, version) == space_of(tables, scored.model_version)
     sides = select_embeddings(tables, version, day), select_embeddings(tables, scored.model_version, as_of)
-    for measure, value in _measured(*sides, same_space, config.monitor):
+    for measure, value in _measured(*sides, same_space, settings):
         reference = f"{version} at {day}"
         yield Measurement(kind="embedding", subject="embedding", measure=measure, value=value, reference=reference)
 
 
-def _before(tables: Tables, config: Config, scored: ScoredDates, as_of: date) -> tuple[str, date] | None:
+def _before(tables: Tables, pipeline: str, scored: ScoredDates, as_of: date) -> tuple[str, date] | None:
     """The version at its newest earlier date, else the version and earlier date that were published last."""
     earlier = [(scored.model_version, day) for day in scored.dates if day < as_of]
-    earlier = earlier or [(s["model_version"], s["as_of"]) for s in switches(tables, config.name) if s["as_of"] < as_of]
+    earlier = earlier or [(s["model_version"], s["as_of"]) for s in switches(tables, pipeline) if s["as_of"] < as_of]
     return earlier[-1] if earlier else None
 
 

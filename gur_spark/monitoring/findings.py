@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gur_spark.config.monitoring import Levels, Monitor
+from gur_spark.errors import ConfigError, nearest
 
 FindingKind = Literal["snapshot", "feature", "embedding", "freshness"]
 Status = Literal["ok", "warn", "alert"]
@@ -13,6 +14,12 @@ Status = Literal["ok", "warn", "alert"]
 WORST_FIRST: Sequence[Status] = ("alert", "warn", "ok")
 CAUSES_FIRST: Sequence[FindingKind] = ("freshness", "snapshot", "feature", "embedding")
 """Order of causes: a feed that stopped changes features, and features change embeddings."""
+
+ABOVE_ITS_LEVEL = 3
+"""Exit code of a run that succeeded and found drift."""
+
+OTHER_SUBJECTS = ("users", "embedding", "snapshots", "embeddings")
+"""Subjects of measurements that are neither columns nor logs."""
 
 LINES = 20
 """Greatest number of features that a text lists."""
@@ -59,6 +66,21 @@ def judge(measured: Iterable[Measurement], settings: Monitor) -> list[Finding]:
     return sorted(found, key=_place)
 
 
+def check_ignored(settings: Monitor, columns: Sequence[str], logs: Iterable[str]) -> None:
+    """Refuse unknown names in ``monitor.ignore``: their subjects would be judged.
+
+    Raises:
+        ConfigError: the message has the nearest name.
+    """
+    others = [*(f"log {name}" for name in logs), *OTHER_SUBJECTS]
+    for name in settings.ignore:
+        if name not in (*columns, *others):
+            raise ConfigError(
+                f"monitor.ignore: '{name}' is not measured; expected a column of the aggregates or one of "
+                f"{others}{nearest(name, [*columns, *others])}"
+            )
+
+
 def _place(finding: Finding) -> tuple[int, int, float, str, str]:
     first = WORST_FIRST.index(finding.status), CAUSES_FIRST.index(finding.kind)
     return (*first, -finding.severity, finding.subject, finding.measure)
@@ -75,6 +97,12 @@ def worst(findings: Iterable[Finding]) -> Status:
     """The worst status among findings."""
     found = {finding.status for finding in findings}
     return next((status for status in WORST_FIRST if status in found), "ok")
+
+
+def exit_code(worst_status: Status, warn_is_failure: bool) -> int:
+    """Exit code of a run by its worst status."""
+    above = worst_status == "alert" or (worst_status == "warn" and warn_is_failure)
+    return ABOVE_ITS_LEVEL if above else 0
 
 
 def summary(findings: Sequence[Finding]) -> str:

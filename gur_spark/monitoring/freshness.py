@@ -29,7 +29,7 @@ def freshness(tables: Tables, config: Config, as_of: date, scored: ScoredDates |
     Raises:
         TableError: there are no events yet.
     """
-    found = _newest_days(tables, config, as_of)
+    found = _newest_days(tables, as_of, config.aggregates.delay_days)
     for name, log in config.all_logs.items():
         event, landing = found.get(name, (None, None))
         if log.kind == "events":
@@ -43,11 +43,11 @@ def freshness(tables: Tables, config: Config, as_of: date, scored: ScoredDates |
         yield _days("embeddings", "embeddings_days", max(dates, default=None), as_of)
 
 
-def _newest_days(tables: Tables, config: Config, as_of: date) -> dict[str, tuple[date, date]]:
+def _newest_days(tables: Tables, as_of: date, delay_days: int) -> dict[str, tuple[date, date]]:
     """Log with events before ``as_of`` -> day of the newest event, and newest landing."""
     events = tables.read("events", made_by="ingest")
     log = F.col("source") if "source" in events.columns else F.lit(MAIN)
-    landed = F.col("landed_on") <= F.lit(last_landing(known_at(as_of, config.aggregates.delay_days)))
+    landed = F.col("landed_on") <= F.lit(last_landing(known_at(as_of, delay_days)))
     known = events.where((F.col("event_time") < midnight(as_of)) & landed).select(
         log.alias("log"), F.to_date("event_time").alias("day"), "landed_on"
     )

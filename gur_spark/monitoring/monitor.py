@@ -6,15 +6,15 @@ days on all rows.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import pyarrow as pa
-from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
+from gur_spark.config.snapshots import Aggregates
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import AnyManifest, Manifest, SequenceManifest
@@ -32,12 +32,9 @@ from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.statistics.measures import ratio
 from gur_spark.statistics.samples import some_users
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
-
-HISTORY = timedelta(days=90)
-"""Time that the trends of a page show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +60,7 @@ def monitor(
     tables: Tables,
     config: Config,
     as_of: date,
-    run: Run,
+    run_id: str,
     *,
     version: str | None = None,
     against: date | None = None,
@@ -89,17 +86,19 @@ def monitor(
     try:
         snapshot = find_snapshot(tables, config.aggregates, as_of, form=form)
     except SnapshotError:
-        write_drift(tables, as_of, judge(measured, config.monitor), run)
+        write_drift(tables, as_of, judge(measured, config.monitor), run_id)
         raise
-    reference = _reference(tables, config, form, model, against)
-    run.inputs |= {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
-    distributions = _distributions(tables, config, snapshot, reference)
-    measured += [_rows(snapshot, reference), *(one for d in distributions for one in d.measured(reference.name))]
-    if scored:
-        measured += embedding_drift(tables, config, scored, as_of)
-    findings = judge(measured, config.monitor)
-    write_drift(tables, as_of, findings, run)
+    reference = _reference(tables, config.aggregates, form, model, against)
+    read = {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
+    with kept_on_failure(Account(inputs=read)):
+        distributions = _distributions(tables, config.monitor.sample, snapshot, reference)
+        measured += [_rows(snapshot, reference), *(one for d in distributions for one in d.measured(reference.name))]
+        if scored:
+            measured += embedding_drift(tables, config.name, config.monitor, scored, as_of)
+        findings = judge(measured, config.monitor)
+        write_drift(tables, as_of, findings, run_id)
     return Drift(
+        inputs=read,
         as_of=as_of,
         users=snapshot.rows,
         reference=reference.name,
@@ -110,50 +109,33 @@ def monitor(
     )
 
 
-def write_drift(tables: Tables, as_of: date, findings: Sequence[Finding], run: Run) -> None:
+def write_drift(tables: Tables, as_of: date, findings: Sequence[Finding], run_id: str) -> None:
     """Replace the rows of a date in ``drift``."""
     names = [column.split()[0] for column in schema.DRIFT.split(", ")]
-    rows = [tuple((vars(f) | {"as_of": as_of, "run_id": run.id})[name] for name in names) for f in findings]
+    rows = [tuple((vars(f) | {"as_of": as_of, "run_id": run_id})[name] for name in names) for f in findings]
     tables.create("drift", schema.DRIFT)
     frame = tables.spark.createDataFrame(rows, schema.DRIFT).coalesce(1)
     tables.replace(frame, "drift", f"as_of = DATE '{as_of}'")
 
 
-def history(tables: Tables, as_of: date) -> pa.Table:
-    """Rows of ``drift`` in the ``HISTORY`` until a date, by date."""
-    rows = tables.read("drift", made_by="monitor")
-    recent = rows.where(F.col("as_of").between(as_of - HISTORY, as_of))
-    return recent.orderBy("as_of", "kind", "subject", "measure").toArrow()
-
-
-def names_of_ids(tables: Tables, version: int, distributions: Sequence[Distribution]) -> Mapping[tuple[str, int], str]:
-    """(field, id) -> category value, for the ids that are bins of these distributions."""
-    fields = {d.field for d in distributions if d.field is not None}
-    ids = {bin for d in distributions for bin in d.bins if isinstance(bin, int)}
-    if not fields:
-        return {}
-    rows = tables.read("vocabulary").where((F.col("version") == version) & F.col("value").isNotNull())
-    found = rows.where(F.col("field").isin(*fields) & F.col("id").isin(*ids)).collect()
-    return {(row["field"], row["id"]): row["value"] for row in found}
-
-
 def _reference(
-    tables: Tables, config: Config, form: Form, model: ModelVersion | None, against: date | None
+    tables: Tables, aggregates: Aggregates, form: Form, model: ModelVersion | None, against: date | None
 ) -> Reference:
     if against is not None:
-        return Reference.of_snapshot(find_snapshot(tables, config.aggregates, against, form=form))
+        return Reference.of_snapshot(find_snapshot(tables, aggregates, against, form=form))
     assert model is not None  # it is read unless a date is given
     return Reference.of_training(model)
 
 
-def _distributions(tables: Tables, config: Config, snapshot: Snapshot, reference: Reference) -> list[Distribution]:
+def _distributions(tables: Tables, size: int, snapshot: Snapshot, reference: Reference) -> list[Distribution]:
+    """Distributions of the inputs of about so many users on each side."""
     manifest = snapshot.manifest()
     for path in reference.paths:
         _check_manifest(manifest, snapshot, path, reference)
     columns = _measured_columns(manifest)
-    share = -(-config.monitor.sample // len(reference.paths))
+    share = -(-size // len(reference.paths))
     before = pa.concat_tables([_sample(tables, path, columns, share) for path in reference.paths])
-    after = _sample(tables, snapshot.path, columns, config.monitor.sample)
+    after = _sample(tables, snapshot.path, columns, size)
     # No id of the snapshot is unknown to its own vocabulary.
     other = reference.vocabulary_version != snapshot.vocabulary_version
     sizes = read_vocabulary(tables, reference.vocabulary_version).sizes if other else {}

@@ -23,6 +23,9 @@ class Published:
     model_version: str
     as_of: date
 
+    def __str__(self) -> str:
+        return f"{self.model_version} at {self.as_of}"
+
 
 def published(tables: Tables, name: str) -> Published | None:
     """Read the newest switch of a pipeline, or None before the first.

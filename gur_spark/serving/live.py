@@ -36,7 +36,7 @@ from gur_spark.snapshots.base_snapshots import written_landings
 from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.lineage import Lineage
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
 
@@ -58,10 +58,13 @@ class _Known:
         return json.dumps(vars(self) | {"published": self.published.isoformat(), "commit": None})
 
 
-def refresh(tables: Tables, config: Config, run: Run) -> None:
+def refresh(tables: Tables, config: Config, run_id: str) -> Account:
     """Bring ``embeddings_now`` up to the newest commit of ``events``: users of whom rows came or went are embedded.
 
     Their rows are as of the day after the newest landing, or after the published date if that is later.
+
+    Returns:
+        The model and the commit of ``events``, the numbers of touched users and of rows, and the table.
 
     Raises:
         TableError: nothing is published, or it is not known what the published rows were made from.
@@ -82,14 +85,14 @@ def refresh(tables: Tables, config: Config, run: Run) -> None:
     inputs = SnapshotInputs.of(tables, config, model.vocabulary_version, config.aggregates.users)
     tables.create(TABLE, embeddings_schema(config.fields.user_id.type))
     known = _known(tables, now, inputs)
-    run.inputs |= {"model": model.model_version, "events": inputs.lineage}
-    run.counts |= {"users": 0, "rows": 0}
+    done = Account(inputs={"model": model.model_version, "events": inputs.lineage}, counts={"users": 0, "rows": 0})
     if known.events_version == inputs.events_version:
         log.info("stream: nothing came since events version %d", known.events_version)
-        return
-    staging = tables.folder("_staging", run.id)
+        return done
+    staging = tables.folder("_staging", run_id)
     try:
-        _refresh(tables, config, (now, model), inputs, known, staging, run)
+        with kept_on_failure(done):
+            return _refresh(tables, config, (now, model), inputs, known, staging)
     finally:
         storage.remove_folder(staging)
 
@@ -101,8 +104,7 @@ def _refresh(
     inputs: SnapshotInputs,
     known: _Known,
     staging: str,
-    run: Run,
-) -> None:
+) -> Account:
     """Replace the rows of the users that commits of ``events`` touched."""
     now, model = serving
     touched_users(tables, known.events_version, inputs.events_version).write.parquet(storage.join(staging, "users"))
@@ -119,8 +121,11 @@ def _refresh(
         rows = rows.unionByName(made.withColumns(keys))
     updated = replace(known, published=now.as_of, events_version=inputs.events_version)
     tables.replace(rows, TABLE, f"model_version = '{now.model_version}'", updated.note())
-    run.counts |= {"users": users.count(), "rows": snapshot.rows}
-    run.outputs[TABLE] = f"model_version={now.model_version} as of {as_of}"
+    return Account(
+        inputs={"model": model.model_version, "events": inputs.lineage},
+        counts={"users": users.count(), "rows": snapshot.rows},
+        outputs={TABLE: f"model_version={now.model_version} as of {as_of}"},
+    )
 
 
 def touched_users(tables: Tables, since: int, until: int) -> DataFrame:

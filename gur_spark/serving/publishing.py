@@ -14,13 +14,14 @@ from gur_spark.evaluate import downstream
 from gur_spark.outputs import gates
 from gur_spark.outputs.catalogue import find_output
 from gur_spark.outputs.embeddings import EMBEDDINGS, check_widths
-from gur_spark.outputs.gates import Outcome, VersionRows
+from gur_spark.outputs.gates import GATES_FOUND, GATES_OF, Outcome, VersionRows, to_json
 from gur_spark.outputs.output import Output
 from gur_spark.registry.names import VersionName
 from gur_spark.registry.published import Published, published, rollback_reason, switch, way_back
 from gur_spark.spaces.asked import asked_spaces
 from gur_spark.spaces.axes import space_of
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
 
@@ -29,10 +30,19 @@ log = logging.getLogger("gur_spark")
 class Publication:
     """A publication, and the gates' outcomes."""
 
+    published: Published
     rows: Mapping[str, int]
     """Output -> number of rows of the version and date."""
     outcomes: Sequence[Outcome] = ()
     """Outcome of each gate; none where nothing was published before."""
+
+    @property
+    def account(self) -> Account:
+        """Entries for the run's row."""
+        main, *others = self.rows
+        counts = {"rows": self.rows[main], **{f"rows of {name}": self.rows[name] for name in others}}
+        outputs = found_by_gates(self.published, self.outcomes) | {"published": str(self.published)}
+        return Account(counts=counts, outputs=outputs)
 
 
 def publish(
@@ -59,12 +69,19 @@ def publish(
             outcomes = _ask_gates(tables, config, outputs, new, now)
         except GateError as error:
             if not force:
-                raise
+                with kept_on_failure(Account(outputs=found_by_gates(new, error.outcomes))):
+                    raise
             log.warning("publish: forced, although %s", error)
             reason = f"{reason} (forced, although {error})"
             outcomes = [outcome for outcome in error.outcomes if isinstance(outcome, Outcome)]
     switch(tables, config.name, new, tuple(output.name for output in outputs), reason)
-    return Publication(rows=rows, outcomes=outcomes)
+    log.info("published %s, before: %s", new, now or "nothing")
+    return Publication(published=new, rows=rows, outcomes=outcomes)
+
+
+def found_by_gates(candidate: Published, outcomes: Sequence[object]) -> dict[str, str]:
+    """Outputs of a run for what the gates found, passed or not, where they were asked."""
+    return {GATES_OF: str(candidate), GATES_FOUND: to_json(outcomes)} if outcomes else {}
 
 
 def outputs_of(tables: Tables, version: str) -> list[Output]:
@@ -135,7 +152,7 @@ def version_rows(tables: Tables, output: Output, one: Published) -> VersionRows:
     )
 
 
-def rollback(tables: Tables, config: Config, reason: str) -> Published:
+def rollback(tables: Tables, pipeline: str, reason: str) -> Published:
     """Publish the previous version and date again, and return them.
 
     The gates are not asked, but the rows must exist. A second rollback goes one step further back.
@@ -143,13 +160,13 @@ def rollback(tables: Tables, config: Config, reason: str) -> Published:
     Raises:
         TableError: nothing else was published before, or its rows are gone; nothing was switched.
     """
-    history = way_back(tables, config.name)
+    history = way_back(tables, pipeline)
     if len(history) < 2:
-        raise TableError(f"nothing was published for pipeline '{config.name}' before what is published now")
+        raise TableError(f"nothing was published for pipeline '{pipeline}' before what is published now")
     *_, before, now = history
     outputs = outputs_of(tables, before.model_version)
     for output in outputs:
         _check(tables, output, before.model_version, before.as_of)
     names = tuple(output.name for output in outputs)
-    switch(tables, config.name, before, names, rollback_reason(now, reason))
+    switch(tables, pipeline, before, names, rollback_reason(now, reason))
     return before

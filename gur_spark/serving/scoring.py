@@ -3,7 +3,7 @@ ones."""
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
 
@@ -29,20 +29,19 @@ from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.spaces.smoothing import last_dates, smoothed
 from gur_spark.tables.delta import Tables, check_keys
+from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoringResult:
-    """Result of scoring a date, with entries for the run's row."""
+    """Result of scoring a date."""
 
     model_version: str
     as_of: date
     rows: int
-    inputs: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    account: Account
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,8 @@ class _Job:
     staging: str
     changed_since: date | None
     force: bool
-    done: ScoringResult
+    account: Account
+    """Filled while the date is scored."""
 
     @property
     def as_of(self) -> date:
@@ -107,17 +107,17 @@ def score_snapshot(
     job = _Job(
         tables=tables, config=config, snapshot=snapshot, files=files, model=model,
         staging=tables.folder("_staging", run_id), changed_since=changed_since, force=force,
-        done=ScoringResult(model_version=model.version, as_of=snapshot.as_of, rows=snapshot.rows),
+        account=Account(inputs={"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}),
     )  # fmt: skip
     try:
-        for name in model.card.outputs:
-            written = _score_output(job, find_output(name))
-            _warn_of_stale(published(tables, config.name), model.version, written)
+        with kept_on_failure(job.account):
+            for name in model.card.outputs:
+                written = _score_output(job, find_output(name))
+                _warn_of_stale(published(tables, config.name), model.version, written)
     finally:
         storage.remove_folder(job.staging)
-    job.done.inputs |= {"model": model.version, f"snapshot {snapshot.as_of}": snapshot.path}
-    job.done.counts[f"rows {snapshot.as_of}"] = snapshot.rows
-    return job.done
+    job.account.counts[f"rows {snapshot.as_of}"] = snapshot.rows
+    return ScoringResult(model_version=model.version, as_of=snapshot.as_of, rows=snapshot.rows, account=job.account)
 
 
 def _score_output(job: _Job, output: Output) -> Collection[str]:
@@ -130,7 +130,7 @@ def _score_output(job: _Job, output: Output) -> Collection[str]:
         frame = job.staged(frame, "rows")
     by_version = _with_means(job, frame) if output is EMBEDDINGS else {job.model.version: frame}
     _replace(job, output, by_version, began)
-    job.done.outputs[f"{output.name} {job.as_of}"] = f"model_version={job.model.version}"
+    job.account.outputs[f"{output.name} {job.as_of}"] = f"model_version={job.model.version}"
     return by_version.keys()
 
 
@@ -174,7 +174,7 @@ def _embedded(job: _Job) -> DataFrame:
         return _scored(job, EMBEDDINGS)
     marked = job.staged(changes.compare(job.tables, before, job.snapshot, job.model.manifest), "marked")
     copied = marked.where("same").count()
-    job.done.counts |= {f"encoded {job.as_of}": job.snapshot.rows - copied, f"copied {job.as_of}": copied}
+    job.account.counts.update({f"encoded {job.as_of}": job.snapshot.rows - copied, f"copied {job.as_of}": copied})
     frame = _scored(job, EMBEDDINGS, marked.where(~F.col("same")).select("row_group", "row"))
     same = before.rows(job.tables).join(marked.where("same").select("user_id"), "user_id", "left_semi")
     return frame.unionByName(same.select(*frame.columns))
@@ -193,9 +193,9 @@ def _comparable(job: _Job) -> changes.EarlierRows | None:
         if since:
             raise
         log.info("score %s: everyone, %s", job.as_of, error)
-        job.done.inputs[key] = f"everyone: {error}"
+        job.account.inputs[key] = f"everyone: {error}"
         return None
-    job.done.inputs[key] = f"{before.as_of}, made from {before.snapshot}"
+    job.account.inputs[key] = f"{before.as_of}, made from {before.snapshot}"
     return before
 
 
@@ -209,8 +209,8 @@ def _with_means(job: _Job, rows: DataFrame) -> dict[str, DataFrame]:
     all_rows = earlier.where(F.col("as_of").isin(before)).select(*rows.columns).unionByName(rows)
     means = smoothed(all_rows, day, job.user_id_type, job.model.model.has_unit_norm())
     name = str(VersionName(version, dates))
-    job.done.inputs[f"means {day}"] = " ".join(map(str, sorted([*before, day])))
-    job.done.outputs[f"means {day}"] = f"model_version={name}"
+    job.account.inputs[f"means {day}"] = " ".join(map(str, sorted([*before, day])))
+    job.account.outputs[f"means {day}"] = f"model_version={name}"
     return {version: rows, name: job.staged(EMBEDDINGS.keyed(means, name, day, job.user_id_type), "means")}
 
 

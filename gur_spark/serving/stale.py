@@ -10,7 +10,7 @@ from gur_spark.models.catalogue import find
 from gur_spark.registry.published import Published, published
 from gur_spark.snapshots.stale import commands_for, is_usual, stale_snapshots
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Account
 
 log = logging.getLogger("gur_spark")
 
@@ -25,6 +25,12 @@ class Stale:
     """Jobs, with options, that make them again."""
     published: Published | None
     """The published version and date, if its snapshot is stale."""
+
+    @property
+    def account(self) -> Account:
+        """Entries for the row of the ingest."""
+        outputs = {"stale snapshots": "; ".join(self.commands)} if self.snapshots else {}
+        return Account(outputs=outputs | ({"stale published": str(self.published)} if self.published else {}))
 
 
 def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stale:
@@ -43,14 +49,12 @@ def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stal
     )
 
 
-def note_stale(run: Run, stale: Stale) -> None:
-    """Note stale results in a run's row, and log the commands that bring them up to date."""
+def log_stale(stale: Stale) -> None:
+    """Log the commands that bring stale results up to date."""
     if not stale.snapshots:
         return
-    run.outputs["stale snapshots"] = "; ".join(stale.commands)
     log.warning("ingest: these landings may change %d snapshots; to bring them up to date:", stale.snapshots)
     for command in stale.commands:
         log.warning("  %s", command)
     if stale.published:
-        run.outputs["stale published"] = f"{stale.published.model_version} at {stale.published.as_of}"
         log.warning("  one of them is published: then score and publish --as-of %s, too", stale.published.as_of)

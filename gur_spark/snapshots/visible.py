@@ -83,7 +83,7 @@ class MadeSnapshots:
 
     @property
     def account(self) -> Account:
-        """The snapshots in the run's row."""
+        """Entries for the run's row."""
         inputs = dict(self.inputs)
         for snapshot in self.snapshots:
             inputs["vocabulary"] = f"{snapshot.vocabulary_version} {snapshot.vocabulary_hash}"

@@ -19,13 +19,15 @@ from gur_spark.registry.known import find_model, register
 from gur_spark.registry.published import published
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Account, kept_on_failure
 from gur_spark.training.version import TrainedVersion, train_version
 
 
 def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to: str | None = None) -> TrainedVersion:
     """Train on the snapshots of these dates and append the version's row to ``models``.
 
-    The row comes last. A killed run leaves no version, but checkpoints from which the next run continues.
+    The row comes last. A killed run leaves no version, but checkpoints from which the next run continues. The row of a
+    failed run names the snapshots.
 
     Args:
         align_to: a version, or ``published``, with the space that the embeddings are moved into.
@@ -39,6 +41,23 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
     if not dates:
         raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
     snapshots = [find_snapshot(tables, config.aggregates, day, form=kind.reads) for day in sorted(dates)]
+    with kept_on_failure(Account(inputs={f"snapshot {snapshot.as_of}": snapshot.path for snapshot in snapshots})):
+        return _train(tables, config, kind, snapshots, align_to)
+
+
+def account(made: TrainedVersion) -> Account:
+    """Entries for the row of the run that trained a version."""
+    snapshots = zip(made.card.training_dates, made.card.training_snapshots, strict=True)
+    return Account(
+        inputs={f"snapshot {day}": path for day, path in snapshots},
+        counts={name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")},
+        outputs={"model_version": made.version, "path": made.path},
+    )
+
+
+def _train(
+    tables: Tables, config: Config, kind: Kind, snapshots: Sequence[Snapshot], align_to: str | None
+) -> TrainedVersion:
     older = _older(tables, config, kind, align_to) if align_to else None
     vocabulary = _vocabulary(tables, snapshots)
     preparation = Preparation(tables=tables, config=config, snapshots=snapshots, vocabulary=vocabulary)
@@ -56,7 +75,7 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
     origin = Origin(
         snapshots=paths,
         dates=tuple(str(snapshot.as_of) for snapshot in snapshots),
-        seen_until=seen_until(dates, config.model),
+        seen_until=seen_until([snapshot.as_of for snapshot in snapshots], config.model),
         code_commit=code_commit(),
     )
     made = train_version(

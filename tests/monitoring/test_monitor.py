@@ -16,7 +16,7 @@ from gur_spark import cli, schema
 from gur_spark.errors import ConfigError, ModelError, SnapshotError, TableError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.monitoring.embeddings import ScoredDates, embedding_drift
-from gur_spark.monitoring.findings import WORST_FIRST, to_text, worst
+from gur_spark.monitoring.findings import WORST_FIRST, exit_code, to_text, worst
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.monitor import monitor
 from gur_spark.outputs.embeddings import EMBEDDINGS
@@ -139,7 +139,7 @@ def rows(tables: Tables, day: date) -> list[dict[str, Any]]:
 def test_a_calm_week_is_ok_and_a_week_that_drifted_is_named_and_neither_touches_the_other(
     tables: Tables, config: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calm = monitor(tables, config, CALM, run())
+    calm = monitor(tables, config, CALM, "run")
     assert worst(calm.findings) != "alert", to_text(calm.findings)
     drifted = run()
     job.stage(tables, config, asked(DRIFTED), drifted)
@@ -169,7 +169,7 @@ def test_a_calm_week_is_ok_and_a_week_that_drifted_is_named_and_neither_touches_
     assert "amount_mean_30d  " in capsys.readouterr().out
     # Once more, of some users and without embeddings: exactly the rows of the date are replaced.
     few = config.model_copy(update={"monitor": config.monitor.model_copy(update={"sample": 500})})
-    again = monitor(tables, few, CALM, run(), against=TRAINED, inputs_only=True)
+    again = monitor(tables, few, CALM, "run", against=TRAINED, inputs_only=True)
     assert rows(tables, DRIFTED) == first
     kept = [(row["subject"], row["measure"]) for row in before if "embedding" not in row["subject"]]
     after = rows(tables, CALM)
@@ -180,14 +180,14 @@ def test_a_calm_week_is_ok_and_a_week_that_drifted_is_named_and_neither_touches_
 
 
 def test_the_exit_code_tells_of_alerts_and_on_request_of_warnings() -> None:
-    assert [job.exit_code(status, False) for status in WORST_FIRST] == [3, 0, 0]
-    assert [job.exit_code(status, True) for status in WORST_FIRST] == [3, 3, 0]
+    assert [exit_code(status, False) for status in WORST_FIRST] == [3, 0, 0]
+    assert [exit_code(status, True) for status in WORST_FIRST] == [3, 3, 0]
 
 
 def test_without_a_snapshot_freshness_is_written_and_existing_snapshots_are_named(tables: Tables, config: Any) -> None:
     day = date(2024, 6, 20)
     with pytest.raises(SnapshotError, match=f"no snapshot of {day} .*available.*{CALM}"):
-        monitor(tables, config, day, run())
+        monitor(tables, config, day, "run")
     found = {(row["subject"], row["measure"]): (row["value"], row["status"]) for row in rows(tables, day)}
     assert found == {
         ("log main", "event_days"): (13, "alert"),
@@ -208,12 +208,15 @@ def test_a_version_without_an_earlier_date_is_compared_with_the_published_one_wi
         "switched_at": datetime(2024, 6, 2, tzinfo=UTC),
     }
     put(tables, "published", schema.PUBLISHED, [switch])
-    found = {m.measure: m for m in embedding_drift(tables, config, ScoredDates.read(tables, "two"), CALM)}
+    found = {
+        m.measure: m
+        for m in embedding_drift(tables, config.name, config.monitor, ScoredDates.read(tables, "two"), CALM)
+    }
     assert set(found) == {"rows_ratio", "users_lost", "neighbours_lost"}
     assert {m.reference for m in found.values()} == {f"one at {TRAINED}"}
     assert found["neighbours_lost"].value > 0.9
     # The first embeddings have nothing to be compared with.
-    assert list(embedding_drift(tables, config, ScoredDates("one", [TRAINED]), TRAINED)) == []
+    assert list(embedding_drift(tables, config.name, config.monitor, ScoredDates("one", [TRAINED]), TRAINED)) == []
 
 
 def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_count(
@@ -252,13 +255,13 @@ def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_cou
 
 def test_snapshots_that_cannot_be_compared_are_refused(tables: Tables, config: Any) -> None:
     with pytest.raises(SnapshotError, match=r"training of one\) has .*differ in .*amount_count_90d.*--against"):
-        monitor(tables, config, OTHER, run())
+        monitor(tables, config, OTHER, "run")
     with pytest.raises(SnapshotError, match="no snapshot of 2024-01-01"):
-        monitor(tables, config, CALM, run(), against=date(2024, 1, 1))
+        monitor(tables, config, CALM, "run", against=date(2024, 1, 1))
     with pytest.raises(TableError, match=rf"no embeddings of one at {OTHER}; available: \['{TRAINED}'.*--inputs-only"):
-        monitor(tables, config, OTHER, run(), against=OTHER)
+        monitor(tables, config, OTHER, "run", against=OTHER)
     with pytest.raises(ModelError, match=r"no model version 'two'; available: \['one'\]"):
-        monitor(tables, config, CALM, run(), version="two")
+        monitor(tables, config, CALM, "run", version="two")
 
 
 def test_an_unknown_date_or_ignored_subject_is_refused_before_anything_starts(make_config: Any) -> None:
