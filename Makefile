@@ -1,9 +1,9 @@
-# Everything on a fresh machine with Python 3.11 or 3.12, a JDK 17 or 21 and make: `make run`, `make test`.
+# A fresh machine needs Python 3.11 or 3.12, a JDK 17 or 21 and make. Then: `make run`, `make test`.
 # Without a JDK: `make run ENGINE=sail`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-# The newest Python the pins allow that this machine has.
+# The first of these that is installed and has a version that the pins allow.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
@@ -12,7 +12,7 @@ UV := $(BIN)/uv
 UV_VERSION := 0.13.8
 READY := $(VENV)/.ready
 CONFIG ?= conf/demo.yaml
-# Where a pipeline computes, if not where its file says: local, or sail (no Java).
+# Engine of a pipeline, instead of the one in its file: local, or sail (no Java).
 ENGINE ?=
 DEMO := build/demo/raw
 USERS ?= 3000
@@ -26,7 +26,7 @@ help: ## Show this help
 
 setup: $(READY) ## Make the virtual environment .venv and fetch Delta's jars, once
 
-# Bytecode is compiled here once: where Python may not write it, each process (Spark starts many) would do it again.
+# Bytecode is compiled once, here. If Python could not write it later, each of Spark's many processes would compile it again.
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found: install one, or name it with PYTHON=..."; exit 1; }
 	@test "$(ENGINE)" = sail || $(HAS_JAVA) || \
@@ -43,17 +43,18 @@ ifeq ($(CONFIG),conf/demo.yaml)
 endif
 	$(BIN)/python jobs/pipeline.py --config $(CONFIG) $(if $(ENGINE),engine=$(ENGINE))
 
-# On Spark what Spark decides; tests/test_sail.py runs on Sail, in a process beside, what both or any engine decides.
-test: $(READY) ## Run the tests, each on the engines that it needs, but for the slow ones
+# Tests of both engines run on Spark here. tests/test_sail.py runs them on Sail as well, in a second process, and also runs
+# the tests that need any one engine.
+test: $(READY) ## Run all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow and not any_engine"
 
 test-slow: $(READY) ## Run the slow tests: whole pipelines, killed processes, a Connect server, notebooks
 	$(BIN)/python -m pytest -m "slow and not any_engine"
 
-test-spark: $(READY) ## Run all tests on Spark, those too that `test` runs on Sail alone
+test-spark: $(READY) ## Run all tests on Spark, also those that `test` runs only on Sail
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## ruff, mypy --strict, and the test that holds the layers
+lint: $(READY) ## Run ruff, mypy --strict, and the test of the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
