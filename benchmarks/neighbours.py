@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.windows import report
 from gur_spark.consumers.nearest import Metric
-from gur_spark.consumers.neighbours import Search, Users, exact, hnsw
+from gur_spark.consumers.neighbours import Search, UserVectors, exact, hnsw
 
 WIDTH, DIRECTIONS, GROUPS = 64, 16, 200
 K = 10
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    users = Users.open(args.folder) if args.folder else made_up(args.users)
+    users = UserVectors.open(args.folder) if args.folder else made_up(args.users)
     n, width = users.x_NL.shape
     rng = np.random.default_rng(1)
     asked = users.ids_N.take(pa.array(rng.choice(n, min(args.asked, n), replace=False))).to_pylist()
@@ -45,7 +45,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     return {"users": n, "width": width, "asked": len(asked), "k": K, **found}
 
 
-def compare(users: Users, metric: Metric, asked: list[int]) -> dict[str, float]:
+def compare(users: UserVectors, metric: Metric, asked: list[int]) -> dict[str, float]:
     start = time.monotonic()
     index = hnsw(users, metric)
     index_s = time.monotonic() - start
@@ -66,12 +66,12 @@ def answered(search: Search, asked: list[int]) -> tuple[float, dict[int, set[int
     return seconds, near
 
 
-def made_up(count: int) -> Users:
+def made_up(count: int) -> UserVectors:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(GROUPS, DIRECTIONS)) * 2
     inner = centres[rng.integers(0, GROUPS, count)] + rng.normal(size=(count, DIRECTIONS))
     x_NL = inner @ rng.normal(size=(DIRECTIONS, WIDTH)) + 0.3 * rng.normal(size=(count, WIDTH))
-    return Users(pa.array(np.arange(count)), x_NL.astype(np.float32))
+    return UserVectors(pa.array(np.arange(count)), x_NL.astype(np.float32))
 
 
 if __name__ == "__main__":

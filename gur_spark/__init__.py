@@ -1,4 +1,4 @@
-"""gur_spark makes user embeddings and recommendations from raw event logs.
+"""``gur_spark`` makes user embeddings and recommendations from raw event logs.
 
 Packages are in the order of the data, and import only earlier ones (``tests/test_layers.py``): ``statistics`` and
 ``features`` (declared features, their states and the kernel), ``config``, ``tables``, ``events`` (raw -> canonical),

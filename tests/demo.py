@@ -15,7 +15,7 @@ from gur_spark.tables.runs import record
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "training.as_of=[2025-03-01,2025-03-15]", "scoring.as_of=[2025-04-01]", "evaluation.as_of=2025-04-01",
-    # Losses that look forward, at what follows or at another date, have tests of their own: test_pairs, test_views.
+    # Losses that learn from another date have tests of their own: test_pairs, test_augmentations.
     "model.loss=likelihood", "training.epochs=2", "training.device=cpu", "model.latent_dim=8",
     "evaluation.bootstrap=20", "spark.memory=2g",
     "evaluation.hand_made=false", "evaluation.coles_epochs=0", "evaluation.tasks=[{kind: churn}]",

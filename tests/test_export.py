@@ -11,7 +11,7 @@ import pytest
 
 from gur_spark.consumers import export
 from gur_spark.consumers.export import export_embeddings
-from gur_spark.consumers.neighbours import Users, exact, hnsw
+from gur_spark.consumers.neighbours import UserVectors, exact, hnsw
 from gur_spark.errors import ConsumerError, TableError
 from gur_spark.serving.publishing import publish
 from gur_spark.tables.delta import Tables
@@ -71,7 +71,7 @@ def test_numpy_has_a_float32_matrix_and_its_ids_which_a_search_takes_as_they_lie
     assert ids_N.tolist() == sorted(expected)
     one = np.array([expected[user] for user in ids_N.tolist()], np.float32) + np.float32(1)
     np.testing.assert_array_equal(x_NL, one)
-    mapped = Users.open(str(tmp_path / "out"))
+    mapped = UserVectors.open(str(tmp_path / "out"))
     assert isinstance(mapped.x_NL, np.memmap)
     assert exact(mapped).nearest([0], k=3).equals(hnsw(mapped).nearest([0], k=3))
 
@@ -97,7 +97,7 @@ def test_an_older_export_is_replaced_and_nothing_else_is(
     assert sorted(file.name for file in out.iterdir()) == ["manifest.json", "part-00000.parquet"]
     assert json.loads((out / "manifest.json").read_text())["model_version"] == "two"
     with pytest.raises(ConsumerError, match="is a Parquet export"):
-        Users.open(str(out))
+        UserVectors.open(str(out))
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "manifest.json").write_text('{"kind": "mine"}')

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gur_spark import nearest_users
-from gur_spark.consumers import nearest as nearness
-from gur_spark.consumers import neighbours
-from gur_spark.consumers.neighbours import Metric, Users, exact, hnsw
+from gur_spark.consumers import nearest, neighbours
+from gur_spark.consumers.neighbours import Metric, UserVectors, exact, hnsw
 from gur_spark.errors import ConsumerError, MissingExtra, TableError
 from gur_spark.serving.publishing import publish
 from gur_spark.tables.delta import Tables
@@ -24,14 +23,14 @@ METRICS: list[Metric] = ["cosine", "dot", "euclidean"]
 WIDTH = 5
 
 
-def users(count: int = 60, seed: int = 0, values: int | None = None) -> Users:
+def users(count: int = 60, seed: int = 0, values: int | None = None) -> UserVectors:
     """Ids in no order; with ``values``, small whole numbers, of which many are equal."""
     rng = np.random.default_rng(seed)
     x_NL = rng.normal(size=(count, WIDTH)) if values is None else rng.integers(0, values, (count, WIDTH))
-    return Users(pa.array(rng.permutation(count) * 7 + 3), x_NL.astype(np.float32))
+    return UserVectors(pa.array(rng.permutation(count) * 7 + 3), x_NL.astype(np.float32))
 
 
-def by_hand(of: Users, user: int, k: int, metric: Metric) -> list[tuple[int, float]]:
+def by_hand(of: UserVectors, user: int, k: int, metric: Metric) -> list[tuple[int, float]]:
     """Every other user, compared one by one."""
     ids = of.ids_N.to_pylist()
     mine = of.x_NL[ids.index(user)].astype(float)
@@ -80,18 +79,18 @@ def test_ties_go_to_the_smaller_id_whatever_the_blocks(seed: int, count: int, k:
     expected = {user: by_hand(everyone, user, k, metric) for user in everyone.ids_N.to_pylist()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", 1 + seed % 11)
-        patch.setattr(nearness, "PAIRS", 1 + seed % 5)
+        patch.setattr(nearest, "PAIRS", 1 + seed % 5)
         assert found(exact(everyone, metric).nearest(k=k)) == expected
 
 
 def test_users_with_one_and_the_same_embedding_tie_in_the_order_of_their_ids() -> None:
-    same = Users(pa.array([5, 3, 9, 1]), np.full((4, 3), 0.1, np.float32))
+    same = UserVectors(pa.array([5, 3, 9, 1]), np.full((4, 3), 0.1, np.float32))
     for metric in METRICS:
         assert [n for n, _ in found(exact(same, metric).nearest([3]))[3]] == [1, 5, 9]
 
 
 def test_a_user_without_a_direction_has_the_cosine_0_with_all_and_text_ids_work() -> None:
-    everyone = Users(pa.array(["b", "a", "c"]), np.array([[0, 0], [1, 0], [2, 0]], np.float32))
+    everyone = UserVectors(pa.array(["b", "a", "c"]), np.array([[0, 0], [1, 0], [2, 0]], np.float32))
     assert exact(everyone).nearest(["b", "c"], k=1).to_pylist() == [
         {"user_id": "b", "rank": 1, "neighbour": "a", "score": 0.0},
         {"user_id": "c", "rank": 1, "neighbour": "a", "score": 1.0},
@@ -118,7 +117,7 @@ def test_what_cannot_be_answered_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConsumerError, match=r"unknown metric 'cosin'; expected one of .*; did you mean 'cosine'\?"):
         exact(users(), "cosin")  # type: ignore[arg-type]
     with pytest.raises(ConsumerError, match="expected a row per user"):
-        Users(pa.array([1, 2]), np.zeros((3, 4), np.float32))
+        UserVectors(pa.array([1, 2]), np.zeros((3, 4), np.float32))
     monkeypatch.setitem(__import__("sys").modules, "voyager", None)
     with pytest.raises(MissingExtra, match=r"an approximate search needs: pip install 'gur-spark\[neighbours\]'"):
         hnsw(users())

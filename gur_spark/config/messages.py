@@ -53,7 +53,7 @@ def _known_keys(location: Sequence[str], config: type[BaseModel], values: Any) -
     parts = iter(part for part in location if not part.isdigit())
     for part in parts:
         if len(sections) > 1:
-            # Of several kinds of entries in a list, pydantic names the kind first.
+            # In a list with several kinds of entries, pydantic names the kind first.
             sections = [section for section in sections if _tag(section) == part]
         elif sections == [config] and part == "model":
             sections = [_kind(values).config]

@@ -45,7 +45,7 @@ class Thresholds(Section):
 
 
 class Monitor(Section):
-    """What the monitor compares, and what it judges."""
+    """Comparisons of the monitor, and the levels at which it judges."""
 
     sample: int = Field(ge=200)
     """Users of each side that are compared, chosen by a hash of their ids."""

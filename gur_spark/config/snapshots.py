@@ -20,7 +20,7 @@ class FieldVocabulary(Section):
 
 
 class Vocabulary(Section):
-    """Which category values have an id of their own."""
+    """Rules by which category values get an id of their own."""
 
     min_count: MinCount
     """A value seen less often becomes id 1 (unknown or rare)."""
@@ -77,7 +77,7 @@ class Sequences(Section):
     window: Window
     """Days before as_of whose events are taken: ``180``, ``lifetime``, or ``{days: 180, before: 7}``."""
     max_events: int | None = Field(ge=1)
-    """Of a user with more events in the window, only so many of the newest are taken; null: all of them."""
+    """Greatest number of a user's events that are taken, the newest ones; null: all of them."""
     fields: list[Name] | None = None
     """Categories and numbers that are taken; null: all fields of events."""
 

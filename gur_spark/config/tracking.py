@@ -23,7 +23,7 @@ class Tracking(Section):
 
 
 def with_store(given: Any, root: str | None) -> Any:
-    """What a file says of tracking, with the store that the word ``mlflow`` stands for.
+    """Put the store that the word ``mlflow`` stands for into a file's section ``tracking``.
 
     Args:
         root: ``tables.root``; None where it is not valid, which has an error of its own.

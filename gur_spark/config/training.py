@@ -42,11 +42,11 @@ class Training(Section):
 
 
 class Scoring(Section):
-    """Which dates are scored, and which rows are written beside a version's own."""
+    """Dates that are scored, and further rows that are written beside a version's own."""
 
     as_of: list[date] = Field(default_factory=list)
     in_space_of: list[str] = Field(default_factory=list)
-    """Older versions whose consumers were not retrained: embeddings are also written in the space of each."""
+    """Older versions with consumers that were not retrained: embeddings are also written in the space of each."""
     batch_rows: int = Field(ge=1)
     """Rows of a snapshot that are read at a time."""
     changed_only: bool = False

@@ -1,4 +1,4 @@
-"""Arithmetic of nearest users: nearness of embeddings, and the choice of the nearest.
+"""Arithmetic of nearest users: similarity of embeddings, and the choice of the nearest.
 
 The nearest user comes first, and ties are in the order of the user ids. Nearness is computed pair by pair in float64,
 so that it depends neither on the blocks nor on the other users. The fast matrix product only finds candidates.
@@ -24,13 +24,13 @@ SLACK = 1e-11
 
 @dataclass(frozen=True)
 class NearPairs:
-    """Pairs of a user asked about and a user near it, with their nearness: a greater number is nearer."""
+    """Pairs of a user asked about and a user near it, with their similarity: a greater number is nearer."""
 
     asked_P: Ints
     """Place of each user among those asked about."""
     near_P: Ints
     """Row of each near user."""
-    nearness_P: Array
+    similarity_P: Array
 
 
 def best(pairs: NearPairs, k: int, place_N: Ints) -> NearPairs:
@@ -39,9 +39,9 @@ def best(pairs: NearPairs, k: int, place_N: Ints) -> NearPairs:
     Args:
         place_N: place of each user in the order of the ids.
     """
-    order = np.lexsort((place_N[pairs.near_P], -pairs.nearness_P, pairs.asked_P))
+    order = np.lexsort((place_N[pairs.near_P], -pairs.similarity_P, pairs.asked_P))
     first = order[ranks(pairs.asked_P[order]) < k]
-    return NearPairs(pairs.asked_P[first], pairs.near_P[first], pairs.nearness_P[first])
+    return NearPairs(pairs.asked_P[first], pairs.near_P[first], pairs.similarity_P[first])
 
 
 def ranks(sorted_P: Ints) -> Ints:
@@ -54,7 +54,7 @@ def candidates(q_QL: Array, x_BL: Array, own_Q: Ints, k: int, metric: Metric, le
 
     Args:
         own_Q: row of each user asked about in the block; outside the block where it is not there.
-        least_Q: nearness of the k-th nearest user found so far.
+        least_Q: similarity of the k-th nearest user found so far.
     """
     squares_Q, squares_B = (q_QL**2).sum(1), (x_BL**2).sum(1)
     near_QB = q_QL @ x_BL.T
@@ -70,22 +70,22 @@ def candidates(q_QL: Array, x_BL: Array, own_Q: Ints, k: int, metric: Metric, le
     return may_be_near_QB
 
 
-def kth_nearness(found: NearPairs, k: int, asked: int) -> Array:
+def kth_similarity(found: NearPairs, k: int, asked: int) -> Array:
     """Nearness of the k-th nearest user found so far, (Q,); minus infinity where there are fewer."""
     least_Q = np.full(asked, -np.inf)
     last_P = ranks(found.asked_P) == k - 1
-    least_Q[found.asked_P[last_P]] = found.nearness_P[last_P]
+    least_Q[found.asked_P[last_P]] = found.similarity_P[last_P]
     return least_Q
 
 
-def nearness(q_QL: Array, x_BL: Array, asked_P: Ints, near_P: Ints, metric: Metric) -> Array:
+def similarity(q_QL: Array, x_BL: Array, asked_P: Ints, near_P: Ints, metric: Metric) -> Array:
     """Cosine, dot product or negative squared distance of each pair, computed on its own with sums in one order."""
-    nearness_P = np.empty(len(asked_P))
+    similarity_P = np.empty(len(asked_P))
     for start in range(0, len(asked_P), PAIRS):
         part = slice(start, start + PAIRS)
         a_PL, b_PL = q_QL[asked_P[part]], x_BL[near_P[part]]
-        nearness_P[part] = -((a_PL - b_PL) ** 2).sum(1) if metric == "euclidean" else (a_PL * b_PL).sum(1)
-    return nearness_P
+        similarity_P[part] = -((a_PL - b_PL) ** 2).sum(1) if metric == "euclidean" else (a_PL * b_PL).sum(1)
+    return similarity_P
 
 
 def scaled(x: Floats, metric: Metric) -> Array:

@@ -24,11 +24,11 @@ from gur_spark.consumers.nearest import (
     candidates,
     check_metric,
     joined,
-    kth_nearness,
-    nearness,
+    kth_similarity,
     no_pairs,
     ranks,
     scaled,
+    similarity,
 )
 from gur_spark.errors import ConsumerError
 from gur_spark.extras import import_extra
@@ -41,7 +41,7 @@ LINKS, DEPTH = 16, 200
 
 
 @dataclass(frozen=True)
-class Users:
+class UserVectors:
     """Users with their embeddings, in memory or in a mapped file."""
 
     ids_N: pa.Array
@@ -57,7 +57,7 @@ class Users:
         object.__setattr__(self, "place_N", place_N)
 
     @classmethod
-    def collect(cls, frame: DataFrame) -> "Users":
+    def collect(cls, frame: DataFrame) -> "UserVectors":
         """Collect rows with ``user_id, embedding``. A batch is freed once it is copied, so memory holds them once."""
         batches = frame.select("user_id", "embedding").toArrow().to_batches()
         rows = sum(batch.num_rows for batch in batches)
@@ -74,7 +74,7 @@ class Users:
         return cls(pa.concat_arrays(ids), x_NL)
 
     @classmethod
-    def open(cls, folder: str) -> "Users":
+    def open(cls, folder: str) -> "UserVectors":
         """Map the files of a NumPy export (``gur_spark.consumers.export``).
 
         Raises:
@@ -104,14 +104,14 @@ class Users:
 
 
 Find = Callable[[Ints, int], NearPairs]
-"""(rows of users, k) -> at least the k nearest of each, if there are so many."""
+"""Function: (rows of users, k) -> at least the k nearest of each, if there are so many."""
 
 
 @dataclass(frozen=True)
 class Search:
     """Search for nearest users by one of several methods."""
 
-    users: Users
+    users: UserVectors
     metric: Metric
     find: Find
 
@@ -141,7 +141,7 @@ class Search:
         return pa.schema({"user_id": user, "rank": pa.int32(), "neighbour": user, "score": pa.float64()})
 
     def _batch(self, rows_Q: Ints, found: NearPairs) -> pa.RecordBatch:
-        score_P = np.sqrt(-found.nearness_P) if self.metric == "euclidean" else found.nearness_P
+        score_P = np.sqrt(-found.similarity_P) if self.metric == "euclidean" else found.similarity_P
         columns = [
             self.users.ids_N.take(pa.array(rows_Q[found.asked_P])),
             pa.array(ranks(found.asked_P) + 1, pa.int32()),
@@ -164,7 +164,7 @@ def nearest_users(
 ) -> pa.Table:
     """Nearest users of these users, or of everyone; see ``Search.nearest``.
 
-    For more than one question, make ``exact(Users.collect(read_embeddings(...)), metric)`` once and ask that.
+    For more than one question, make ``exact(UserVectors.collect(read_embeddings(...)), metric)`` once and ask that.
 
     Args:
         version, as_of: as in ``read_embeddings``.
@@ -176,11 +176,11 @@ def nearest_users(
         MissingExtra: Voyager is not installed.
     """
     check_metric(metric)
-    everyone = Users.collect(read_embeddings(spark, config, version, as_of))
+    everyone = UserVectors.collect(read_embeddings(spark, config, version, as_of))
     return (hnsw(everyone, metric) if approximate else exact(everyone, metric)).nearest(users, k)
 
 
-def exact(users: Users, metric: Metric = "cosine") -> Search:
+def exact(users: UserVectors, metric: Metric = "cosine") -> Search:
     """A search that compares with every user, block by block.
 
     Raises:
@@ -193,16 +193,16 @@ def exact(users: Users, metric: Metric = "cosine") -> Search:
         found = no_pairs()
         for first in range(0, len(users.x_NL), BLOCK):
             x_BL = scaled(users.x_NL[first : first + BLOCK], metric)
-            may_be_near_QB = candidates(q_QL, x_BL, rows_Q - first, k, metric, kth_nearness(found, k, len(rows_Q)))
+            may_be_near_QB = candidates(q_QL, x_BL, rows_Q - first, k, metric, kth_similarity(found, k, len(rows_Q)))
             asked_P, near_P = np.nonzero(may_be_near_QB)
-            more = NearPairs(asked_P, near_P + first, nearness(q_QL, x_BL, asked_P, near_P, metric))
+            more = NearPairs(asked_P, near_P + first, similarity(q_QL, x_BL, asked_P, near_P, metric))
             found = best(joined(found, more), k, users.place_N)
         return found
 
     return Search(users, metric, find)
 
 
-def hnsw(users: Users, metric: Metric = "cosine", threads: int = 1, depth: int = DEPTH) -> Search:
+def hnsw(users: UserVectors, metric: Metric = "cosine", threads: int = 1, depth: int = DEPTH) -> Search:
     """A search by an HNSW index. The scores of the users that it finds are exact.
 
     Args:
@@ -238,12 +238,12 @@ def hnsw(users: Users, metric: Metric = "cosine", threads: int = 1, depth: int =
         asked_P, near_P = np.repeat(np.arange(len(rows_Q)), wanted), near_QK.reshape(-1).astype(np.int64)
         other_P = near_P != rows_Q[asked_P]
         asked_P, near_P = asked_P[other_P], near_P[other_P]
-        return NearPairs(asked_P, near_P, _nearness_of_rows(users, rows_Q[asked_P], near_P, metric))
+        return NearPairs(asked_P, near_P, _similarity_of_rows(users, rows_Q[asked_P], near_P, metric))
 
     return Search(users, metric, find)
 
 
-def _nearness_of_rows(users: Users, asked_P: Ints, near_P: Ints, metric: Metric) -> Array:
+def _similarity_of_rows(users: UserVectors, asked_P: Ints, near_P: Ints, metric: Metric) -> Array:
     a_PL, b_PL = (scaled(users.x_NL[rows], metric) for rows in (asked_P, near_P))
     pair_P = np.arange(len(asked_P))
-    return nearness(a_PL, b_PL, pair_P, pair_P, metric)
+    return similarity(a_PL, b_PL, pair_P, pair_P, metric)

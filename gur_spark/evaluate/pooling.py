@@ -48,7 +48,7 @@ class Split:
     test: Ints
     """Rows of the test users."""
     predictions: Mapping[tuple[str, str], Array]
-    """(model, representation) -> probabilities or values, a row per test user."""
+    """Prediction by (model, representation): probabilities or values, a row per test user."""
 
     @property
     def representations(self) -> set[str]:

@@ -42,7 +42,7 @@ class ParsedField:
     """Intermediate columns by name. Later parts and the other expressions refer to them, so each is evaluated once."""
     value: Column
     problems: Sequence[tuple[str, Column]]
-    """(reason code, condition) in the order in which they are checked."""
+    """Pairs (reason code, condition) in the order in which they are checked."""
     rounded: Column | None = None
     """True where the value was rounded to a whole number of steps."""
 

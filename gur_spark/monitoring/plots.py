@@ -24,7 +24,7 @@ BARS = 12
 """Greatest number of bins that a panel shows."""
 
 Names = Mapping[tuple[str, int], str]
-"""(field, id) -> category value."""
+"""Category values by (field, id)."""
 
 Points = dict[str, list[tuple[date, float]]]
 """Name of a line -> its points."""

@@ -43,16 +43,16 @@ log = logging.getLogger("gur_spark")
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """What the rows of ``embeddings_now`` know, as the commit that wrote them says."""
+    """State of the rows of ``embeddings_now``, in the note of the commit that wrote them."""
 
     model_version: str
     published: date
-    """The published date that they stand beside."""
+    """The published date that the rows are newer than."""
     events_id: str
     events_version: int
-    """The last commit of ``events`` that they know."""
+    """The last commit of ``events`` in the rows."""
     commit: int | None = None
-    """That of ``embeddings_now``; None: there are no rows yet."""
+    """Commit of ``embeddings_now``; None: there are no rows yet."""
 
     def note(self) -> str:
         return json.dumps(vars(self) | {"published": self.published.isoformat(), "commit": None})
@@ -147,10 +147,10 @@ def touched_users(tables: Tables, since: int, until: int) -> DataFrame:
 
 
 def _known(tables: Tables, now: Published, inputs: SnapshotInputs) -> _Known:
-    """What is known of ``events`` beside the published rows: by those here, or where none count, by those alone.
+    """Find how far ``events`` are in the newer rows, or, where none of these count, in the published rows.
 
-    Rows that stand beside an earlier date stop counting where the published one is as late. What they knew and it did
-    not, because its snapshot was made before, is to be taken up again.
+    Newer rows stop counting once a date as late is published. Its snapshot may have been made before them, so events
+    that only they held are taken up again.
     """
     rows = _written(tables)
     if rows and (rows.model_version, rows.events_id) == (now.model_version, inputs.events_id):
@@ -167,7 +167,7 @@ def _known(tables: Tables, now: Published, inputs: SnapshotInputs) -> _Known:
 
 
 def _written(tables: Tables) -> _Known | None:
-    """What the commit that wrote the rows says; None: there is none, or it is another writer's."""
+    """Read the state in the note of the last commit; None where there is no commit, or it is another writer's."""
     last = next((commit for commit in tables.newest_commits(TABLE, 100) if not commit.harmless), None)
     if last is None or not last.note:
         return None
@@ -180,7 +180,7 @@ def _written(tables: Tables) -> _Known | None:
 
 
 def _made_from(tables: Tables, now: Published, inputs: SnapshotInputs) -> int:
-    """The commit of ``events`` that the snapshot of the published rows was made from."""
+    """Find the commit of ``events`` that the snapshot of the published rows was made from."""
     found = Lineage.parse(find_rows(tables, now.model_version, now.as_of).lineage)
     if found.events_id != inputs.events_id:
         raise TableError(f"{now.model_version} at {now.as_of} was made from another events table; publish a new date")
@@ -188,7 +188,7 @@ def _made_from(tables: Tables, now: Published, inputs: SnapshotInputs) -> int:
 
 
 def _kept(tables: Tables, now: Published, known: _Known) -> DataFrame:
-    """The rows that still count."""
+    """Read the rows that still count."""
     rows = tables.read(TABLE, version=known.commit)
     if known.commit is None:
         return rows.limit(0)
@@ -196,6 +196,6 @@ def _kept(tables: Tables, now: Published, known: _Known) -> DataFrame:
 
 
 def _coming_date(tables: Tables, now: Published) -> date:
-    """The as-of date that the next full run publishes, as far as landings tell."""
+    """Return the as-of date that the next full run publishes, as far as landings tell."""
     found = tables.read("events").agg(F.max("landed_on")).collect()[0][0]
     return max(found or now.as_of, now.as_of) + timedelta(days=1)

@@ -17,7 +17,7 @@ log = logging.getLogger("gur_spark")
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What a function read, counted and made: its part of a run's row."""
+    """Inputs, counts and outputs of a function, its part of a run's row."""
 
     inputs: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The loss ``contrastive``: each user's two looks are found among those of others, never among the user's own."""
+"""The loss ``contrastive``: the two views of a user are found among views of others, never among the user's own."""
 
 import math
 
@@ -24,11 +24,11 @@ def loss(first: torch.Tensor, second: torch.Tensor, of: Views, temperature: floa
 
 
 def test_the_loss_is_the_number_derived_by_hand() -> None:
-    looks = torch.eye(2) * torch.tensor([[2.0], [3.0]])  # lengths do not count
-    found = loss(looks, looks, views([1, 2]))
+    augmented = torch.eye(2) * torch.tensor([[2.0], [3.0]])  # lengths do not count
+    found = loss(augmented, augmented, views([1, 2]))
     assert found.tolist() == pytest.approx([-math.log(math.e / (math.e + 2))] * 2)
     # At temperature 1/2 the cosine 1 becomes 2.
-    assert loss(looks, looks, views([1, 2]), 0.5)[0].item() == pytest.approx(math.log(1 + 2 / math.e**2))
+    assert loss(augmented, augmented, views([1, 2]), 0.5)[0].item() == pytest.approx(math.log(1 + 2 / math.e**2))
 
 
 def nt_xent(z: np.ndarray, positive: list[int], users: list[int], temperature: float) -> list[float]:
@@ -85,15 +85,15 @@ def test_a_model_without_the_loss_has_no_head_for_it() -> None:
 @pytest.mark.parametrize("unit_norm", [False, True])
 @pytest.mark.parametrize("several", [1, 2])
 @pytest.mark.parametrize("weights", [{"contrastive": 1.0}, {"likelihood": 1.0, "contrastive": 0.5}])
-def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(
+def test_the_last_two_views_are_the_pair_and_every_parameter_learns(
     several: int, weights: dict[str, float], unit_norm: bool
 ) -> None:
-    looks = [
+    augmented = [
         to_batch(to_rows(random_events(30, SIZES, ["amount"], seed, WINDOWS[-1]), tiny_manifest()), LAYOUT)
         for seed in range(1 + several)
     ]
-    own = looks[0]
-    of = Views(tuple(looks[1:]), torch.arange(30), torch.ones(30, dtype=torch.bool))
+    own = augmented[0]
+    of = Views(tuple(augmented[1:]), torch.arange(30), torch.ones(30, dtype=torch.bool))
     batch = AggregateBatch(own.dense_BD, own.histograms, views=of)
     torch.manual_seed(0)
     module = GUR(
@@ -104,13 +104,15 @@ def test_the_last_two_looks_are_the_pair_and_every_parameter_learns(
     )
     assert (module.decoder is None) == ("likelihood" not in weights)
     found = module(batch)
-    assert found.pair is not None
-    assert found.pair.temperature == 0.2
+    assert found.projections is not None
+    assert found.projections.temperature == 0.2
     assert module.projection_head is not None
     # Components of variance 1, for which layers are initialised, whatever the length of the embedding.
     scale = 6**0.5 if unit_norm else 1
-    torch.testing.assert_close(found.pair.first_BL, module.projection_head(module.encode(looks[-2]) * scale))
-    torch.testing.assert_close(found.pair.second_BL, module.projection_head(module.encode(looks[-1]) * scale))
+    torch.testing.assert_close(found.projections.first_BL, module.projection_head(module.encode(augmented[-2]) * scale))
+    torch.testing.assert_close(
+        found.projections.second_BL, module.projection_head(module.encode(augmented[-1]) * scale)
+    )
     training_loss(found, batch, module.loss_weights).mean().backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
     with pytest.raises(ValueError, match="needs batches of training pairs, with other views"):

@@ -87,19 +87,19 @@ class Powers:
 
     @cached_property
     def spread_GW(self) -> Any:
-        """n^2 times the variance."""
+        """Variance times n^2."""
         s1, s2, *_ = self.sums
         return self.count_GW * s2 - s1**2
 
     @cached_property
     def skew_GW(self) -> Any:
-        """n^3 times the third central moment."""
+        """Third central moment times n^3."""
         n, (s1, s2, s3, _) = self.count_GW, self.sums
         return n * n * s3 - 3 * n * s1 * s2 + 2 * s1**3
 
     @cached_property
     def kurtosis_GW(self) -> Any:
-        """n^4 times the fourth central moment."""
+        """Fourth central moment times n^4."""
         n, (s1, s2, s3, s4) = self.count_GW, self.sums
         return n**3 * s4 - 4 * n * n * s1 * s3 + 6 * n * s1 * s1 * s2 - 3 * s1**4
 

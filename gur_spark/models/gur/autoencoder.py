@@ -75,8 +75,8 @@ class GUR(nn.Module):
         read_BL = self.latent.for_heads(latent_BL)
         pair = None
         if batch.views and self.projection_head:
-            looks = [latent_BL, *map(self.encode, batch.views.batches)]
-            first_BL, second_BL = (self.projection_head(self.latent.for_heads(look_BL)) for look_BL in looks[-2:])
+            views = [latent_BL, *map(self.encode, batch.views.batches)]
+            first_BL, second_BL = (self.projection_head(self.latent.for_heads(view_BL)) for view_BL in views[-2:])
             pair = Projections(first_BL, second_BL, self._temperature)
         prediction_BT, logits = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
         return Reconstruction(
@@ -85,7 +85,7 @@ class GUR(nn.Module):
             logits,
             future=self.future_head(read_BL) if self.future_head else None,
             posterior=posterior,
-            pair=pair,
+            projections=pair,
         )
 
     def _encode(self, target_BT: Tensor, flags_BF: Tensor) -> tuple[Tensor, Posterior | None]:

@@ -77,7 +77,7 @@ def masked_squared_error(prediction_BT: Tensor, target_BT: Tensor) -> Tensor:
     return error_BT.square().sum(1) / (~missing_BT).sum(1).clamp(min=1)
 
 
-def contrastive_loss(pair: Projections, views: Views) -> Tensor:
+def contrastive_loss(projections: Projections, views: Views) -> Tensor:
     """Loss of finding each user's other view among those of all users of the batch, (B,).
 
     It is NT-Xent (Chen et al. 2020, arXiv 2002.05709, equation 1), with cosines over the temperature: the mean over
@@ -88,12 +88,12 @@ def contrastive_loss(pair: Projections, views: Views) -> Tensor:
     negatives are 0: -ln(e / (e + 2)) = 0.5514.
     """
     kept_P = views.there_B.nonzero().squeeze(1)
-    latent_QL = F.normalize(torch.cat([pair.first_BL[kept_P], pair.second_BL[kept_P]]), dim=1)
+    latent_QL = F.normalize(torch.cat([projections.first_BL[kept_P], projections.second_BL[kept_P]]), dim=1)
     users_Q = views.users_B[kept_P].repeat(2)
     positive_Q = torch.arange(len(users_Q), device=users_Q.device).roll(len(kept_P))
     others_QQ = users_Q[:, None] != users_Q[None, :]
     compared_QQ = others_QQ.scatter(1, positive_Q[:, None], True)
-    logits_QQ = (latent_QL @ latent_QL.T / pair.temperature).masked_fill(~compared_QQ, -torch.inf)
+    logits_QQ = (latent_QL @ latent_QL.T / projections.temperature).masked_fill(~compared_QQ, -torch.inf)
     nll_Q = F.cross_entropy(logits_QQ, positive_Q, reduction="none")
     return nll_Q.new_zeros(len(views.there_B)).index_add(0, kept_P, nll_Q.view(2, -1).mean(0))
 
@@ -116,9 +116,9 @@ def _future(made: Reconstruction, batch: AggregateBatch) -> Tensor:
 
 
 def _contrastive(made: Reconstruction, batch: AggregateBatch) -> Tensor:
-    if made.pair is None or batch.views is None:
+    if made.projections is None or batch.views is None:
         raise ValueError("loss 'contrastive' needs batches of training pairs, with other views of their users")
-    return contrastive_loss(made.pair, batch.views)
+    return contrastive_loss(made.projections, batch.views)
 
 
 def _kl(made: Reconstruction, batch: AggregateBatch) -> Tensor:

@@ -64,8 +64,8 @@ def write_pairs(
     for snapshot in snapshots:
         other = _other(config, snapshot, snapshots)
         of = [inputs.lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
-        looks = [model.views, other.checksum if other else None]
-        name = f"{snapshot.as_of}-{model.future.horizon_days}d-{_digest(*of, *looks, 'future' in model.loss)}"
+        views = [model.views, other.checksum if other else None]
+        name = f"{snapshot.as_of}-{model.future.horizon_days}d-{_digest(*of, *views, 'future' in model.loss)}"
         path = storage.join(folder, name)
         if not storage.exists(storage.join(path, "manifest.json")):
             _write(tables, config, inputs, snapshot, other, path, storage.join(folder, f"{name}-{uuid4().hex}"))

@@ -60,7 +60,7 @@ class Reconstruction:
     """Prediction, for the loss ``future``."""
     posterior: Posterior | None = None
     """Distribution of a variational latent."""
-    pair: Projections | None = None
+    projections: Projections | None = None
     """Projections, for the loss ``contrastive``."""
 
 

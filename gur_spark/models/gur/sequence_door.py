@@ -51,22 +51,22 @@ class Pooled:
 
 
 class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lifestream has no types
-    """Padded sequences -> embeddings (B, L); in eval mode each depends on its own user alone.
+    """Encodes padded sequences as embeddings (B, L); in eval mode each depends on its own user alone.
 
     Events with ``as_of - w <= event_time < as_of`` are in the window of w days. ``as_of`` is a column of the batch,
-    (B,), as ``GURDataset`` makes it, or an argument. What is padding, outside or missing (``<number>_missing`` is 2)
-    has no part in a mean. Statistics of the inputs are gathered while it trains, as BatchNorm does; a call leaves
-    nothing else.
+    (B,), as ``GURDataset`` makes it, or an argument. Means leave out padding, events outside the window and missing
+    values (``<number>_missing`` is 2). Statistics of the inputs are gathered in training, as BatchNorm does; a call
+    has no other side effect.
 
     Args:
-        trx_encoder: pytorch-lifestream's ``TrxEncoder``, or what else makes (B, T, H) of a batch and has an
-            ``output_size``. ``use_batch_norm=False`` where it matters: with it, padding moves the statistics.
+        trx_encoder: pytorch-lifestream's ``TrxEncoder``, or another module that makes (B, T, H) of a batch and has an
+            ``output_size``. Set ``use_batch_norm=False``: with it, padding moves the statistics.
         time_windows: days, ascending.
         as_of: the date of all batches, where they have no column ``as_of``.
         anchor: ``last_event`` counts the windows back from each user's own last event, which is in them. For
-            compatibility only: users of all activity then look alike, and no two of them are as of one date.
-        unit: of the times.
-        dense_scale: applied to numbers of events and means of numbers; as in the configuration.
+            compatibility only: active and inactive users then look alike, and each user has another date.
+        unit: unit of the times.
+        dense_scale: scale of numbers of events and means of numbers, as in the configuration.
     """
 
     trx_encoder: Any
@@ -98,7 +98,7 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         self.parts = parts_of(trx_encoder)
         self.dense, self.inputs = self._named_inputs()
         width = len(self.inputs)
-        # What trained tables give moves while they learn: only with frozen ones are means of categories standardised.
+        # Means of categories are standardised with frozen tables only, because trained tables move while they learn.
         self.moments = RunningMoments(width - len(windows), self.dense)
         self.block_dropout = BlockDropout(list(self.inputs.values()), block_dropout)
         self.encoder = mlp([width, width, max(1, width // 2), latent_dim], dropout)

@@ -1,7 +1,7 @@
-"""What an encoder knows of how recently users were active, asked without labels.
+"""A probe of how much an encoder knows of users' recency, without labels.
 
-The task is made of the sequences themselves: who has an event in the last ``DAYS`` days, read from an embedding of the
-events before them. Nothing at or after a snapshot's date takes part.
+The sequences themselves give the task: predict whether a user has an event in the last ``DAYS`` days from an embedding
+of the events before them. Nothing at or after a snapshot's date takes part.
 """
 
 # N = users, L = width of an embedding

@@ -24,7 +24,7 @@ class Recurrence(Protocol):
 
 
 def recurrence_of(module: SequenceEncoder) -> Recurrence:
-    """Choose the faster forward pass: torch's LSTM is one fused kernel on CPU (oneDNN), its GRU a dozen calls per step."""
+    """Choose the faster pass: on CPU torch's LSTM is one fused kernel (oneDNN), its GRU a dozen calls per step."""
     tables = module.sequence.trx_encoder.embeddings.values()
     folded_bytes = sum(table.num_embeddings for table in tables) * 3 * module.state_dim * 4
     folds = module.sequence.seq_encoder.rnn_type == "gru" and 0 < folded_bytes <= FOLDED_BYTES

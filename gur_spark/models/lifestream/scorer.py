@@ -68,7 +68,7 @@ class SequenceScorer:
         return np.hstack([state_BH, self.module.beside(Sequences.of(events)).numpy()])
 
     def _states(self, events: Events, users: Ints) -> Tensor:
-        """Compute the states of one block, (B, H): the network takes ``STEPS`` events at a time and hands its state on."""
+        """Compute the states of one block, (B, H). The network takes ``STEPS`` events at a time and keeps its state."""
         first_B, lengths_B = events.offsets[users], events.lengths_B[users]
         longest = int(lengths_B.max())
         state_BH = torch.empty(len(users), self.module.state_dim)

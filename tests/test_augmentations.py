@@ -1,4 +1,4 @@
-"""Other looks at a training row's user: of another date, or of disjoint halves of the events; never past the cutoff."""
+"""Augmentations: other views of a user, of another date or of disjoint halves of the events, never past the cutoff."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -115,7 +115,7 @@ def test_the_halves_of_a_users_events_are_disjoint_and_all_of_them(
     assert len(views.batches) == 2
 
 
-def test_looks_past_the_cutoff_or_at_one_date_alone_are_refused(
+def test_views_past_the_cutoff_or_at_one_date_alone_are_refused(
     tables: Tables, configure: Any, snapshots: list[Snapshot]
 ) -> None:
     config = configure("dates")
