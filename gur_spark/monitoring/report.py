@@ -32,7 +32,7 @@ def history(tables: Tables, as_of: date) -> pa.Table:
 
 
 def names_of_ids(tables: Tables, version: int, distributions: Sequence[Distribution]) -> Mapping[tuple[str, int], str]:
-    """(field, id) -> category value, for the ids that are bins of these distributions."""
+    """Look up category values by (field, id), for the ids that are bins of these distributions."""
     fields = {d.field for d in distributions if d.field is not None}
     ids = {bin for d in distributions for bin in d.bins if isinstance(bin, int)}
     if not fields:
