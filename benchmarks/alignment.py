@@ -1,13 +1,13 @@
-"""What a consumer loses that was trained on the embeddings of one version and reads those of the next: as they are,
-aligned (``train --align-to``), or mapped (``scoring.in_space_of``).
+"""Loss of a consumer that was trained on one version's embeddings and reads those of the next version.
 
     make run && python -m benchmarks.alignment --retrainings 3 --json OUT
 
-Over the tables that ``make run`` leaves: the version of the first seed is what consumers know, each other seed is a
-retraining on the same snapshots, aligned to it. The consumer is a logistic regression on the first version's embeddings
-of the scored date, for the personas; it is asked about test users with the embeddings of each version. The maps are
-fitted on the last date of training, as on one that both versions were scored at. Losses are relative to the AUC that
-the consumer has on its own version.
+The consumer reads them as they are, aligned (``train --align-to``), or mapped (``scoring.in_space_of``). The tables are
+those that ``make run`` leaves. The version of the first seed is the one that the consumer knows; each other seed is a
+retraining on the same snapshots, aligned to it. The consumer is a logistic regression for the personas, on the first
+version's embeddings of the scored date. It is asked about test users with the embeddings of each version. The maps are
+fitted on the last date of training, at which both versions have embeddings. Losses are relative to the consumer's AUC
+on its own version.
 """
 
 import argparse

@@ -1,16 +1,17 @@
-"""What an embedding knows of users whose events nobody has seen: with a profile, and with nothing at all.
+"""Knowledge of an embedding about users without events: with a profile, and with nothing at all.
 
     python -m benchmarks.cold_start --json OUT
 
-The demo's log with its profiles (country, plan, interests picked at sign-up) beside it, but one user in five is cold:
-their events are taken out, they are in no training snapshot, and have a row at the scored date by a users list alone.
+The demo's log has profiles (country, plan, interests picked at sign-up) beside it. One user in five is cold: their
+events are taken out, they are in no training snapshot, and a users list alone gives them a row at the scored date.
 
-* persona: a logistic regression on the embeddings of the other users, asked about cold ones, beside one on the
+* persona: a logistic regression on the embeddings of the other users is asked about cold ones, beside one on the
   attributes themselves (one-hot) and the most frequent persona; macro AUC and accuracy.
-* neighbours: of each cold user's ten nearest among the others, the share with the same country and plan, and how much
-  the interests have in common (Jaccard); beside users drawn at random.
+* neighbours: the ten users with events that are nearest to a cold user: the share with the same country and plan, and
+the
+  overlap of interests (Jaccard); beside users drawn at random.
 
-Of each loss that is asked for, once with ``model.cold_dropout`` and once without.
+Each loss that is asked for is trained once with ``model.cold_dropout`` and once without.
 """
 
 import argparse
@@ -65,11 +66,11 @@ class People:
     cold: np.ndarray
     persona: np.ndarray
     profile: pd.DataFrame
-    """country, plan and interests, '' where there are none."""
+    """Country, plan and interests, '' where there are none."""
 
     @property
     def attributes(self) -> np.ndarray:
-        """One-hot, (N, A)."""
+        """Attributes as one-hot columns, (N, A)."""
         sets = self.profile["interests"].str.get_dummies("|")
         one_hot: np.ndarray = pd.concat([pd.get_dummies(self.profile[["country", "plan"]]), sets], axis=1).to_numpy(
             float
@@ -78,7 +79,7 @@ class People:
 
     @property
     def known(self) -> np.ndarray:
-        """Whether there is anything to be known without events."""
+        """Whether a user has a profile."""
         return np.asarray(self.profile["country"] != "")
 
 
@@ -137,7 +138,7 @@ def hide_events(raw: Path) -> set[int]:
 
 
 def make_snapshots(tables: Tables, config: Config, work: Path) -> str:
-    """Those that training and scoring take, cold users in the latter alone; returns its path."""
+    """Make the snapshots of training and scoring, with cold users in the latter alone; return its path."""
     for name in config.all_logs:
         ingest(tables, config, uuid4().hex, name=name)
     fit_vocabulary(tables, config, max(config.training.as_of))
@@ -160,7 +161,7 @@ def people_of(snapshot: str, raw: Path, cold: set[int]) -> People:
 
 
 def asked(x_NL: np.ndarray, people: People) -> dict[str, Any]:
-    """A persona model of the users with events, asked about cold ones with a profile."""
+    """Ask a persona model of the users with events about cold ones with a profile."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000))
     model.fit(x_NL[~people.cold], people.persona[~people.cold])
     test_N = people.cold & people.known
@@ -178,14 +179,14 @@ def most_frequent(people: People) -> float:
 
 
 def nearest(x_NL: np.ndarray, people: People) -> np.ndarray:
-    """Of each cold user, the places of the nearest among those with events."""
+    """Find the places of the nearest users with events, for each cold user."""
     found = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(x_NL[~people.cold])
     places: np.ndarray = found.kneighbors(x_NL[people.cold], return_distance=False)
     return places
 
 
 def alike(people: People, places_CK: np.ndarray) -> dict[str, Any]:
-    """What cold users with a profile have in common with these users with events."""
+    """Measure how alike cold users with a profile are to these users with events."""
     known = people.known[people.cold]
     cold, warm = people.profile[people.cold], people.profile[~people.cold]
     shares = {

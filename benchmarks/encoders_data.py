@@ -1,4 +1,4 @@
-"""What both sides of ``benchmarks.encoders`` share: sequences of random users, the module and the slices."""
+"""Data of both sides of ``benchmarks.encoders``: sequences of random users, the module and the slices."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from gur_spark.schema import FIRST_VALUE_ID, VALUE_ID
 from gur_spark.snapshots.files import row_groups, write_description
 
 END = int(datetime(AS_OF.year, AS_OF.month, AS_OF.day, tzinfo=UTC).timestamp())
-"""Seconds of the snapshot's date."""
+"""Snapshot's date in seconds since 1970."""
 
 VOCABULARY = VocabularyRef(version=1, hash="benchmark", sizes=SIZES)
 BATCH_USERS = 64
@@ -42,12 +42,12 @@ Draw = Callable[[int, np.random.Generator], Lengths]
 
 
 def fixed(users: int, generator: np.random.Generator) -> Lengths:
-    """100 events each."""
+    """Lengths of 100 events each."""
     return np.full(users, 100)
 
 
 def lognormal(users: int, generator: np.random.Generator) -> Lengths:
-    """Median 60 events, mean 99, at most 1,000."""
+    """Lengths with median 60 and mean 99, at most 1,000."""
     return np.clip(generator.lognormal(np.log(60), 1.0, users), 1, 1000).astype(np.int64)
 
 

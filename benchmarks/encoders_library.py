@@ -1,4 +1,4 @@
-"""pytorch-lifestream's side of ``benchmarks.encoders``: its loader, module, pair selector and inference."""
+"""Side of pytorch-lifestream in ``benchmarks.encoders``: its loader, module, pair selector and inference."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +51,7 @@ class Theirs:
 
     @torch.inference_mode()
     def embed(self) -> Vectors:
-        """As the library embeds: data frames with a column per number, one row per user."""
+        """Embed as the library does: data frames with a column per number, one row per user."""
         module = InferenceModule(self._encoder.eval(), model_out_name="embedding")
         frame = pd.concat([module(batch) for batch in self._users()]).sort_values("user_id")
         vectors: Vectors = frame[[name for name in frame.columns if name.startswith("embedding_")]].to_numpy()
@@ -59,7 +59,7 @@ class Theirs:
 
     @torch.inference_mode()
     def plain_embed(self) -> Vectors:
-        """A loop of one's own over the library's loader, without data frames."""
+        """Embed in a plain loop over the library's loader, without data frames."""
         self._encoder.eval()
         made = [(batch.payload["user_id"].numpy(), self._encoder(batch).numpy()) for batch in self._users()]
         users, vectors = (np.concatenate(column) for column in zip(*made, strict=True))
@@ -83,7 +83,7 @@ class Standardised(IdentityScaler):  # type: ignore[misc]
         self._numbers, self._mean_D, self._std_D = numbers, mean_D, std_D
 
     def forward(self, column_BT: Tensor) -> Tensor:
-        """(B, T) to (B, T, D)."""
+        """Turn (B, T) into (B, T, D)."""
         return (self._numbers(column_BT) - self._mean_D) / self._std_D
 
     @property

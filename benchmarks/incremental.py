@@ -31,7 +31,7 @@ from gur_spark.session import local_conf, local_session
 
 NEXT = AS_OF + timedelta(days=1)
 DAYS = 367
-"""Of the log: half of its events are in the longest window."""
+"""Days of the log: half of its events are in the longest window."""
 HORIZON = 6
 SIZES = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
 
@@ -103,7 +103,7 @@ def landing(day: date, n: int, users: int, seed: int) -> pa.Table:
 def make_bases(
     table: DataFrame, work: Path, args: argparse.Namespace
 ) -> tuple[tuple[str, SavedState], dict[str, float]]:
-    """What is gone on from, and the seconds of a full run with and without it, after a warm-up."""
+    """Make the states that the next date is made from, and time a full run with and without one, after a warm-up."""
     write_full(table, AS_OF, work / "base", args)
     plain = timed(lambda: write_full(table, AS_OF, work / "base", args))
     written: list[Any] = []

@@ -43,7 +43,7 @@ PIPELINE = {
 
 
 def write_card_log(path: Path, rows: int, quoted: bool = False, seed: int = 7) -> None:
-    """A card log in order of time; one row in a hundred stands twice."""
+    """Write a card log in the order of time; one row in a hundred stands twice."""
     random = np.random.default_rng(seed)
     options = csv.WriteOptions(quoting_style="needed" if quoted else "none", quoting_header="none")
     with csv.CSVWriter(path, _chunk(random, 1, 0).schema, write_options=options) as writer:
@@ -52,7 +52,7 @@ def write_card_log(path: Path, rows: int, quoted: bool = False, seed: int = 7) -
 
 
 def measure(rows: int, quoted: bool, folder: Path, engine: str = "local") -> dict[str, object]:
-    """Make the log, ingest it once in a fresh session, and say what it took."""
+    """Make the log, ingest it once in a fresh session, and measure time and memory."""
     write_card_log(folder / "log.csv", rows, quoted)
     config = _config(folder, engine)
     tables = open_tables(build_session(config), config.tables)

@@ -1,4 +1,4 @@
-"""How much memory Spark's processes take while a block runs."""
+"""Memory of Spark's processes while a block runs."""
 
 import threading
 

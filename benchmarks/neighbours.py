@@ -1,10 +1,11 @@
-"""Nearest users: how long exact ones take, how long an index takes, and how many of the exact ones it finds (recall).
+"""Nearest users: seconds of the exact search and of the index, and the index's recall of the exact neighbours.
 
     python -m benchmarks.neighbours --users 100000 --json OUT
     python -m benchmarks.neighbours --folder EXPORT      # of a real version: jobs/export.py --format numpy
 
-Without a folder, the embeddings are made up: 200 groups in 16 directions of their own, and noise in all 64, as those
-of an autoencoder are (few directions matter). One thread on both sides. The users asked about are chosen at random.
+Without a folder, the embeddings are made up: 200 groups in 16 directions of their own, and noise in all 64. An
+autoencoder's embeddings are like that (few directions matter). Both sides use one thread. The users asked about are
+chosen at random.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""What embeddings know beside every baseline, at several dates and over several splits of the users.
+"""Quality of embeddings beside every baseline, at several dates and over several splits of the users.
 
     python -m benchmarks.quality --json OUT --log online_retail --earlier 0 28 56
 
-Ingests the demo's log or a real one, trains GUR on the configuration's dates, by its loss or by each of ``--loss``,
+It ingests the demo's log or a real one, trains GUR on the configuration's dates (by its loss or by each of ``--loss``),
 scores the evaluated dates, and reports on them beside raw windows, PCA, a random encoder, hand-made statistics and
-CoLES. ``--earlier`` moves all dates back by so many days, by several in turn, oldest first: each then has a
-training (of GUR and of CoLES) and probes of its own, a vocabulary that went on from the one before, and all are in one
-report. Of ``--label-shares``, probes learn from so many users' answers; PCA and scaling are fitted on the same users.
-What to choose of several losses or settings (any further ``key=value``, before the options) is asked with earlier dates
-than those that are reported on. Real logs are found by ``GUR_SPARK_DATA``.
+CoLES. ``--earlier`` moves all dates back by so many days, by several in turn, oldest first. Each then has a training
+(of GUR and of CoLES) and probes of its own, and a vocabulary that continues the one before; all are in one report. With
+``--label-shares``, probes learn from so many users' answers; PCA and scaling are fitted on the same users. Losses or
+settings (any further ``key=value``, before the options) are chosen at earlier dates than the reported ones. Real logs
+are found by ``GUR_SPARK_DATA``.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
 
 
 def demo(work: Path, args: argparse.Namespace) -> list[str]:
-    """The demo's log, written first, and where it is."""
+    """Write the demo's log, and return overrides with its place."""
     if args.log != "demo":
         return []
     write(work / "raw", 3000, args.demo_seed)
@@ -124,14 +124,14 @@ def earlier(config: Config, days: int) -> list[str]:
 
 
 def make_snapshots(tables: Tables, config: Config) -> None:
-    # The vocabulary knows nothing of the time after training, as it would not in production.
+    # The vocabulary knows nothing of the time after training, as in production.
     fit_vocabulary(tables, config, max(config.training.as_of))
     dates = sorted({*config.training.as_of, *config.scoring.as_of})
     aggregate_snapshots(tables, config, dates, uuid4().hex)
 
 
 def train_and_ask(tables: Tables, config: Config) -> ReportInputs:
-    """Train, score the evaluated dates, and gather what is to be told of their users."""
+    """Train, score the evaluated dates, and collect the inputs of the report."""
     made = train_model(tables, config, config.training.as_of)
     for as_of in config.evaluation.as_of:
         score_snapshot(tables, config, find_snapshot(tables, config.aggregates, as_of), made.path, uuid4().hex)
@@ -139,7 +139,7 @@ def train_and_ask(tables: Tables, config: Config) -> ReportInputs:
 
 
 def judge(pipeline: str, settings: Evaluation, parts: Sequence[ReportInputs]) -> Report:
-    """One report on the dates of all trainings."""
+    """Make one report on the dates of all trainings."""
     return evaluate(
         [population for part in parts for population in part.populations],
         settings,
@@ -150,7 +150,7 @@ def judge(pipeline: str, settings: Evaluation, parts: Sequence[ReportInputs]) ->
 
 
 def summary(judged: Report) -> dict[str, Any]:
-    """Of each task its first metric: what every representation has, and the embedding's differences."""
+    """Summarise each task by its first metric: the score of every representation, and the embedding's differences."""
     tasks = {}
     for task in judged.tasks:
         metric = judged.of(task.name)[0].metric

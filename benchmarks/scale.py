@@ -1,12 +1,13 @@
-"""Aggregation of ever more events, users and categories, and with one user of millions of events: time and memory.
+"""Time and memory of aggregation over more and more events, users and categories, and with one user of millions of
+events.
 
     python -m benchmarks.scale --events 20000000 60000000 200000000 --json OUT
 
-The work of ``benchmarks.windows`` with 100 events per user; ``--hot`` gives one more user so many events, shuffled as
-all others and counted where they are read (``apart``),
-``--many-users`` is a run of so many users with 20 events each, ``--many-values`` one of the first size with so many
-categories in the first field; 0 leaves a run out. Java has a heap of 8 GB; what it and the Python workers really took
-is measured. ``growth`` is the seconds per event of each size over those of the first.
+The work is that of ``benchmarks.windows`` with 100 events per user. ``--hot`` gives one more user so many events,
+shuffled among all others and counted where they are read (``apart``). ``--many-users`` is a run of so many users with
+20 events each, ``--many-values`` one of the first size with so many categories in the first field; 0 leaves a run out.
+Java has a heap of 8 GB; the memory that it and the Python workers take is measured. ``growth`` is the seconds per event
+of each size over those of the first.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.session import local_conf, local_session, sail_session
 
 HOT_USER = 1
-"""The other ids of ``make_events`` are 11 and greater."""
+"""Id of the hot user. The other ids of ``make_events`` are 11 and greater."""
 
 
 def main() -> int:
@@ -67,7 +68,7 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What one run aggregates."""
+    """Data that one run aggregates."""
 
     events: int
     events_per_user: int = 100
@@ -76,7 +77,7 @@ class Work:
     hot: int = 0
     """Events of one more user, from the same days."""
     apart: bool = False
-    """Whether these are counted where they are read."""
+    """Whether these events are counted where they are read."""
 
 
 def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
@@ -98,7 +99,7 @@ def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
         seconds = time.monotonic() - start
     found = asdict(of) | {"rows": written[AS_OF].rows, "seconds": round(seconds, 2)}
     if (of != Work(of.events) and of.hot == 0) or of.apart:
-        # Its events are needed no more, and take a gigabyte or two.
+        # Its events take a gigabyte or two, and are no longer needed.
         shutil.rmtree(folder if not of.hot else work / f"hot_{of.hot}")
     found |= {"java_mb": round(memory.java_mb), "python_mb": round(memory.python_mb)}
     print(json.dumps(found), flush=True)

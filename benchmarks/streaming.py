@@ -5,8 +5,8 @@
 On plain Spark, for each number of users: half a year of events (20 per user), their snapshot, an untrained model of the
 demo's shape (its speed is that of a trained one) and its published embeddings. Then files of one day, of ``--events``
 users each that no other file has, arrive one by one (renamed into the folder, as a file should), each after the one
-before can be read. The first is a warm-up. What is measured holds all of it: the stream's look at the folder twice a
-second, ingest with its counts and commits, aggregates of the touched users, the model, the commit.
+before can be read. The first is a warm-up. The measured time includes everything: the stream's look at the folder twice
+a second, ingest with its counts and commits, aggregates of the touched users, the model, the commit.
 """
 
 import argparse

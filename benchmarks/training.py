@@ -1,8 +1,7 @@
-"""How fast the autoencoder trains: users per second of whole epochs, of decoding alone and of the model alone.
+"""Speed of the autoencoder's training: users per second of whole epochs, of decoding alone and of the model alone.
 
-The work is the design's: 200,000 users x 3 windows, two numbers and three histograms of 300, 6 and 12 values,
-about 49 events per user in the longest window. Run it as
-``python -m benchmarks.training --users 200000 --json OUT``.
+The work is the design's: 200,000 users x 3 windows, two numbers and three histograms of 300, 6 and 12 values, about 49
+events per user in the longest window. Run it as ``python -m benchmarks.training --users 200000 --json OUT``.
 """
 
 import argparse
@@ -69,13 +68,13 @@ def make_snapshot(folder: Path, users: int, seed: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Events:
-    """Of some users, those of one after those of the other."""
+    """Events of some users, one user after the other."""
 
     users: int
     row: Array
-    """Whose, 0 to users - 1, ascending."""
+    """Number of each event's user, 0 to users - 1, ascending."""
     age: Array
-    """Days before the snapshot."""
+    """Age of each event in days before the snapshot."""
     numbers: dict[str, Array]
     ids: dict[str, Array]
 
@@ -167,7 +166,7 @@ def decode_rate(batches: Iterator[AggregateBatch]) -> float:
 
 
 def model_rate(module: GUR, batches: list[AggregateBatch], learning_rate: float) -> float:
-    """Forward, backward and Adam on batches that are already decoded."""
+    """Measure forward, backward and Adam on batches that are already decoded."""
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
     clock = time.perf_counter()
     for batch in batches:

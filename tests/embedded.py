@@ -1,4 +1,4 @@
-"""Rows of ``embeddings`` without a model, for the tests of who reads them."""
+"""Rows of ``embeddings`` without a model, for tests of their readers."""
 
 from datetime import date
 from typing import Any

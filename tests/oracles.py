@@ -12,7 +12,7 @@ DAY_US = 86_400_000_000
 
 
 def aggregate_rows(rows: Sequence[dict[str, Any]], manifest: Manifest) -> dict[Any, dict[str, Any]]:
-    """user_id -> every column but user_id and as_of; rows have user_id, age_us, fields as steps and ids.
+    """Rows by user_id: every column but user_id and as_of; rows have user_id, age_us, fields as steps and ids.
 
     A row with age_us None names a user. Rows outside the longest window must not be there.
     """

@@ -1,4 +1,4 @@
-"""Alignment: the motion is the best rigid one, is part of the version, and is refused where it would mean nothing."""
+"""Alignment: the motion is the best rigid one, is part of the version, and is refused without enough stable users."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -28,7 +28,7 @@ from tests.test_snapshots import AS_OF, MIDNIGHT, event, log, run_id, write
 pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("vocabulary")]
 
 EARLIER = AS_OF - timedelta(40)
-# Of two dates, user 20 is only in the windows of the later one; user 21 has one event, which no two halves have.
+# User 20 is only in the windows of the later date; user 21 has one event, which cannot be in both halves.
 EVENTS = [*log(), *(event(20, timedelta(days=day), "a", 100) for day in range(1, 9)), event(21, timedelta(9), "b", 5)]
 
 

@@ -1,4 +1,4 @@
-"""Cleaning takes what no table names, and nothing else."""
+"""Cleaning removes files that no table names, and nothing else."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Every file in conf/ loads; what is wrong is named, before Spark starts."""
+"""Every file in conf/ loads; mistakes are named before Spark starts."""
 
 import subprocess
 import sys
@@ -435,7 +435,7 @@ BEFORE_KINDS = {
         "epochs": 30, "horizon_days": 10, "learning_rate": 0.002, "patience": 5, "processes": 1, "seed": 42,
         "threads": 1, "validation_share": 0.1, "views": "halves", "weight_decay": 1.0},
 }  # fmt: skip
-"""config.json of an artefact that was made before kinds: a model version is immutable, and stays readable."""
+"""The ``config.json`` of an artefact that was made before kinds: a model version is immutable, and stays readable."""
 
 
 def test_an_artefact_from_before_kinds_has_its_horizon_and_views_in_the_model():

@@ -1,4 +1,4 @@
-"""Base, the files that a file extends, the file and overrides: what each says over the others."""
+"""Layers of the configuration: base, the files that a file extends, the file, and overrides."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What teams downstream rely on: the published rows, by every way the README shows, and what a publish refuses."""
+"""Guarantees for teams downstream: published rows by every way that the README shows, and refusals of publish."""
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path

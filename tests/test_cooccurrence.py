@@ -1,4 +1,4 @@
-"""Which ids the same training users have: the same numbers from plain Python, in this process and on Spark."""
+"""Co-occurrence of ids: the same numbers from plain Python, in this process and on Spark."""
 
 from pathlib import Path
 from typing import Any

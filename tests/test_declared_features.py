@@ -1,4 +1,4 @@
-"""Declared features from YAML to Parquet: what Spark derives for the kernel, and what a declaration may not say."""
+"""Declared features from YAML to Parquet: columns that Spark derives, and declarations that are refused."""
 
 from datetime import timedelta
 from typing import Any

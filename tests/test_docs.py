@@ -127,7 +127,7 @@ def test_commands_of_jobs_have_only_options_that_there_are(page: Path) -> None:
 
 
 def columns_told(table: str) -> set[str]:
-    """The columns that the page of tables tells of a table."""
+    """Columns of a table on the page of tables."""
     [rows] = re.findall(rf"### `{table}`\n.*?\n\|---\|---\|\n(.*?)\n\n", page_of_tables(), re.DOTALL)
     cells = [row.split(" | ")[0] for row in rows.splitlines()]
     return {column for cell in cells for column in re.findall(r"`(\w+)`", cell)}

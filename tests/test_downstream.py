@@ -97,7 +97,7 @@ def register(tables: Tables, count: int, first: int = 1, seen_until: date | None
 
 
 def asked(tables: Tables, config: Any, new: str, now: str) -> list[str]:
-    """What the gates say of a switch; each of these is not passed."""
+    """Outcomes of the gates of a switch; each of these is not passed."""
     rows = tables.read("embeddings")
     sides = (
         VersionRows(output="embeddings", model_version=version, as_of=D1, rows=rows, space=version)
@@ -111,7 +111,7 @@ def asked(tables: Tables, config: Any, new: str, now: str) -> list[str]:
 @pytest.mark.any_engine
 def test_gates_that_cannot_be_asked_are_not_passed_and_say_why(tables: Tables, config: Any, tmp_path: Path) -> None:
     [one] = register(tables, 1)
-    # Means have seen what the version has whose means they are.
+    # Means have seen the same events as their version.
     [two] = register(tables, 1, first=2, seen_until=D2)
     [silent] = register(tables, 1, first=3, seen_until=None)
     for version in (one, f"{one}-mean3", two, f"{two}-mean3", silent, f"{silent}-mean3", "gone"):
@@ -187,7 +187,7 @@ def test_another_version_is_asked_before_it_is_published(tables: Tables, config:
     assert published(tables, config.name) == Published(model_version=one, as_of=D2)
     score(tables, three, D1, X + 0.01)
     publish(tables, config, three, D1, "monthly")
-    # What claims the published space is asked in it.
+    # Rows that claim the published space are asked in it.
     score(tables, four, D1, X[:, ::-1])
     score(tables, f"{four}@{three}", D1, X * np.array([1, 1, 1, -1, -1, -1]))
     with pytest.raises(GateError, match=r"relative AUC of kind lost by consumers that are not retrained 0\.\d+"):

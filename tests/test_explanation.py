@@ -1,4 +1,4 @@
-"""An explanation: the events behind a number, the number once more, and a clear word when they differ."""
+"""An explanation: the events behind a number, the number computed again, and a clear message if they differ."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Export: the rows of a version and date, as Parquet or NumPy, whole or not at all, over nothing but an export."""
+"""Export: the rows of a version and date, as Parquet or NumPy, complete or not at all; only an export is replaced."""
 
 import json
 from datetime import date

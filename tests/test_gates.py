@@ -1,4 +1,4 @@
-"""Gates: what moved is named and refused, what only turned is not; a refused publish changes nothing; the way back."""
+"""Gates: moved rows are named and refused, rotated ones pass; a refused publish changes nothing; rollback."""
 
 import json
 from argparse import Namespace
@@ -66,7 +66,7 @@ def first(tables: Tables, config: Any) -> None:
         ("one", X * 1.3, ["norm ratio 1.300, expected at most 1.2"]),
         ("one", X + 2, ["PSI of projections", "domain classifier AUC"]),
         ("one", X[np.random.default_rng(4).permutation(USERS)], ["share of neighbours kept"]),
-        # Another version has axes of its own: it may turn, but not forget who is near whom.
+        # Another version has axes of its own: it may rotate, but must keep the neighbours.
         ("two", MOVED @ TURN + 5, []),
         ("two", random(9), ["share of neighbours kept"]),
     ],
@@ -132,7 +132,7 @@ def test_a_rollback_goes_one_further_back_each_time(tables: Tables, config: Any,
     assert reasons[-2:] == [f"rollback of two at {D3}: two is odd", f"rollback of one at {D2}: so is this"]
     with pytest.raises(TableError, match="nothing was published for pipeline 'test' before what is published now"):
         rollback(tables, config.name, "again")
-    # And forwards once more: what was rolled back can be published again, and rolled back.
+    # A version that was rolled back can be published again, and rolled back.
     publish(tables, config, "two", D3, "it was not odd")
     assert rollback(tables, config.name, "it was") == Published(model_version="one", as_of=D1)
 

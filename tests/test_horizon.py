@@ -1,4 +1,4 @@
-"""A future is used when all of it is there: of every declared log, with the declared delay."""
+"""A future is used once it is complete: of every declared log, with the declared delay."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any

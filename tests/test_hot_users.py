@@ -1,4 +1,4 @@
-"""Users whose events are counted where they are read: the same snapshots, and who they are."""
+"""Hot users, whose events are counted where they are read: the same snapshots, and the right users."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -42,7 +42,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_hot_user_changes_no_bit_on_any_route(
     tables: Tables, config: Any, make_config: Any, found: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of several dates, of one date that keeps a state, and of the next day, which goes on from it."""
+    """Snapshots of several dates, of one date that keeps a state, and of the next day, which continues from it."""
     write(tables, skewed(), files=3)
     week = [AS_OF - timedelta(days=7), AS_OF, AS_OF + timedelta(days=1)]
 

@@ -1,4 +1,4 @@
-"""The incremental route: the content of the full one, from an earlier snapshot and what came since; or why not."""
+"""The incremental route: the content of the full route, from an earlier snapshot and later landings; or why not."""
 
 import json
 import shutil
@@ -108,7 +108,7 @@ def test_days_after_have_the_content_that_they_have_in_full(tables: Tables, conf
     users = [set(pq.read_table(s.data)["user_id"].to_pylist()) for s, _ in made]
     assert [99 in users[0], 78 in users[0], 99 in users[1], 78 in users[1]] == [True, False, False, True]
     assert [checksum_in_full(tables, config, days) for days in (1, 3)] == [s.checksum for s, _ in made]
-    # The same commit of the events: what one route made, the other need not make again.
+    # At the same commit of the events, one route need not make again what the other made.
     again, route = make(tables, config, 1, "full")
     assert (again.lineage, route) == (made[0][0].lineage, "")
 

@@ -116,7 +116,7 @@ def test_interactions_have_the_life_of_a_snapshot(tables: Tables, configure: Any
     runs = [run_id(), run_id()]
     made_first = interaction_snapshots(tables, config, [EARLIER, AS_OF], runs[0]).snapshots
     assert interaction_snapshots(tables, config, [EARLIER, AS_OF], runs[1]).snapshots == made_first
-    # Those of a date stand beside its sequences.
+    # Interactions of a date stand beside its sequences.
     [sequences] = sequence_snapshots(tables, config, [AS_OF], runs[1]).snapshots
     assert visible_snapshots(tables) == [*made_first, sequences]
     assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.INTERACTIONS) == made_first[1]

@@ -1,4 +1,4 @@
-"""What a report tells of a version's life: gates as they were asked, spaces with what they cost consumers."""
+"""A report on a version's life: gates as they were asked, and spaces with the loss of their consumers."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several logs of the same users: one table of events, each log on its own; what is known of a user at a date."""
+"""Several logs of the same users: one table of events, each log on its own; attributes of a user at a date."""
 
 import random
 from argparse import Namespace
@@ -140,7 +140,7 @@ STEPS = {"amount": 0.01, "age": 0.25}
 
 
 def write(tables: Tables, rows: Sequence[Row]) -> None:
-    """What ``ingest`` makes of these landings, in a commit for each log."""
+    """Ingest these landings, in a commit for each log."""
     for name, (text, number) in FIELDS.items():
         mine = [row for row in rows if row.log == name]
         events = [
@@ -298,7 +298,7 @@ def test_a_day_after_goes_on_with_what_was_known_of_users(tables: Tables, config
     assert after.inputs["route 2024-07-04"].startswith("incremental from")
     [full] = aggregate_snapshots(tables, config, [AS_OF + 3 * DAY], run_id(), route="full", again=True).snapshots
     assert made.checksum == full.checksum
-    # What a profile says may change every date after it landed, however old it is.
+    # A profile may change every date after it landed, however old it is.
     assert [s.as_of for s in stale_snapshots(tables, config, ["profile 2023-12-01"])] == [AS_OF, AS_OF + 3 * DAY]
     assert stale_snapshots(tables, config, ["web 2023-12-01"]) == []
 

@@ -1,4 +1,4 @@
-"""Nearest users: all distances say so, whatever the blocks; ties go to the smaller id; an index finds nearly all."""
+"""Nearest users: those of all distances, whatever the blocks; ties go to the smaller id; an index finds nearly all."""
 
 from datetime import date
 from typing import Any

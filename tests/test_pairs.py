@@ -1,4 +1,4 @@
-"""Training pairs: a snapshot's rows beside what followed, and nothing of what training must not see."""
+"""Training pairs: a snapshot's rows beside their future, and nothing that training must not see."""
 
 from collections import Counter
 from dataclasses import replace
@@ -156,7 +156,7 @@ def test_a_model_of_both_losses_is_registered_with_its_snapshots(
 def test_frozen_tables_are_counted_over_the_folders_of_pairs(
     tables: Tables, config: Any, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Of fewer columns than ids: otherwise the table is the identity.
+    # Fewer columns than ids: otherwise the table is the identity.
     frozen = config.model.model_copy(update={"tables": "frozen", "embedding_dim": 2})
     config = config.model_copy(update={"model": frozen})
     given: list[TrainingInputs] = []

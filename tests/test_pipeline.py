@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def content(tables: Tables) -> dict[str, Any]:
-    """What must be equal however often a pipeline was killed: all rows, without times, paths and version names."""
+    """All rows without times, paths and version names: they are equal however often a pipeline was killed."""
     events = tables.read("events")
     embeddings = tables.read("embeddings")
     newest = tables.read("published").orderBy("switched_at").collect()[-1]
@@ -122,6 +122,6 @@ def test_sail_goes_on_with_the_tables_of_spark(whole: tuple[Tables, Config], raw
         assert done.returncode == 0, done.stderr[-3000:]
     copy = Tables(spark=tables.spark, root=str(root))
     files = [row.counts["files"] for row in copy.read("runs").where("job = 'ingest'").orderBy("started").collect()]
-    # What Spark had read is not read again but when it is asked for.
+    # Spark reads again only when asked.
     assert files[-2:] == [0, files[0]]
     assert_same_content(content(copy), content(tables))

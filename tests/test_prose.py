@@ -1,4 +1,4 @@
-"""Docstrings and comments of the package are plain sentences that begin with their subject or verb."""
+"""Docstrings and comments are plain sentences that begin with their subject or verb."""
 
 import ast
 import io
@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted([*(ROOT / "gur_spark").rglob("*.py"), *(ROOT / "jobs").glob("*.py")])
+MODULES = sorted(
+    path for folder in ("gur_spark", "jobs", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
+)
 
 BANNED = ("Of", "That", "Those", "What", "Which", "Who", "Whom", "Whose")
 """Words that stand for a subject that the reader does not know yet."""

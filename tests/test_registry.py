@@ -1,4 +1,4 @@
-"""Artefacts: what was saved is what is loaded, and what was altered, cut short or is not the model's is refused."""
+"""Artefacts load as they were saved; altered, truncated or foreign ones are refused."""
 
 import json
 import pickle
@@ -124,7 +124,7 @@ def test_loading_runs_no_pickle_and_a_pickle_in_the_place_of_weights_is_refused_
 
 
 class _Opened:
-    """What leaves a file behind when it is unpickled."""
+    """An object that leaves a file behind when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -286,7 +286,7 @@ BEFORE_KINDS = {
         "seed": 1, "device": "cpu", "threads": 1, "horizon_days": 10, "views": "halves",
     },
 }  # fmt: skip
-"""config.json as it was written before there were kinds: without a format, a kind, and two sections of the model."""
+"""The ``config.json`` of a version before kinds: without a format, a kind, and two sections of the model."""
 
 
 def test_a_version_from_before_kinds_loads_and_embeds(tmp_path: Path) -> None:

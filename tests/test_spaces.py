@@ -31,7 +31,7 @@ D1, D2, D3 = date(2024, 6, 1), date(2024, 6, 8), date(2024, 6, 15)
 USERS = 60
 RNG = np.random.default_rng(0)
 KNOWN = RNG.normal(size=(USERS, 4))
-"""Of each user, what every version embeds, each in a space of its own."""
+"""Embeddings of each user by every version, each in a space of its own."""
 SPACES = {name: RNG.normal(size=(4, width)) for name, width in (("v1", 4), ("v2", 4), ("v3", 6))}
 
 CREATED = {name: datetime(2024, 5, day, tzinfo=UTC) for day, name in enumerate(SPACES, 1)}
@@ -83,7 +83,7 @@ def test_maps_lead_over_versions_are_kept_and_rows_follow_those_they_were_made_o
     assert mapped(versions, to_v2, "v3", D2) == {f"embeddings {D2} in the space of v2": "model_version=v3@v2"}
     np.testing.assert_allclose(read(versions, "v2@v1", D2), embedded("v1", D2), atol=1e-2)
     np.testing.assert_allclose(read(versions, "v3@v2", D2), embedded("v2", D2), atol=1e-2)
-    # Of v3 and v1 there is no date in common: over v2.
+    # v3 and v1 have no date in common, so the way leads over v2.
     mapped(versions, to_v1, "v3", D3)
     np.testing.assert_allclose(read(versions, "v3@v1", D3), embedded("v1", D3), atol=2e-2)
     kept = Path(versions.folder("artefacts", "v3", "maps", "v1.json"))

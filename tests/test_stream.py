@@ -1,4 +1,4 @@
-"""The stream: each micro-batch leaves what a full run would, once, also when it was killed; what cannot be streamed."""
+"""The stream: each micro-batch leaves the rows of a full run, once, even if killed; configurations that are refused."""
 
 import signal
 from datetime import date, timedelta

@@ -24,7 +24,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def rows(log):
-    """(landing day, fields) of every line."""
+    """Pairs (landing day, fields) of every line."""
     return [(day, row) for day, lines in log.landings.items() for row in csv.reader(lines)]
 
 

@@ -84,7 +84,7 @@ def test_a_run_that_fails_leaves_its_row_with_the_error(tables: Tables) -> None:
         None,
     )
     assert (found["ingest"].inputs, found["ingest"].outputs) == ({"main": "1", "web": "1"}, {"events": "t"})
-    # What was known when it failed is kept.
+    # The account at the moment of the failure is kept.
     assert (found["train"].inputs, found["train"].counts) == ({"snapshot": "a"}, {"rows": 7})
     assert found["train"].status == "failed"
     assert found["train"].error.startswith("ValueError: boom")

@@ -1,4 +1,4 @@
-"""MLflow: a version is logged with all that it is, once; a store that fails takes nothing from it."""
+"""MLflow: a version is logged completely, once; a store that fails does it no harm."""
 
 import sys
 from argparse import Namespace

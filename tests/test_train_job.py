@@ -1,4 +1,4 @@
-"""The train job on Spark's side: which snapshots it takes, and the row it leaves."""
+"""The train job on Spark's side: the snapshots that it takes, and the row that it leaves."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ def weights(made: TrainedVersion) -> bytes:
 def test_frozen_tables_are_counted_by_spark_and_give_the_weights_that_training_alone_gives(
     tables: Tables, config: Any, snapshots: list[Snapshot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Of fewer columns than ids: otherwise the table is the identity.
+    # Fewer columns than ids: otherwise the table is the identity.
     frozen = config.model.model_copy(update={"tables": "frozen", "embedding_dim": 2})
     config = config.model_copy(update={"model": frozen})
     with monkeypatch.context() as patched:

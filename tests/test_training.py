@@ -49,7 +49,7 @@ def weights(made: TrainedVersion) -> str:
 
 
 def epoch_losses(made: TrainedVersion) -> list[dict[str, float]]:
-    """Of each epoch."""
+    """One entry per epoch."""
     found: list[dict[str, float]] = json.loads((Path(made.path) / "epochs.json").read_text())
     return found
 

@@ -1,4 +1,4 @@
-"""The evaluate job over real tables: what it writes, what it refuses, and that it never looks ahead."""
+"""The evaluate job over real tables: its files, its refusals, and nothing from the future."""
 
 import json
 import re
@@ -259,7 +259,7 @@ def test_published_embeddings_of_other_pipelines_stand_beside(tables: Tables, co
     left_out = report_of(tables, beside(config, "shop", "nobody")).left_out
     assert f"shop ({made} was not scored at 2024-06-01)" in left_out
     assert "nobody (nothing is published for this pipeline in these tables)" in left_out
-    # Who churned is told by one of its numbers; some users have no row.
+    # One of its numbers tells churned users; some users have no row.
     came_back = [user for user in range(USERS) if user % 3 == 0]
     told = np.random.default_rng(0).normal(size=(USERS, 3))
     told[:, 1] = np.isin(np.arange(USERS), came_back)

@@ -1,4 +1,4 @@
-"""Several splits become one figure, and its interval is that of users, however many splits tested them."""
+"""Several splits become one figure; its interval is over users, however many splits tested them."""
 
 import numpy as np
 import pytest
@@ -110,7 +110,7 @@ def test_a_date_without_a_representation_takes_it_from_the_figures_and_a_split_w
     rest = Split(rest.dated, rest.test, {key: said for key, said in rest.predictions.items() if key[1] != "PCA"})
     assert {score.representation for score in Pool([whole, rest], 10, seed=1).scores(1)[0]} == {"embedding"}
     assert {score.representation for score in Pool([rest, whole], 10, seed=1).scores(1)[0]} == {"embedding"}
-    # Of two dates, one has only churned users in the segment.
+    # One of two dates has only churned users in the segment.
     half = np.arange(USERS) % 2 == 0
     mixed = DatedQuestion(CHURN, USERS_N, Segments((1, 2), np.where(half, 0, 2)))
     churned = DatedQuestion(CHURN, USERS_N, Segments((1, 2), np.where(CHURN.label_N == 1, 0, 2)))

@@ -1,4 +1,4 @@
-"""A planted answer is found, noise is not, and what cannot be probed is refused."""
+"""A planted answer is found, noise is not, and tasks that cannot be probed are refused."""
 
 import sys
 from datetime import date
@@ -31,7 +31,7 @@ def planted(task):
 
 @pytest.fixture(scope="module", params=[BINARY, THREE], ids=["binary", "multi-class"])
 def probed(request):
-    """(task, its users, its scores by (model, metric, representation), its differences)."""
+    """Returns (task, its users, its scores by (model, metric, representation), its differences)."""
     task = request.param
     noise = RNG.normal(size=(USERS, 6))
     representations = {features.PCA: NOISE, features.RANDOM: noise, features.EMBEDDING: planted(task)}

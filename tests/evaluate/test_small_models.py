@@ -14,7 +14,7 @@ SCALES = np.geomspace(8, 0.05, WIDTH)
 
 
 def drawn(users, noise=2.0, seed=0):
-    """Columns of which the first two count, and what they amount to."""
+    """Columns of which the first two count, and the answer that they make."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(users, WIDTH))
     return x, x[:, 0] + x[:, 1] + noise * rng.normal(size=users)

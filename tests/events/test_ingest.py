@@ -74,7 +74,7 @@ def go_on_record(tables: Tables, config: Config, **options: Any) -> Run:
 
 
 def fates(run: Any) -> tuple[int, ...]:
-    """(rows read, accepted, deduplicated, filtered, quarantined)."""
+    """Counts (rows read, accepted, deduplicated, filtered, quarantined)."""
     return tuple(run.counts[f] for f in ("rows_read", "accepted", "deduplicated", "filtered", "quarantined"))
 
 

@@ -41,7 +41,7 @@ ITEMS = pa.schema(
 
 @dataclass(frozen=True)
 class Row:
-    """What the log ``catalogue`` says of an item from a moment on."""
+    """Row of the log ``catalogue`` on an item from a moment on."""
 
     item: str
     since: datetime
@@ -91,7 +91,7 @@ def stored(tables: Tables, *columns: str) -> list[tuple[Any, ...]]:
 
 
 def write(tables: Tables, rows: list[Row]) -> None:
-    """What ``ingest`` makes of these rows."""
+    """Ingest these rows."""
     dicts = [
         {"item": r.item, "valid_from": r.since, "landed_on": r.landed, "brand": r.brand, "price": r.price} for r in rows
     ]

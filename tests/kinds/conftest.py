@@ -36,7 +36,7 @@ SCORED_AT = date(2024, 7, 1)
 USERS = 160
 
 MAKERS = {Form.AGGREGATES: aggregate_snapshots, Form.SEQUENCES: sequence_snapshots}
-"""Form -> what makes snapshots of it."""
+"""Form -> function that makes snapshots of it."""
 
 
 def events_of(seed: int = 5, after: date = SCORED_AT) -> list[Event]:

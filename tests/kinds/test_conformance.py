@@ -1,4 +1,4 @@
-"""What holds for every kind of model in the catalogue, on both engines."""
+"""Rules that hold for every kind of model in the catalogue, on both engines."""
 
 import pickle
 import subprocess

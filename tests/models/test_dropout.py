@@ -1,4 +1,4 @@
-"""What training hides: a user whose events are hidden looks as one without events, and attributes stay."""
+"""Dropout of inputs: a user with hidden events looks like one without events, and attributes stay."""
 
 from decimal import Decimal
 

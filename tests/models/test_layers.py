@@ -1,4 +1,4 @@
-"""Layers that are written for speed compute what torch's own do, and so do their gradients."""
+"""Layers that are written for speed equal torch's own, gradients included."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_alpha_dropout_keeps_mean_and_variance_and_drops_to_what_torch_does(p: f
     ours, theirs = AlphaDropout(p)(x), nn.AlphaDropout(p)(x)
     assert ours.mean().item() == pytest.approx(0, abs=0.01)
     assert ours.std().item() == pytest.approx(1, abs=0.01)
-    # Of a constant there are two values: what is dropped, and what is kept and scaled.
+    # A constant becomes two values: one for dropped entries, one for kept and scaled ones.
     constant = torch.full((4000,), 0.25)
     both = [
         sorted({round(value, 5) for value in layer(p)(constant).tolist()}) for layer in (AlphaDropout, nn.AlphaDropout)

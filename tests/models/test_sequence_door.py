@@ -161,7 +161,7 @@ def test_an_embedding_depends_on_its_own_user_alone() -> None:
     state = {name: tensor.clone() for name, tensor in seq_encoder.state_dict().items()}
     alone = torch.cat([seq_encoder(batch_of([one])) for one in RECORDS])
     close(alone, together, atol=1e-6)
-    # What lies under the padding is nobody's.
+    # Values under the padding belong to nobody.
     padded = batch_of(RECORDS)
     outside = torch.arange(padded.payload["mcc"].shape[1]) >= padded.seq_lens[:, None]
     for name, junk in (("amount", float("nan")), ("mcc", 3), ("event_time", AS_OF_S - 1), ("channel", 2)):

@@ -1,4 +1,4 @@
-"""The contract of each output: its columns, and which rows are broken, by the worker's check and by SQL alike."""
+"""The contract of each output: its columns, and its broken rows, by the worker's check and by SQL alike."""
 
 import math
 from collections.abc import Callable
