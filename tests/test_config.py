@@ -471,6 +471,7 @@ def test_what_coles_cannot_do_is_refused_before_spark_starts(minimal):
 
 def test_the_second_demo_is_another_model_over_the_tables_of_the_first():
     first, second = load_config(CONF / "demo.yaml"), load_config(CONF / "demo_coles.yaml")
-    own = {"name": "demo_coles", "model": second.model, "training": second.training}
+    beside = first.evaluation.model_copy(update={"beside": ["demo"]})
+    own = {"name": "demo_coles", "model": second.model, "training": second.training, "evaluation": beside}
     assert second == first.model_copy(update=own)
     assert (second.model.kind, second.training.as_of) == ("coles", first.training.as_of)
