@@ -35,7 +35,7 @@ def check_judged_dates(evaluation: Evaluation, scoring: Scoring, cutoff: date | 
         if cutoff and cutoff > judged:
             raise ValueError(
                 f"training.cutoff {cutoff} is after evaluation.as_of {judged}: the model would be judged by "
-                "what it has seen"
+                "events of its training"
             )
         if scoring.as_of and judged not in scoring.as_of:
             raise ValueError(f"evaluation.as_of {judged} is not among scoring.as_of: {list(map(str, scoring.as_of))}")

@@ -164,7 +164,7 @@ def check_item_logs(logs: Mapping[str, ItemLog]) -> None:
         for category in log.fields.categorical:
             if category.separator:
                 raise ValueError(
-                    f"logs.{name}.fields: '{category.name}' has a separator; only what is known of users (kind: "
+                    f"logs.{name}.fields: '{category.name}' has a separator; only attributes of users (kind: "
                     "attributes) may be a set of values"
                 )
         for field in log.fields.names():
@@ -198,7 +198,7 @@ def check_logs(logs: Mapping[str, Log]) -> None:
         for category in log.fields.categorical:
             if category.separator and log.kind != "attributes":
                 raise ValueError(
-                    f"{where}fields: '{category.name}' has a separator; only what is known of users (kind: attributes) "
+                    f"{where}fields: '{category.name}' has a separator; only attributes of users (kind: attributes) "
                     "may be a set of values"
                 )
         for field in log.fields.values:

@@ -23,7 +23,7 @@ def to_html(report: Report) -> str:
         _verdicts(report),
         "<h2>What was compared</h2>",
         _table(
-            ["representation", "what it is"], [[escape(name), escape(what)] for name, what in report.compared.items()]
+            ["representation", "description"], [[escape(name), escape(what)] for name, what in report.compared.items()]
         ),
         *(f"<p>left out: {escape(what)}</p>" for what in report.left_out),
         *(f'<p class="said">{escape(note)}</p>' for note in report.notes),

@@ -178,8 +178,8 @@ def check_unseen(model: LoadedModel, name: str, as_of: date) -> None:
     seen = seen_until_of(model.card)
     if as_of < seen:
         raise EvaluationError(
-            f"{name} was trained on events up to {seen}: at {as_of} it would be judged by what it has seen; "
-            f"evaluate it from {seen} on, or train it on dates, and what follows them, up to {as_of}"
+            f"{name} was trained on events up to {seen}: at {as_of} it would be judged by events of its training; "
+            f"evaluate it from {seen} on, or train it on dates, their horizon included, up to {as_of}"
         )
 
 

@@ -1,12 +1,11 @@
-"""Embeddings between two mornings: those of users of whom events came since the published ones were made.
+"""Embeddings between two mornings, of users with new events since the published embeddings were made.
 
-Rows of ``embeddings_now`` are those that a full run would give the date that the next morning publishes, were it made
-of what has landed so far: the same bits, of the published version. A user's row counts until a date as late is
-published.
+A row of ``embeddings_now`` has the bits that a full run would give to the next morning's date, by the published version
+and from the landings so far. It counts until a date as late is published.
 
-How far the rows know ``events`` stands in the history of the table, written by the commit that wrote the rows. So
-nothing depends on what called ``refresh``, or on where it was killed: a refresh takes up every commit of ``events``
-that the rows do not know, and whatever was there is replaced, never added to.
+The commit that writes the rows notes, in the history of the table, the last commit of ``events`` in them. So a refresh
+does not depend on its caller, or on the moment when an earlier one was killed: it takes up every later commit of
+``events``, and replaces rows, never adding to them.
 """
 
 import json
@@ -59,7 +58,7 @@ class _Known:
 
 
 def refresh(tables: Tables, config: Config, run_id: str) -> Account:
-    """Bring ``embeddings_now`` up to the newest commit of ``events``: users of whom rows came or went are embedded.
+    """Bring ``embeddings_now`` up to the newest commit of ``events``: users with added or removed rows are embedded.
 
     Their rows are as of the day after the newest landing, or after the published date if that is later.
 
@@ -129,7 +128,7 @@ def _refresh(
 
 
 def touched_users(tables: Tables, since: int, until: int) -> DataFrame:
-    """One row per user_id of whom one of two commits of ``events`` has a row that the other has not."""
+    """List the users, one row per user_id, with rows in one of two commits of ``events`` that the other lacks."""
     written: list[date] | None = []
     for commit in tables.commits("events", since, until):
         landings = [] if commit.harmless else written_landings(commit)

@@ -31,7 +31,7 @@ from gur_spark.models.lifestream import recurrence
 from gur_spark.models.lifestream import scorer as scorers
 from gur_spark.models.lifestream.encoder import NUMBERS, SequenceEncoder, beside
 from gur_spark.models.lifestream.learner import ColesLearner
-from gur_spark.models.lifestream.pairs import HardNegatives, SliceLoss
+from gur_spark.models.lifestream.losses import HardNegatives, SliceLoss
 from gur_spark.models.lifestream.probe import DAYS, earlier, linear_scores
 from gur_spark.models.lifestream.recurrence import FoldedGru
 from gur_spark.models.lifestream.scorer import LONG, SequenceScorer, scorer_of

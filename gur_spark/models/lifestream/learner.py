@@ -11,7 +11,7 @@ from gur_spark.batches.sequence_streams import SequenceDataset, Side
 from gur_spark.batches.sequences import SequenceLayout
 from gur_spark.config.training import Training
 from gur_spark.models.lifestream.encoder import SequenceEncoder
-from gur_spark.models.lifestream.pairs import SliceLoss
+from gur_spark.models.lifestream.losses import SliceLoss
 from gur_spark.models.lifestream.settings import ColesModel
 from gur_spark.models.lifestream.slices import SliceBatch, Slicer
 
