@@ -11,7 +11,7 @@ from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.extras import report_library
 from gur_spark.monitoring.findings import check_ignored, exit_code, summary, to_text, worst
-from gur_spark.monitoring.monitor import monitor
+from gur_spark.monitoring.monitor import measured_names, monitor
 from gur_spark.monitoring.report import write_page
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, Run
@@ -36,7 +36,7 @@ def options(parser: ArgumentParser) -> None:
 
 def check(config: Config) -> None:
     """Refuse unknown names in ``monitor.ignore``: their subjects would be judged."""
-    check_ignored(config.monitor, [column.name for column in config.manifest().columns], config.all_logs)
+    check_ignored(config.monitor, measured_names(config), config.all_logs)
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:

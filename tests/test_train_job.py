@@ -13,7 +13,8 @@ from gur_spark.errors import ModelError, SnapshotError, TrainingError
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.models.gur import train as gur_training
 from gur_spark.models.gur.scorer import GurScorer
-from gur_spark.models.kind import Form, TrainingInputs, VocabularyRef
+from gur_spark.models.kind import Capability, Form, TrainingInputs, VocabularyRef
+from gur_spark.models.lifestream.coles import Coles
 from gur_spark.registry.artefact import Origin, load_model
 from gur_spark.registry.card import seen_until_of
 from gur_spark.snapshots.aggregation import aggregate_snapshot
@@ -24,6 +25,7 @@ from gur_spark.training import run as training
 from gur_spark.training.run import code_commit, train_model
 from gur_spark.training.version import TrainedVersion
 from jobs import train
+from tests.model_rows import registered_version
 from tests.test_snapshots import write
 from tests.versions import trained_version
 
@@ -140,6 +142,20 @@ LITERAL = Snapshot(
     rows=1,
     checksum="0",
 )
+
+
+def test_what_cannot_be_aligned_is_refused_before_anything_is_trained(
+    tables: Tables, make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, LITERAL)
+    path = registered_version(tables, "test")
+    version = Path(path).name
+    coles = make_config({"model": {"kind": "coles"}})
+    with pytest.raises(ModelError, match="kind 'coles' cannot be aligned to an older version; name that version in"):
+        train_model(tables, coles, DAYS[:1], align_to=version)
+    monkeypatch.setattr(Coles, "can", frozenset(Capability))
+    with pytest.raises(ModelError, match=f"--align-to {version}: it is of kind 'gur', expected 'coles'"):
+        train_model(tables, coles, DAYS[:1], align_to=version)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from gur_spark.config.snapshots import Aggregates
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import AnyManifest, Manifest, SequenceManifest
+from gur_spark.features.declare.sequences import sequence_manifest
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
 from gur_spark.monitoring.drift import Drift
@@ -25,7 +26,7 @@ from gur_spark.monitoring.embeddings import ScoredDates, embedding_drift
 from gur_spark.monitoring.features import Distribution, compare, measured_columns
 from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
-from gur_spark.monitoring.sequences import compare_sequences, measured_lists
+from gur_spark.monitoring.sequences import compare_sequences, measured_lists, measured_subjects
 from gur_spark.registry.known import ModelVersion, find_model
 from gur_spark.snapshots.files import differing_columns, read_manifest, row_groups
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
@@ -116,6 +117,16 @@ def write_drift(tables: Tables, as_of: date, findings: Sequence[Finding], run_id
     tables.create("drift", schema.DRIFT)
     frame = tables.spark.createDataFrame(rows, schema.DRIFT).coalesce(1)
     tables.replace(frame, "drift", f"as_of = DATE '{as_of}'")
+
+
+def measured_names(config: Config) -> list[str]:
+    """Names of the inputs that are measured of the snapshots that the pipeline's kind reads."""
+    columns = [column.name for column in config.manifest().columns]
+    if find(config.model.kind).reads is not Form.SEQUENCES:
+        return columns
+    wanted = config.sequences
+    sequences = sequence_manifest(config.manifest(), wanted.window, wanted.max_events, wanted.fields)
+    return [*columns, *measured_subjects(sequences)]
 
 
 def _reference(

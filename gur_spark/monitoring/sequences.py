@@ -22,6 +22,12 @@ def measured_lists(manifest: SequenceManifest) -> list[str]:
     return [column.name for column in manifest.columns if column.name != "user_id"]
 
 
+def measured_subjects(manifest: SequenceManifest) -> list[str]:
+    """Names of the distributions that ``compare_sequences`` gives."""
+    means = [f"{column.name}_mean" for column in manifest.columns if column.dtype == "array<double>"]
+    return ["events", "recency_days", *means, *manifest.categories]
+
+
 def compare_sequences(
     before: pa.Table, after: pa.Table, manifest: SequenceManifest, sizes: Mapping[str, int]
 ) -> Iterator[Distribution]:

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from gur_spark import schema
-from gur_spark.errors import SnapshotError, TableError, WriteConflict
+from gur_spark.errors import ModelError, SnapshotError, TableError, WriteConflict
 from gur_spark.features.checksum import row_hashes
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.outputs.embeddings import EMBEDDINGS
@@ -29,7 +29,7 @@ COMMITS = 1000
 _ROWS = 1 << 14
 """Rows of a snapshot that are read at a time."""
 
-CANNOT_COMPARE = (SnapshotError, TableError)
+CANNOT_COMPARE = (SnapshotError, TableError, ModelError)
 """Errors that give the reason why everyone must be embedded."""
 
 

@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import TableError
+from gur_spark.errors import ModelError, TableError
+from gur_spark.models.kind import Capability
 from gur_spark.outputs.catalogue import find_output
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.outputs.notes import Note
@@ -94,7 +95,8 @@ def score_snapshot(
     New rows replace published ones only if they pass the gates against them, or by ``force``.
 
     Raises:
-        ModelError: the model is damaged, was trained on other snapshots, or gives a row that breaks the contract.
+        ModelError: the model is damaged, was trained on other snapshots, or gives a row that breaks the contract; or
+            changed_since, and embeddings of its kind cannot be copied.
         GateError: a gate is not passed, by the rows or their means; nothing was replaced in that output.
         SnapshotError: the snapshot of ``changed_since`` is gone.
         TableError: the snapshot's Parquet is not what its row says; or the snapshot of ``changed_since`` is not known.
@@ -186,6 +188,7 @@ def _comparable(job: _Job) -> changes.EarlierRows | None:
     if since is None and not job.config.scoring.changed_only:
         return None
     try:
+        _check_copying(job.model)
         find = changes.find_rows if since else changes.newest_rows
         before = find(job.tables, job.model.version, since or job.as_of)
         row_groups(before.snapshot)
@@ -197,6 +200,15 @@ def _comparable(job: _Job) -> changes.EarlierRows | None:
         return None
     job.account.inputs[key] = f"{before.as_of}, made from {before.snapshot}"
     return before
+
+
+def _check_copying(model: LoadedModel) -> None:
+    """Raises ModelError where equal inputs do not give equal embeddings at another date."""
+    if Capability.COPYING not in model.kind.can:
+        raise ModelError(
+            f"{model.version} is of kind '{model.kind.name}', whose embeddings cannot be copied from another date; "
+            "score without --changed-since and scoring.changed_only"
+        )
 
 
 def _with_means(job: _Job, rows: DataFrame) -> dict[str, DataFrame]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gur_spark.errors import ModelError
+from gur_spark.errors import ConfigError, ModelError
 from gur_spark.models.catalogue import MODULES
-from gur_spark.models.kind import seen_until
+from gur_spark.models.kind import Capability, Form, seen_until
+from gur_spark.monitoring.monitor import monitor
 from gur_spark.outputs.catalogue import OUTPUTS, find_output
 from gur_spark.registry.artefact import load_model, unpack
 from gur_spark.registry.files import CONTENT, WEIGHTS, pack
@@ -23,6 +24,7 @@ from gur_spark.registry.fit import check_fit
 from gur_spark.registry.known import find_model
 from gur_spark.registry.known import seen_until as seen_until_of
 from gur_spark.registry.published import Published, published
+from gur_spark.serving.live import refresh
 from gur_spark.serving.publishing import publish, rollback
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.training.fit import LearnerModule
@@ -201,6 +203,41 @@ def test_scoring_twice_gives_equal_rows(pipeline: Piped) -> None:
     before = stored(pipeline)
     score_snapshot(pipeline.tables, pipeline.config, pipeline.snapshot, pipeline.version.path, run_id())
     assert stored(pipeline).equals(before)
+
+
+def test_embeddings_are_copied_or_it_is_said_why_not(pipeline: Piped) -> None:
+    tables, config, path = pipeline.tables, pipeline.config, pipeline.version.path
+    scoring = config.scoring.model_copy(update={"changed_only": True})
+    changed_only = config.model_copy(update={"scoring": scoring})
+    before = stored(pipeline)
+    if Capability.COPYING in pipeline.kind.can:
+        done = score_snapshot(tables, config, pipeline.snapshot, path, new_run().id, changed_since=SCORED_AT)
+        assert done.counts[f"copied {SCORED_AT}"] == len(before)
+    else:
+        with pytest.raises(ModelError, match=f"is of kind '{pipeline.kind.name}', whose embeddings cannot be copied"):
+            score_snapshot(tables, config, pipeline.snapshot, path, new_run().id, changed_since=SCORED_AT)
+        done = score_snapshot(tables, changed_only, pipeline.snapshot, path, new_run().id)
+        assert done.inputs[f"changed since {SCORED_AT}"].startswith("everyone: ")
+    assert stored(pipeline).equals(before)
+
+
+def test_only_a_kind_that_can_embeds_users_between_two_mornings(pipeline: Piped) -> None:
+    tables, config = pipeline.tables, pipeline.config
+    publish(tables, config, pipeline.version.version, SCORED_AT, "live", force=True)
+    if Capability.LIVE in pipeline.kind.can:
+        refresh(tables, config, new_run())
+        assert tables.exists("embeddings_now")
+    else:
+        with pytest.raises(ConfigError, match="whose users cannot be embedded between two mornings"):
+            refresh(tables, config, new_run())
+
+
+def test_a_date_is_monitored_by_what_the_kind_reads(pipeline: Piped) -> None:
+    drift = monitor(pipeline.tables, pipeline.config, SCORED_AT, new_run(), version=pipeline.version.version)
+    features = {finding.subject for finding in drift.findings if finding.kind == "feature"}
+    assert {d.column for d in drift.distributions} == features
+    assert {"recency_days", "mcc" if pipeline.kind.reads is Form.SEQUENCES else "mcc_counts_30d"} <= features
+    assert drift.reference == f"training of {pipeline.version.version}"
 
 
 def test_a_version_is_published_and_rolled_back(pipeline: Piped) -> None:

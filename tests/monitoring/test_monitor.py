@@ -272,6 +272,10 @@ def test_an_unknown_date_or_ignored_subject_is_refused_before_anything_starts(ma
         ConfigError, match=r"monitor\.ignore: 'amount_summ_7d' is not measured.*did you mean 'amount_sum_7d'"
     ):
         job.check(make_config({"monitor": {"ignore": ["amount_summ_7d"]}}))
+    of_sequences = {"monitor": {"ignore": ["amount_mean", "mcc", "recency_days"]}}
+    job.check(make_config({**of_sequences, "model": {"kind": "coles"}}))
+    with pytest.raises(ConfigError, match=r"monitor\.ignore: 'amount_mean' is nothing that is measured"):
+        job.check(make_config(of_sequences))
 
 
 def test_the_exit_code_of_a_run_is_that_of_its_process(

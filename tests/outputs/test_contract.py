@@ -16,8 +16,6 @@ from gur_spark.outputs.output import Output
 from gur_spark.outputs.recommendations import ITEM_EMBEDDINGS, RECOMMENDATIONS
 from gur_spark.tables.delta import Tables
 
-pytestmark = pytest.mark.both_engines
-
 AS_OF = date(2024, 6, 1)
 NAN, INF = math.nan, math.inf
 
@@ -25,6 +23,7 @@ ITEMS = pa.list_(pa.struct([("item", pa.string()), ("score", pa.float32()), ("pr
 VECTOR = pa.list_(pa.float32())
 
 
+@pytest.mark.any_engine
 def test_the_outputs_are_found_by_name_and_a_row_is_of_one_user_or_item() -> None:
     assert list(OUTPUTS) == ["embeddings", "recommendations", "item_embeddings"]
     assert [find_output(name).key for name in OUTPUTS] == [
@@ -34,6 +33,7 @@ def test_the_outputs_are_found_by_name_and_a_row_is_of_one_user_or_item() -> Non
     ]
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("output", "user_id_type", "scored"),
     [
@@ -53,6 +53,7 @@ def test_a_scorer_gives_the_tables_columns_without_those_of_the_run(
     assert output.scored_schema(user_id_type) == scored
 
 
+@pytest.mark.any_engine
 def test_rows_get_the_runs_columns_in_the_order_of_the_table(tables: Tables) -> None:
     for output, row in (
         (EMBEDDINGS, (7, [1.0], 3)),
@@ -149,6 +150,7 @@ def batch(output: Output, column: str, values: list[Any], kind: pa.DataType) -> 
     return pa.RecordBatch.from_arrays([pa.array(subjects), pa.array(values, kind)], names=[output.subject, column])
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0].name)
 def test_the_worker_and_sql_refuse_the_rows_that_the_rule_refuses(tables: Tables, case: Case) -> None:
     output, column, values, kind, is_broken = case
@@ -173,6 +175,7 @@ def as_rows(value: Any) -> Any:
     return value
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0].name)
 def test_one_broken_row_among_good_ones_is_named(case: Case) -> None:
     output, column, values, kind, is_broken = case
@@ -190,6 +193,7 @@ def test_one_broken_row_among_good_ones_is_named(case: Case) -> None:
                 output.check_batch(rows.slice(1), "v1")
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize("output", [EMBEDDINGS, ITEM_EMBEDDINGS], ids=lambda output: output.name)
 def test_vectors_of_several_widths_are_refused_on_the_worker_and_before_publishing(
     tables: Tables, output: Output
@@ -209,6 +213,7 @@ def test_vectors_of_several_widths_are_refused_on_the_worker_and_before_publishi
     check_widths(tables, output, "v2", AS_OF)
 
 
+@pytest.mark.any_engine
 def test_rows_that_may_be_published_are_counted_and_broken_or_missing_ones_named(tables: Tables) -> None:
     RECOMMENDATIONS.create(tables, "long")
     good, bad = [("a", 2.0, None), ("b", 1.0, 0.5)], [("a", 1.0, None), ("b", 2.0, None)]

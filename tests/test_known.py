@@ -1,0 +1,107 @@
+"""Which version a name means: the newest of the pipeline, the published one, one by name or by that of its means."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gur_spark.errors import ModelError, TableError
+from gur_spark.registry.files import CARD
+from gur_spark.registry.known import find_model, rows_name, seen_until
+from gur_spark.registry.published import Published, switch
+from gur_spark.tables.delta import Tables
+from tests.model_rows import add_row, registered_version
+from tests.versions import ORIGIN
+
+pytestmark = pytest.mark.any_engine
+
+
+@pytest.fixture
+def config(make_config: Any) -> Any:
+    """Of the pipeline ``test``."""
+    return make_config()
+
+
+@pytest.fixture
+def versions(tables: Tables) -> None:
+    """Two versions of this pipeline, and a newer one of another."""
+    for day, (version, pipeline) in enumerate((("gur-1", "test"), ("gur-2", "test"), ("coles-3", "other")), 1):
+        kind = version.split("-")[0]
+        add_row(
+            tables,
+            version,
+            pipeline=pipeline,
+            kind=kind,
+            path=f"at/{version}",
+            created=datetime(2024, 5, day, tzinfo=UTC),
+        )
+
+
+def test_newest_is_the_pipelines_own_and_each_name_means_its_version(
+    tables: Tables, config: Any, versions: None
+) -> None:
+    found = {name: find_model(tables, config, name).model_version for name in ("newest", "gur-1", "coles-3", None)}
+    assert found == {"newest": "gur-2", "gur-1": "gur-1", "coles-3": "coles-3", None: "gur-2"}
+    other = find_model(tables, config.model_copy(update={"name": "other"}), "newest")
+    assert (other.model_version, other.kind, other.path, other.outputs) == (
+        "coles-3",
+        "coles",
+        "at/coles-3",
+        ["embeddings"],
+    )
+    switch(tables, "test", Published(model_version="gur-1", as_of=date(2024, 6, 1)), ("embeddings",), "first")
+    for name in (None, "published"):
+        assert find_model(tables, config, name).model_version == "gur-1"
+    # Another pipeline's switch is none of this one.
+    switch(tables, "other", Published(model_version="coles-3", as_of=date(2024, 6, 1)), ("embeddings",), "first")
+    assert find_model(tables, config).model_version == "gur-1"
+
+
+def test_rows_are_named_after_the_means_where_some_are_made_or_asked_for(
+    tables: Tables, config: Any, versions: None
+) -> None:
+    smoothed = config.model_copy(update={"scoring": config.scoring.model_copy(update={"smoothing": 3})})
+    assert find_model(tables, smoothed, "newest").rows_version == "gur-2-mean3"
+    assert find_model(tables, smoothed, "gur-2").rows_version == "gur-2"
+    means = find_model(tables, config, "gur-1-mean7")
+    assert (means.model_version, means.rows_version) == ("gur-1", "gur-1-mean7")
+    assert [rows_name(tables, smoothed, name) for name in ("newest", "gone")] == ["gur-2-mean3", "gone"]
+
+
+def test_a_name_that_is_none_is_told_those_there_are_and_the_nearest(
+    tables: Tables, config: Any, versions: None
+) -> None:
+    with pytest.raises(ModelError, match=r"no model version 'gur-7'; available: \[.*\]; did you mean 'gur-\d'"):
+        find_model(tables, config, "gur-7")
+    with pytest.raises(ModelError, match="no model version 'newest'"):
+        find_model(tables, config.model_copy(update={"name": "third"}))
+
+
+def test_before_the_first_training_the_job_is_named(tables: Tables, config: Any) -> None:
+    with pytest.raises(TableError, match="run the train job first"):
+        find_model(tables, config)
+
+
+def test_until_when_a_version_saw_events_is_known_by_its_card_or_refused(tables: Tables) -> None:
+    seen = replace(ORIGIN, seen_until=date(2024, 7, 29))
+    path = registered_version(tables, "test", origin=seen)
+    version = Path(path).name
+    for name in (version, f"{version}-mean3"):
+        assert seen_until(tables, name) == date(2024, 7, 29)
+    silent = Path(registered_version(tables, "test", origin=replace(ORIGIN, seen_until=None), metrics={"r2": 1})).name
+    with pytest.raises(ModelError, match=f"the card of {silent} does not say until when its training saw events"):
+        seen_until(tables, f"{silent}-mean3")
+    with pytest.raises(ModelError, match="what gone was trained on is not known: it is not in models"):
+        seen_until(tables, "gone")
+    # A card that was altered by hand would let a leak pass.
+    card = Path(path) / CARD
+    card.write_text(
+        card.read_text().replace("2024-07-29", "2024-01-01").replace(version, f"gur-20240101T000000-{'0' * 8}")
+    )
+    with pytest.raises(ModelError, match="the files are those of another version"):
+        seen_until(tables, version)
+    (Path(path) / "metrics.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"metrics\.json was altered or cut short"):
+        seen_until(tables, version)
