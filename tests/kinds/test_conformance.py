@@ -211,13 +211,13 @@ def test_embeddings_are_copied_or_it_is_said_why_not(pipeline: Piped) -> None:
     changed_only = config.model_copy(update={"scoring": scoring})
     before = stored(pipeline)
     if Capability.COPYING in pipeline.kind.can:
-        done = score_snapshot(tables, config, pipeline.snapshot, path, new_run().id, changed_since=SCORED_AT)
-        assert done.counts[f"copied {SCORED_AT}"] == len(before)
+        done = score_snapshot(tables, config, pipeline.snapshot, path, run_id(), changed_since=SCORED_AT)
+        assert done.account.counts[f"copied {SCORED_AT}"] == len(before)
     else:
         with pytest.raises(ModelError, match=f"is of kind '{pipeline.kind.name}', whose embeddings cannot be copied"):
-            score_snapshot(tables, config, pipeline.snapshot, path, new_run().id, changed_since=SCORED_AT)
-        done = score_snapshot(tables, changed_only, pipeline.snapshot, path, new_run().id)
-        assert done.inputs[f"changed since {SCORED_AT}"].startswith("everyone: ")
+            score_snapshot(tables, config, pipeline.snapshot, path, run_id(), changed_since=SCORED_AT)
+        done = score_snapshot(tables, changed_only, pipeline.snapshot, path, run_id())
+        assert done.account.inputs[f"changed since {SCORED_AT}"].startswith("everyone: ")
     assert stored(pipeline).equals(before)
 
 
@@ -225,15 +225,15 @@ def test_only_a_kind_that_can_embeds_users_between_two_mornings(pipeline: Piped)
     tables, config = pipeline.tables, pipeline.config
     publish(tables, config, pipeline.version.version, SCORED_AT, "live", force=True)
     if Capability.LIVE in pipeline.kind.can:
-        refresh(tables, config, new_run())
+        refresh(tables, config, run_id())
         assert tables.exists("embeddings_now")
     else:
         with pytest.raises(ConfigError, match="whose users cannot be embedded between two mornings"):
-            refresh(tables, config, new_run())
+            refresh(tables, config, run_id())
 
 
 def test_a_date_is_monitored_by_what_the_kind_reads(pipeline: Piped) -> None:
-    drift = monitor(pipeline.tables, pipeline.config, SCORED_AT, new_run(), version=pipeline.version.version)
+    drift = monitor(pipeline.tables, pipeline.config, SCORED_AT, run_id(), version=pipeline.version.version)
     features = {finding.subject for finding in drift.findings if finding.kind == "feature"}
     assert {d.column for d in drift.distributions} == features
     assert {"recency_days", "mcc" if pipeline.kind.reads is Form.SEQUENCES else "mcc_counts_30d"} <= features
