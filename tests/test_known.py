@@ -93,7 +93,7 @@ def test_until_when_a_version_saw_events_is_known_by_its_card_or_refused(tables:
     silent = Path(registered_version(tables, "test", origin=replace(ORIGIN, seen_until=None), metrics={"r2": 1})).name
     with pytest.raises(ModelError, match=f"the card of {silent} does not say until when its training saw events"):
         seen_until(tables, f"{silent}-mean3")
-    with pytest.raises(ModelError, match="what gone was trained on is not known: it is not in models"):
+    with pytest.raises(ModelError, match="nothing is known of the training of gone: it is not in models"):
         seen_until(tables, "gone")
     # A card that was altered by hand would let a leak pass.
     card = Path(path) / CARD

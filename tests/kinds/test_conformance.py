@@ -248,7 +248,7 @@ def test_a_version_is_published_and_rolled_back(pipeline: Piped) -> None:
     score_snapshot(tables, config, earlier, pipeline.version.path, run_id())
     publish(tables, config, pipeline.version.version, TRAINED_ON, "second", force=True)
     assert published(tables, config.name) == Published(model_version=pipeline.version.version, as_of=TRAINED_ON)
-    back = rollback(tables, config, "it was wrong")
+    back = rollback(tables, config.name, "it was wrong")
     assert published(tables, config.name) == back == Published(model_version=pipeline.version.version, as_of=SCORED_AT)
 
 
