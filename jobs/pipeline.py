@@ -12,7 +12,7 @@ from gur_spark.registry.names import VersionName
 from gur_spark.steps import Step, check_dates, run_steps, summary, trained
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
-from jobs import aggregate, evaluate, ingest, publish, score, sequences, train, vocabulary
+from jobs import aggregate, evaluate, ingest, interactions, publish, score, sequences, train, vocabulary
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
@@ -32,11 +32,13 @@ def steps(config: Config) -> Iterator[Step]:
     # The vocabulary knows nothing of the time after training, as it would not in production.
     yield Step("vocabulary", vocabulary.stage, vocabulary.options, lambda _: {"before": max(config.training.as_of)})
     reads = find(config.model.kind).reads
+    every = {"as_of": dates, "vocabulary": "newest"}
     if reads is Form.SEQUENCES:
-        newest = {"as_of": dates, "vocabulary": "newest"}
-        yield Step("sequences", sequences.stage, sequences.options, lambda _: newest)
+        yield Step("sequences", sequences.stage, sequences.options, lambda _: every)
+    if reads is Form.INTERACTIONS:
+        yield Step("interactions", interactions.stage, interactions.options, lambda _: every)
     # A report shows raw windows beside every kind.
-    windows = {"as_of": dates if reads is Form.AGGREGATES else judged, "vocabulary": "newest"}
+    windows = every if reads is Form.AGGREGATES else {**every, "as_of": judged}
     yield Step("aggregate", aggregate.stage, aggregate.options, lambda _: windows)
     yield Step("train", train.stage, train.options)
     yield Step("score", score.stage, score.options, lambda made: {"model": trained(made)})

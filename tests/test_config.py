@@ -169,6 +169,7 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("model.loss={contrast: 1}", ["model.loss", "'contrastive'", "contrast"]),
         ("training.horizon_days=7", ["training.horizon_days: moved to model.future.horizon_days (kind gur)"]),
         ("training.views=halves", ["training.views: moved to model.contrastive.views (kind gur)"]),
+        ("evaluation.coles_seconds=60", ["evaluation.coles_seconds: moved to evaluation.coles_epochs"]),
         ("model.temperature=1", ["model.temperature: moved to model.contrastive.temperature (kind gur)"]),
         ("model.future.horizon=7", ["model.future.horizon: unknown key", "did you mean 'horizon_days'?"]),
         ("model.latent_dims=7", ["model.latent_dims: unknown key", "did you mean 'latent_dim'?"]),

@@ -16,6 +16,7 @@ MOVED = {
     "training.horizon_days": "model.future.horizon_days (kind gur)",
     "training.views": "model.contrastive.views (kind gur)",
     "model.temperature": "model.contrastive.temperature (kind gur)",
+    "evaluation.coles_seconds": "evaluation.coles_epochs (CoLES is trained until its validation loss stops falling)",
 }
 """Key of an earlier version -> its place now."""
 
