@@ -179,16 +179,16 @@ def _run(job: str, config: Config, args: argparse.Namespace, stage: Stage, recor
         unrecorded = Run(id="", job=job, parameters={})
         stage(tables, config, args, unrecorded)
         return unrecorded.exit_code
-    with record(tables, job, parameters(config, args)) as run:
+    with record(tables, job, parameters(config.name, args)) as run:
         stage(tables, config, args, run)
     return run.exit_code
 
 
-def parameters(config: Config, args: argparse.Namespace) -> dict[str, str]:
+def parameters(pipeline: str, args: argparse.Namespace) -> dict[str, str]:
     """Options of the command line as text, for the run's row."""
     given = {k: v for k, v in vars(args).items() if v not in (None, [], False) and k != "print_config"}
     return {
-        "pipeline": config.name,
+        "pipeline": pipeline,
         **{k: str(v) if not isinstance(v, list) else " ".join(map(str, v)) for k, v in given.items()},
     }
 

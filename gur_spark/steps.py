@@ -59,7 +59,7 @@ def run_step(tables: Tables, config: Config, step: Step, made: Runs) -> Run:
     """Run one step with its own row in ``runs``."""
     options = Namespace(**{**vars(defaults(step)), **step.given(made)})
     try:
-        with record(tables, step.name, cli.parameters(config, options)) as run:
+        with record(tables, step.name, cli.parameters(config.name, options)) as run:
             step.stage(tables, config, options, run)
     except EvaluationError as error:
         if not step.may_fail:

@@ -22,14 +22,14 @@ def options(parser: ArgumentParser) -> None:
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
-    step = partial(take_up, tables, config, cli.parameters(config, args))
+    step = partial(take_up, tables, config, cli.parameters(config.name, args))
     call_with_new_files(tables, config, step, args.once, args.every)
 
 
 def take_up(tables: Tables, config: Config, parameters: dict[str, str]) -> None:
     """One micro-batch, whose two halves each leave a row in ``runs``."""
     with record(tables, "ingest", parameters) as run:
-        for name in streamed_logs(config):
+        for name in streamed_logs(config.all_logs):
             run.add(ingest(tables, config, run.id, name=name))
     with record(tables, "stream", parameters) as run:
         run.add(refresh(tables, config, run.id))

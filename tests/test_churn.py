@@ -173,7 +173,7 @@ def test_dates_whose_labels_land_later_or_were_trained_on_are_not_learned_from(m
     # 1 June and 28 days end on 29 June, and are known on the morning of the date after the delay.
     for days, known in ((2, True), (3, False)):
         delayed = config.model_copy(update={"aggregates": config.aggregates.model_copy(update={"delay_days": days})})
-        assert (churn._last_known(delayed, NOW) >= LEARN) == known
+        assert (churn._last_known(NOW, 28, days) >= LEARN) == known
     with pytest.raises(ConsumerError, match=r"a date from 2024-06-01 on, .* and up to 2024-05-31, whose 28 days"):
         predict_churn(tables, delayed, retrain=True)
     monkeypatch.setattr(churn, "seen_until", lambda _tables, _version: LEARN + timedelta(days=1))

@@ -77,7 +77,7 @@ def test_spaces_have_their_residual_and_what_consumers_lose_where_both_were_scor
     # As the embedding has it: above or below the middle of its first number.
     kinds = ["high" if x > np.median(X[:, 0]) else "low" for x in X[:, 0]]
     label = tables.spark.createDataFrame(list(zip(range(USERS), kinds, strict=True)), "user_id LONG, label STRING")
-    aligned, mapped = shared_spaces(tables, config, "two", D1, "kind", label)
+    aligned, mapped = shared_spaces(tables, config.evaluation, "two", D1, "kind", label)
     assert (aligned.version, aligned.how, aligned.residual, aligned.users) == ("one", "aligned", 0.25, 300)
     assert (aligned.task, aligned.consumer_loss) == ("kind", 0.0)
     assert (mapped.version, mapped.how, mapped.residual, mapped.users) == ("zero", "mapped", 0.5, 200)
@@ -87,11 +87,14 @@ def test_spaces_have_their_residual_and_what_consumers_lose_where_both_were_scor
     register(tables, "three", aligned_to="two", residual=0.1)
     score(tables, "three", D1, X)
     score(tables, str(VersionName.parse("three").mapped_to("one")), D1, -X)
-    chain = shared_spaces(tables, config, "three", D1, "kind", label)
+    chain = shared_spaces(tables, config.evaluation, "three", D1, "kind", label)
     assert [(space.version, space.residual, space.consumer_loss) for space in chain] == [
         ("two", 0.1, 0.0), ("one", None, 0.0),
     ]  # fmt: skip
     # At a date that the older ones were not scored at, and without a task, nothing is said of it.
-    assert [space.consumer_loss for space in shared_spaces(tables, config, "two", D2, "kind", label)] == [None, None]
-    assert [space.task for space in shared_spaces(tables, config, "two", D1, None, None)] == [None, None]
-    assert shared_spaces(tables, config, "one", D1, "kind", label) == []
+    assert [space.consumer_loss for space in shared_spaces(tables, config.evaluation, "two", D2, "kind", label)] == [
+        None,
+        None,
+    ]
+    assert [space.task for space in shared_spaces(tables, config.evaluation, "two", D1, None, None)] == [None, None]
+    assert shared_spaces(tables, config.evaluation, "one", D1, "kind", label) == []

@@ -135,7 +135,7 @@ def test_users_whose_events_came_after_the_snapshot_that_is_published_are_taken_
 def test_a_stream_of_other_paths_keeps_where_it_is_in_another_folder(spark: Any, make_config: Any) -> None:
     def folder(path: str, **changes: Any) -> str:
         config = make_config({"source": {"path": path}, **changes})
-        return checkpoint(open_tables(spark, config.tables), config)
+        return checkpoint(open_tables(spark, config.tables), config.name, config.all_logs)
 
     web = {"source": {"path": "web"}, "fields": config_over("").fields.model_dump(mode="json", exclude_none=True)}
     assert folder("old") == folder("old", vocabulary={"min_count": 9})

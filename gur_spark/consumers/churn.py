@@ -149,7 +149,7 @@ def train(tables: Tables, config: Config, version: str, known_by: date, label_da
             all or none of the users churned.
     """
     horizon = config.evaluation.horizon_days
-    first, last = seen_until(tables, version), _last_known(config, known_by)
+    first, last = seen_until(tables, version), _last_known(known_by, horizon, config.aggregates.delay_days)
     dates = sorted(label_dates) or _label_dates(tables, version, first, last, horizon)
     if dates[-1] > last:
         raise ConsumerError(
@@ -229,9 +229,9 @@ def _model_file(tables: Tables, pipeline: str) -> str:
     return tables.folder("churn_example", pipeline, "model.json")
 
 
-def _last_known(config: Config, known_by: date) -> date:
+def _last_known(known_by: date, horizon_days: int, delay_days: int) -> date:
     """Last date after which churn is known. The events of a day may land some days later."""
-    return known_by - timedelta(config.evaluation.horizon_days + config.aggregates.delay_days)
+    return known_by - timedelta(horizon_days + delay_days)
 
 
 def _label_dates(tables: Tables, version: str, first: date, last: date, horizon: int) -> list[date]:
@@ -250,13 +250,13 @@ def _label_dates(tables: Tables, version: str, first: date, last: date, horizon:
 def _labels(tables: Tables, config: Config, version: str, dates: Sequence[date]) -> DataFrame:
     """Labels ``user_id, churn, label_time``: one row per date and user with an event in the window before it."""
     events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
-    horizon = config.evaluation.horizon_days
+    horizon, delay_days = config.evaluation.horizon_days, config.aggregates.delay_days
     check_complete(events, config, [dates[-1]], horizon, EvaluationError)
 
     def at(day: date) -> DataFrame:
         active = read_embeddings(tables.spark, config, version, day).where(F.col("events") > 0)
-        known = F.lit(day + timedelta(config.aggregates.delay_days))
-        ahead = events_ahead(events, day, horizon, config.aggregates.delay_days)
+        known = F.lit(day + timedelta(delay_days))
+        ahead = events_ahead(events, day, horizon, delay_days)
         return labels.churn(active, ahead).withColumn("label_time", known)
 
     return reduce(DataFrame.unionByName, map(at, dates))

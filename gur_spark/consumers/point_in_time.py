@@ -12,13 +12,13 @@ from pyspark.sql.types import DateType, TimestampType
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError, TableError
-from gur_spark.features.spark.selection import known_at
 from gur_spark.features.states.base import DAY_US
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.registry.known import find_model
 from gur_spark.schema import SQL_USER_ID
+from gur_spark.snapshots.stale import is_usual
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -78,13 +78,15 @@ def training_set(
     dates = frozenset.intersection(*[source.dates for source in sources])
     if not dates:
         raise SnapshotError(f"no date has both; {_ranges(by_name)}")
-    _check_labels(labels, config, label_time, [name for source in sources for name in source.columns])
-    dated = labels.withColumn("as_of", _newest_known(_micros(labels, label_time), dates, config, max_age_days))
+    columns, delay_days = [name for source in sources for name in source.columns], config.aggregates.delay_days
+    _check_labels(labels, config.fields.user_id.type, label_time, columns)
+    newest = _newest_known(_micros(labels, label_time), dates, delay_days, max_age_days)
+    dated = labels.withColumn("as_of", newest)
     features_of_date = reduce(lambda a, b: a.join(b, ["user_id", "as_of"], "inner"), [s.frame for s in sources])
     # A column of its own tells whether there is a row, because any feature may be null.
     found = features_of_date.withColumn("found", F.lit(True))
     joined = dated.join(found, ["user_id", "as_of"], "left").withColumn("found", F.col("found").isNotNull())
-    added = ["as_of", "found", *[name for source in sources for name in source.columns]]
+    added = ["as_of", "found", *columns]
     return joined.select(*[F.col(f"`{name}`") for name in [*labels.columns, *added]])
 
 
@@ -93,7 +95,7 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Feature
     vocabulary = _vocabulary(tables, config, version)
     usable = [
         s
-        for s in _usual_snapshots(tables, config, Form.AGGREGATES)
+        for s in _usual_snapshots(tables, config.aggregates.delay_days, Form.AGGREGATES)
         if s.manifest_hash == manifest.hash and vocabulary in (None, s.vocabulary_hash)
     ]
     if not usable:
@@ -116,7 +118,7 @@ def _embeddings(tables: Tables, config: Config, version: str | None) -> _Feature
     model = found.rows_version
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
     # Only dates with a usual snapshot, because otherwise it is not known which landings the embeddings know.
-    usual = {s.as_of for s in _usual_snapshots(tables, config, find(found.kind).reads)}
+    usual = {s.as_of for s in _usual_snapshots(tables, config.aggregates.delay_days, find(found.kind).reads)}
     dates = frozenset(usual.intersection(EMBEDDINGS.dates(tables, model)))
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")
@@ -130,10 +132,9 @@ def _embeddings(tables: Tables, config: Config, version: str | None) -> _Feature
 _READERS = {"aggregates": _aggregates, "embeddings": _embeddings}
 
 
-def _usual_snapshots(tables: Tables, config: Config, form: Form) -> list[Snapshot]:
+def _usual_snapshots(tables: Tables, delay_days: int, form: Form) -> list[Snapshot]:
     """Snapshots of a form whose ``known_at`` is that of the configured delay."""
-    delay = config.aggregates.delay_days
-    return [s for s in visible_snapshots(tables, form) if s.known_at == known_at(s.as_of, delay)]
+    return [s for s in visible_snapshots(tables, form) if is_usual(s, delay_days)]
 
 
 def _vocabulary(tables: Tables, config: Config, version: str | None) -> str | None:
@@ -143,13 +144,13 @@ def _vocabulary(tables: Tables, config: Config, version: str | None) -> str | No
     return find_model(tables, config, version).vocabulary_hash
 
 
-def _newest_known(label_us: Column, dates: Collection[date], config: Config, max_age_days: int) -> Column:
+def _newest_known(label_us: Column, dates: Collection[date], delay_days: int, max_age_days: int) -> Column:
     """Newest date that was known at the label's time and is young enough, found by comparing with each date."""
     known = F.array(*[F.lit(day) for day in sorted(dates)])
 
     def usable(day: Column) -> Column:
         start_us = F.unix_date(day).cast("BIGINT") * DAY_US
-        delay_us = config.aggregates.delay_days * DAY_US
+        delay_us = delay_days * DAY_US
         return (start_us + delay_us <= label_us) & (label_us - start_us <= max_age_days * DAY_US)
 
     return F.array_max(F.filter(known, usable))
@@ -163,7 +164,7 @@ def _micros(labels: DataFrame, label_time: str) -> Column:
     return F.unix_micros(time)
 
 
-def _check_labels(labels: DataFrame, config: Config, label_time: str, added: Collection[str]) -> None:
+def _check_labels(labels: DataFrame, id_type: str, label_time: str, added: Collection[str]) -> None:
     for name in ("user_id", label_time):
         if name not in labels.columns:
             raise TableError(f"labels have no column '{name}'; available: {labels.columns}")
@@ -174,7 +175,7 @@ def _check_labels(labels: DataFrame, config: Config, label_time: str, added: Col
         raise TableError(f"labels have columns that the training set adds: {taken}; rename them")
     if len(set(names)) != len(names):
         raise TableError(f"labels have a column twice: {labels.columns}")
-    expected = SQL_USER_ID[config.fields.user_id.type].lower()
+    expected = SQL_USER_ID[id_type].lower()
     user = labels.schema["user_id"].dataType.simpleString()
     if user != expected:
         raise TableError(f"labels: user_id is {user}, expected {expected} as in the events")

@@ -113,7 +113,7 @@ def _asked(tables: Tables, config: Config, new: VersionRows, now: VersionRows) -
 
 
 def consumer_loss_at(
-    tables: Tables, config: Config, task: str, label: DataFrame, day: date, claimed: str, old: str
+    tables: Tables, settings: Evaluation, task: str, label: DataFrame, day: date, claimed: str, old: str
 ) -> float | None:
     """Measure the loss of a consumer that was trained on an older version and is not retrained.
 
@@ -128,15 +128,15 @@ def consumer_loss_at(
     Raises:
         EvaluationError: the users have one class, or a side of the split does not have all classes.
     """
-    found = _joined(tables, config, label, day, {"now": old, "claimed": claimed})
+    found = _joined(tables, settings, label, day, {"now": old, "claimed": claimed})
     if len(found) < FEWEST:
         return None
     now_NL, claimed_NL = matrix(found["now"]), matrix(found["claimed"])
     asked = Classification.of(task, found["label"])
     answers = Answers(found["user_id"].to_numpy(), asked, found["events"].to_numpy(), now_NL, claimed_NL, claimed_NL)
-    test_N = held_out(answers.users_N, config.evaluation.test_share, SALT)
+    test_N = held_out(answers.users_N, settings.test_share, SALT)
     answers.task.check(np.flatnonzero(~test_N), np.flatnonzero(test_N))
-    return consumer_loss(answers, test_N, config.evaluation.seed)
+    return consumer_loss(answers, test_N, settings.seed)
 
 
 def downstream_losses(answers: Answers, test_N: Mask, settings: Evaluation) -> Iterator[tuple[str, float]]:
@@ -206,11 +206,11 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
         users = tables.read("embeddings").where((F.col("model_version") == now) & (F.col("as_of") == F.lit(day)))
         ahead = events_ahead(events, day, settings.horizon_days, config.aggregates.delay_days)
         task = next(task for task in settings.tasks if task.name == name)
-        return day, labels.answer(task, users, ahead, config)[0].withColumnRenamed(task.name, "label")
+        return day, labels.answer(task, users, ahead, config.manifest())[0].withColumnRenamed(task.name, "label")
     return None
 
 
-def _joined(tables: Tables, config: Config, label: DataFrame, day: date, sides: Mapping[str, str]) -> pa.Table:
+def _joined(tables: Tables, settings: Evaluation, label: DataFrame, day: date, sides: Mapping[str, str]) -> pa.Table:
     """Collect ``user_id, label, events`` and one embedding per side, of the users that all sides have.
 
     Beyond ``evaluation.max_users`` they are a sample by a hash of the user id.
@@ -221,8 +221,8 @@ def _joined(tables: Tables, config: Config, label: DataFrame, day: date, sides: 
         rows = at_date.where(F.col("model_version") == version)
         more = [F.col("events")] if name == "now" else []
         both = both.join(rows.select("user_id", F.col("embedding").alias(name), *more), "user_id")
-    sampled = both.orderBy(F.xxhash64(F.lit(config.evaluation.seed), F.col("user_id")), "user_id")
-    table: pa.Table = sampled.limit(config.evaluation.max_users).toArrow()
+    sampled = both.orderBy(F.xxhash64(F.lit(settings.seed), F.col("user_id")), "user_id")
+    table: pa.Table = sampled.limit(settings.max_users).toArrow()
     return table
 
 
@@ -240,7 +240,7 @@ def _answers(
     if claimed is None and new.space == now.space:
         claimed = new.model_version
     sides = {"now": now.model_version, "new": new.model_version} | ({"claimed": claimed} if claimed else {})
-    table = _joined(tables, config, label, day, sides)
+    table = _joined(tables, config.evaluation, label, day, sides)
     return Answers(
         users_N=table["user_id"].to_numpy(),
         task=Classification.of(str(config.gates.task), table["label"]),

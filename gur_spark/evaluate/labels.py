@@ -10,6 +10,7 @@ from gur_spark import storage
 from gur_spark.config.evaluation import Label, NextCategory, Task, Volume
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, nearest
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark.selection import event_rows
 from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots.horizon import check_complete, events_ahead
@@ -31,11 +32,12 @@ def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -
     settings = config.evaluation
     made, notes = [], []
     if settings.tasks:
-        events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
+        manifest = config.manifest()
+        events = event_rows(tables.read("events", made_by="ingest"), manifest)
         check_complete(events, config, [as_of], settings.horizon_days, EvaluationError)
         ahead = events_ahead(events, as_of, settings.horizon_days, config.aggregates.delay_days)
         for task in settings.tasks:
-            frame, note = answer(task, users, ahead, config)
+            frame, note = answer(task, users, ahead, manifest)
             made.append(frame)
             notes.append(f"{task.name}: {note}, in the {settings.horizon_days} days from {as_of} on")
     for label in settings.labels:
@@ -47,11 +49,11 @@ def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -
     return made, notes
 
 
-def answer(task: Task, users: DataFrame, ahead: DataFrame, config: Config) -> tuple[DataFrame, str]:
+def answer(task: Task, users: DataFrame, ahead: DataFrame, manifest: Manifest) -> tuple[DataFrame, str]:
     """Make the labels of a task, ``user_id`` and a column of the task's name, and a sentence on their meaning."""
     active = users.where(F.col("events") > 0)
     if isinstance(task, Volume):
-        steps = {f.name: f.step for f in config.manifest().numeric}
+        steps = {f.name: f.step for f in manifest.numeric}
         step = float(steps[task.of]) if task.of in steps else 1.0
         what = "events" if task.of == "events" else f"sum of {task.of}"
         return volume(active, ahead, task, step), f"{what} of active users, sign(y) log(1 + |y|)"

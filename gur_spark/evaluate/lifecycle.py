@@ -8,7 +8,7 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.config.pipeline import Config
+from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError, ModelError
 from gur_spark.evaluate.downstream import consumer_loss_at
 from gur_spark.evaluate.report import Decision, SharedSpace
@@ -21,7 +21,7 @@ log = logging.getLogger("gur_spark")
 
 
 def shared_spaces(
-    tables: Tables, config: Config, version: str, as_of: date, task: str | None, label: DataFrame | None
+    tables: Tables, settings: Evaluation, version: str, as_of: date, task: str | None, label: DataFrame | None
 ) -> list[SharedSpace]:
     """Find the older versions with consumers that can read this version, or its means: by alignment, or by a map.
 
@@ -35,7 +35,7 @@ def shared_spaces(
         if task is not None and label is not None:
             claimed = version if how == "aligned" else str(VersionName.parse(version).mapped_to(old))
             try:
-                lost = consumer_loss_at(tables, config, task, label, as_of, claimed, old)
+                lost = consumer_loss_at(tables, settings, task, label, as_of, claimed, old)
             except EvaluationError as error:
                 log.info("evaluate: what consumers of %s lose is not known: %s", old, error)
         found.append(SharedSpace(old, how, residual, users, task if lost is not None else None, lost))

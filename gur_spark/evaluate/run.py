@@ -64,7 +64,7 @@ def make_report(tables: Tables, config: Config, dates: Sequence[date], version: 
     report = evaluate(
         inputs.populations, config.evaluation,
         pipeline=config.name, notes=inputs.notes, left_out=inputs.left_out, about=inputs.about,
-        spaces=shared_spaces(tables, config, inputs.version, dates[-1], task, label),
+        spaces=shared_spaces(tables, config.evaluation, inputs.version, dates[-1], task, label),
         decisions=gate_decisions(tables, inputs.version),
     )  # fmt: skip
     return replace(report, model_version=inputs.version)

@@ -5,7 +5,7 @@ A killed step is called again, and finds the remaining work.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from hashlib import sha256
 
@@ -13,7 +13,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
 
 from gur_spark import storage
-from gur_spark.config.logs import Source
+from gur_spark.config.logs import Log, Source
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, GurError
 from gur_spark.tables.delta import Tables
@@ -34,7 +34,7 @@ def check_streaming(config: Config) -> None:
             f"engine '{config.engine}' cannot stream: expected {' or '.join(_ENGINES)}. On another engine run ingest, "
             "aggregate and score as often as needed"
         )
-    if not streamed_logs(config):
+    if not streamed_logs(config.all_logs):
         found = {name: f"{log.source.format}, {log.source.layout}" for name, log in config.all_logs.items()}
         raise ConfigError(f"no log can be streamed: expected files with source.layout 'daily', got {found}")
     if config.scoring.smoothing > 1:
@@ -43,10 +43,9 @@ def check_streaming(config: Config) -> None:
         )
 
 
-def streamed_logs(config: Config) -> list[str]:
+def streamed_logs(logs: Mapping[str, Log]) -> list[str]:
     """List the logs that land as dated files. The ingest job reads the others."""
-    logs = config.all_logs.items()
-    return [name for name, log in logs if log.source.layout == "daily" and log.source.format in _FOLDERS]
+    return [name for name, log in logs.items() if log.source.layout == "daily" and log.source.format in _FOLDERS]
 
 
 def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None], once: bool, seconds: float) -> None:
@@ -66,10 +65,10 @@ def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None]
             raised.append(error)
             raise
 
-    sources = [config.all_logs[name].source for name in streamed_logs(config)]
+    sources = [config.all_logs[name].source for name in streamed_logs(config.all_logs)]
     files = reduce(DataFrame.unionByName, [_new_files(tables, source) for source in sources])
     writer = files.writeStream.foreachBatch(on_batch)
-    writer = writer.option("checkpointLocation", checkpoint(tables, config))
+    writer = writer.option("checkpointLocation", checkpoint(tables, config.name, config.all_logs))
     writer = writer.trigger(availableNow=True) if once else writer.trigger(processingTime=f"{seconds} seconds")
     try:
         writer.start().awaitTermination()
@@ -79,13 +78,13 @@ def call_with_new_files(tables: Tables, config: Config, step: Callable[[], None]
         raise raised[0] from error
 
 
-def checkpoint(tables: Tables, config: Config) -> str:
+def checkpoint(tables: Tables, pipeline: str, logs: Mapping[str, Log]) -> str:
     """Return the folder with the position of the stream over these paths. Other paths have another folder.
 
     Nothing is lost with a new folder: the stream takes all files for new, and the step ingests by its own rules.
     """
-    paths = [config.all_logs[name].source.path for name in streamed_logs(config)]
-    return tables.folder("stream", config.name, sha256(json.dumps(paths).encode()).hexdigest()[:16])
+    paths = [logs[name].source.path for name in streamed_logs(logs)]
+    return tables.folder("stream", pipeline, sha256(json.dumps(paths).encode()).hexdigest()[:16])
 
 
 def _new_files(tables: Tables, source: Source) -> DataFrame:

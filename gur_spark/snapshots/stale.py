@@ -1,9 +1,10 @@
 """Snapshots that were made before landings came, or came again, which they would count."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 
+from gur_spark.config.logs import AnyLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
 from gur_spark.features.spark import selection
@@ -33,7 +34,7 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
         return reaches.get((snapshot.form, snapshot.manifest_hash))
 
     visible = visible_snapshots(tables)
-    return [s for s in visible if any(_may_change(landing, s, reach(s), config) for landing in landings)]
+    return [s for s in visible if any(_may_change(landing, s, reach(s), config.logs) for landing in landings)]
 
 
 def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
@@ -49,10 +50,10 @@ def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
     return found
 
 
-def _may_change(landing: str, snapshot: Snapshot, reach: int | None, config: Config) -> bool:
+def _may_change(landing: str, snapshot: Snapshot, reach: int | None, logs: Mapping[str, AnyLog]) -> bool:
     """Whether a landing may change a snapshot that looks back so many days; None: without end, or it is not known."""
     *log, last = landing.split(" ")
-    kind = config.logs[log[0]].kind if log and log[0] in config.logs else "events"
+    kind = logs[log[0]].kind if log and log[0] in logs else "events"
     if kind == "items" or (kind == "attributes" and snapshot.form != Form.AGGREGATES):
         return False
     try:

@@ -7,13 +7,13 @@ user's events, by a checksum of user and moment. A view has the columns that a m
 """
 
 from collections.abc import Sequence
+from datetime import date
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.batches.pair_columns import VIEWS, view_column
-from gur_spark.config.pipeline import Config
 from gur_spark.errors import TrainingError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.declare.manifest import Manifest
@@ -26,19 +26,19 @@ from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 
 
-def check_views(config: Config, snapshots: Sequence[Snapshot]) -> None:
+def check_views(model: GurModel, cutoff: date | None, trained_on: Sequence[date]) -> None:
     """Check that there are views to pair, and that none holds events that training must not see.
 
     Raises:
         TrainingError: a date is after the cutoff of training, or views of several dates are asked for and there is one.
     """
-    dates, cutoff = sorted({snapshot.as_of for snapshot in snapshots}), config.training_cutoff
+    dates = sorted(set(trained_on))
     if cutoff and dates[-1] > cutoff:
         raise TrainingError(
             f"the snapshot of {dates[-1]} holds events after the cutoff of training, {cutoff} (the first date of "
             f"scoring and evaluation, or training.cutoff); expected dates up to {cutoff}"
         )
-    if GurModel.of(config.model).contrastive.views == "dates" and len(dates) < 2:
+    if model.contrastive.views == "dates" and len(dates) < 2:
         raise TrainingError(
             f"loss 'contrastive' pairs a user's rows of two dates, and {dates[0]} is the only one: name another one in "
             "training.as_of, or set model.contrastive.views to 'halves'"

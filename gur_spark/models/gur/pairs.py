@@ -59,10 +59,10 @@ def write_pairs(
     if "future" in model.loss:
         check_horizon(event_rows(inputs.events(tables), inputs.manifest), config, [s.as_of for s in snapshots])
     if "contrastive" in model.loss:
-        check_views(config, snapshots)
+        check_views(model, config.training_cutoff, [snapshot.as_of for snapshot in snapshots])
     made = []
     for snapshot in snapshots:
-        other = _other(config, snapshot, snapshots)
+        other = partner(snapshot, snapshots) if model.views == 1 else None
         of = [inputs.lineage, config.training_cutoff, config.aggregates.delay_days, vocabulary.hash, snapshot.checksum]
         views = [model.views, other.checksum if other else None]
         name = f"{snapshot.as_of}-{model.future.horizon_days}d-{_digest(*of, *views, 'future' in model.loss)}"
@@ -71,11 +71,6 @@ def write_pairs(
             _write(tables, config, inputs, snapshot, other, path, storage.join(folder, f"{name}-{uuid4().hex}"))
         made.append(path)
     return made
-
-
-def _other(config: Config, snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot | None:
-    """Choose the snapshot with the other views of this one's users; None where views are not of another date."""
-    return partner(snapshot, snapshots) if GurModel.of(config.model).views == 1 else None
 
 
 def _digest(*of: object) -> str:
