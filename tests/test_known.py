@@ -1,4 +1,4 @@
-"""Which version a name means: the newest of the pipeline, the published one, one by name or by that of its means."""
+"""Names of versions: the pipeline's newest, the published one, one by its own name or by the name of its means."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.any_engine
 
 @pytest.fixture
 def config(make_config: Any) -> Any:
-    """Of the pipeline ``test``."""
+    """The configuration of the pipeline ``test``."""
     return make_config()
 
 

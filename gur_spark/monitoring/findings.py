@@ -76,7 +76,7 @@ def check_ignored(settings: Monitor, columns: Sequence[str], logs: Iterable[str]
     for name in settings.ignore:
         if name not in (*columns, *others):
             raise ConfigError(
-                f"monitor.ignore: '{name}' is not measured; expected a column of the aggregates or one of "
+                f"monitor.ignore: '{name}' is not measured; expected a column of the snapshots or one of "
                 f"{others}{nearest(name, [*columns, *others])}"
             )
 

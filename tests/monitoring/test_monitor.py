@@ -274,7 +274,7 @@ def test_an_unknown_date_or_ignored_subject_is_refused_before_anything_starts(ma
         job.check(make_config({"monitor": {"ignore": ["amount_summ_7d"]}}))
     of_sequences = {"monitor": {"ignore": ["amount_mean", "mcc", "recency_days"]}}
     job.check(make_config({**of_sequences, "model": {"kind": "coles"}}))
-    with pytest.raises(ConfigError, match=r"monitor\.ignore: 'amount_mean' is nothing that is measured"):
+    with pytest.raises(ConfigError, match=r"monitor\.ignore: 'amount_mean' is not measured"):
         job.check(make_config(of_sequences))
 
 

@@ -178,7 +178,7 @@ def test_both_outputs_are_published_rolled_back_and_read_together(tables: Tables
     older = read_recommendations(spark, config, version="one").collect()
     assert {(row.model_version, row.as_of, len(row["items"])) for row in older} == {("one", D1, SHOWN)}
 
-    assert rollback(tables, config, "two is odd") == Published(model_version="one", as_of=D1)
+    assert rollback(tables, config.name, "two is odd") == Published(model_version="one", as_of=D1)
     assert {row.model_version for row in read_recommendations(spark, config).select("model_version").collect()} == {
         "one"
     }
@@ -196,7 +196,7 @@ def test_a_version_that_lacks_rows_of_one_output_is_not_published_nor_gone_back_
     publish(tables, config, "two", D2, "monthly")
     tables.replace(tables.read("item_embeddings").limit(0), "item_embeddings", "model_version = 'one'")
     with pytest.raises(TableError, match=f"no item_embeddings of one at {D1}"):
-        rollback(tables, config, "two is odd")
+        rollback(tables, config.name, "two is odd")
     assert published(tables, config.name) == Published(model_version="two", as_of=D2)
 
 
