@@ -48,9 +48,10 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
 def account(made: TrainedVersion) -> Account:
     """Entries for the row of the run that trained a version."""
     snapshots = zip(made.card.training_dates, made.card.training_snapshots, strict=True)
+    counted = [name for name in ("train_rows", "validation_rows", "epochs") if name in made.metrics]
     return Account(
         inputs={f"snapshot {day}": path for day, path in snapshots},
-        counts={name: int(made.metrics[name]) for name in ("train_rows", "validation_rows", "epochs")},
+        counts={name: int(made.metrics[name]) for name in counted},
         outputs={"model_version": made.version, "path": made.path},
     )
 
