@@ -8,7 +8,7 @@ from gur_spark import cli
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
-from gur_spark.evaluate.run import make_report, write_report
+from gur_spark.evaluate.run import collect_inputs, make_report, write_report
 from gur_spark.registry.known import rows_name
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
@@ -35,8 +35,9 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     changes = {name: value for name, value in given.items() if value is not None}
     settings = Evaluation.model_validate(config.evaluation.model_dump() | changes)
     config = config.model_copy(update={"evaluation": settings})
-    report = make_report(tables, config, dates, rows_name(tables, config, args.model))
-    run.inputs["model"] = report.model_version
+    inputs = collect_inputs(tables, config, dates, rows_name(tables, config, args.model))
+    run.add(inputs.account)
+    report = make_report(tables, config, inputs)
     run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}
     run.outputs |= write_report(tables, report)
     print(report.to_text())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gur_spark import cli
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
-from gur_spark.registry.known import find_model
+from gur_spark.registry.known import find_own_model
 from gur_spark.registry.published import published
 from gur_spark.serving.publishing import publish, rollback
 from gur_spark.tables.delta import Tables
@@ -36,7 +36,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
         run.outputs["published"] = str(rollback(tables, config.name, args.reason))
         return
     as_of = args.as_of or max(cli.scored_dates(config.scoring))
-    version = find_model(tables, config, args.model).rows_version
+    version = find_own_model(tables, config, args.model).rows_version
     run.add(publish(tables, config, version, as_of, args.reason or "scheduled", args.force).account)
 
 

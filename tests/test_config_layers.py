@@ -161,3 +161,26 @@ def test_the_word_for_mlflow_is_kept_beside_keys_of_a_later_file(write, monkeypa
 
 def test_base_says_of_the_model_only_its_kind():
     assert yaml.safe_load(base_file().read_text())["model"] == {"kind": "gur"}
+
+
+def test_a_model_of_another_kind_needs_a_name_of_its_own(write):
+    file = write("second.yaml", extends="shop.yaml", model={"kind": "coles"})
+    assert "its model is of kind 'coles', and that of the file which it extends of kind 'gur': give it a name" in (
+        message_of(file)
+    )
+    write("second.yaml", extends="shop.yaml", name="second", model={"kind": "coles"})
+    assert load_config(write("third.yaml", extends="second.yaml", model={"latent_dim": 16})).name == "second"
+    back = write("back.yaml", extends="second.yaml", model={"kind": "gur"})
+    assert "its model is of kind 'gur', and that of the file which it extends of kind 'coles'" in message_of(back)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("logs=foo", "logs: Input should be a valid dictionary; got 'foo'"),
+        ("model.kind=null", "model.kind: Input should be a valid string; got None"),
+        ("model.kind=[1]", "model.kind: Input should be a valid string; got [1]"),
+    ],
+)
+def test_a_value_of_another_shape_is_refused_by_its_key(write, override, said):
+    assert said in message_of(write("shop.yaml", **SHOP), override)

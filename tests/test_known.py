@@ -1,5 +1,6 @@
 """Names of versions: the pipeline's newest, the published one, one by its own name or by the name of its means."""
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from gur_spark.errors import ModelError, TableError
 from gur_spark.registry.files import CARD
-from gur_spark.registry.known import find_model, rows_name, seen_until
+from gur_spark.registry.known import find_model, find_own_model, rows_name, seen_until
 from gur_spark.registry.published import Published, switch
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Run
+from jobs import publish, score
 from tests.model_rows import add_row, registered_version
 from tests.versions import ORIGIN
 
@@ -57,6 +60,22 @@ def test_newest_is_the_pipelines_own_and_each_name_means_its_version(
     # Another pipeline's switch is none of this one.
     switch(tables, "other", Published(model_version="coles-3", as_of=date(2024, 6, 1)), ("embeddings",), "first")
     assert find_model(tables, config).model_version == "gur-1"
+
+
+def test_a_version_of_another_pipeline_is_read_and_neither_scored_nor_published(
+    tables: Tables, config: Any, versions: None
+) -> None:
+    assert find_own_model(tables, config, "gur-1").pipeline == "test"
+    for job in (score, publish):
+        args = job_options(job, model="coles-3", as_of=[date(2024, 6, 1)])
+        with pytest.raises(ModelError, match="coles-3 was trained by pipeline 'other', and this is 'test'"):
+            job.stage(tables, config, args, Run(id="run", job="score", parameters={}))
+
+
+def job_options(job: Any, **given: Any) -> Namespace:
+    parser = ArgumentParser()
+    job.options(parser)
+    return Namespace(**{**vars(parser.parse_args([])), **given})
 
 
 def test_rows_are_named_after_the_means_where_some_are_made_or_asked_for(

@@ -14,7 +14,7 @@ from gur_spark.batches.aggregates import to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, TrainingError
-from gur_spark.evaluate.run import make_report
+from gur_spark.evaluate.run import collect_inputs
 from gur_spark.events.vocabulary import fit_vocabulary, read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.cooccurrence import count_snapshots
@@ -182,7 +182,7 @@ def test_frozen_tables_are_counted_over_the_folders_of_pairs(
 def judged_on(tables: Tables, config: Config, day: date, version: str) -> None:
     made = aggregate_snapshot(tables, config, day, run_id())
     score_snapshot(tables, config, made, find_model(tables, config, version).path, "score")
-    make_report(tables, config, [day], version)
+    collect_inputs(tables, config, [day], version)
 
 
 def test_landings_that_come_a_day_late_are_waited_for(tables: Tables, config: Any, snapshot: Snapshot) -> None:

@@ -227,6 +227,14 @@ def test_a_damaged_card_is_refused(path: str, content: bytes) -> None:
         load_model(path)
 
 
+def test_a_card_that_says_another_date_than_it_was_written_with_is_refused(path: str) -> None:
+    file = Path(path, "card.json")
+    card = json.loads(file.read_text())
+    file.write_text(json.dumps({**card, "seen_until": "2020-01-01"}))
+    with pytest.raises(ModelError, match=r"card\.json was altered"):
+        load_model(path)
+
+
 def test_content_of_another_version_under_this_ones_name_is_refused(path: str) -> None:
     file = Path(path) / CARD
     card = json.loads(file.read_text())
@@ -241,6 +249,7 @@ def forged(path: str, name: str, content: bytes) -> dict[str, bytes]:
     card: dict[str, Any] = json.loads(files[CARD])
     card["sha256"] = {n: sha256(files[n]).hexdigest() for n in CONTENT}
     card["model_version"] = f"gur-20240101T000000-{content_hash(files)}"
+    del card["digest"]
     return {**files, CARD: json.dumps(card).encode()}
 
 

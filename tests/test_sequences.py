@@ -34,6 +34,7 @@ from gur_spark.snapshots.sequence_rows import SequenceRows, file_by_file, whole_
 from gur_spark.snapshots.sequences import sequence_snapshots
 from gur_spark.snapshots.stale import commands_for, stale_snapshots
 from gur_spark.snapshots.visible import Snapshot, find_snapshot, visible_snapshots
+from gur_spark.snapshots.wanted import wanted_manifest
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from jobs import sequences as job
@@ -281,8 +282,10 @@ def test_what_was_made_already_is_not_made_again(tables: Tables, config: Any, co
     # Declared otherwise, the snapshot is another one.
     [fewer] = sequence_snapshots(tables, configure(max_events=2), [AS_OF], runs[3]).snapshots
     assert fewer.path != first[1].path
-    assert visible_snapshots(tables, Form.SEQUENCES) == [first[0], fewer]
+    assert visible_snapshots(tables, Form.SEQUENCES) == [*first, fewer]
     assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.SEQUENCES) == fewer
+    wanted = wanted_manifest(config, Form.SEQUENCES).hash
+    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.SEQUENCES, manifest_hash=wanted) == first[1]
 
 
 @pytest.mark.any_engine
@@ -321,13 +324,17 @@ def test_landings_that_come_later_make_the_sequences_they_reach_stale(tables: Ta
     sequence_snapshots(tables, config, [EARLIER], run_id(), known_at=MIDNIGHT)
 
     def commands(landing: str) -> list[str]:
-        return commands_for(stale_snapshots(tables, config, [landing]), config.aggregates.delay_days)
+        return commands_for(stale_snapshots(tables, config, [landing]), config)
 
     as_known = f"sequences --as-of {EARLIER} --known-at 2024-07-01T00:00:00.000000"
     assert commands("2024-06-20") == [f"sequences --as-of {AS_OF}", as_known]
     assert commands("2024-05-20") == [f"sequences --as-of {EARLIER}", as_known]
     assert commands("2024-04-01") == []
     assert commands("bulk") == [f"sequences --as-of {EARLIER} {AS_OF}", as_known]
+    # Those of a second pipeline need its configuration.
+    [wide] = sequence_snapshots(tables, configure(window=60), [AS_OF], run_id()).snapshots
+    other = f"sequences --as-of {AS_OF} (with the configuration of manifest {wide.manifest_hash})"
+    assert commands("2024-06-20") == [f"sequences --as-of {AS_OF}", as_known, other]
 
 
 @pytest.mark.any_engine

@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from gur_spark import read_embeddings
 from gur_spark.errors import ModelError, TableError
+from gur_spark.outputs.notes import Note
 from gur_spark.registry.known import find_model, rows_name
 from gur_spark.serving.changes import find_rows
 from gur_spark.serving.publishing import publish
@@ -122,6 +123,18 @@ def test_mapping_leaves_it_known_what_the_rows_that_it_maps_were_made_from(versi
     assert find_rows(versions, "v2", D2).snapshot == "aggregates/1"
     with pytest.raises(TableError, match="embeddings of v2@v1 at 2024-06-08 were mapped from those of v2"):
         find_rows(versions, "v2@v1", D2)
+
+
+def test_rows_that_were_scored_again_and_not_mapped_again_are_not_published(versions: Tables, make_config: Any) -> None:
+    config = make_config({"scoring": {"in_space_of": ["v1"]}})
+    mapped(versions, config, "v2", D2)
+    rows = versions.read("embeddings").where(f"model_version = 'v2' AND as_of = DATE '{D2}'")
+    again = Note(model_version="v2", as_of=D2, snapshot="aggregates/2", lineage="events x version 4").to_json()
+    versions.replace(rows, "embeddings", f"model_version = 'v2' AND as_of = DATE '{D2}'", again)
+    with pytest.raises(TableError, match="v2@v1 at 2024-06-08 were mapped from older rows of v2; run score"):
+        publish(versions, config, "v2", D2, "killed before")
+    mapped(versions, config, "v2", D2)
+    assert publish(versions, config, "v2", D2, "scored again").rows == {"embeddings": USERS}
 
 
 def test_a_version_is_asked_for_rows_in_the_space_of_older_ones_only(versions: Tables, make_config: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -170,7 +171,8 @@ class Fitted:
 def stub(monkeypatch: pytest.MonkeyPatch, *snapshots: Snapshot) -> None:
     """Training finds these snapshots, and one vocabulary."""
     found = {s.as_of: s for s in snapshots}
-    monkeypatch.setattr(training, "find_snapshot", lambda _tables, _config, day, form: found[day])
+    monkeypatch.setattr(training, "find_snapshot", lambda _tables, _config, day, **_more: found[day])
+    monkeypatch.setattr(training, "wanted_manifest", lambda _config, _form: SimpleNamespace(hash="manifest"))
     monkeypatch.setattr(training, "read_vocabulary", lambda _tables, _version: Fitted())
 
 
@@ -196,6 +198,25 @@ def test_snapshots_are_trained_on_by_date_in_whatever_order_they_are_named(
     with pytest.raises(TrainingError, match="far enough"):
         train_model(tables, config, DAYS[::-1])
     assert given == [("gone", "newer", "gone", "newer", *map(str, DAYS), DAYS[1])]
+
+
+def test_a_snapshot_of_other_columns_than_the_configurations_is_refused_by_name(
+    tables: Tables, config: Any, snapshots: list[Snapshot], make_config: Any
+) -> None:
+    wider = make_config({"aggregates": {"windows": [7, 30, 90]}})
+    with pytest.raises(SnapshotError, match=r"aggregates of 2024-06-01 .* differ in .*_90d.*; run the aggregate job"):
+        train_model(tables, wider, DAYS[:1])
+    # A second pipeline's snapshot of the date stands beside the first one's, and each trains on its own.
+    wide = aggregate_snapshot(tables, wider, DAYS[0], "wide")
+    assert train_model(tables, config, DAYS[:1]).card.training_snapshots == (snapshots[0].path,)
+    wider = wider.model_copy(update={"model": config.model, "training": config.training})
+    assert train_model(tables, wider, DAYS[:1]).card.training_snapshots == (wide.path,)
+
+
+def test_a_date_past_the_cutoff_of_training_is_refused(tables: Tables, config: Any) -> None:
+    early = config.model_copy(update={"training": config.training.model_copy(update={"cutoff": DAYS[0]})})
+    with pytest.raises(TrainingError, match="events before 2024-07-01 reach past the cutoff of training, 2024-06-01"):
+        train_model(tables, early, DAYS)
 
 
 def test_no_date_and_a_failed_training_leave_no_version(

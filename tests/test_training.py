@@ -23,7 +23,7 @@ from gur_spark.models.gur.train import GurLearner, TrainingRows
 from gur_spark.registry.artefact import load_model
 from gur_spark.splits import held_out
 from gur_spark.training import version as version_module
-from gur_spark.training.fit import LearnerModule, accelerator, fingerprint
+from gur_spark.training.fit import LearnerModule, accelerator, alone, fingerprint
 from gur_spark.training.version import TrainedVersion
 from tests import versions
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
@@ -306,3 +306,14 @@ def test_a_gpu_that_is_not_there_is_an_error(snapshot: str, tmp_path: Path, monk
     with pytest.raises(TrainingError, match="torch finds no GPU"):
         trained([snapshot], tmp_path, device="gpu")
     assert accelerator("auto") == "cpu"
+
+
+def test_of_two_equal_trainings_at_once_the_second_is_refused(snapshot: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    with alone(folder):
+        with pytest.raises(TrainingError, match="another process trains by the same inputs"), alone(folder):
+            pass
+        with alone(f"{folder} of another"):
+            pass
+    with alone(folder):
+        pass

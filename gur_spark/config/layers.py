@@ -36,7 +36,25 @@ def read_layers(file: Path) -> list[DictConfig]:
         chain.append(following)
         layers.insert(0, layer)
         following = _extended(layer, following)
+    _check_names(layers, list(reversed(chain)))
     return layers
+
+
+def _check_names(layers: Sequence[DictConfig], files: Sequence[Path]) -> None:
+    """Check that a file with a model of another kind than the file that it extends has a name of its own.
+
+    Raises:
+        ConfigError: it has none, so that both would publish under one name.
+    """
+    kind = _kind(layers[0])
+    for layer, file in zip(layers[1:], files[1:], strict=True):
+        other = _kind(layer, inherited=kind)
+        if other != kind and "name" not in layer:
+            raise ConfigError(
+                f"{file}: its model is of kind '{other}', and that of the file which it extends of kind '{kind}': give "
+                "it a name of its own, or both would publish under one name"
+            )
+        kind = other
 
 
 def _extended(layer: DictConfig, file: Path) -> Path | None:
@@ -124,7 +142,8 @@ def with_log_defaults(merged: DictConfig, base: DictConfig) -> DictConfig:
     of_items = OmegaConf.merge(defaults, {"fields": None}, {"fields": {"event_time": defaults.fields.event_time}})
     user_type = OmegaConf.select(merged, "fields.user_id.type")
     of_users = merge([defaults, OmegaConf.create({"fields": {"user_id": {"type": user_type}}})])
-    for name, log in (merged.get("logs") or {}).items():
+    logs = merged.get("logs")
+    for name, log in logs.items() if isinstance(logs, DictConfig) else ():
         if isinstance(log, DictConfig):
             below = of_items if log.get("kind") == "items" else of_users
             merged.logs[name] = OmegaConf.merge(below, log)

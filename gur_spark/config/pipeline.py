@@ -68,8 +68,12 @@ class Config(Section):
     def _of_its_kind(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        name = value.get("kind", DEFAULT)
+        if not isinstance(name, str):
+            wrong = InitErrorDetails(type="string_type", loc=("kind",), input=name)
+            raise ValidationError.from_exception_data("model", [wrong])
         try:
-            kind = find(value.get("kind", DEFAULT))
+            kind = find(name)
         except ConfigError as error:
             unknown = PydanticCustomError("value_error", "{error}", {"error": str(error)})
             wrong = InitErrorDetails(type=unknown, loc=("kind",), input=value)

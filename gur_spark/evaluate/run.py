@@ -12,7 +12,7 @@ from gur_spark.arrays import Array, matrix
 from gur_spark.batches.layout import Layout
 from gur_spark.config.evaluation import Evaluation, Volume
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import EvaluationError
+from gur_spark.errors import EvaluationError, ModelError
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.baselines import Representations, sequence_baselines
 from gur_spark.evaluate.encoded import encode_users, place
@@ -24,16 +24,16 @@ from gur_spark.evaluate.probe import Population, evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.models.kind import Form
 from gur_spark.outputs.embeddings import read_embeddings, select_embeddings
-from gur_spark.registry.artefact import LoadedModel, load_model
+from gur_spark.registry.artefact import load_model
 from gur_spark.registry.card import seen_until_of
 from gur_spark.registry.fit import check_fit
-from gur_spark.registry.known import find_model
+from gur_spark.registry.known import find_model, seen_until
 from gur_spark.registry.published import published
 from gur_spark.snapshots.files import read_manifest
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import Account, kept_on_failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +48,21 @@ class ReportInputs:
     left_out: list[str]
     about: dict[str, str]
     """Further representation -> its description."""
+    account: Account
+    """The model and the snapshots, for the run's row."""
 
 
-def make_report(tables: Tables, config: Config, dates: Sequence[date], version: str) -> Report:
+def make_report(tables: Tables, config: Config, inputs: ReportInputs) -> Report:
     """Make the report of one model version at one date, or at several together.
 
     Raises:
-        TableError: there are no such embeddings.
-        EvaluationError: a future is not complete, or a label cannot be used.
-        SnapshotError: the snapshot of a date is missing.
-        ModelError: the model is missing, or cannot read a snapshot any more.
+        EvaluationError: a label cannot be used.
     """
-    inputs = collect_inputs(tables, config, dates, version)
     task, label = first_classes(config.evaluation, inputs.labels)
     report = evaluate(
         inputs.populations, config.evaluation,
         pipeline=config.name, notes=inputs.notes, left_out=inputs.left_out, about=inputs.about,
-        spaces=shared_spaces(tables, config.evaluation, inputs.version, dates[-1], task, label),
+        spaces=shared_spaces(tables, config.evaluation, inputs.version, inputs.populations[-1].as_of, task, label),
         decisions=gate_decisions(tables, inputs.version),
     )  # fmt: skip
     return replace(report, model_version=inputs.version)
@@ -96,17 +94,32 @@ def collect_inputs(tables: Tables, config: Config, dates: Sequence[date], versio
     """Collect the embedded users of each date with their answers and every baseline.
 
     Raises:
-        GurError: for the reasons that ``make_report`` lists.
+        TableError: there are no such embeddings.
+        EvaluationError: training saw events of a date, a future is not complete, or a label cannot be used.
+        SnapshotError: the snapshot of a date is missing.
+        ModelError: the model is missing, or cannot read a snapshot any more.
     """
+    account = Account()
+    with kept_on_failure(account):
+        return _collect(tables, config, dates, version, account)
+
+
+def _collect(tables: Tables, config: Config, dates: Sequence[date], version: str, account: Account) -> ReportInputs:
     first = read_embeddings(tables.spark, config, version=version, as_of=dates[0])
     # ``read_embeddings`` never gives an empty frame, so the first row tells the version behind "published".
     model_version = first.select("model_version").head(1)[0][0]
+    account.inputs["model"] = model_version
     model = load_model(find_model(tables, config, model_version).path)
-    own = [find_snapshot(tables, config.aggregates, as_of, form=model.kind.reads) for as_of in dates]
+    own = [
+        find_snapshot(tables, config.aggregates, as_of, form=model.kind.reads, manifest_hash=model.manifest.hash)
+        for as_of in dates
+    ]
     for snapshot in own:
         check_fit(model, snapshot)
-        check_unseen(model, model_version, snapshot.as_of)
-    windows = [find_snapshot(tables, config.aggregates, as_of, form=Form.AGGREGATES) for as_of in dates]
+        check_unseen(seen_until_of(model.card), model_version, snapshot.as_of)
+    wanted = config.manifest().hash
+    windows = [find_snapshot(tables, config.aggregates, as_of, manifest_hash=wanted) for as_of in dates]
+    account.inputs.update({f"{s.form} {s.as_of}": s.path for s in (*own, *windows)})
     answers, made, notes = _answers(tables, config, windows, model_version)
     users = [one.column("user_id").combine_chunks() for one in answers]
     width = len(answers[0].column("embedding")[0])
@@ -134,6 +147,7 @@ def collect_inputs(tables: Tables, config: Config, dates: Sequence[date], versio
         notes=[*notes, *further.notes],
         left_out=further.left_out,
         about=further.about,
+        account=account,
     )
 
 
@@ -168,14 +182,12 @@ def _answers(
     return answers, made, notes
 
 
-def check_unseen(model: LoadedModel, name: str, as_of: date) -> None:
-    """Check that training did not see events at or after a date.
+def check_unseen(seen: date, name: str, as_of: date) -> None:
+    """Check that the training of a version, which saw events before ``seen``, saw none at or after a date.
 
     Raises:
         EvaluationError: it did.
-        ModelError: the model's card does not say.
     """
-    seen = seen_until_of(model.card)
     if as_of < seen:
         raise EvaluationError(
             f"{name} was trained on events up to {seen}: at {as_of} it would be judged by events of its training; "
@@ -199,9 +211,11 @@ def _beside(tables: Tables, config: Config, dates: Sequence[date], users: Sequen
         if now is None:
             found.left_out.append(f"{pipeline} (nothing is published for this pipeline in these tables)")
             continue
-        model = load_model(find_model(tables, config, now.model_version).path)
-        for as_of in dates:
-            check_unseen(model, now.model_version, as_of)
+        try:
+            check_unseen(seen_until(tables, now.model_version), now.model_version, dates[0])
+        except (EvaluationError, ModelError) as error:
+            found.left_out.append(f"{pipeline} ({error})")
+            continue
         made = [_vectors(tables, now.model_version, as_of, some) for as_of, some in zip(dates, users, strict=True)]
         missing = [str(day) for day, vectors in zip(dates, made, strict=True) if not vectors.shape[1]]
         if missing:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from gur_spark.config.logs import MAIN
 from gur_spark.config.pipeline import Config
 from gur_spark.features.spark.selection import known_at, last_landing, midnight
-from gur_spark.models.catalogue import find
+from gur_spark.models.kind import Form
 from gur_spark.monitoring.embeddings import ScoredDates
 from gur_spark.monitoring.findings import Measurement
 from gur_spark.snapshots.visible import visible_snapshots
@@ -20,11 +20,16 @@ from gur_spark.tables.delta import Tables
 NEVER = float("inf")
 
 
-def freshness(tables: Tables, config: Config, as_of: date, scored: ScoredDates | None) -> Iterator[Measurement]:
+def freshness(
+    tables: Tables, config: Config, as_of: date, read: tuple[Form, str], scored: ScoredDates | None
+) -> Iterator[Measurement]:
     """Days from the newest event and landing of each log, snapshot and embeddings to ``as_of``; infinite without any.
 
     Landings that a snapshot of the date does not know are left out, so that a date is measured alike later on. Events
     of the day before as_of are 1 day old. Attributes stay valid for long, so only their landings are measured.
+
+    Args:
+        read: form and manifest of the snapshots that the model reads.
 
     Raises:
         TableError: there are no events yet.
@@ -35,8 +40,8 @@ def freshness(tables: Tables, config: Config, as_of: date, scored: ScoredDates |
         if log.kind == "events":
             yield _days(f"log {name}", "event_days", event, as_of)
         yield _days(f"log {name}", "landing_days", landing, as_of)
-    visible = visible_snapshots(tables, find(config.model.kind).reads) if tables.exists("snapshots") else []
-    snapshots = [s.as_of for s in visible if s.as_of <= as_of]
+    visible = visible_snapshots(tables, read[0]) if tables.exists("snapshots") else []
+    snapshots = [s.as_of for s in visible if s.as_of <= as_of and (s.form, s.manifest_hash) == read]
     yield _days("snapshots", "snapshot_days", max(snapshots, default=None), as_of)
     if scored:
         dates = [day for day in scored.dates if day <= as_of]

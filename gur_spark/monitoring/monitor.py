@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
-from gur_spark.config.snapshots import Aggregates
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import AnyManifest, Manifest, SequenceManifest
@@ -30,6 +29,7 @@ from gur_spark.monitoring.sequences import compare_sequences, measured_lists, me
 from gur_spark.registry.known import ModelVersion, find_model
 from gur_spark.snapshots.files import differing_columns, read_manifest, row_groups
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
+from gur_spark.snapshots.wanted import wanted_manifest
 from gur_spark.statistics.measures import ratio
 from gur_spark.statistics.samples import some_users
 from gur_spark.tables.delta import Tables
@@ -82,14 +82,21 @@ def monitor(
     """
     model = None if inputs_only and against else find_model(tables, config, version)
     scored = ScoredDates.read(tables, model.rows_version) if model and not inputs_only else None
-    measured = list(freshness(tables, config, as_of, scored))
     form = find(model.kind if model else config.model.kind).reads
+    wanted = model.manifest_hash if model else wanted_manifest(config, form).hash
+    measured = list(freshness(tables, config, as_of, (form, wanted), scored))
     try:
-        snapshot = find_snapshot(tables, config.aggregates, as_of, form=form)
+        snapshot = find_snapshot(tables, config.aggregates, as_of, form=form, manifest_hash=wanted)
     except SnapshotError:
         write_drift(tables, as_of, judge(measured, config.monitor), run_id)
         raise
-    reference = _reference(tables, config.aggregates, form, model, against)
+    reference = (
+        Reference.of_training(model)
+        if model and against is None
+        else Reference.of_snapshot(
+            find_snapshot(tables, config.aggregates, against or as_of, form=form, manifest_hash=snapshot.manifest_hash)
+        )
+    )
     read = {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
     with kept_on_failure(Account(inputs=read)):
         distributions = _distributions(tables, config.monitor.sample, snapshot, reference)
@@ -127,15 +134,6 @@ def measured_names(config: Config) -> list[str]:
     wanted = config.sequences
     sequences = sequence_manifest(config.manifest(), wanted.window, wanted.max_events, wanted.fields)
     return [*columns, *measured_subjects(sequences)]
-
-
-def _reference(
-    tables: Tables, aggregates: Aggregates, form: Form, model: ModelVersion | None, against: date | None
-) -> Reference:
-    if against is not None:
-        return Reference.of_snapshot(find_snapshot(tables, aggregates, against, form=form))
-    assert model is not None  # it is read unless a date is given
-    return Reference.of_training(model)
 
 
 def _distributions(tables: Tables, size: int, snapshot: Snapshot, reference: Reference) -> list[Distribution]:

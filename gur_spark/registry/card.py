@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from hashlib import sha256
+from typing import Any
 
 from gur_spark.errors import ModelError
 from gur_spark.registry.files import CARD, CONTENT, content_hash
@@ -37,22 +38,29 @@ class Card:
         """Write the card with the digests of the artefact's files."""
         digests = {name: sha256(content).hexdigest() for name, content in files.items()}
         values = {**vars(self), "created": self.created.isoformat(), "sha256": digests}
+        values["digest"] = _digest(values)
         return (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
 
 
 def verified_card(files: Mapping[str, bytes]) -> Card:
-    """Read the card, and check that each file has its digest and that the version is named after their contents.
+    """Read the card, and check that it and each file have their digests and that the version is named after the files.
+
+    A card that was written before cards had a digest of their own is read without that check.
 
     Raises:
         ModelError: the card cannot be read, or a file is not the one that was written.
     """
     try:
         values = json.loads(files[CARD])
+        own = values.pop("digest", None)
+        altered = own is not None and own != _digest(values)
         digests = values.pop("sha256")
         values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         card = Card(**{**values, "created": datetime.fromisoformat(values["created"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{CARD} cannot be read: {error!r}") from error
+    if altered:
+        raise ModelError(f"model {card.model_version}: {CARD} was altered: its values do not have its digest")
     for name in CONTENT:
         found = sha256(files[name]).hexdigest()
         if digests.get(name) != found:
@@ -63,6 +71,10 @@ def verified_card(files: Mapping[str, bytes]) -> Card:
     if not card.model_version.endswith(content_hash(files)):
         raise ModelError(f"model {card.model_version}: the files are those of another version ({content_hash(files)})")
     return card
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def seen_until_of(card: Card) -> date:

@@ -24,8 +24,11 @@ class ModelVersion:
     model_version: str
     rows_version: str
     """The ``model_version`` of its rows in the output's table: its own name, or that of their means."""
+    pipeline: str
+    """Name of the pipeline that trained it."""
     kind: str
     path: str
+    manifest_hash: str
     vocabulary_version: int
     vocabulary_hash: str
     training_snapshots: Sequence[str]
@@ -101,6 +104,21 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
             return ModelVersion(rows_version=name, **{field: row[field] for field in names})
     known = [row.model_version for row in rows]
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")
+
+
+def find_own_model(tables: Tables, config: Config, version: str | None = None) -> ModelVersion:
+    """Find a version as ``find_model`` does, for a job that writes or publishes its rows.
+
+    Raises:
+        ModelError: there is no such version, or another pipeline trained it.
+    """
+    found = find_model(tables, config, version)
+    if found.pipeline != config.name:
+        raise ModelError(
+            f"{found.model_version} was trained by pipeline '{found.pipeline}', and this is '{config.name}': only the "
+            f"gates of '{found.pipeline}' protect what its consumers read; use the configuration of that pipeline"
+        )
+    return found
 
 
 def seen_until(tables: Tables, version: str) -> date:

@@ -8,6 +8,7 @@ from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from gur_spark import schema
+from gur_spark.errors import ConfigError
 from gur_spark.tables.delta import Tables
 
 _ROLLBACK = "rollback of"
@@ -50,6 +51,16 @@ def switch(tables: Tables, name: str, to: Published, outputs: tuple[str, ...], r
     tables.create("published", schema.PUBLISHED)
     row = (name, to.model_version, to.as_of, list(outputs), _after_the_last(tables, name), _who(), reason)
     tables.append(tables.spark.createDataFrame([row], schema.PUBLISHED).coalesce(1), "published")
+
+
+def check_reason(reason: str) -> None:
+    """Check the reason of a switch that is no rollback, since ``way_back`` tells them apart by it.
+
+    Raises:
+        ConfigError: it begins like the reason of a rollback.
+    """
+    if reason.startswith(_ROLLBACK):
+        raise ConfigError(f"reason: '{_ROLLBACK} ...' is written by --rollback alone; use other words")
 
 
 def rollback_reason(now: Published, reason: str) -> str:

@@ -93,6 +93,25 @@ def check_untouched(tables: Tables, table: str, since: int, versions: Collection
             )
 
 
+def check_follows(tables: Tables, mapped: str, version: str, as_of: date) -> None:
+    """Check that mapped rows of a date were written after the rows of the version that they were mapped from.
+
+    A scoring that was killed after it replaced rows leaves older mapped rows beside them.
+
+    Raises:
+        TableError: the mapped rows are older.
+    """
+    for commit in tables.newest_commits(EMBEDDINGS.name, COMMITS):
+        note = read_note(commit)
+        if note and note.as_of == as_of and note.model_version == mapped:
+            return
+        if note and note.as_of == as_of and note.model_version == version:
+            raise TableError(
+                f"embeddings of {mapped} at {as_of} were mapped from older rows of {version}; run score --model "
+                f"{version} --as-of {as_of} again"
+            )
+
+
 def newest_rows(tables: Tables, model_version: str, as_of: date) -> EarlierRows:
     """Find the embeddings of a version at the newest date up to and including ``as_of``.
 

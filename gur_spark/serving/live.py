@@ -151,8 +151,8 @@ def _known(tables: Tables, now: Published, inputs: SnapshotInputs) -> _Known:
     Newer rows stop counting once a date as late is published. Its snapshot may have been made before them, so events
     that only they held are taken up again.
     """
-    rows = _written(tables)
-    if rows and (rows.model_version, rows.events_id) == (now.model_version, inputs.events_id):
+    rows = _written(tables, now.model_version)
+    if rows and rows.events_id == inputs.events_id:
         if rows.events_version <= inputs.events_version and rows.published == now.as_of:
             return rows
         if rows.events_version <= inputs.events_version and rows.published < now.as_of:
@@ -165,17 +165,24 @@ def _known(tables: Tables, now: Published, inputs: SnapshotInputs) -> _Known:
     )
 
 
-def _written(tables: Tables) -> _Known | None:
-    """Read the state in the note of the last commit; None where there is no commit, or it is another writer's."""
-    last = next((commit for commit in tables.newest_commits(TABLE, 100) if not commit.harmless), None)
-    if last is None or not last.note:
-        return None
-    try:
-        said = json.loads(last.note)
-        return _Known(**{**said, "published": date.fromisoformat(said["published"]), "commit": last.version})
-    except (ValueError, KeyError, TypeError):
-        log.warning("stream: commit %d of %s says %r: its rows are made anew", last.version, TABLE, last.note)
-        return None
+def _written(tables: Tables, model_version: str) -> _Known | None:
+    """Read the state in the note of the last commit that wrote rows of a version.
+
+    None where there is no such commit, or another writer's commit came after it.
+    """
+    for commit in tables.newest_commits(TABLE, 100):
+        if commit.harmless:
+            continue
+        try:
+            said = json.loads(commit.note or "")
+            known = _Known(**{**said, "published": date.fromisoformat(said["published"]), "commit": commit.version})
+        except (ValueError, KeyError, TypeError):
+            if commit.note:
+                log.warning("stream: commit %d of %s says %r: rows are made anew", commit.version, TABLE, commit.note)
+            return None
+        if known.model_version == model_version:
+            return known
+    return None
 
 
 def _made_from(tables: Tables, now: Published, inputs: SnapshotInputs) -> int:

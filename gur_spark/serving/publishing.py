@@ -17,7 +17,8 @@ from gur_spark.outputs.embeddings import EMBEDDINGS, check_widths
 from gur_spark.outputs.gates import GATES_FOUND, GATES_OF, Outcome, VersionRows, to_json
 from gur_spark.outputs.output import Output
 from gur_spark.registry.names import VersionName
-from gur_spark.registry.published import Published, published, rollback_reason, switch, way_back
+from gur_spark.registry.published import Published, check_reason, published, rollback_reason, switch, way_back
+from gur_spark.serving.changes import check_follows
 from gur_spark.spaces.asked import asked_spaces
 from gur_spark.spaces.axes import space_of
 from gur_spark.tables.delta import Tables
@@ -54,14 +55,19 @@ def publish(
     gates that were not passed are kept with the reason.
 
     Raises:
-        TableError: there are no such rows, or one of them is broken; nothing was switched.
+        ConfigError: the reason begins like that of a rollback.
+        TableError: there are no such rows, or one of them is broken, or rows mapped from them are older than they are;
+            nothing was switched.
         GateError: a gate is not passed; nothing was switched. The error holds the outcome of every gate.
     """
+    check_reason(reason)
     outputs = outputs_of(tables, model_version)
     rows = {output.name: _check(tables, output, model_version, as_of) for output in outputs}
     if EMBEDDINGS in outputs:
         for old in asked_spaces(tables, config.scoring, model_version):
-            _check(tables, EMBEDDINGS, str(VersionName(model_version).mapped_to(old)), as_of)
+            mapped = str(VersionName(model_version).mapped_to(old))
+            _check(tables, EMBEDDINGS, mapped, as_of)
+            check_follows(tables, mapped, model_version, as_of)
     now, new = published(tables, config.name), Published(model_version=model_version, as_of=as_of)
     outcomes: Sequence[Outcome] = ()
     if now and now != new:

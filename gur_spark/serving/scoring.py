@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from gur_spark import storage
 from gur_spark.config.pipeline import Config
+from gur_spark.config.training import Scoring
 from gur_spark.errors import ModelError, TableError
 from gur_spark.models.kind import Capability
 from gur_spark.outputs.catalogue import find_output
@@ -97,13 +98,14 @@ def score_snapshot(
     Raises:
         ModelError: the model is damaged, was trained on other snapshots, or gives a row that breaks the contract; or
             changed_since, and embeddings of its kind cannot be copied.
-        GateError: a gate is not passed, by the rows or their means; nothing was replaced in that output.
+        GateError: a gate is not passed, by the rows or their means; nothing was replaced.
         SnapshotError: the snapshot of ``changed_since`` is gone.
         TableError: the snapshot's Parquet is not what its row says; or the snapshot of ``changed_since`` is not known.
         WriteConflict: another run scored at the same time and won; run again.
     """
     files = pack(model_path)
     model = unpack(files)
+    _check_abilities(model, config.scoring)
     check_fit(model, snapshot)
     _check_rows(tables, snapshot)
     job = _Job(
@@ -113,17 +115,33 @@ def score_snapshot(
     )  # fmt: skip
     try:
         with kept_on_failure(job.account):
-            for name in model.card.outputs:
-                written = _score_output(job, find_output(name))
-                _warn_of_stale(published(tables, config.name), model.version, written)
+            # No output is replaced before all have passed their gates.
+            for ready in [_made_ready(job, find_output(name)) for name in model.card.outputs]:
+                _replace(job, ready)
+                _warn_of_stale(published(tables, config.name), model.version, ready.by_version.keys())
     finally:
         storage.remove_folder(job.staging)
     job.account.counts[f"rows {snapshot.as_of}"] = snapshot.rows
     return ScoringResult(model_version=model.version, as_of=snapshot.as_of, rows=snapshot.rows, account=job.account)
 
 
-def _score_output(job: _Job, output: Output) -> Collection[str]:
-    """Write the rows of one output; return the names of the written versions."""
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """Rows of one output that have passed the gates."""
+
+    output: Output
+    by_version: Mapping[str, DataFrame]
+    """model_version -> its rows."""
+    began: int | None
+    """The table's version before rows were staged; None where they are computed while they are written."""
+
+
+def _made_ready(job: _Job, output: Output) -> _Ready:
+    """Score the rows of one output, and ask the gates where they replace published ones.
+
+    Raises:
+        GateError: a gate is not passed.
+    """
     output.create(job.tables, job.user_id_type)
     began = job.tables.version(output.name) if _read_again(job, output) else None
     frame = _embedded(job) if output is EMBEDDINGS else _scored(job, output)
@@ -131,9 +149,23 @@ def _score_output(job: _Job, output: Output) -> Collection[str]:
     if began is not None:
         frame = job.staged(frame, "rows")
     by_version = _with_means(job, frame) if output is EMBEDDINGS else {job.model.version: frame}
-    _replace(job, output, by_version, began)
-    job.account.outputs[f"{output.name} {job.as_of}"] = f"model_version={job.model.version}"
-    return by_version.keys()
+    if not job.force:
+        for version, rows in by_version.items():
+            check_replacement(job.tables, job.config, output, rows, version, job.as_of)
+    return _Ready(output=output, by_version=by_version, began=began)
+
+
+def _check_abilities(model: LoadedModel, scoring: Scoring) -> None:
+    """Raises ModelError where scoring asks for what the version's kind, which may not be the configured one, cannot."""
+    for key, asked, capability in (
+        ("smoothing", scoring.smoothing > 1, Capability.SMOOTHING),
+        ("in_space_of", bool(scoring.in_space_of), Capability.MAPPING),
+    ):
+        if asked and capability not in model.kind.can:
+            raise ModelError(
+                f"scoring.{key} needs the capability '{capability}', and {model.version} is of kind "
+                f"'{model.kind.name}', which has {sorted(map(str, model.kind.can))}"
+            )
 
 
 def _check_rows(tables: Tables, snapshot: Snapshot) -> None:
@@ -226,21 +258,19 @@ def _with_means(job: _Job, rows: DataFrame) -> dict[str, DataFrame]:
     return {version: rows, name: job.staged(EMBEDDINGS.keyed(means, name, day, job.user_id_type), "means")}
 
 
-def _replace(job: _Job, output: Output, by_version: Mapping[str, DataFrame], began: int | None) -> None:
+def _replace(job: _Job, ready: _Ready) -> None:
     """Replace the rows of these versions at the date in one commit, with a note on their origin.
 
-    ``began`` is the table's version before rows were staged. Delta sees conflicts only of a write that scores while it
-    writes. Means depend on the rows of other dates, too.
+    Delta sees conflicts only of a write that scores while it writes. Means depend on the rows of other dates, too.
     """
-    if not job.force:
-        for version, rows in by_version.items():
-            check_replacement(job.tables, job.config, output, rows, version, job.as_of)
-    if began is not None:
+    output, by_version = ready.output, ready.by_version
+    if ready.began is not None:
         of_date = job.as_of if len(by_version) == 1 else None
-        changes.check_untouched(job.tables, output.name, began, by_version, of_date)
+        changes.check_untouched(job.tables, output.name, ready.began, by_version, of_date)
     versions = ", ".join(f"'{version}'" for version in by_version)
     within = f"model_version IN ({versions}) AND as_of = DATE '{job.as_of}'"
     note = Note(
         model_version=next(iter(by_version)), as_of=job.as_of, snapshot=job.snapshot.path, lineage=job.snapshot.lineage
     )
     job.tables.replace(reduce(DataFrame.unionByName, by_version.values()), output.name, within, note.to_json())
+    job.account.outputs[f"{output.name} {job.as_of}"] = f"model_version={job.model.version}"

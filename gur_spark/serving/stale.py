@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from gur_spark.config.logs import MAIN
 from gur_spark.config.pipeline import Config
 from gur_spark.models.catalogue import find
+from gur_spark.registry.known import find_model
 from gur_spark.registry.published import Published, published
 from gur_spark.snapshots.stale import commands_for, is_usual, stale_snapshots
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account
 
@@ -40,13 +42,19 @@ def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stal
     landings = [key for key in ingested if (key.rpartition(" ")[0] or MAIN) not in tables_read]
     stale = stale_snapshots(tables, config, landings)
     now = published(tables, config.name) if stale else None
-    form = find(config.model.kind).reads
-    usual = [s.as_of for s in stale if s.form == form and is_usual(s, config.aggregates.delay_days)]
+    usual = [s.as_of for s in stale if now and _made_from(tables, config, now, s)]
     return Stale(
         snapshots=len(stale),
-        commands=commands_for(stale, config.aggregates.delay_days),
+        commands=commands_for(stale, config),
         published=now if now and now.as_of in usual else None,
     )
+
+
+def _made_from(tables: Tables, config: Config, now: Published, snapshot: Snapshot) -> bool:
+    """Whether the published version reads a snapshot like this one."""
+    model = find_model(tables, config, now.model_version)
+    read = find(model.kind).reads, model.manifest_hash
+    return (snapshot.form, snapshot.manifest_hash) == read and is_usual(snapshot, config.aggregates.delay_days)
 
 
 def log_stale(stale: Stale) -> None:

@@ -107,7 +107,7 @@ def explain(
         SnapshotError: no snapshot of the date, no such column, or no row of the user.
     """
     tables = open_tables(spark, config.tables)
-    snapshot = find_snapshot(tables, config.aggregates, as_of, known_at)
+    snapshot = find_snapshot(tables, config.aggregates, as_of, known_at, manifest_hash=config.manifest().hash)
     manifest = snapshot.manifest(Manifest)
     column = _column(manifest, feature)
     _check_step(manifest, config.manifest(), column)

@@ -7,10 +7,11 @@ from datetime import date, timedelta
 from gur_spark.config.logs import AnyLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
+from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
-from gur_spark.snapshots import interactions, sequences
 from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
+from gur_spark.snapshots.wanted import wanted_manifest
 from gur_spark.tables.delta import Tables
 
 _AHEAD = timedelta(days=2)
@@ -39,14 +40,11 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
 
 def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
     """Days before as_of at which the window begins (None: at the first event), of snapshots as configured."""
-    aggregates = config.manifest()
-    found = {(Form.AGGREGATES, aggregates.hash): aggregates.reach}
-    with suppress(ConfigError):  # names that sequences cannot have
-        wanted = sequences.recipe_of(config.sequences, aggregates).manifest
-        found[Form.SEQUENCES, wanted.hash] = wanted.window.reach
-    if config.interactions:
-        counted = interactions.recipe_of(config.interactions, aggregates).manifest
-        found[Form.INTERACTIONS, counted.hash] = counted.window.reach
+    found = {}
+    for form in Form:
+        with suppress(ConfigError):  # no section for the form, or a name that it cannot have
+            wanted = wanted_manifest(config, form)
+            found[form, wanted.hash] = wanted.reach if isinstance(wanted, Manifest) else wanted.window.reach
     return found
 
 
@@ -65,19 +63,25 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, logs: Mappi
     return began and selection.known_at(day, 0) < snapshot.known_at
 
 
-def commands_for(stale: Sequence[Snapshot], delay_days: int) -> list[str]:
-    """The jobs, with options, that bring these snapshots up to date; of a usual one, without the moment."""
-    lines = []
-    for form in Form:
-        of_form = [s for s in stale if s.form == form]
-        usual = [s for s in of_form if is_usual(s, delay_days)]
-        if usual:
-            lines.append(f"{MADE_BY[form]} --as-of {' '.join(str(s.as_of) for s in usual)}")
-        lines += [
+def commands_for(stale: Sequence[Snapshot], config: Config) -> list[str]:
+    """The jobs, with options, that bring these snapshots up to date; of a usual one, without the moment.
+
+    A snapshot of another manifest needs the configuration that it was made with; the line says so.
+    """
+    lines: list[str] = []
+    wanted, forms = _reaches(config), list(Form)
+    kinds = {(s.form, s.manifest_hash) for s in stale}
+    for form, manifest_hash in sorted(kinds, key=lambda one: (one not in wanted, forms.index(one[0]), one[1])):
+        alike = [s for s in stale if (s.form, s.manifest_hash) == (form, manifest_hash)]
+        usual = [s for s in alike if is_usual(s, config.aggregates.delay_days)]
+        jobs = [f"{MADE_BY[form]} --as-of {' '.join(str(s.as_of) for s in usual)}"] if usual else []
+        jobs += [
             f"{MADE_BY[form]} --as-of {s.as_of} --known-at {s.known_at:%Y-%m-%dT%H:%M:%S.%f}"
-            for s in of_form
+            for s in alike
             if s not in usual
         ]
+        other = "" if (form, manifest_hash) in wanted else f" (with the configuration of manifest {manifest_hash})"
+        lines += [f"{job}{other}" for job in jobs]
     return lines
 
 

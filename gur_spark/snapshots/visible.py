@@ -45,9 +45,9 @@ class Snapshot:
     checksum: str
 
     @property
-    def key(self) -> tuple[Form, date, datetime]:
-        """The grain of the table: form, as_of and known_at."""
-        return self.form, self.as_of, self.known_at
+    def key(self) -> tuple[Form, date, datetime, str]:
+        """The grain of the table: form, as_of, known_at and manifest_hash."""
+        return self.form, self.as_of, self.known_at, self.manifest_hash
 
     @property
     def data(self) -> str:
@@ -100,8 +100,13 @@ def find_snapshot(
     as_of: date,
     known_at: datetime | None = None,
     form: Form = Form.AGGREGATES,
+    manifest_hash: str | None = None,
 ) -> Snapshot:
     """The visible snapshot of a form and date; without ``known_at``, the one of the configured delay.
+
+    Pipelines with other windows or fields may share tables, so a date may have a snapshot of several manifests. The one
+    of ``manifest_hash`` is preferred. Where there is none, the newest is returned, and the caller must refuse it by its
+    columns.
 
     Raises:
         TableError: there is no table ``snapshots`` yet.
@@ -109,18 +114,18 @@ def find_snapshot(
     """
     known_at = known_at or selection.known_at(as_of, aggregates.delay_days)
     of_form = visible_snapshots(tables, form)
-    found = next((s for s in of_form if s.key == (form, as_of, known_at)), None)
-    if found is None:
+    found = [s for s in of_form if (s.as_of, s.known_at) == (as_of, known_at)]
+    if not found:
         known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in of_form] or "none"
         raise SnapshotError(
             f"no snapshot of {as_of} of form {form}, known at {known_at:%Y-%m-%d %H:%M}; available: {known}; "
             f"run the {MADE_BY[form]} job"
         )
-    return found
+    return next((s for s in found if s.manifest_hash == manifest_hash), found[-1])
 
 
 def visible_snapshots(tables: Tables, form: Form | None = None) -> list[Snapshot]:
-    """The rows of ``snapshots``, or those of one form, in the order of form, as_of and known_at.
+    """The rows of ``snapshots``, or those of one form, in the order of form, as_of, known_at and time of creation.
 
     Raises:
         TableError: there is no such table yet.
@@ -130,8 +135,8 @@ def visible_snapshots(tables: Tables, form: Form | None = None) -> list[Snapshot
     frame = tables.read("snapshots", made_by=made_by).withColumn("known_at", F.unix_micros("known_at"))
     if form is not None:
         frame = frame.where(F.col("form") == form.value)
-    rows = [row.asDict() for row in frame.select(*Snapshot.__dataclass_fields__).collect()]
-    return sorted((_snapshot(row) for row in rows), key=lambda s: s.key)
+    rows = frame.orderBy("created").select(*Snapshot.__dataclass_fields__).collect()
+    return sorted((_snapshot(row.asDict()) for row in rows), key=lambda s: (s.form, s.as_of, s.known_at))
 
 
 def _snapshot(row: Mapping[str, Any]) -> Snapshot:
@@ -189,7 +194,7 @@ def _kept(visible: Snapshot | None, made: Snapshot) -> Snapshot:
     return kept if replace(visible, lineage=made.lineage) == kept and is_whole(visible) else made
 
 
-def _by_key(tables: Tables) -> dict[tuple[Form, date, datetime], Snapshot]:
+def _by_key(tables: Tables) -> dict[tuple[Form, date, datetime, str], Snapshot]:
     return {snapshot.key: snapshot for snapshot in visible_snapshots(tables)}
 
 
@@ -198,7 +203,8 @@ def _write_rows(tables: Tables, snapshots: Sequence[Snapshot], run_id: str) -> N
     more = {"run_id": run_id, "created": datetime.now(UTC)}
     rows = [tuple((vars(s) | {"form": s.form.value} | more)[name] for name in names) for s in snapshots]
     keys = [
-        f"(form = '{s.form}' AND as_of = DATE '{s.as_of}' AND known_at = TIMESTAMP '{s.known_at:%Y-%m-%d %H:%M:%S.%f}')"
+        f"(form = '{s.form}' AND as_of = DATE '{s.as_of}' AND known_at = TIMESTAMP '{s.known_at:%Y-%m-%d %H:%M:%S.%f}' "
+        f"AND manifest_hash = '{s.manifest_hash}')"
         for s in snapshots
     ]
     frame = tables.spark.createDataFrame(rows, schema.SNAPSHOTS).coalesce(1)

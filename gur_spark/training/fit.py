@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -55,17 +57,40 @@ class LightningTrainer:
         A killed run is continued by the same call, and ends with the same weights as an uninterrupted one.
 
         Raises:
-            TrainingError: a loss is not finite, or no GPU is found where one is asked for.
+            TrainingError: a loss is not finite, no GPU is found where one is asked for, or another process trains by
+                the same inputs now.
         """
         chosen = accelerator(self.training.device)
         checkpoints = storage.join(self.work, fingerprint(learner, self.training, depends_on))
         wrapped, processes = LearnerModule(learner, self.training), self.training.processes
         run = partial(_train, wrapped, self.training, checkpoints, chosen, self.progress)
-        metrics, epochs = in_processes(run, processes, self.training.threads) if processes > 1 else run()
-        state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
+        with alone(checkpoints):
+            metrics, epochs = in_processes(run, processes, self.training.threads) if processes > 1 else run()
+            state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
         wrapped.load_state_dict(state["state_dict"])
         learner.module.cpu().eval()
         return Fitted(metrics=metrics, epochs=epochs, checkpoints=checkpoints)
+
+
+@contextmanager
+def alone(checkpoints: str) -> Iterator[None]:
+    """Keep a second, equal training out of this one's checkpoints. The system frees the lock of a killed process.
+
+    Raises:
+        TrainingError: another process has the lock.
+    """
+    Path(checkpoints).mkdir(parents=True, exist_ok=True)
+    with Path(checkpoints, "lock").open("w") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"another process trains by the same inputs and configuration now (checkpoints in {checkpoints}); wait "
+                "until it ends"
+            ) from error
+        except OSError as error:
+            log.debug("checkpoints in %s cannot be locked: %s", checkpoints, error)
+        yield
 
 
 def fingerprint(learner: Learner, training: Training, depends_on: Mapping[str, Any]) -> str:
@@ -74,7 +99,7 @@ def fingerprint(learner: Learner, training: Training, depends_on: Mapping[str, A
         **depends_on,
         "training": training.model_dump(mode="json"),
         "weights": {name: list(tensor.shape) for name, tensor in learner.module.state_dict().items()},
-        "versions": [torch.__version__, version("lightning")],
+        "versions": [torch.__version__, *(version(name) for name in ("lightning", "gur_spark"))],
     }
     return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -17,7 +17,10 @@ from gur_spark.models.preparation import Preparation
 from gur_spark.registry.artefact import Origin, load_model
 from gur_spark.registry.known import find_model, register
 from gur_spark.registry.published import published
-from gur_spark.snapshots.visible import Snapshot, find_snapshot
+from gur_spark.snapshots.files import differing_columns
+from gur_spark.snapshots.horizon import check_cutoff
+from gur_spark.snapshots.visible import MADE_BY, Snapshot, find_snapshot
+from gur_spark.snapshots.wanted import wanted_manifest
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, kept_on_failure
 from gur_spark.training.version import TrainedVersion, train_version
@@ -34,15 +37,34 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
 
     Raises:
         ModelError: there is no such version, or it cannot be aligned to.
-        SnapshotError: a snapshot is missing or damaged, or they do not share a manifest and a vocabulary.
-        TrainingError: there is nothing to train on, or training failed.
+        SnapshotError: a snapshot is missing or damaged, or has other columns than the configuration, or they do not
+            share a vocabulary.
+        TrainingError: there is nothing to train on, a date reaches past ``training.cutoff``, or training failed.
     """
     kind = find(config.model.kind)
     if not dates:
         raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
-    snapshots = [find_snapshot(tables, config.aggregates, day, form=kind.reads) for day in sorted(dates)]
+    check_cutoff(dates, config.model.looks_ahead_days(), config.training.cutoff, TrainingError)
+    snapshots = [_snapshot(tables, config, kind, day) for day in sorted(dates)]
     with kept_on_failure(Account(inputs={f"snapshot {snapshot.as_of}": snapshot.path for snapshot in snapshots})):
         return _train(tables, config, kind, snapshots, align_to)
+
+
+def _snapshot(tables: Tables, config: Config, kind: Kind, as_of: date) -> Snapshot:
+    """Find the snapshot of a date as the configuration has it.
+
+    Raises:
+        SnapshotError: there is none, or it has other columns than the configuration.
+    """
+    wanted = wanted_manifest(config, kind.reads)
+    found = find_snapshot(tables, config.aggregates, as_of, form=kind.reads, manifest_hash=wanted.hash)
+    if found.manifest_hash != wanted.hash:
+        differ = differing_columns(found.manifest(), wanted)
+        raise SnapshotError(
+            f"the {found.form} of {as_of} and the configuration differ in {differ}; run the {MADE_BY[found.form]} job, "
+            "or use the configuration that made them"
+        )
+    return found
 
 
 def account(made: TrainedVersion) -> Account:

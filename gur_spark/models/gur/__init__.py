@@ -26,7 +26,9 @@ class Gur:
     config: ClassVar[type[ModelSection]] = GurModel
     reads: ClassVar[Form] = Form.AGGREGATES
     writes: ClassVar[tuple[str, ...]] = ("embeddings",)
-    can: ClassVar[frozenset[Capability]] = frozenset(Capability)
+    can: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.ALIGNMENT, Capability.MAPPING, Capability.SMOOTHING, Capability.LIVE, Capability.COPYING}
+    )
 
     def prepare(self, preparation: "Preparation") -> Sequence[str]:
         from gur_spark.models.gur.pairs import write_pairs

@@ -1,5 +1,6 @@
 """Training CoLES on snapshots of sequences: count, build, set up, fit, measure."""
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def depends_on(inputs: TrainingInputs, manifest: SequenceManifest) -> dict[str, 
         "files": [[group.file, group.number, group.rows] for folder in inputs.folders for group in row_groups(folder)],
         "vocabulary": [inputs.vocabulary.hash, dict(inputs.vocabulary.sizes)],
         "model": inputs.model.model_dump(mode="json"),
+        "pytorch-lifestream": version("pytorch-lifestream"),
     }
 
 
