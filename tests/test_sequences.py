@@ -331,7 +331,7 @@ def test_landings_that_come_later_make_the_sequences_they_reach_stale(tables: Ta
     assert commands("2024-05-20") == [f"sequences --as-of {EARLIER}", as_known]
     assert commands("2024-04-01") == []
     assert commands("bulk") == [f"sequences --as-of {EARLIER} {AS_OF}", as_known]
-    # Those of a second pipeline need its configuration.
+    # A second pipeline's sequences need its configuration.
     [wide] = sequence_snapshots(tables, configure(window=60), [AS_OF], run_id()).snapshots
     other = f"sequences --as-of {AS_OF} (with the configuration of manifest {wide.manifest_hash})"
     assert commands("2024-06-20") == [f"sequences --as-of {AS_OF}", as_known, other]

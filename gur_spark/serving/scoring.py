@@ -131,7 +131,7 @@ class _Ready:
 
     output: Output
     by_version: Mapping[str, DataFrame]
-    """model_version -> its rows."""
+    """Rows by ``model_version``."""
     began: int | None
     """The table's version before rows were staged; None where they are computed while they are written."""
 

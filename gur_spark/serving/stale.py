@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from gur_spark.config.logs import MAIN
 from gur_spark.config.pipeline import Config
+from gur_spark.errors import GurError
 from gur_spark.models.catalogue import find
+from gur_spark.models.kind import Form
 from gur_spark.registry.known import find_model
 from gur_spark.registry.published import Published, published
 from gur_spark.snapshots.stale import commands_for, is_usual, stale_snapshots
-from gur_spark.snapshots.visible import Snapshot
+from gur_spark.snapshots.wanted import wanted_manifest
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account
 
@@ -42,7 +44,9 @@ def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stal
     landings = [key for key in ingested if (key.rpartition(" ")[0] or MAIN) not in tables_read]
     stale = stale_snapshots(tables, config, landings)
     now = published(tables, config.name) if stale else None
-    usual = [s.as_of for s in stale if now and _made_from(tables, config, now, s)]
+    read = _snapshots_read(tables, config, now) if now else None
+    alike = [s for s in stale if (s.form, s.manifest_hash) == read]
+    usual = [s.as_of for s in alike if is_usual(s, config.aggregates.delay_days)]
     return Stale(
         snapshots=len(stale),
         commands=commands_for(stale, config),
@@ -50,11 +54,17 @@ def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stal
     )
 
 
-def _made_from(tables: Tables, config: Config, now: Published, snapshot: Snapshot) -> bool:
-    """Whether the published version reads a snapshot like this one."""
-    model = find_model(tables, config, now.model_version)
-    read = find(model.kind).reads, model.manifest_hash
-    return (snapshot.form, snapshot.manifest_hash) == read and is_usual(snapshot, config.aggregates.delay_days)
+def _snapshots_read(tables: Tables, config: Config, now: Published) -> tuple[Form, str]:
+    """Form and manifest hash of the snapshots that the published version reads.
+
+    If its row is gone, those of the configuration stand for them, since an ingest must not fail because of a model.
+    """
+    try:
+        model = find_model(tables, config, now.model_version)
+        return find(model.kind).reads, model.manifest_hash
+    except GurError:
+        form = find(config.model.kind).reads
+        return form, wanted_manifest(config, form).hash
 
 
 def log_stale(stale: Stale) -> None:

@@ -113,7 +113,8 @@ def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config
     version = version_of(tables, config)
     folder = tables.folder("reports", version, "2024-06-01")
     assert run.outputs == {kind: f"{folder}/report.{kind}" for kind in ("json", "txt", "png", "html")}
-    assert run.inputs == {"model": version}
+    snapshot = find_snapshot(tables, config.aggregates, AS_OF).path
+    assert run.inputs == {"model": version, "aggregates 2024-06-01": snapshot}
     text = storage.read_text(run.outputs["txt"])
     assert capsys.readouterr().out == text + "\n"
     assert storage.read_bytes(run.outputs["png"]).startswith(b"\x89PNG")

@@ -15,6 +15,7 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from gur_spark import cli, schema
 from gur_spark.errors import ConfigError, ModelError, SnapshotError, TableError
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.models.kind import Form
 from gur_spark.monitoring.embeddings import ScoredDates, embedding_drift
 from gur_spark.monitoring.findings import WORST_FIRST, exit_code, to_text, worst
 from gur_spark.monitoring.freshness import freshness
@@ -241,7 +242,8 @@ def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_cou
     ]
     put(tables, "events", config.events_schema(), events)
     age = float((CALM - date(2024, 5, 1)).days)
-    assert {(m.subject, m.measure): m.value for m in freshness(tables, config, CALM, None)} == {
+    read = Form.AGGREGATES, config.manifest().hash
+    assert {(m.subject, m.measure): m.value for m in freshness(tables, config, CALM, read, None)} == {
         ("log main", "event_days"): age,
         ("log main", "landing_days"): 1,
         ("log web", "event_days"): age,
