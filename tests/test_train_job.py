@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -171,8 +170,7 @@ class Fitted:
 def stub(monkeypatch: pytest.MonkeyPatch, *snapshots: Snapshot) -> None:
     """Training finds these snapshots, and one vocabulary."""
     found = {s.as_of: s for s in snapshots}
-    monkeypatch.setattr(training, "find_snapshot", lambda _tables, _config, day, **_more: found[day])
-    monkeypatch.setattr(training, "wanted_manifest", lambda _config, _form: SimpleNamespace(hash="manifest"))
+    monkeypatch.setattr(training, "find_wanted", lambda _tables, _config, day, _form: found[day])
     monkeypatch.setattr(training, "read_vocabulary", lambda _tables, _version: Fitted())
 
 

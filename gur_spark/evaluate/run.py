@@ -24,6 +24,7 @@ from gur_spark.evaluate.probe import Population, evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.models.kind import Form
 from gur_spark.outputs.embeddings import read_embeddings, select_embeddings
 from gur_spark.registry.artefact import load_model
 from gur_spark.registry.card import seen_until_of
@@ -32,6 +33,7 @@ from gur_spark.registry.known import find_model, seen_until
 from gur_spark.registry.published import published
 from gur_spark.snapshots.files import read_manifest
 from gur_spark.snapshots.visible import Snapshot, find_snapshot
+from gur_spark.snapshots.wanted import find_wanted
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, kept_on_failure
 
@@ -117,8 +119,8 @@ def _collect(tables: Tables, config: Config, dates: Sequence[date], version: str
     for snapshot in own:
         check_fit(model, snapshot)
         check_unseen(seen_until_of(model.card), model_version, snapshot.as_of)
-    wanted = config.manifest().hash
-    windows = [find_snapshot(tables, config.aggregates, as_of, manifest_hash=wanted) for as_of in dates]
+    reads_windows = model.kind.reads == Form.AGGREGATES
+    windows = own if reads_windows else [find_wanted(tables, config, as_of, Form.AGGREGATES) for as_of in dates]
     account.inputs.update({f"{s.form} {s.as_of}": s.path for s in (*own, *windows)})
     answers, made, notes = _answers(tables, config, windows, model_version)
     users = [one.column("user_id").combine_chunks() for one in answers]

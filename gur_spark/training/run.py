@@ -17,10 +17,9 @@ from gur_spark.models.preparation import Preparation
 from gur_spark.registry.artefact import Origin, load_model
 from gur_spark.registry.known import find_model, register
 from gur_spark.registry.published import published
-from gur_spark.snapshots.files import differing_columns
 from gur_spark.snapshots.horizon import check_cutoff
-from gur_spark.snapshots.visible import MADE_BY, Snapshot, find_snapshot
-from gur_spark.snapshots.wanted import wanted_manifest
+from gur_spark.snapshots.visible import Snapshot
+from gur_spark.snapshots.wanted import find_wanted
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, kept_on_failure
 from gur_spark.training.version import TrainedVersion, train_version
@@ -45,26 +44,9 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
     if not dates:
         raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
     check_cutoff(dates, config.model.looks_ahead_days(), config.training.cutoff, TrainingError)
-    snapshots = [_snapshot(tables, config, kind, day) for day in sorted(dates)]
+    snapshots = [find_wanted(tables, config, day, kind.reads) for day in sorted(dates)]
     with kept_on_failure(Account(inputs={f"snapshot {snapshot.as_of}": snapshot.path for snapshot in snapshots})):
         return _train(tables, config, kind, snapshots, align_to)
-
-
-def _snapshot(tables: Tables, config: Config, kind: Kind, as_of: date) -> Snapshot:
-    """Find the snapshot of a date as the configuration has it.
-
-    Raises:
-        SnapshotError: there is none, or it has other columns than the configuration.
-    """
-    wanted = wanted_manifest(config, kind.reads)
-    found = find_snapshot(tables, config.aggregates, as_of, form=kind.reads, manifest_hash=wanted.hash)
-    if found.manifest_hash != wanted.hash:
-        differ = differing_columns(found.manifest(), wanted)
-        raise SnapshotError(
-            f"the {found.form} of {as_of} and the configuration differ in {differ}; run the {MADE_BY[found.form]} job, "
-            "or use the configuration that made them"
-        )
-    return found
 
 
 def account(made: TrainedVersion) -> Account:
