@@ -13,7 +13,8 @@ _LIMITS = """\
 Numbers that describe users to other models: churn, scoring, recommendation, segments, nearest users.
 
 - They are no answer by themselves: fit and test a small model on them, beside raw windows (`evaluate` does).
-- They know what the fields above tell, before midnight of the date of each row. Silence alone tells of a user without events.
+- They know what the fields above tell, before midnight of the date of each row. Silence alone tells of a user without
+  events.
 - They carry what the events carry, unfairness included: test a decision about people for the groups it concerns.
   Embeddings are not anonymous; they are personal data as the events are.
 - Rows of versions in different spaces must not be mixed, compared or scored by one model."""
