@@ -174,9 +174,16 @@ def test_a_model_of_another_kind_needs_a_name_of_its_own(write):
     assert "its model is of kind 'gur', and that of the file which it extends of kind 'coles'" in message_of(back)
 
 
+def test_an_unknown_kind_or_a_kind_that_cannot_be_resolved_is_named_not_the_missing_name(write):
+    unknown = write("second.yaml", extends="shop.yaml", model={"kind": "colse"})
+    assert "unknown kind 'colse'" in message_of(unknown)
+    assert "nobody" in message_of(write("third.yaml", extends="shop.yaml", model={"kind": "${nobody}"}))
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("logs.web.kind=[1]", "logs.web: unknown kind '[1]'"),
         ("logs=foo", "logs: Input should be a valid dictionary; got 'foo'"),
         ("model.kind=null", "model.kind: Input should be a valid string; got None"),
         ("model.kind=[1]", "model.kind: Input should be a valid string; got [1]"),

@@ -24,7 +24,7 @@ from gur_spark.tables.runs import Run, record
 from gur_spark.training import run as training
 from gur_spark.training.run import code_commit, train_model
 from gur_spark.training.version import TrainedVersion
-from jobs import train
+from jobs import score, train
 from tests.model_rows import registered_version
 from tests.test_snapshots import write
 from tests.versions import trained_version
@@ -209,6 +209,11 @@ def test_a_snapshot_of_other_columns_than_the_configurations_is_refused_by_name(
     assert train_model(tables, config, DAYS[:1]).card.training_snapshots == (snapshots[0].path,)
     wider = wider.model_copy(update={"model": config.model, "training": config.training})
     assert train_model(tables, wider, DAYS[:1]).card.training_snapshots == (wide.path,)
+    # The second pipeline's snapshot is newer, and the first one's model still scores its own.
+    first = tables.read("models").where(f"manifest_hash = '{snapshots[0].manifest_hash}'").collect()[0].model_version
+    run = new_run()
+    score.stage(tables, config, Namespace(as_of=DAYS[:1], model=first, force=None, changed_since=None), run)
+    assert run.inputs[f"snapshot {DAYS[0]}"] == snapshots[0].path
 
 
 def test_a_date_past_the_cutoff_of_training_is_refused(tables: Tables, config: Any) -> None:

@@ -14,7 +14,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gur_spark.config.tracking import MLFLOW
 from gur_spark.errors import ConfigError, nearest
-from gur_spark.models.catalogue import DEFAULT
+from gur_spark.models.catalogue import DEFAULT, MODULES
 
 EXTENDS = "extends"
 
@@ -43,18 +43,23 @@ def read_layers(file: Path) -> list[DictConfig]:
 def _check_names(layers: Sequence[DictConfig], files: Sequence[Path]) -> None:
     """Check that a file with a model of another kind than the file that it extends has a name of its own.
 
+    An unknown kind is left to the check of the whole configuration, which names the nearest.
+
     Raises:
         ConfigError: it has none, so that both would publish under one name.
     """
-    kind = _kind(layers[0])
-    for layer, file in zip(layers[1:], files[1:], strict=True):
-        other = _kind(layer, inherited=kind)
-        if other != kind and "name" not in layer:
+    kinds = [DEFAULT]
+    for layer, file in zip(layers, files, strict=True):
+        try:
+            kinds.append(_kind(layer, inherited=kinds[-1]))
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{file}: {error}") from error
+    for layer, file, below, kind in zip(layers[1:], files[1:], kinds[1:], kinds[2:], strict=False):
+        if kind != below and kind in MODULES and "name" not in layer:
             raise ConfigError(
-                f"{file}: its model is of kind '{other}', and that of the file which it extends of kind '{kind}': give "
+                f"{file}: its model is of kind '{kind}', and that of the file which it extends of kind '{below}': give "
                 "it a name of its own, or both would publish under one name"
             )
-        kind = other
 
 
 def _extended(layer: DictConfig, file: Path) -> Path | None:

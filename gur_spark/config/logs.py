@@ -132,7 +132,7 @@ def log_class(value: Mapping[str, Any]) -> type[Log] | type[ItemLog]:
         ValueError: there is no such kind.
     """
     kind = value.get("kind", "events")
-    if kind not in LOG_KINDS:
+    if not isinstance(kind, str) or kind not in LOG_KINDS:
         known = list(LOG_KINDS)
         raise ValueError(f"unknown kind '{kind}'; expected one of {known}{nearest(str(kind), known)}")
     return LOG_KINDS[kind]

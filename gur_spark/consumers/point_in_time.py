@@ -118,7 +118,8 @@ def _embeddings(tables: Tables, config: Config, version: str | None) -> _Feature
     model = found.rows_version
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
     # Only dates with a usual snapshot, because otherwise it is not known which landings the embeddings know.
-    usual = {s.as_of for s in _usual_snapshots(tables, config.aggregates.delay_days, find(found.kind).reads)}
+    snapshots = _usual_snapshots(tables, config.aggregates.delay_days, find(found.kind).reads)
+    usual = {s.as_of for s in snapshots if s.manifest_hash == found.manifest_hash}
     dates = frozenset(usual.intersection(EMBEDDINGS.dates(tables, model)))
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")

@@ -90,13 +90,7 @@ def monitor(
     except SnapshotError:
         write_drift(tables, as_of, judge(measured, config.monitor), run_id)
         raise
-    reference = (
-        Reference.of_training(model)
-        if model and against is None
-        else Reference.of_snapshot(
-            find_snapshot(tables, config.aggregates, against or as_of, form=form, manifest_hash=snapshot.manifest_hash)
-        )
-    )
+    reference = _reference(tables, config, snapshot, model, against)
     read = {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
     with kept_on_failure(Account(inputs=read)):
         distributions = _distributions(tables, config.monitor.sample, snapshot, reference)
@@ -134,6 +128,16 @@ def measured_names(config: Config) -> list[str]:
     wanted = config.sequences
     sequences = sequence_manifest(config.manifest(), wanted.window, wanted.max_events, wanted.fields)
     return [*columns, *measured_subjects(sequences)]
+
+
+def _reference(
+    tables: Tables, config: Config, snapshot: Snapshot, model: ModelVersion | None, against: date | None
+) -> Reference:
+    if against is not None:
+        form, wanted = snapshot.form, snapshot.manifest_hash
+        return Reference.of_snapshot(find_snapshot(tables, config.aggregates, against, form=form, manifest_hash=wanted))
+    assert model is not None  # it is read unless a date is given
+    return Reference.of_training(model)
 
 
 def _distributions(tables: Tables, size: int, snapshot: Snapshot, reference: Reference) -> list[Distribution]:

@@ -116,7 +116,8 @@ def find_own_model(tables: Tables, config: Config, version: str | None = None) -
     if found.pipeline != config.name:
         raise ModelError(
             f"{found.model_version} was trained by pipeline '{found.pipeline}', and this is '{config.name}': only the "
-            f"gates of '{found.pipeline}' protect what its consumers read; use the configuration of that pipeline"
+            f"gates of '{found.pipeline}' protect what its consumers read; use the configuration of that pipeline, or "
+            "name a version of this one (--model newest)"
         )
     return found
 

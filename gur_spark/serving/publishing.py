@@ -67,6 +67,7 @@ def publish(
         for old in asked_spaces(tables, config.scoring, model_version):
             mapped = str(VersionName(model_version).mapped_to(old))
             _check(tables, EMBEDDINGS, mapped, as_of)
+        for mapped in _mapped_rows(tables, model_version, as_of):
             check_follows(tables, mapped, model_version, as_of)
     now, new = published(tables, config.name), Published(model_version=model_version, as_of=as_of)
     outcomes: Sequence[Outcome] = ()
@@ -97,6 +98,12 @@ def outputs_of(tables: Tables, version: str) -> list[Output]:
         return [EMBEDDINGS]
     rows = tables.read("models").where(F.col("model_version") == version).select("outputs").collect()
     return [find_output(output) for output in (rows[0]["outputs"] if rows else [EMBEDDINGS.name])]
+
+
+def _mapped_rows(tables: Tables, version: str, as_of: date) -> list[str]:
+    """List the names of the rows that were mapped from a version's rows of a date, asked for any more or not."""
+    rows = tables.read(EMBEDDINGS.name).where(F.col("as_of") == F.lit(as_of)).select("model_version").distinct()
+    return sorted(row[0] for row in rows.where(F.col("model_version").startswith(f"{version}@")).collect())
 
 
 def _check(tables: Tables, output: Output, version: str, as_of: date) -> int:

@@ -147,7 +147,7 @@ def _made_ready(job: _Job, output: Output) -> _Ready:
     frame = _embedded(job) if output is EMBEDDINGS else _scored(job, output)
     frame = output.keyed(frame, job.model.version, job.as_of, job.user_id_type)
     if began is not None:
-        frame = job.staged(frame, "rows")
+        frame = job.staged(frame, f"rows_of_{output.name}")
     by_version = _with_means(job, frame) if output is EMBEDDINGS else {job.model.version: frame}
     if not job.force:
         for version, rows in by_version.items():

@@ -5,7 +5,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
@@ -50,6 +50,8 @@ class LightningTrainer:
     """Folder for checkpoints, one folder in it per run."""
     progress: bool = False
     """Show a progress bar instead of a log line per epoch."""
+    lock: ExitStack | None = None
+    """Keeps the checkpoints locked until it is closed; None: until ``fit`` ends."""
 
     def fit(self, learner: Learner, depends_on: Mapping[str, Any]) -> Fitted:
         """Train until the validation loss stops falling; ``learner.module`` ends on CPU with the best epoch's weights.
@@ -64,7 +66,8 @@ class LightningTrainer:
         checkpoints = storage.join(self.work, fingerprint(learner, self.training, depends_on))
         wrapped, processes = LearnerModule(learner, self.training), self.training.processes
         run = partial(_train, wrapped, self.training, checkpoints, chosen, self.progress)
-        with alone(checkpoints):
+        with ExitStack() as own:
+            (self.lock or own).enter_context(alone(checkpoints))
             metrics, epochs = in_processes(run, processes, self.training.threads) if processes > 1 else run()
             state = torch.load(storage.join(checkpoints, "best.ckpt"), weights_only=True, map_location="cpu")
         wrapped.load_state_dict(state["state_dict"])

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
@@ -83,11 +84,11 @@ def _train(
         seen_until=seen_until([snapshot.as_of for snapshot in snapshots], config.model),
         code_commit=code_commit(),
     )
-    made = train_version(
-        kind, inputs, origin, checkpoint_folder(tables), tables.folder("artefacts"), progress=sys.stderr.isatty()
-    )
-    register(tables, config.name, made.card, made.path, made.manifest_hash, inputs.vocabulary, made.metrics)
-    storage.remove_folder(made.checkpoints)
+    work, out = checkpoint_folder(tables), tables.folder("artefacts")
+    with ExitStack() as lock:
+        made = train_version(kind, inputs, origin, work, out, progress=sys.stderr.isatty(), lock=lock)
+        register(tables, config.name, made.card, made.path, made.manifest_hash, inputs.vocabulary, made.metrics)
+        storage.remove_folder(made.checkpoints)
     return made
 
 

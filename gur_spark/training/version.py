@@ -1,6 +1,7 @@
 """Training inputs become a saved model version, without Spark."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from gur_spark import storage
@@ -26,13 +27,17 @@ class TrainedVersion:
 
 
 def train_version(
-    kind: Kind, inputs: TrainingInputs, origin: Origin, work: str, out: str, progress: bool = False
-) -> TrainedVersion:
+    kind: Kind, inputs: TrainingInputs, origin: Origin, work: str, out: str, progress: bool = False,
+    lock: ExitStack | None = None,
+) -> TrainedVersion:  # fmt: skip
     """Train a model of a kind and save it as a new version under ``out``.
 
     Checkpoints lie in a folder of ``work``, which the caller removes. A killed run is continued by the same call, and
     ends with the same weights as an uninterrupted one. The same data, seed and configuration give the same weights on
     CPU.
+
+    Args:
+        lock: keeps the checkpoints locked until the caller, who removes them, closes it.
 
     Raises:
         SnapshotError: a snapshot is missing, empty or damaged, or their manifests differ.
@@ -44,7 +49,8 @@ def train_version(
 
     accelerator(inputs.training.device)
     with reproducible(inputs.training):
-        trained = kind.train(inputs, LightningTrainer(training=inputs.training, work=work, progress=progress))
+        trainer = LightningTrainer(training=inputs.training, work=work, progress=progress, lock=lock)
+        trained = kind.train(inputs, trainer)
     card = save(out, kind, trained, inputs.model, inputs.training, inputs.vocabulary, origin)
     return TrainedVersion(
         card=card,

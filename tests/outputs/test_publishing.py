@@ -1,12 +1,16 @@
 """Recommendations and vectors of items: judged by gates of their own, published and rolled back together, and read."""
 
+from dataclasses import replace
 from datetime import date
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
 
 import numpy as np
 import pytest
 
-from gur_spark.errors import GateError, TableError
+from gur_spark.errors import ConfigError, GateError, TableError
 from gur_spark.outputs.catalogue import find_output
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.outputs.gates import VersionRows, check
@@ -16,10 +20,14 @@ from gur_spark.outputs.recommendations import (
     read_item_embeddings,
     read_recommendations,
 )
+from gur_spark.registry.artefact import unpack
 from gur_spark.registry.published import Published, published
+from gur_spark.serving import scoring
 from gur_spark.serving.publishing import check_replacement, outputs_of, publish, rollback
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from tests.model_rows import add_row
+from tests.versions import untrained_version
 
 pytestmark = pytest.mark.any_engine
 
@@ -222,6 +230,55 @@ def test_published_recommendations_are_replaced_only_by_such_as_pass(tables: Tab
     check_replacement(tables, config, RECOMMENDATIONS, RECOMMENDATIONS.select(tables, "one", D1), "one", D1)
     moved = ITEM_EMBEDDINGS.select(tables, "one", D1)
     check_replacement(tables, config, ITEM_EMBEDDINGS, moved, "one", D1)
+
+
+def test_no_output_is_replaced_before_all_have_passed_their_gates(
+    tables: Tables, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = untrained_version(tables.folder("artefacts"))
+    version = Path(path).name
+    add_row(tables, version, kind="recommender", outputs=list(BOTH))
+    made = {"recommendations": "new", "item_embeddings": "new"}
+
+    def scored(_job: Any, output: Any, *_rest: Any) -> Any:
+        return output.select(tables, made[output.name], D2).drop("model_version", "as_of")
+
+    def unpack_both(files: Any) -> Any:
+        loaded = unpack(files)
+        return replace(loaded, card=replace(loaded.card, outputs=BOTH))
+
+    def shown(output: str) -> list[Any]:
+        rows = tables.read(output).where(f"model_version = '{version}' AND as_of = DATE '{D1}'")
+        return sorted(map(str, rows.drop("model_version", "as_of").collect()))
+
+    monkeypatch.setattr(scoring, "unpack", unpack_both)
+    monkeypatch.setattr(scoring, "_scored", scored)
+    monkeypatch.setattr(scoring, "check_fit", lambda *_: None)
+    monkeypatch.setattr(scoring, "_check_rows", lambda *_: None)
+    for name, x in (("new", X), ("moved", MOVED), ("doubled", X * 2)):
+        score(tables, name, D2, lists(shift=name != "new"), x)
+    snapshot = SimpleNamespace(as_of=D1, path="aggregates/1", lineage="events x version 1", rows=USERS)
+
+    def rescore() -> None:
+        scoring.score_snapshot(tables, config, cast(Snapshot, snapshot), path, uuid4().hex)
+
+    rescore()
+    publish(tables, config, version, D1, "first")
+    before = {output: shown(output) for output in BOTH}
+    # The recommendations would pass, and the items' vectors do not.
+    made.update(recommendations="moved", item_embeddings="doubled")
+    with pytest.raises(GateError, match="norm ratio"):
+        rescore()
+    assert {output: shown(output) for output in BOTH} == before
+    made.update(item_embeddings="moved")
+    rescore()
+    assert all(shown(output) != before[output] for output in BOTH)
+    assert {len(shown(output)) for output in BOTH} == {USERS, ITEMS}
+
+
+def test_the_reason_of_a_switch_does_not_pass_for_that_of_a_rollback(tables: Tables, config: Any, first: None) -> None:
+    with pytest.raises(ConfigError, match=r"'rollback of \.\.\.' is written by --rollback alone"):
+        publish(tables, config, "one", D1, "rollback of the new layout")
 
 
 def test_what_is_not_there_is_said_with_what_is(tables: Tables, config: Any) -> None:
