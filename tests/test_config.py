@@ -452,14 +452,19 @@ def test_an_artefact_from_before_a_key_was_added_has_the_default():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "capability"),
-    [("in_space_of", ["v1"], "mapping"), ("smoothing", 3, "smoothing"), ("changed_only", True, "copying")],
+    ("key", "value", "off", "capability"),
+    [
+        ("in_space_of", ["v1"], r"\[\]", "mapping"),
+        ("smoothing", 3, "1", "smoothing"),
+        ("changed_only", True, "false", "copying"),
+    ],
 )
-def test_scoring_may_ask_of_a_kind_only_what_it_can(key, value, capability):
+def test_scoring_may_ask_of_a_kind_only_what_it_can(key, value, off, capability):
     scoring = Scoring(batch_rows=10, **{key: value})
     check_capabilities(scoring, "gur", frozenset(Capability))
     check_capabilities(Scoring(batch_rows=10), "plain", frozenset())
-    with pytest.raises(ValueError, match=rf"scoring\.{key} .* '{capability}'; kind 'plain' has \['live'\]"):
+    told = rf"scoring\.{key} .* '{capability}'; kind 'plain' has \['live'\]; set scoring\.{key}: {off} in this file"
+    with pytest.raises(ValueError, match=told):
         check_capabilities(scoring, "plain", {Capability.LIVE})
 
 
@@ -468,6 +473,15 @@ def test_what_coles_cannot_do_is_refused_before_spark_starts(minimal):
     assert load_config(minimal, [coles, "scoring.smoothing=3"]).scoring.smoothing == 3
     message = message_of(minimal, coles, "scoring.changed_only=true")
     assert "scoring.changed_only needs the capability 'copying'; kind 'coles' has ['mapping', 'smoothing']" in message
+
+
+def test_an_option_of_the_extended_file_is_switched_off_as_the_message_says(minimal, tmp_path):
+    base, coles = tmp_path / "base.yaml", tmp_path / "coles.yaml"
+    base.write_text(f"extends: {minimal}\nscoring: {{changed_only: true}}\n")
+    coles.write_text("extends: base.yaml\nname: shop_coles\nmodel: {kind: coles}\n")
+    assert "set scoring.changed_only: false in this file" in message_of(coles)
+    coles.write_text(coles.read_text() + "scoring: {changed_only: false}\n")
+    assert not load_config(coles).scoring.changed_only
 
 
 def test_the_second_demo_is_another_model_over_the_tables_of_the_first():

@@ -75,12 +75,13 @@ def check_forms(sequences: Sequences, interactions: Interactions | None, logs: M
 def check_capabilities(scoring: Scoring, kind: str, can: Collection[Capability]) -> None:
     """Check that the kind can do what scoring asks of it."""
     asked = (
-        (bool(scoring.in_space_of), "in_space_of", Capability.MAPPING),
-        (scoring.smoothing > 1, "smoothing", Capability.SMOOTHING),
-        (scoring.changed_only, "changed_only", Capability.COPYING),
+        (bool(scoring.in_space_of), "in_space_of", "[]", Capability.MAPPING),
+        (scoring.smoothing > 1, "smoothing", "1", Capability.SMOOTHING),
+        (scoring.changed_only, "changed_only", "false", Capability.COPYING),
     )
-    for is_asked, key, capability in asked:
+    for is_asked, key, off, capability in asked:
         if is_asked and capability not in can:
             raise ValueError(
-                f"scoring.{key} needs the capability '{capability}'; kind '{kind}' has {sorted(map(str, can))}"
+                f"scoring.{key} needs the capability '{capability}'; kind '{kind}' has {sorted(map(str, can))}; "
+                f"set scoring.{key}: {off} in this file, even if the file that it extends sets it"
             )
