@@ -8,7 +8,7 @@ import pytest
 from deltalake import write_deltalake
 
 from gur_spark.errors import TableError
-from gur_spark.schema import SNAPSHOTS, column_names
+from gur_spark.schema import QUARANTINE, SNAPSHOTS, column_names
 from gur_spark.tables.delta import Tables, check_keys
 from gur_spark.tables.runs import Account, kept_on_failure, record
 
@@ -48,8 +48,17 @@ def test_a_missing_table_names_the_job_that_makes_it(tables: Tables) -> None:
 
 def test_a_table_of_another_version_of_gur_spark_is_refused_and_the_missing_column_is_named(tables: Tables) -> None:
     tables.create("snapshots", SNAPSHOTS.replace("lineage STRING, ", "") + ", more STRING")
-    with pytest.raises(TableError, match=r"snapshots.* has no column lineage: another version"):
+    with pytest.raises(TableError, match=r"snapshots.* has no column lineage: another version.* set tables.root"):
         tables.read("snapshots")
+
+
+def test_a_write_to_a_table_of_another_version_of_gur_spark_names_the_way_out(tables: Tables) -> None:
+    tables.create("quarantine", QUARANTINE.replace("source STRING, ", ""))
+    rows = tables.spark.createDataFrame([], QUARANTINE)
+    with pytest.raises(TableError, match=r"quarantine.* has no column source: another version.* set tables.root"):
+        tables.append(rows, "quarantine")
+    with pytest.raises(TableError, match=r"quarantine.* has no column source: another version.* set tables.root"):
+        tables.replace(rows, "quarantine", "landed_on = DATE '2024-01-01'")
 
 
 def test_names_in_a_schema_are_those_of_its_columns() -> None:

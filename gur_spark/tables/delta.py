@@ -171,6 +171,9 @@ class Tables:
         except Exception as error:
             # Delta's conflicts have different types in Spark and in Spark Connect.
             if not any(f"[DELTA_{kind}" in str(error) for kind in _CONFLICTS):
+                if isinstance(error, AnalysisException) and self.exists(table):
+                    # A table of another version of gur_spark is refused by a message with the way out.
+                    self.read(table)
                 raise
             raise WriteConflict(
                 f"{self.sql_name(table)}: another run wrote to it at the same time and won; nothing of this run "

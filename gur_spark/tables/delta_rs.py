@@ -81,6 +81,8 @@ class DeltaRsTables(Tables):
     def _staged(self, frame: DataFrame, schema: pa.Schema, table: str) -> Iterator[pa.RecordBatchReader]:
         """Compute the frame, and stream it in batches of the table's schema."""
         if sorted(frame.columns) != sorted(schema.names):
+            # A table of another version of gur_spark is refused by a message with the way out.
+            self.read(table)
             raise TableError(
                 f"{self.sql_name(table)}: the frame does not fit: expected columns {schema.names}, got {frame.columns}"
             )
