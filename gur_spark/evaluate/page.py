@@ -18,8 +18,8 @@ def to_html(report: Report) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="said">{escape(said)} over test users, means over {_means(report)}.</p>',
         "<h2>Verdicts</h2>",
-        '<p class="said">The embedding against each baseline. A difference is clear where its interval does not hold '
-        "0; of twenty such intervals one misses by chance.</p>",
+        '<p class="said">The embedding against each baseline: a positive difference favours the embedding. A '
+        "difference is clear where its interval does not hold 0; of twenty such intervals one misses by chance.</p>",
         _verdicts(report),
         "<h2>What was compared</h2>",
         _table(

@@ -164,6 +164,7 @@ class Report:
         lines = [
             f"{self.pipeline}: embeddings of {self.when} by {self.model_version}",
             f"{self.users:,} users, dimension {self.dimension}; {splits}95 % bootstrap intervals over test users",
+            "a positive difference favours the embedding, or raw + embedding",
         ]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"left out: {name}" for name in self.left_out]

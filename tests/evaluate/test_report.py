@@ -42,6 +42,7 @@ def test_the_table_says_who_was_asked_and_sets_the_representations_side_by_side(
     assert REPORT.to_text() == (
         "shop: embeddings of 2024-06-01 by gur-1\n"
         "1,200 users, dimension 8; 95 % bootstrap intervals over test users\n"
+        "a positive difference favours the embedding, or raw + embedding\n"
         "note: a sample of 1,200 users\n"
         "left out: CoLES (no time)\n"
         "\n"
@@ -130,6 +131,7 @@ def test_several_dates_are_named_and_shown_one_by_one():
     page = to_html(several)
     assert several.by_date(both) == pytest.approx([0.03, 0.07])
     assert several.by_split(both) == pytest.approx([0.04, 0.06])
+    assert "a positive difference favours the embedding" in page
     for said in ("By date", "<th>2024-07-01</th>", "+0.030", "+0.070", "By seed", "2 dates, with 2 split(s)"):
         assert said in page
 
