@@ -179,7 +179,7 @@ def test_dates_whose_labels_land_later_or_were_trained_on_are_not_learned_from(m
     monkeypatch.setattr(churn, "seen_until", lambda _tables, _version: LEARN + timedelta(days=1))
     with pytest.raises(ConsumerError, match="expected a date from 2024-06-02 on, where its training ended, and up to"):
         predict_churn(tables, config, retrain=True)
-    with pytest.raises(ConsumerError, match="trained on events up to 2024-06-02: its embeddings at 2024-06-01"):
+    with pytest.raises(ConsumerError, match="trained on events before 2024-06-02: its embeddings at 2024-06-01"):
         predict_churn(tables, config, retrain=True, label_dates=[LEARN])
 
 

@@ -149,7 +149,7 @@ def test_a_model_of_both_losses_is_registered_with_its_snapshots(
     # Another training may read the pairs: they go with ``clean``.
     [left] = Path(tables.folder("pairs")).iterdir()
     assert clean(tables, datetime.now(UTC) + timedelta(1)) == [str(left)]
-    with pytest.raises(EvaluationError, match="was trained on events up to 2024-07-11: at 2024-07-10"):
+    with pytest.raises(EvaluationError, match="was trained on events before 2024-07-11: at 2024-07-10"):
         judged_on(tables, config, date(2024, 7, 10), made.version)
 
 

@@ -157,7 +157,7 @@ def train(tables: Tables, config: Config, version: str, known_by: date, label_da
         )
     if dates[0] < first:
         raise ConsumerError(
-            f"{version} was trained on events up to {first}: its embeddings at {dates[0]} may know who churned then; "
+            f"{version} was trained on events before {first}: its embeddings at {dates[0]} may know who churned then; "
             "expected dates from there on"
         )
     questions = _labels(tables, config, version, dates)

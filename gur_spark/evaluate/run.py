@@ -192,7 +192,7 @@ def check_unseen(seen: date, name: str, as_of: date) -> None:
     """
     if as_of < seen:
         raise EvaluationError(
-            f"{name} was trained on events up to {seen}: at {as_of} it would be judged by events of its training; "
+            f"{name} was trained on events before {seen}: at {as_of} it would be judged by events of its training; "
             f"evaluate it from {seen} on, or train it on dates, their horizon included, up to {as_of}"
         )
 

@@ -276,7 +276,7 @@ def test_a_version_that_saw_what_followed_or_does_not_say_is_not_judged_nor_show
     late = other_pipeline(tables, config, "late", seen_until=AS_OF + timedelta(1))
     silent = other_pipeline(tables, config, "silent", seen_until=None)
     for name, version, error, said in (
-        ("late", late, EvaluationError, f"{late} was trained on events up to 2024-06-02: at 2024-06-01 it would be"),
+        ("late", late, EvaluationError, f"{late} was trained on events before 2024-06-02: at 2024-06-01 it would be"),
         ("silent", silent, ModelError, f"the card of {silent} does not say until when its training saw events"),
     ):
         embedded.add(tables, version, AS_OF, range(USERS), np.random.default_rng(0).normal(size=(USERS, WIDTH)))
