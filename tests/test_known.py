@@ -109,7 +109,7 @@ def test_until_when_a_version_saw_events_is_known_by_its_card_or_refused(tables:
     version = Path(path).name
     for name in (version, f"{version}-mean3"):
         assert seen_until(tables, name) == date(2024, 7, 29)
-    silent = Path(registered_version(tables, "test", origin=replace(ORIGIN, seen_until=None), metrics={"r2": 1})).name
+    silent = Path(registered_version(tables, "test", origin=replace(ORIGIN, seen_until=None), metrics={"r2": 1.0})).name
     with pytest.raises(ModelError, match=f"the card of {silent} does not say until when its training saw events"):
         seen_until(tables, f"{silent}-mean3")
     with pytest.raises(ModelError, match="nothing is known of the training of gone: it is not in models"):
