@@ -64,6 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--scoring", action="store_true", help="scoring through Spark beside the bare forward, too")
+    parser.add_argument("--scored-users", type=int, default=100_000, help="of scoring")
     parser.add_argument("--runs", type=int, default=3, help="of scoring, after a warm-up")
     parser.add_argument("--json", metavar="OUT", help="also write the result to this file")
     args = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> int:
     pa.set_cpu_count(1)
     result: dict[str, Any] = {"coles": {draw.__name__: measure(draw, args.users) for draw in (fixed, lognormal)}}
     if args.scoring:
-        result["scoring"] = score(lognormal, args.users, args.runs)
+        result["scoring"] = score(lognormal, args.scored_users, args.runs)
     print(json.dumps(result, indent=2))
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
