@@ -36,7 +36,7 @@ from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import VocabularyRef
 from gur_spark.registry.artefact import load_model
 from gur_spark.session import build_session
-from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.spaces.mapping import HELD_OUT, SALT, LinearMap, Regression
 from gur_spark.splits import held_out
 from gur_spark.tables.open import open_tables
@@ -57,7 +57,7 @@ def main() -> int:
 def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
     config = load_config("conf/demo.yaml", [f"tables.root={args.root}", "engine=sail"])
     tables = open_tables(build_session(config), config.tables)
-    trained_on = [find_snapshot(tables, config.aggregates, day) for day in config.training.as_of]
+    trained_on = [find_snapshot(tables, config, day) for day in config.training.as_of]
     vocabulary = read_vocabulary(tables, trained_on[0].vocabulary_version)
     pairs = write_pairs(tables, config, trained_on, vocabulary, str(work / "pairs"))
 
@@ -68,7 +68,7 @@ def measure(work: Path, args: argparse.Namespace) -> dict[str, object]:
         older = load_model(align_to).artefact if align_to else None
         return trained_version(pairs, known, GurModel.of(config.model), training, str(work), older)
 
-    scored, common = find_snapshot(tables, config.aggregates, config.scoring.as_of[0]).path, trained_on[-1].path
+    scored, common = find_snapshot(tables, config, config.scoring.as_of[0]).path, trained_on[-1].path
     users, labels = personas(scored, args.labels)
     test_N = held_out(users, 0.3, "benchmark")
     first = made(0, None)

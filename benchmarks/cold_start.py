@@ -44,7 +44,7 @@ from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
-from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.splits import held_out
 from gur_spark.synthetic.files import write
 from gur_spark.tables.delta import Tables
@@ -150,7 +150,7 @@ def make_snapshots(tables: Tables, config: Config, work: Path) -> str:
     scored: Sequence[date] = config.scoring.as_of
     listed = config.model_copy(update={"aggregates": everyone})
     aggregate_snapshots(tables, listed, scored, uuid4().hex)
-    return find_snapshot(tables, config.aggregates, scored[0]).path
+    return find_snapshot(tables, config, scored[0]).path
 
 
 def people_of(snapshot: str, raw: Path, cold: set[int]) -> People:

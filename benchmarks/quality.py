@@ -35,7 +35,7 @@ from gur_spark.models.gur.settings import GurModel
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.session import build_session
 from gur_spark.snapshots.aggregation import aggregate_snapshots
-from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.synthetic.files import write
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -134,7 +134,7 @@ def train_and_ask(tables: Tables, config: Config) -> ReportInputs:
     """Train, score the evaluated dates, and collect the inputs of the report."""
     made = train_model(tables, config, config.training.as_of)
     for as_of in config.evaluation.as_of:
-        score_snapshot(tables, config, find_snapshot(tables, config.aggregates, as_of), made.path, uuid4().hex)
+        score_snapshot(tables, config, find_snapshot(tables, config, as_of), made.path, uuid4().hex)
     return collect_inputs(tables, config, config.evaluation.as_of, made.version)
 
 

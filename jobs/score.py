@@ -10,7 +10,7 @@ from gur_spark.models.catalogue import find
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.registry.known import find_own_model
 from gur_spark.serving.scoring import score_snapshot
-from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.spaces.maps import map_embeddings
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
@@ -36,10 +36,10 @@ def options(parser: ArgumentParser) -> None:
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     dates = cli.scored_dates(config.scoring, args.as_of)
     model = find_own_model(tables, config, args.model)
-    form = find(model.kind).reads
+    form, manifest = find(model.kind).reads, model.manifest()
     # In their order, since the means of a date are made of those before it.
     for as_of in sorted(dates):
-        snapshot = find_snapshot(tables, config.aggregates, as_of, form=form, manifest_hash=model.manifest_hash)
+        snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest)
         done = score_snapshot(tables, config, snapshot, model.path, run.id, args.changed_since, bool(args.force))
         run.add(done.account)
         if EMBEDDINGS.name in model.outputs:

@@ -13,7 +13,7 @@ import pytest
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
-from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -63,7 +63,7 @@ def kept(root: Path) -> set[str]:
 def test_folders_that_no_table_names_go_and_the_visible_snapshot_stays(
     root: Path, tables: Tables, make_config: Any
 ) -> None:
-    snapshot = find_snapshot(tables, make_config().aggregates, AS_OF)
+    snapshot = find_snapshot(tables, make_config(), AS_OF)
     later = datetime.now(UTC) + timedelta(hours=1)
     would = clean(tables, later, dry_run=True)
     assert len(kept(root)) == 6

@@ -22,7 +22,7 @@ from gur_spark.registry.published import Published, published
 from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.serving.workers import load_once, score_batch
-from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 
@@ -59,9 +59,9 @@ def test_sql_deltalake_and_duckdb_read_the_rows_that_read_embeddings_gives(whole
 
 def test_scoring_again_replaces_its_own_date_and_version_only(whole: Any) -> None:
     tables, config = whole
-    model, snapshot = find_model(tables, config), find_snapshot(tables, config.aggregates, AS_OF)
+    model, snapshot = find_model(tables, config), find_snapshot(tables, config, AS_OF)
     before = plain(read_embeddings(tables.spark, config).collect())
-    score_snapshot(tables, config, find_snapshot(tables, config.aggregates, date(2025, 3, 1)), model.path, "test")
+    score_snapshot(tables, config, find_snapshot(tables, config, date(2025, 3, 1)), model.path, "test")
     other = tables.read("embeddings").where(F.col("as_of") != F.lit(AS_OF)).count()
     score_snapshot(tables, config, snapshot, model.path, "test")
     assert tables.read("embeddings").where(F.col("as_of") != F.lit(AS_OF)).count() == other > 0
@@ -71,7 +71,7 @@ def test_scoring_again_replaces_its_own_date_and_version_only(whole: Any) -> Non
 def test_an_embedding_does_not_depend_on_its_batch(whole: Any) -> None:
     tables, config = whole
     model = load_once(tuple(sorted(pack(find_model(tables, config).path).items())))
-    rows = pq.read_table(find_snapshot(tables, config.aggregates, AS_OF).data).combine_chunks().to_batches()[0]
+    rows = pq.read_table(find_snapshot(tables, config, AS_OF).data).combine_chunks().to_batches()[0]
     whole_batch = vectors(model, rows)
     for size in (1, 7, 50):
         parts = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
@@ -83,7 +83,7 @@ def test_a_snapshot_of_another_vocabulary_is_refused_by_name(whole: Any) -> None
     from dataclasses import replace
 
     tables, config = whole
-    other = replace(find_snapshot(tables, config.aggregates, AS_OF), vocabulary_hash="other", vocabulary_version=9)
+    other = replace(find_snapshot(tables, config, AS_OF), vocabulary_hash="other", vocabulary_version=9)
     with pytest.raises(ModelError, match=r"snapshot of 2025-04-01 has 9 \(other\); make it again with --vocabulary 1"):
         score_snapshot(tables, config, other, find_model(tables, config).path, "test")
 
@@ -119,7 +119,7 @@ def test_a_model_or_a_date_that_is_not_there_names_those_that_are(whole: Any) ->
     with pytest.raises(ModelError, match=r"no model version 'gur-x'; available: \['gur-"):
         find_model(tables, config, "gur-x")
     with pytest.raises(SnapshotError, match="no snapshot of 2024-01-01"):
-        find_snapshot(tables, config.aggregates, date(2024, 1, 1))
+        find_snapshot(tables, config, date(2024, 1, 1))
 
 
 def test_a_job_that_fails_exits_with_1_and_says_why(

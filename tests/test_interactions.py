@@ -18,7 +18,8 @@ from gur_spark.snapshots.files import read_vocabulary_ref
 from gur_spark.snapshots.interactions import interaction_snapshots
 from gur_spark.snapshots.sequences import sequence_snapshots
 from gur_spark.snapshots.stale import commands_for, stale_snapshots
-from gur_spark.snapshots.visible import Snapshot, find_snapshot, visible_snapshots
+from gur_spark.snapshots.visible import Snapshot, visible_snapshots
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from jobs import interactions as job
@@ -119,7 +120,7 @@ def test_interactions_have_the_life_of_a_snapshot(tables: Tables, configure: Any
     # Interactions of a date stand beside its sequences.
     [sequences] = sequence_snapshots(tables, config, [AS_OF], runs[1]).snapshots
     assert visible_snapshots(tables) == [*made_first, sequences]
-    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.INTERACTIONS) == made_first[1]
+    assert find_snapshot(tables, config, AS_OF, Form.INTERACTIONS) == made_first[1]
     assert commands_for(stale_snapshots(tables, config, ["2024-05-20"]), config) == [
         f"sequences --as-of {AS_OF}",
         f"interactions --as-of {EARLIER}",

@@ -15,8 +15,9 @@ from deltalake import CommitProperties, write_deltalake
 
 from gur_spark import storage
 from gur_spark.errors import GateError, ModelError, TableError, WriteConflict
+from gur_spark.models import gur
 from gur_spark.models.gur.scorer import GurScorer
-from gur_spark.models.kind import Form, Scorer, VocabularyRef
+from gur_spark.models.kind import Capability, Form, Scorer, VocabularyRef
 from gur_spark.outputs.notes import Note
 from gur_spark.registry.artefact import load_model
 from gur_spark.registry.known import find_model
@@ -244,6 +245,28 @@ def test_where_means_do_not_pass_the_rows_they_were_made_of_are_not_replaced_eit
     assert "is published and stays" not in caplog.text
     score(place, corrected, model)
     assert f"{version}-mean2 is published and stays at {day}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "needed"), [({"smoothing": 2}, "smoothing"), ({"in_space_of": ["older"]}, "mapping")]
+)
+def test_what_the_kind_of_the_version_cannot_do_is_refused_before_a_row_is_written(
+    place: tuple[Tables, Any],
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, Any],
+    needed: str,
+) -> None:
+    tables, config = place
+    one = snapshot(tmp_path / "rows", rows_of(), D1 + timedelta(days=200))
+    able = type(gur.KIND).can
+    monkeypatch.setattr(type(gur.KIND), "can", able - {Capability(needed)})
+    with pytest.raises(
+        ModelError, match=rf"scoring\.{next(iter(asked))} needs the capability '{needed}', .* kind 'gur'"
+    ):
+        score((tables, scoring_as(config, **asked)), one, model)
+    assert scored(place, load_model(model).version, one.as_of) == {}
 
 
 def test_a_mean_does_not_depend_on_the_order_of_entries_and_opposite_embeddings_leave_the_newest() -> None:

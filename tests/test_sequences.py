@@ -33,8 +33,8 @@ from gur_spark.snapshots.files import read_manifest, read_vocabulary_ref
 from gur_spark.snapshots.sequence_rows import SequenceRows, file_by_file, whole_users
 from gur_spark.snapshots.sequences import sequence_snapshots
 from gur_spark.snapshots.stale import commands_for, stale_snapshots
-from gur_spark.snapshots.visible import Snapshot, find_snapshot, visible_snapshots
-from gur_spark.snapshots.wanted import wanted_manifest
+from gur_spark.snapshots.visible import Snapshot, visible_snapshots
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from jobs import sequences as job
@@ -283,9 +283,9 @@ def test_what_was_made_already_is_not_made_again(tables: Tables, config: Any, co
     [fewer] = sequence_snapshots(tables, configure(max_events=2), [AS_OF], runs[3]).snapshots
     assert fewer.path != first[1].path
     assert visible_snapshots(tables, Form.SEQUENCES) == [*first, fewer]
-    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.SEQUENCES) == fewer
-    wanted = wanted_manifest(config, Form.SEQUENCES).hash
-    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.SEQUENCES, manifest_hash=wanted) == first[1]
+    assert find_snapshot(tables, configure(max_events=2), AS_OF, Form.SEQUENCES) == fewer
+    assert find_snapshot(tables, config, AS_OF, Form.SEQUENCES) == first[1]
+    assert find_snapshot(tables, config, AS_OF, Form.SEQUENCES, manifest=fewer.manifest()) == fewer
 
 
 @pytest.mark.any_engine

@@ -23,7 +23,8 @@ from gur_spark.snapshots import aggregation
 from gur_spark.snapshots import visible as snapshots
 from gur_spark.snapshots.aggregation import aggregate_snapshot, aggregate_snapshots
 from gur_spark.snapshots.stale import stale_snapshots
-from gur_spark.snapshots.visible import Snapshot, find_snapshot, make_visible, visible_snapshots
+from gur_spark.snapshots.visible import Snapshot, make_visible, visible_snapshots
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from tests.oracles import DAY_US, aggregate_rows, same_rows
@@ -154,7 +155,7 @@ def test_a_snapshot_is_rebuilt_as_it_was_known_at_another_time(tables: Tables, c
     )
     assert later.checksum != first.checksum
     assert later.checksum == snapshot(tables, config, [*as_it_was, event(1, timedelta(days=2), "a", 5)]).checksum
-    assert find_snapshot(tables, config.aggregates, AS_OF, later.known_at) == later
+    assert find_snapshot(tables, config, AS_OF, known_at=later.known_at) == later
     assert tables.read("snapshots").count() == 2
 
 
@@ -202,7 +203,7 @@ def test_the_same_content_again_keeps_the_visible_snapshot(tables: Tables, confi
     again = aggregate_snapshot(tables, config, AS_OF, run_id())
     assert again.lineage != first.lineage
     assert again == replace(first, lineage=again.lineage)
-    assert find_snapshot(tables, config.aggregates, AS_OF) == again
+    assert find_snapshot(tables, config, AS_OF) == again
     assert tables.read("snapshots").count() == 1
     assert [Path(folder).name for folder in storage.folders(str(Path(first.path).parent))] == [Path(first.path).name]
 
@@ -226,8 +227,8 @@ def test_other_content_replaces_the_row_of_its_date_only(tables: Tables, config:
     first = aggregate_snapshot(tables, config, AS_OF, run_id())
     second = snapshot(tables, config, [*log(), event(1, timedelta(days=1), "a", 1)])
     assert second.path != first.path
-    assert find_snapshot(tables, config.aggregates, AS_OF) == second
-    assert find_snapshot(tables, config.aggregates, older.as_of) == older
+    assert find_snapshot(tables, config, AS_OF) == second
+    assert find_snapshot(tables, config, older.as_of) == older
     assert storage.exists(first.data), "a snapshot a model was trained on stays readable"
 
 
@@ -260,10 +261,10 @@ def test_a_date_that_the_landings_have_not_come_to_is_refused(tables: Tables, ma
 @pytest.mark.any_engine
 def test_a_missing_snapshot_names_those_there_are(tables: Tables, config: Any) -> None:
     with pytest.raises(TableError, match="run the aggregate job first"):
-        find_snapshot(tables, config.aggregates, AS_OF)
+        find_snapshot(tables, config, AS_OF)
     snapshot(tables, config, log())
     with pytest.raises(SnapshotError, match=r"no snapshot of 2024-07-02.*2024-07-01 \(known at 2024-07-01 00:00"):
-        find_snapshot(tables, config.aggregates, date(2024, 7, 2))
+        find_snapshot(tables, config, date(2024, 7, 2))
 
 
 @pytest.mark.any_engine
@@ -273,10 +274,10 @@ def test_snapshots_of_two_forms_of_one_date_stand_beside_one_another(tables: Tab
     make_visible(tables, [sequences], "run")
     assert visible_snapshots(tables) == [aggregates, sequences]
     assert visible_snapshots(tables, Form.SEQUENCES) == [sequences]
-    assert find_snapshot(tables, config.aggregates, AS_OF) == aggregates
-    assert find_snapshot(tables, config.aggregates, AS_OF, form=Form.SEQUENCES) == sequences
+    assert find_snapshot(tables, config, AS_OF) == aggregates
+    assert find_snapshot(tables, config, AS_OF, Form.SEQUENCES, manifest=aggregates.manifest()) == sequences
     with pytest.raises(SnapshotError, match=r"of form interactions, .* available: none; run the interactions job"):
-        find_snapshot(tables, config.aggregates, AS_OF, form=Form.INTERACTIONS)
+        find_snapshot(tables, config, AS_OF, Form.INTERACTIONS)
     # Aggregates made anew replace the row of the aggregates alone.
     other = snapshot(tables, config, [*log(), event(1, timedelta(days=1), "a", 1)])
     assert visible_snapshots(tables) == [other, sequences]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import functions as F
 
 from gur_spark import read_embeddings, read_embeddings_now
 from gur_spark.config.file import load_config
@@ -14,10 +15,14 @@ from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.models.kind import VocabularyRef
 from gur_spark.outputs.embeddings import select_embeddings
 from gur_spark.registry.known import find_model
+from gur_spark.registry.published import published
+from gur_spark.serving.live import refresh
 from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
+from gur_spark.serving.stale import Stale, stale_after
 from gur_spark.serving.streaming import check_streaming, checkpoint
 from gur_spark.snapshots.aggregation import aggregate_snapshot
+from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from jobs import stream
@@ -63,14 +68,18 @@ def published_day(tables: Tables, make_config: Any, tmp_path: Path, vocabulary: 
     (tmp_path / "landings").mkdir()
     source, model = {"path": str(tmp_path / "landings")}, {"latent_dim": 4}
     config = make_config({"vocabulary": {"min_count": 1}, "source": source, "model": model})
-    made = snapshot(tables, config, log())
+    publish_untrained(tables, config, snapshot(tables, config, log()))
+    return config
+
+
+def publish_untrained(tables: Tables, config: Any, made: Snapshot) -> None:
+    """Publish the embeddings that an untrained model makes of a snapshot."""
     vocabulary = VocabularyRef(version=1, hash=made.vocabulary_hash, sizes=read_vocabulary(tables).sizes)
     path = registered_version(
         tables, config.name, model=config.model, manifest=config.manifest(), vocabulary=vocabulary
     )
     version = score_snapshot(tables, config, made, path, "score").model_version
-    publish(tables, config, version, AS_OF, "")
-    return config
+    publish(tables, config, version, made.as_of, "")
 
 
 def land(tables: Tables, config: Any, folder: Path, day: date, *users: int) -> None:
@@ -129,6 +138,50 @@ def test_users_whose_events_came_after_the_snapshot_that_is_published_are_taken_
     tables.replace(tables.read("embeddings_now").limit(0), "embeddings_now", "true", "tidied up by hand")
     stream.take_up(tables, config, {})
     assert vectors(tables.read("embeddings_now")) == late
+
+
+@pytest.mark.any_engine
+def test_each_of_two_pipelines_finds_its_own_rows_between_commits_of_the_other(
+    tables: Tables, published_day: Any, tmp_path: Path
+) -> None:
+    config, tomorrow = published_day, AS_OF + timedelta(days=1)
+    other = config.model_copy(
+        update={"name": "other", "aggregates": config.aggregates.model_copy(update={"windows": (9, 40)})}
+    )
+    publish_untrained(tables, other, aggregate_snapshot(tables, other, AS_OF, "other", 1))
+    land(tables, config, tmp_path, AS_OF, 1, 2)
+    assert refresh(tables, other, "refresh").counts == {"users": 2, "rows": 2}
+    land(tables, config, tmp_path, AS_OF, 1, 2, 3)
+    assert refresh(tables, other, "again").counts == {"users": 1, "rows": 1}
+    # The rows of the first are taken up from its own last commit.
+    last = tables.read("runs").where("job = 'stream'").orderBy(F.desc("started")).first()
+    assert last.counts["users"] == 1
+    for one in (config, other):
+        rows = tables.read("embeddings_now").where(F.col("model_version") == find_model(tables, one).model_version)
+        expected = full_run(tables, one, tomorrow)
+        assert vectors(rows) == {user: expected[user] for user in (1, 2, 3)}
+
+
+@pytest.mark.any_engine
+def test_a_landing_makes_what_is_published_stale_if_it_reaches_the_snapshot_of_that_pipeline(
+    tables: Tables, published_day: Any
+) -> None:
+    config = published_day
+    other = config.model_copy(update={"aggregates": config.aggregates.model_copy(update={"windows": (9, 400)})})
+    aggregate_snapshot(tables, other, AS_OF, "other", 1)
+    near, far = (str(AS_OF - timedelta(days=days)) for days in (20, 300))
+    now = published(tables, config.name)
+    assert now
+    assert stale_after(tables, config, [near]) == Stale(
+        snapshots=2,
+        commands=[
+            f"aggregate --as-of {AS_OF}",
+            f"aggregate --as-of {AS_OF} (with the configuration of manifest {other.manifest().hash})",
+        ],
+        published=now,
+    )
+    reached = stale_after(tables, config, [far])
+    assert (reached.snapshots, reached.published) == (1, None)
 
 
 @pytest.mark.any_engine

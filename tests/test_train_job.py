@@ -170,7 +170,7 @@ class Fitted:
 def stub(monkeypatch: pytest.MonkeyPatch, *snapshots: Snapshot) -> None:
     """Training finds these snapshots, and one vocabulary."""
     found = {s.as_of: s for s in snapshots}
-    monkeypatch.setattr(training, "find_wanted", lambda _tables, _config, day, _form: found[day])
+    monkeypatch.setattr(training, "find_snapshot", lambda _tables, _config, day, _form: found[day])
     monkeypatch.setattr(training, "read_vocabulary", lambda _tables, _version: Fitted())
 
 

@@ -32,8 +32,8 @@ from gur_spark.registry.fit import check_fit
 from gur_spark.registry.known import find_model, seen_until
 from gur_spark.registry.published import published
 from gur_spark.snapshots.files import read_manifest
-from gur_spark.snapshots.visible import Snapshot, find_snapshot
-from gur_spark.snapshots.wanted import find_wanted
+from gur_spark.snapshots.visible import Snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, kept_on_failure
 
@@ -112,15 +112,12 @@ def _collect(tables: Tables, config: Config, dates: Sequence[date], version: str
     model_version = first.select("model_version").head(1)[0][0]
     account.inputs["model"] = model_version
     model = load_model(find_model(tables, config, model_version).path)
-    own = [
-        find_snapshot(tables, config.aggregates, as_of, form=model.kind.reads, manifest_hash=model.manifest.hash)
-        for as_of in dates
-    ]
+    own = [find_snapshot(tables, config, as_of, model.kind.reads, manifest=model.manifest) for as_of in dates]
     for snapshot in own:
         check_fit(model, snapshot)
         check_unseen(seen_until_of(model.card), model_version, snapshot.as_of)
     reads_windows = model.kind.reads == Form.AGGREGATES
-    windows = own if reads_windows else [find_wanted(tables, config, as_of, Form.AGGREGATES) for as_of in dates]
+    windows = own if reads_windows else [find_snapshot(tables, config, as_of) for as_of in dates]
     account.inputs.update({f"{s.form} {s.as_of}": s.path for s in (*own, *windows)})
     answers, made, notes = _answers(tables, config, windows, model_version)
     users = [one.column("user_id").combine_chunks() for one in answers]

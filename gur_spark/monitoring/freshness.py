@@ -29,8 +29,7 @@ def freshness(
     of the day before as_of are 1 day old. Attributes stay valid for long, so only their landings are measured.
 
     Args:
-        read: form and manifest hash of the snapshots that the model reads; without one of this manifest, those of
-            the form count.
+        read: form and manifest hash of the snapshots that the model reads; only these count.
 
     Raises:
         TableError: there are no events yet.
@@ -42,8 +41,7 @@ def freshness(
             yield _days(f"log {name}", "event_days", event, as_of)
         yield _days(f"log {name}", "landing_days", landing, as_of)
     visible = visible_snapshots(tables, read[0]) if tables.exists("snapshots") else []
-    alike = [s for s in visible if s.manifest_hash == read[1]] or visible
-    snapshots = [s.as_of for s in alike if s.as_of <= as_of]
+    snapshots = [s.as_of for s in visible if s.manifest_hash == read[1] and s.as_of <= as_of]
     yield _days("snapshots", "snapshot_days", max(snapshots, default=None), as_of)
     if scored:
         dates = [day for day in scored.dates if day <= as_of]

@@ -27,9 +27,9 @@ from gur_spark.monitoring.findings import Finding, Measurement, judge
 from gur_spark.monitoring.freshness import freshness
 from gur_spark.monitoring.sequences import compare_sequences, measured_lists, measured_subjects
 from gur_spark.registry.known import ModelVersion, find_model
-from gur_spark.snapshots.files import differing_columns, read_manifest, row_groups
-from gur_spark.snapshots.visible import Snapshot, find_snapshot
-from gur_spark.snapshots.wanted import wanted_manifest
+from gur_spark.snapshots.files import read_manifest, row_groups
+from gur_spark.snapshots.visible import Snapshot
+from gur_spark.snapshots.wanted import find_snapshot, wanted_manifest
 from gur_spark.statistics.measures import ratio
 from gur_spark.statistics.samples import some_users
 from gur_spark.tables.delta import Tables
@@ -76,23 +76,24 @@ def monitor(
 
     Raises:
         ModelError: there is no such version.
-        SnapshotError: there is no snapshot of the date (its freshness is written all the same) or of the reference, or
-            the reference has other columns.
+        SnapshotError: there is no snapshot of the date with the columns that the version reads (its freshness is
+            written all the same), or the reference is gone.
         TableError: there are no events, or no embeddings of the version at the date.
     """
     model = None if inputs_only and against else find_model(tables, config, version)
     scored = ScoredDates.read(tables, model.rows_version) if model and not inputs_only else None
     form = find(model.kind if model else config.model.kind).reads
-    wanted = model.manifest_hash if model else wanted_manifest(config, form).hash
-    measured = list(freshness(tables, config, as_of, (form, wanted), scored))
+    manifest = model.manifest() if model else None
+    read = form, (manifest or wanted_manifest(config, form)).hash
+    measured = list(freshness(tables, config, as_of, read, scored))
     try:
-        snapshot = find_snapshot(tables, config.aggregates, as_of, form=form, manifest_hash=wanted)
+        snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest)
     except SnapshotError:
         write_drift(tables, as_of, judge(measured, config.monitor), run_id)
         raise
     reference = _reference(tables, config, snapshot, model, against)
-    read = {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
-    with kept_on_failure(Account(inputs=read)):
+    inputs = {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
+    with kept_on_failure(Account(inputs=inputs)):
         distributions = _distributions(tables, config.monitor.sample, snapshot, reference)
         measured += [_rows(snapshot, reference), *(one for d in distributions for one in d.measured(reference.name))]
         if scored:
@@ -100,7 +101,7 @@ def monitor(
         findings = judge(measured, config.monitor)
         write_drift(tables, as_of, findings, run_id)
     return Drift(
-        inputs=read,
+        inputs=inputs,
         as_of=as_of,
         users=snapshot.rows,
         reference=reference.name,
@@ -134,8 +135,8 @@ def _reference(
     tables: Tables, config: Config, snapshot: Snapshot, model: ModelVersion | None, against: date | None
 ) -> Reference:
     if against is not None:
-        form, wanted = snapshot.form, snapshot.manifest_hash
-        return Reference.of_snapshot(find_snapshot(tables, config.aggregates, against, form=form, manifest_hash=wanted))
+        alike = find_snapshot(tables, config, against, snapshot.form, manifest=snapshot.manifest())
+        return Reference.of_snapshot(alike)
     assert model is not None  # it is read unless a date is given
     return Reference.of_training(model)
 
@@ -143,8 +144,7 @@ def _reference(
 def _distributions(tables: Tables, size: int, snapshot: Snapshot, reference: Reference) -> list[Distribution]:
     """Distributions of the inputs of about so many users on each side."""
     manifest = snapshot.manifest()
-    for path in reference.paths:
-        _check_manifest(manifest, snapshot, path, reference)
+    _check_there(reference)
     columns = _measured_columns(manifest)
     share = -(-size // len(reference.paths))
     before = pa.concat_tables([_sample(tables, path, columns, share) for path in reference.paths])
@@ -165,16 +165,13 @@ def _measured_columns(manifest: AnyManifest) -> list[str]:
     return measured_columns(manifest)
 
 
-def _check_manifest(manifest: AnyManifest, snapshot: Snapshot, path: str, reference: Reference) -> None:
+def _check_there(reference: Reference) -> None:
+    """Raises SnapshotError where a folder of the reference is gone or damaged."""
     try:
-        other = read_manifest(path)
+        for path in reference.paths:
+            read_manifest(path)
     except SnapshotError as error:
         raise SnapshotError(f"reference ({reference.name}): {error}; choose another with --against DATE") from error
-    if other.hash != manifest.hash:
-        raise SnapshotError(
-            f"the snapshot of {snapshot.as_of} has manifest {manifest.hash}, its reference ({reference.name}) has "
-            f"{other.hash}; they differ in {differing_columns(manifest, other)}; choose another with --against DATE"
-        )
 
 
 def _sample(tables: Tables, path: str, columns: Sequence[str], size: int) -> pa.Table:

@@ -9,9 +9,10 @@ from pyspark.sql import functions as F
 from gur_spark import schema, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ModelError, nearest
+from gur_spark.features.declare.manifest import AnyManifest, parse_manifest
 from gur_spark.models.kind import VocabularyRef
 from gur_spark.registry.card import Card, seen_until_of, verified_card
-from gur_spark.registry.files import pack
+from gur_spark.registry.files import MANIFEST, pack
 from gur_spark.registry.names import VersionName
 from gur_spark.registry.published import published
 from gur_spark.tables.delta import Tables
@@ -34,6 +35,21 @@ class ModelVersion:
     training_snapshots: Sequence[str]
     """Folders of the snapshots."""
     outputs: Sequence[str]
+
+    def manifest(self) -> AnyManifest:
+        """The manifest of the snapshots that the version reads.
+
+        Raises:
+            ModelError: it is missing from the artefact, or was altered.
+        """
+        path = storage.join(self.path, MANIFEST)
+        try:
+            manifest = parse_manifest(storage.read_text(path))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"model {self.path}: {MANIFEST} is missing or damaged: {error}") from error
+        if manifest.hash != self.manifest_hash:
+            raise ModelError(f"model {self.path}: {MANIFEST} is {manifest.hash}, expected {self.manifest_hash}")
+        return manifest
 
 
 def register(

@@ -23,7 +23,8 @@ from gur_spark.features.spark.derived import add_derived
 from gur_spark.features.spark.selection import event_rows, snapshot_events
 from gur_spark.features.states.base import DAY_US
 from gur_spark.snapshots.recount import STATISTICS, Recount
-from gur_spark.snapshots.visible import Snapshot, find_snapshot
+from gur_spark.snapshots.visible import Snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 
@@ -107,7 +108,7 @@ def explain(
         SnapshotError: no snapshot of the date, no such column, or no row of the user.
     """
     tables = open_tables(spark, config.tables)
-    snapshot = find_snapshot(tables, config.aggregates, as_of, known_at, manifest_hash=config.manifest().hash)
+    snapshot = find_snapshot(tables, config, as_of, known_at=known_at)
     manifest = snapshot.manifest(Manifest)
     column = _column(manifest, feature)
     _check_step(manifest, config.manifest(), column)

@@ -10,11 +10,9 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config.snapshots import Aggregates
 from gur_spark.errors import SnapshotError, WriteConflict
 from gur_spark.features.declare.manifest import AnyManifest
 from gur_spark.features.kernel.state_files import has_saved_state
-from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.files import M, read_manifest, row_groups
 from gur_spark.tables.delta import Tables
@@ -92,36 +90,6 @@ class MadeSnapshots:
             counts={f"rows {s.as_of}": s.rows for s in self.snapshots},
             outputs={str(s.as_of): s.path for s in self.snapshots},
         )
-
-
-def find_snapshot(
-    tables: Tables,
-    aggregates: Aggregates,
-    as_of: date,
-    known_at: datetime | None = None,
-    form: Form = Form.AGGREGATES,
-    manifest_hash: str | None = None,
-) -> Snapshot:
-    """The visible snapshot of a form and date; without ``known_at``, the one of the configured delay.
-
-    Pipelines with other windows or fields may share tables, so a date may have a snapshot of several manifests. The one
-    of ``manifest_hash`` is preferred. Where there is none, the newest is returned, and the caller must refuse it by its
-    columns.
-
-    Raises:
-        TableError: there is no table ``snapshots`` yet.
-        SnapshotError: there is no such snapshot; the message lists those of the form.
-    """
-    known_at = known_at or selection.known_at(as_of, aggregates.delay_days)
-    of_form = visible_snapshots(tables, form)
-    found = [s for s in of_form if (s.as_of, s.known_at) == (as_of, known_at)]
-    if not found:
-        known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in of_form] or "none"
-        raise SnapshotError(
-            f"no snapshot of {as_of} of form {form}, known at {known_at:%Y-%m-%d %H:%M}; available: {known}; "
-            f"run the {MADE_BY[form]} job"
-        )
-    return next((s for s in found if s.manifest_hash == manifest_hash), found[-1])
 
 
 def visible_snapshots(tables: Tables, form: Form | None = None) -> list[Snapshot]:

@@ -1,14 +1,15 @@
-"""The manifest of the snapshots that a configuration asks for, and the snapshots that have it."""
+"""The manifest of the snapshots that a configuration asks for, and the snapshot that has it."""
 
-from datetime import date
+from datetime import date, datetime
 
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.features.declare.manifest import AnyManifest
+from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.snapshots import interactions, sequences
 from gur_spark.snapshots.files import differing_columns
-from gur_spark.snapshots.visible import MADE_BY, Snapshot, find_snapshot
+from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
 
 
@@ -26,18 +27,43 @@ def wanted_manifest(config: Config, form: Form) -> AnyManifest:
     return events
 
 
-def find_wanted(tables: Tables, config: Config, as_of: date, form: Form) -> Snapshot:
-    """Find the snapshot of a date as the configuration has it.
+def find_snapshot(
+    tables: Tables,
+    config: Config,
+    as_of: date,
+    form: Form = Form.AGGREGATES,
+    *,
+    known_at: datetime | None = None,
+    manifest: AnyManifest | None = None,
+) -> Snapshot:
+    """The visible snapshot of a form and date.
+
+    Pipelines with other windows or fields may share tables, so a date may have a snapshot of several manifests.
+
+    Args:
+        known_at: the moment before which its rows had landed; by default the one of the configured delay.
+        manifest: the manifest that it must have; by default the one of the configuration.
 
     Raises:
-        SnapshotError: there is none, or it has other columns than the configuration.
+        TableError: there is no table ``snapshots`` yet.
+        SnapshotError: there is no such snapshot; the message lists those of the form, or names the columns in which
+            the newest of the date differs.
     """
-    wanted = wanted_manifest(config, form)
-    found = find_snapshot(tables, config.aggregates, as_of, form=form, manifest_hash=wanted.hash)
-    if found.manifest_hash != wanted.hash:
-        differ = differing_columns(found.manifest(), wanted)
+    known_at = known_at or selection.known_at(as_of, config.aggregates.delay_days)
+    of_form = visible_snapshots(tables, form)
+    found = [s for s in of_form if (s.as_of, s.known_at) == (as_of, known_at)]
+    if not found:
+        known = [f"{s.as_of} (known at {s.known_at:%Y-%m-%d %H:%M})" for s in of_form] or "none"
         raise SnapshotError(
-            f"the {form} of {as_of} and the configuration differ in {differ}; run the {MADE_BY[form]} job, or use the "
-            "configuration that made them"
+            f"no snapshot of {as_of} of form {form}, known at {known_at:%Y-%m-%d %H:%M}; available: {known}; "
+            f"run the {MADE_BY[form]} job"
         )
-    return found
+    wanted = manifest or wanted_manifest(config, form)
+    alike = [s for s in found if s.manifest_hash == wanted.hash]
+    if not alike:
+        whose = "the model version" if manifest else "the configuration"
+        raise SnapshotError(
+            f"the {form} of {as_of} and {whose} differ in {differing_columns(found[-1].manifest(), wanted)}; run the "
+            f"{MADE_BY[form]} job, or use the configuration that made them"
+        )
+    return alike[0]

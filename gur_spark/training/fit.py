@@ -92,7 +92,9 @@ def alone(checkpoints: str) -> Iterator[None]:
                 "until it ends"
             ) from error
         except OSError as error:
-            log.debug("checkpoints in %s cannot be locked: %s", checkpoints, error)
+            log.warning(
+                "train: checkpoints in %s cannot be locked (%s); start no second, equal training", checkpoints, error
+            )
         yield
 
 

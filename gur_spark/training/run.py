@@ -20,7 +20,7 @@ from gur_spark.registry.known import find_model, register
 from gur_spark.registry.published import published
 from gur_spark.snapshots.horizon import check_cutoff
 from gur_spark.snapshots.visible import Snapshot
-from gur_spark.snapshots.wanted import find_wanted
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, kept_on_failure
 from gur_spark.training.version import TrainedVersion, train_version
@@ -45,7 +45,7 @@ def train_model(tables: Tables, config: Config, dates: Sequence[date], align_to:
     if not dates:
         raise TrainingError("no snapshot to train on: name as-of dates with --as-of or training.as_of")
     check_cutoff(dates, config.model.looks_ahead_days(), config.training.cutoff, TrainingError)
-    snapshots = [find_wanted(tables, config, day, kind.reads) for day in sorted(dates)]
+    snapshots = [find_snapshot(tables, config, day, kind.reads) for day in sorted(dates)]
     with kept_on_failure(Account(inputs={f"snapshot {snapshot.as_of}": snapshot.path for snapshot in snapshots})):
         return _train(tables, config, kind, snapshots, align_to)
 

@@ -27,7 +27,7 @@ from gur_spark.serving.publishing import publish
 from gur_spark.serving.scoring import score_snapshot
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.files import read_vocabulary_ref, row_groups
-from gur_spark.snapshots.visible import find_snapshot
+from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.cleaning import clean
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -113,7 +113,7 @@ def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config
     version = version_of(tables, config)
     folder = tables.folder("reports", version, "2024-06-01")
     assert run.outputs == {kind: f"{folder}/report.{kind}" for kind in ("json", "txt", "png", "html")}
-    snapshot = find_snapshot(tables, config.aggregates, AS_OF).path
+    snapshot = find_snapshot(tables, config, AS_OF).path
     assert run.inputs == {"model": version, "aggregates 2024-06-01": snapshot}
     text = storage.read_text(run.outputs["txt"])
     assert capsys.readouterr().out == text + "\n"
@@ -140,6 +140,16 @@ def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config
     for task in report["tasks"]:
         assert USERS * 0.3 < task["test_users"] < USERS
         assert run.counts[f"{task['name']} test users"] == task["test_users"]
+
+
+def test_a_snapshot_of_another_pipeline_at_the_date_changes_no_report(tables: Tables, config: Any) -> None:
+    own = find_snapshot(tables, config, AS_OF)
+    windows = config.aggregates.model_copy(update={"windows": (9, 40)})
+    other = aggregate_snapshot(tables, config.model_copy(update={"aggregates": windows}), AS_OF, "other")
+    assert other.path != own.path
+    inputs = collect_inputs(tables, config, [AS_OF], "published")
+    assert inputs.account.inputs[f"aggregates {AS_OF}"] == own.path
+    assert [population.snapshot for population in inputs.populations] == [own.path]
 
 
 def test_events_of_the_future_change_who_churned_and_nothing_that_is_known_before(tables: Tables, config: Any) -> None:
@@ -208,7 +218,7 @@ def test_a_future_that_is_not_complete_is_refused(tables: Tables, config: Any) -
 
 
 def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tables, config: Any) -> None:
-    with sequence_folders(tables, config, [find_snapshot(tables, config.aggregates, AS_OF)]) as folders:
+    with sequence_folders(tables, config, [find_snapshot(tables, config, AS_OF)]) as folders:
         [asked] = folders.by_date
         assert sum(group.rows for group in row_groups(asked)) == USERS
         assert not storage.folders(tables.folder("sequences"))
@@ -218,7 +228,7 @@ def test_what_a_killed_report_leaves_is_staged_where_clean_takes_it(tables: Tabl
 
 
 def test_baselines_learn_from_what_was_before_the_first_date_and_the_cutoff(tables: Tables, config: Any) -> None:
-    first = find_snapshot(tables, config.aggregates, AS_OF)
+    first = find_snapshot(tables, config, AS_OF)
     later = replace(first, as_of=AS_OF + timedelta(1), known_at=first.known_at + timedelta(1))
     with sequence_folders(tables, config, [first, later]) as folders:
         assert folders.trained_on == folders.by_date[0] != folders.by_date[1]
@@ -234,7 +244,7 @@ def test_baselines_learn_from_what_was_before_the_first_date_and_the_cutoff(tabl
 
 def other_pipeline(tables: Tables, config: Any, name: str, seen_until: date | None = AS_OF) -> str:
     """A version that another pipeline over the same tables made of the snapshot of the date."""
-    snapshot = find_snapshot(tables, config.aggregates, AS_OF)
+    snapshot = find_snapshot(tables, config, AS_OF)
     sizes = read_vocabulary(tables).sizes
     return Path(
         registered_version(

@@ -40,7 +40,9 @@ def put(tables: Tables, table: str, ddl: str, rows: Sequence[Mapping[str, Any]])
 
 
 def put_snapshot(tables: Tables, day: date, events: Any, manifest: Manifest) -> str:
-    path = write_snapshot(Path(tables.folder("aggregates", str(day))), to_rows(events, manifest), manifest)
+    path = write_snapshot(
+        Path(tables.folder("aggregates", str(day), manifest.hash)), to_rows(events, manifest), manifest
+    )
     row = {
         "form": "aggregates",
         "as_of": day,
@@ -67,14 +69,16 @@ def put_embeddings(tables: Tables, day: date, x: np.ndarray, version: str = "one
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return config_over(tmp_path_factory.mktemp("monitor") / "tables")
+    fields = {"categorical": [{"name": name, "column": name} for name in SIZES]}
+    root = tmp_path_factory.mktemp("monitor") / "tables"
+    return config_over(root, aggregates={"windows": [7, 30]}, fields=fields)
 
 
 @pytest.fixture(scope="module")
 def tables(spark: Any, config: Any) -> Tables:
     """A model trained on one snapshot; a calm week; one of amounts times three, half of the users and a frozen feed."""
     tables = open_tables(spark, config.tables)
-    manifest = tiny_manifest()
+    manifest = config.manifest()
     paths = {
         day: put_snapshot(tables, day, random_events(USERS, SIZES, ["amount"], seed, 30), manifest)
         for seed, day in enumerate((TRAINED, CALM))
@@ -82,7 +86,9 @@ def tables(spark: Any, config: Any) -> Tables:
     drifted = random_events(USERS // 2, SIZES, ["amount"], 5, 30)
     tripled = [[e | {"amount": e["amount"] and e["amount"] * 3} for e in user] for user in drifted]
     put_snapshot(tables, DRIFTED, tripled, manifest)
-    put_snapshot(tables, OTHER, random_events(5, SIZES, ["amount"], 5, 30), tiny_manifest(windows=(7, 30, 90)))
+    # Another pipeline over the same tables has snapshots with other columns.
+    for day in (CALM, date(2024, 6, 19), OTHER):
+        put_snapshot(tables, day, random_events(5, SIZES, ["amount"], 5, 30), tiny_manifest(windows=(7, 30, 90)))
     rng = np.random.default_rng(0)
     x = rng.normal(size=(USERS, WIDTH)) + 3 * rng.normal(size=(8, WIDTH))[np.arange(USERS) % 8]
     for day, moved in ((TRAINED, x), (CALM, x + 0.05 * rng.normal(size=x.shape)), (DRIFTED, x[: USERS // 2] * 1.3 + 2)):
@@ -97,6 +103,8 @@ def tables(spark: Any, config: Any) -> Tables:
                 "pipeline": config.name,
                 "kind": "gur",
                 "outputs": ["embeddings"],
+                "path": paths[TRAINED],
+                "manifest_hash": manifest.hash,
                 "vocabulary_version": 1,
                 "vocabulary_hash": "v",
                 "training_snapshots": [paths[TRAINED]],
@@ -256,12 +264,14 @@ def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_cou
 
 
 def test_snapshots_that_cannot_be_compared_are_refused(tables: Tables, config: Any) -> None:
-    with pytest.raises(SnapshotError, match=r"training of one\) has .*differ in .*amount_count_90d.*--against"):
+    with pytest.raises(SnapshotError, match=rf"{OTHER} and the model version differ in .*amount_count_90d"):
         monitor(tables, config, OTHER, "run")
     with pytest.raises(SnapshotError, match="no snapshot of 2024-01-01"):
         monitor(tables, config, CALM, "run", against=date(2024, 1, 1))
-    with pytest.raises(TableError, match=rf"no embeddings of one at {OTHER}; available: \['{TRAINED}'.*--inputs-only"):
-        monitor(tables, config, OTHER, "run", against=OTHER)
+    later = date(2024, 6, 29)
+    put_snapshot(tables, later, random_events(5, SIZES, ["amount"], 5, 30), config.manifest())
+    with pytest.raises(TableError, match=rf"no embeddings of one at {later}; available: \['{TRAINED}'.*--inputs-only"):
+        monitor(tables, config, later, "run", against=CALM)
     with pytest.raises(ModelError, match=r"no model version 'two'; available: \['one'\]"):
         monitor(tables, config, CALM, "run", version="two")
 
