@@ -63,6 +63,12 @@ class ModelSection(Section):
         return 0
 
     @classmethod
+    def of(cls, section: "ModelSection") -> Self:
+        """Return the section as one of this kind, for code that only this kind runs."""
+        assert isinstance(section, cls), f"expected a {cls.__name__}, got a section of kind {section.kind}"
+        return section
+
+    @classmethod
     def stored(cls, format: int, model: Mapping[str, Any], training: Mapping[str, Any]) -> Self:
         """The section of an artefact, by the format of its ``config.json``.
 

@@ -119,12 +119,6 @@ class GurModel(ModelSection):
         return cls.from_format_1(model, training) if format == 1 else cls(**model)
 
     @classmethod
-    def of(cls, section: ModelSection) -> "GurModel":
-        """Return the section as one of the kind ``gur``."""
-        assert isinstance(section, cls), f"expected a section of kind gur, got {section.kind}"
-        return section
-
-    @classmethod
     def from_format_1(cls, model: Mapping[str, Any], training: Mapping[str, Any]) -> "GurModel":
         """Read the section of an artefact whose ``config.json`` was written before kinds.
 

@@ -52,12 +52,6 @@ class ColesModel(ModelSection):
     learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor of the learning rate after each epoch."""
 
-    @classmethod
-    def of(cls, section: ModelSection) -> "ColesModel":
-        """Return the section as one of the kind ``coles``."""
-        assert isinstance(section, cls), f"expected a section of kind coles, got {section.kind}"
-        return section
-
     def title(self) -> str:
         return f"CoLES: a {self.encoder.upper()} over each user's events, {self.latent_dim} numbers per user."
 
