@@ -39,7 +39,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     form, manifest = find(model.kind).reads, model.manifest()
     # In their order, since the means of a date are made of those before it.
     for as_of in sorted(dates):
-        snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest)
+        snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest, vocabulary=model.vocabulary)
         done = score_snapshot(tables, config, snapshot, model.path, run.id, args.changed_since, bool(args.force))
         run.add(done.account)
         if EMBEDDINGS.name in model.outputs:

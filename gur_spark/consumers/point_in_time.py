@@ -119,7 +119,8 @@ def _embeddings(tables: Tables, config: Config, version: str | None) -> _Feature
     rows = tables.read("embeddings", made_by="score").where(F.col("model_version") == model)
     # Only dates with a usual snapshot, because otherwise it is not known which landings the embeddings know.
     snapshots = _usual_snapshots(tables, config.aggregates.delay_days, find(found.kind).reads)
-    usual = {s.as_of for s in snapshots if s.manifest_hash == found.manifest_hash}
+    read = found.manifest_hash, found.vocabulary_hash
+    usual = {s.as_of for s in snapshots if (s.manifest_hash, s.vocabulary_hash) == read}
     dates = frozenset(usual.intersection(EMBEDDINGS.dates(tables, model)))
     if not dates:
         raise SnapshotError(f"no embeddings of {model}; run the score job")

@@ -111,8 +111,10 @@ def _collect(tables: Tables, config: Config, dates: Sequence[date], version: str
     # ``read_embeddings`` never gives an empty frame, so the first row tells the version behind "published".
     model_version = first.select("model_version").head(1)[0][0]
     account.inputs["model"] = model_version
-    model = load_model(find_model(tables, config, model_version).path)
-    own = [find_snapshot(tables, config, as_of, model.kind.reads, manifest=model.manifest) for as_of in dates]
+    found = find_model(tables, config, model_version)
+    model = load_model(found.path)
+    reads = {"manifest": model.manifest, "vocabulary": found.vocabulary}
+    own = [find_snapshot(tables, config, as_of, model.kind.reads, **reads) for as_of in dates]
     for snapshot in own:
         check_fit(model, snapshot)
         check_unseen(seen_until_of(model.card), model_version, snapshot.as_of)

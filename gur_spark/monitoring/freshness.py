@@ -21,7 +21,7 @@ NEVER = float("inf")
 
 
 def freshness(
-    tables: Tables, config: Config, as_of: date, read: tuple[Form, str], scored: ScoredDates | None
+    tables: Tables, config: Config, as_of: date, read: tuple[Form, str, str | None], scored: ScoredDates | None
 ) -> Iterator[Measurement]:
     """Days from the newest event and landing of each log, snapshot and embeddings to ``as_of``; infinite without any.
 
@@ -29,7 +29,8 @@ def freshness(
     of the day before as_of are 1 day old. Attributes stay valid for long, so only their landings are measured.
 
     Args:
-        read: form and manifest hash of the snapshots that the model reads; only these count.
+        read: form, manifest hash and vocabulary hash of the snapshots that the model reads; only these count. Without
+            a vocabulary hash, snapshots of any vocabulary count.
 
     Raises:
         TableError: there are no events yet.
@@ -40,8 +41,10 @@ def freshness(
         if log.kind == "events":
             yield _days(f"log {name}", "event_days", event, as_of)
         yield _days(f"log {name}", "landing_days", landing, as_of)
-    visible = visible_snapshots(tables, read[0]) if tables.exists("snapshots") else []
-    snapshots = [s.as_of for s in visible if s.manifest_hash == read[1] and s.as_of <= as_of]
+    form, manifest_hash, vocabulary_hash = read
+    visible = visible_snapshots(tables, form) if tables.exists("snapshots") else []
+    alike = [s for s in visible if s.manifest_hash == manifest_hash and vocabulary_hash in (None, s.vocabulary_hash)]
+    snapshots = [s.as_of for s in alike if s.as_of <= as_of]
     yield _days("snapshots", "snapshot_days", max(snapshots, default=None), as_of)
     if scored:
         dates = [day for day in scored.dates if day <= as_of]

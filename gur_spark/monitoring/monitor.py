@@ -76,18 +76,19 @@ def monitor(
 
     Raises:
         ModelError: there is no such version.
-        SnapshotError: there is no snapshot of the date with the columns that the version reads (its freshness is
-            written all the same), or the reference is gone.
+        SnapshotError: there is no snapshot of the date with the columns and the vocabulary that the version reads
+            (its freshness is written all the same), or the reference is gone.
         TableError: there are no events, or no embeddings of the version at the date.
     """
     model = None if inputs_only and against else find_model(tables, config, version)
     scored = ScoredDates.read(tables, model.rows_version) if model and not inputs_only else None
     form = find(model.kind if model else config.model.kind).reads
     manifest = model.manifest() if model else None
-    read = form, (manifest or wanted_manifest(config, form)).hash
+    vocabulary = model.vocabulary if model else None
+    read = form, (manifest or wanted_manifest(config, form)).hash, vocabulary and vocabulary[1]
     measured = list(freshness(tables, config, as_of, read, scored))
     try:
-        snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest)
+        snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest, vocabulary=vocabulary)
     except SnapshotError:
         write_drift(tables, as_of, judge(measured, config.monitor), run_id)
         raise

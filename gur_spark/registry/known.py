@@ -36,6 +36,11 @@ class ModelVersion:
     """Folders of the snapshots."""
     outputs: Sequence[str]
 
+    @property
+    def vocabulary(self) -> tuple[int, str]:
+        """Version and hash of the vocabulary of the snapshots that the version reads."""
+        return self.vocabulary_version, self.vocabulary_hash
+
     def manifest(self) -> AnyManifest:
         """The manifest of the snapshots that the version reads.
 

@@ -22,7 +22,7 @@ from gur_spark.models.kind import Form
 from gur_spark.snapshots.inputs import SnapshotInputs, check_landings
 from gur_spark.snapshots.making import known_moments, made_already
 from gur_spark.snapshots.routes import Route, finish, from_base
-from gur_spark.snapshots.visible import MadeSnapshots, Snapshot, make_visible, visible_snapshots
+from gur_spark.snapshots.visible import MadeSnapshots, Snapshot, ask_again, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, kept_on_failure
 
@@ -69,6 +69,7 @@ def aggregate_snapshots(
     aggregates, must = config.aggregates, route == "incremental"
     said = {"events": inputs.lineage}
     with kept_on_failure(Account(inputs=said)):
+        ask_again(tables, list(there.values()), run_id)
         for day in [day for day in moments if day not in there]:
             if must or (route == "auto" and len(moments) == 1 and aggregates.incremental_days):
                 place = folders[day], aggregates.landing_gap_days

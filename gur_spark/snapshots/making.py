@@ -24,7 +24,14 @@ from gur_spark.models.kind import Form, VocabularyRef
 from gur_spark.snapshots.files import write_description
 from gur_spark.snapshots.inputs import SnapshotInputs, check_landings, events_range
 from gur_spark.snapshots.sequence_rows import in_order
-from gur_spark.snapshots.visible import MadeSnapshots, Snapshot, is_whole, make_visible, visible_snapshots
+from gur_spark.snapshots.visible import (
+    MadeSnapshots,
+    Snapshot,
+    ask_again,
+    is_whole,
+    make_visible,
+    visible_snapshots,
+)
 from gur_spark.tables.delta import Tables, check_keys
 from gur_spark.tables.runs import Account, kept_on_failure
 
@@ -93,6 +100,7 @@ def make_snapshots(
     gap_days = config.aggregates.landing_gap_days
     said = {"events": inputs.lineage}
     with kept_on_failure(Account(inputs=said)):
+        ask_again(tables, list(there.values()), run_id)
         for day in [day for day in moments if day not in there]:
             folder = tables.folder(recipe.form, day.isoformat(), run_id)
             made = write_snapshot(tables, inputs, recipe, (day, moments[day]), folder, gap_days)

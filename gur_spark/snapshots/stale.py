@@ -63,16 +63,23 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, logs: Mappi
     return began and selection.known_at(day, 0) < snapshot.known_at
 
 
-def commands_for(stale: Sequence[Snapshot], config: Config) -> list[str]:
+def commands_for(stale: Sequence[Snapshot], config: Config, vocabulary: int | None = None) -> list[str]:
     """The jobs, with options, that bring these snapshots up to date; of a usual one, without the moment.
 
-    A snapshot of another manifest needs the configuration that it was made with; the line says so.
+    A snapshot of another manifest needs the configuration that it was made with; the line says so. The lines name the
+    vocabulary if there are several.
+
+    Args:
+        vocabulary: the version that the jobs take by themselves, if it is known.
     """
     lines: list[str] = []
     wanted, forms = _reaches(config), list(Form)
-    kinds = {(s.form, s.manifest_hash) for s in stale}
-    for form, manifest_hash in sorted(kinds, key=lambda one: (one not in wanted, forms.index(one[0]), one[1])):
-        alike = [s for s in stale if (s.form, s.manifest_hash) == (form, manifest_hash)]
+    several = len({s.vocabulary_version for s in stale} | ({vocabulary} - {None})) > 1
+    groups = {(s.form, s.manifest_hash, s.vocabulary_version) for s in stale}
+    for group in sorted(groups, key=lambda one: (one[:2] not in wanted, forms.index(one[0]), *one[1:])):
+        form, manifest_hash, version = group
+        alike = [s for s in stale if (s.form, s.manifest_hash, s.vocabulary_version) == group]
+        encoded = f" --vocabulary {version}" if several else ""
         usual = [s for s in alike if is_usual(s, config.aggregates.delay_days)]
         jobs = [f"{MADE_BY[form]} --as-of {' '.join(str(s.as_of) for s in usual)}"] if usual else []
         jobs += [
@@ -81,7 +88,7 @@ def commands_for(stale: Sequence[Snapshot], config: Config) -> list[str]:
             if s not in usual
         ]
         other = "" if (form, manifest_hash) in wanted else f" (with the configuration of manifest {manifest_hash})"
-        lines += [f"{job}{other}" for job in jobs]
+        lines += [f"{job}{encoded}{other}" for job in jobs]
     return lines
 
 

@@ -26,6 +26,9 @@ MADE_BY = {Form.AGGREGATES: "aggregate", Form.SEQUENCES: "sequences", Form.INTER
 """Form -> the job that makes its snapshots."""
 
 
+Key = tuple[Form, date, datetime, str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """One row of ``snapshots``."""
@@ -43,9 +46,9 @@ class Snapshot:
     checksum: str
 
     @property
-    def key(self) -> tuple[Form, date, datetime, str]:
-        """The grain of the table: form, as_of, known_at and manifest_hash."""
-        return self.form, self.as_of, self.known_at, self.manifest_hash
+    def key(self) -> "Key":
+        """The grain of the table: form, as_of, known_at, manifest_hash and vocabulary_hash."""
+        return self.form, self.as_of, self.known_at, self.manifest_hash, self.vocabulary_hash
 
     @property
     def data(self) -> str:
@@ -140,6 +143,17 @@ def make_visible(tables: Tables, made: Sequence[Snapshot], run_id: str) -> list[
     return rows
 
 
+def ask_again(tables: Tables, found: Sequence[Snapshot], run_id: str) -> None:
+    """Write the rows of found snapshots anew where one of another vocabulary was made since.
+
+    So the newest row of a date and manifest is the one that was asked for last, and ``train`` reads it.
+    """
+    newest = {snapshot.key[:4]: snapshot for snapshot in visible_snapshots(tables)} if found else {}
+    older = [snapshot for snapshot in found if newest[snapshot.key[:4]].key != snapshot.key]
+    if older:
+        make_visible(tables, older, run_id)
+
+
 def is_whole(snapshot: Snapshot) -> bool:
     """Whether a snapshot's files still hold all its rows, by their footers."""
     try:
@@ -162,7 +176,7 @@ def _kept(visible: Snapshot | None, made: Snapshot) -> Snapshot:
     return kept if replace(visible, lineage=made.lineage) == kept and is_whole(visible) else made
 
 
-def _by_key(tables: Tables) -> dict[tuple[Form, date, datetime, str], Snapshot]:
+def _by_key(tables: Tables) -> dict[Key, Snapshot]:
     return {snapshot.key: snapshot for snapshot in visible_snapshots(tables)}
 
 
@@ -172,7 +186,7 @@ def _write_rows(tables: Tables, snapshots: Sequence[Snapshot], run_id: str) -> N
     rows = [tuple((vars(s) | {"form": s.form.value} | more)[name] for name in names) for s in snapshots]
     keys = [
         f"(form = '{s.form}' AND as_of = DATE '{s.as_of}' AND known_at = TIMESTAMP '{s.known_at:%Y-%m-%d %H:%M:%S.%f}' "
-        f"AND manifest_hash = '{s.manifest_hash}')"
+        f"AND manifest_hash = '{s.manifest_hash}' AND vocabulary_hash = '{s.vocabulary_hash}')"
         for s in snapshots
     ]
     frame = tables.spark.createDataFrame(rows, schema.SNAPSHOTS).coalesce(1)

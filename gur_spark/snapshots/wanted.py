@@ -35,19 +35,22 @@ def find_snapshot(
     *,
     known_at: datetime | None = None,
     manifest: AnyManifest | None = None,
+    vocabulary: tuple[int, str] | None = None,
 ) -> Snapshot:
     """The visible snapshot of a form and date.
 
-    Pipelines with other windows or fields may share tables, so a date may have a snapshot of several manifests.
+    Several pipelines may share tables, so a date may have snapshots of several manifests and vocabularies.
 
     Args:
         known_at: the moment before which its rows had landed; by default the one of the configured delay.
         manifest: the manifest that it must have; by default the one of the configuration.
+        vocabulary: version and hash of the vocabulary that it must have; by default any, and the one counts that was
+            asked for last.
 
     Raises:
         TableError: there is no table ``snapshots`` yet.
         SnapshotError: there is no such snapshot; the message lists those of the form, or names the columns in which
-            the newest of the date differs.
+            the newest of the date differs, or the vocabularies that there are.
     """
     known_at = known_at or selection.known_at(as_of, config.aggregates.delay_days)
     of_form = visible_snapshots(tables, form)
@@ -66,4 +69,13 @@ def find_snapshot(
             f"the {form} of {as_of} and {whose} differ in {differing_columns(found[-1].manifest(), wanted)}; run the "
             f"{MADE_BY[form]} job, or use the configuration that made them"
         )
-    return alike[0]
+    fitting = [s for s in alike if vocabulary is None or s.vocabulary_hash == vocabulary[1]]
+    if not fitting:
+        assert vocabulary is not None  # without one every snapshot fits
+        version, digest = vocabulary
+        there = ", ".join(f"{s.vocabulary_version} ({s.vocabulary_hash})" for s in alike)
+        raise SnapshotError(
+            f"the {form} of {as_of} have vocabulary {there}, needed is vocabulary {version} ({digest}); run "
+            f"{MADE_BY[form]} --as-of {as_of} --vocabulary {version}"
+        )
+    return fitting[-1]

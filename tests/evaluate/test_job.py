@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gur_spark import storage
-from gur_spark.errors import ConfigError, EvaluationError, ModelError
+from gur_spark.errors import ConfigError, EvaluationError, ModelError, SnapshotError
 from gur_spark.evaluate.baseline_inputs import sequence_folders
 from gur_spark.evaluate.report import Report
 from gur_spark.evaluate.run import collect_inputs, folder_name, make_report
@@ -312,7 +312,9 @@ def test_a_snapshot_of_another_vocabulary_is_refused(tables: Tables, config: Any
     try:
         rows = [row.asDict() | {"vocabulary_hash": "other"} for row in tables.read("snapshots").collect()]
         tables.replace(tables.spark.createDataFrame(rows, SNAPSHOTS), "snapshots", "true")
-        with pytest.raises(ModelError, match="vocabulary"):
+        with pytest.raises(
+            SnapshotError, match=r"have vocabulary 1 \(other\).*run aggregate --as-of .* --vocabulary 1"
+        ):
             report_of(tables, config)
     finally:
         aggregate_snapshot(tables, config, AS_OF, "fourth")

@@ -39,9 +39,9 @@ def put(tables: Tables, table: str, ddl: str, rows: Sequence[Mapping[str, Any]])
     write_deltalake(tables.folder(table), pa.Table.from_pylist(list(rows), schema=columns), mode="append")
 
 
-def put_snapshot(tables: Tables, day: date, events: Any, manifest: Manifest) -> str:
+def put_snapshot(tables: Tables, day: date, events: Any, manifest: Manifest, vocabulary: str = "v") -> str:
     path = write_snapshot(
-        Path(tables.folder("aggregates", str(day), manifest.hash)), to_rows(events, manifest), manifest
+        Path(tables.folder("aggregates", str(day), manifest.hash, vocabulary)), to_rows(events, manifest), manifest
     )
     row = {
         "form": "aggregates",
@@ -50,7 +50,7 @@ def put_snapshot(tables: Tables, day: date, events: Any, manifest: Manifest) -> 
         "path": path,
         "manifest_hash": manifest.hash,
         "vocabulary_version": 1,
-        "vocabulary_hash": "v",
+        "vocabulary_hash": vocabulary,
         "lineage": "",
         "rows": len(events),
         "checksum": str(day),
@@ -250,7 +250,7 @@ def test_each_log_has_a_freshness_of_its_own_and_of_attributes_only_landings_cou
     ]
     put(tables, "events", config.events_schema(), events)
     age = float((CALM - date(2024, 5, 1)).days)
-    read = Form.AGGREGATES, config.manifest().hash
+    read = Form.AGGREGATES, config.manifest().hash, None
     assert {(m.subject, m.measure): m.value for m in freshness(tables, config, CALM, read, None)} == {
         ("log main", "event_days"): age,
         ("log main", "landing_days"): 1,
