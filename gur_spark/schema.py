@@ -36,8 +36,8 @@ PUBLISHED = (
     "reason STRING"
 )
 DRIFT = (
-    "as_of DATE, kind STRING, subject STRING, measure STRING, value DOUBLE, warn_above DOUBLE, alert_above DOUBLE, "
-    "status STRING, reference STRING, run_id STRING"
+    "name STRING, as_of DATE, kind STRING, subject STRING, measure STRING, value DOUBLE, warn_above DOUBLE, "
+    "alert_above DOUBLE, status STRING, reference STRING, run_id STRING"
 )
 RUNS = (
     "run_id STRING, job STRING, parameters MAP<STRING, STRING>, inputs MAP<STRING, STRING>, "

@@ -67,7 +67,7 @@ def monitor(
     against: date | None = None,
     inputs_only: bool = False,
 ) -> Drift:
-    """Measure a date, and replace exactly its rows in ``drift``.
+    """Measure a date, and replace exactly the rows of this pipeline and date in ``drift``.
 
     Args:
         version: a model version, or ``newest``; by default the published one.
@@ -90,7 +90,7 @@ def monitor(
     try:
         snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest, vocabulary=vocabulary)
     except SnapshotError:
-        write_drift(tables, as_of, judge(measured, config.monitor), run_id)
+        write_drift(tables, config.name, as_of, judge(measured, config.monitor), run_id)
         raise
     reference = _reference(tables, config, snapshot, model, against)
     inputs = {f"snapshot {as_of}": snapshot.path, f"reference {as_of}": " ".join(reference.paths)}
@@ -100,7 +100,7 @@ def monitor(
         if scored:
             measured += embedding_drift(tables, config.name, config.monitor, scored, as_of)
         findings = judge(measured, config.monitor)
-        write_drift(tables, as_of, findings, run_id)
+        write_drift(tables, config.name, as_of, findings, run_id)
     return Drift(
         inputs=inputs,
         as_of=as_of,
@@ -113,13 +113,18 @@ def monitor(
     )
 
 
-def write_drift(tables: Tables, as_of: date, findings: Sequence[Finding], run_id: str) -> None:
-    """Replace the rows of a date in ``drift``."""
-    names = [column.split()[0] for column in schema.DRIFT.split(", ")]
-    rows = [tuple((vars(f) | {"as_of": as_of, "run_id": run_id})[name] for name in names) for f in findings]
+def write_drift(tables: Tables, pipeline: str, as_of: date, findings: Sequence[Finding], run_id: str) -> None:
+    """Replace the rows of a pipeline and date in ``drift``.
+
+    Raises:
+        TableError: another version of gur_spark made the table, without a column ``name``.
+    """
+    names, more = schema.column_names(schema.DRIFT), {"name": pipeline, "as_of": as_of, "run_id": run_id}
+    rows = [tuple((vars(finding) | more)[name] for name in names) for finding in findings]
     tables.create("drift", schema.DRIFT)
+    tables.read("drift")  # refuses a table without the pipeline's name
     frame = tables.spark.createDataFrame(rows, schema.DRIFT).coalesce(1)
-    tables.replace(frame, "drift", f"as_of = DATE '{as_of}'")
+    tables.replace(frame, "drift", f"name = '{pipeline}' AND as_of = DATE '{as_of}'")
 
 
 def measured_names(config: Config) -> list[str]:

@@ -19,14 +19,14 @@ HISTORY = timedelta(days=90)
 def write_page(tables: Tables, pipeline: str, drift: Drift) -> str:
     """Write the page of a date; returns its path."""
     names = names_of_ids(tables, drift.vocabulary_version, shown_distributions(drift))
-    path = tables.folder("reports", "drift", drift.as_of.isoformat(), "drift.html")
-    storage.write_text(path, to_html(pipeline, drift, history(tables, drift.as_of), names))
+    path = tables.folder("reports", "drift", pipeline, drift.as_of.isoformat(), "drift.html")
+    storage.write_text(path, to_html(pipeline, drift, history(tables, pipeline, drift.as_of), names))
     return path
 
 
-def history(tables: Tables, as_of: date) -> pa.Table:
-    """Rows of ``drift`` in the ``HISTORY`` until a date, by date."""
-    rows = tables.read("drift", made_by="monitor")
+def history(tables: Tables, pipeline: str, as_of: date) -> pa.Table:
+    """Rows of a pipeline in ``drift`` in the ``HISTORY`` until a date, by date."""
+    rows = tables.read("drift", made_by="monitor").where(F.col("name") == pipeline)
     recent = rows.where(F.col("as_of").between(as_of - HISTORY, as_of))
     return recent.orderBy("as_of", "kind", "subject", "measure").toArrow()
 

@@ -19,7 +19,8 @@ from gur_spark.models.kind import Form
 from gur_spark.monitoring.embeddings import ScoredDates, embedding_drift
 from gur_spark.monitoring.findings import WORST_FIRST, exit_code, to_text, worst
 from gur_spark.monitoring.freshness import freshness
-from gur_spark.monitoring.monitor import monitor
+from gur_spark.monitoring.monitor import monitor, write_drift
+from gur_spark.monitoring.report import history
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
@@ -186,6 +187,24 @@ def test_a_calm_week_is_ok_and_a_week_that_drifted_is_named_and_neither_touches_
     assert {row["reference"] for row in after if row["kind"] == "feature"} == {f"snapshot {TRAINED}"}
     counted = {d.column: d.before_B.sum() for d in again.distributions}["events_7d"]
     assert 440 < counted < 560
+
+
+def test_pipelines_that_share_tables_keep_their_own_rows_and_pages(tables: Tables, config: Any) -> None:
+    other = config.model_copy(update={"name": "other"})
+    for one in (config, other):
+        job.stage(tables, one, asked(TRAINED, against=CALM, inputs_only=True), run())
+    found = {row["name"] for row in rows(tables, TRAINED)}
+    assert found == {config.name, "other"}
+    assert set(history(tables, "other", CALM)["name"].to_pylist()) == {"other"}
+    for name in found:
+        assert name in Path(tables.folder("reports", "drift", name, str(TRAINED), "drift.html")).read_text()
+
+
+def test_a_drift_table_without_the_pipelines_name_is_refused_with_the_way_out(spark: Any, make_config: Any) -> None:
+    tables = open_tables(spark, make_config().tables)
+    put(tables, "drift", schema.DRIFT.removeprefix("name STRING, "), [])
+    with pytest.raises(TableError, match=r"drift.* has no column name: .*set tables\.root to a new place"):
+        write_drift(tables, "test", CALM, [], "run")
 
 
 def test_the_exit_code_tells_of_alerts_and_on_request_of_warnings() -> None:
