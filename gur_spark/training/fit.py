@@ -38,6 +38,9 @@ EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated.*",  # a warning between Lightning 2.6 and torch 2.13
 )
 
+# Lightning speaks by the logger of the package that was imported last. pytorch-lifestream imports the other name of it.
+LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+
 Losses = list[dict[str, float]]
 
 
@@ -252,7 +255,7 @@ class _Epochs(Callback):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence Lightning's notices on devices and tips; its errors still show."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    loggers = [logging.getLogger(name) for name in LIGHTNING_LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
