@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from lightning_utilities.core import rank_zero
 
 from gur_spark.batches.layout import Layout
 from gur_spark.errors import SnapshotError, TrainingError
@@ -20,10 +21,11 @@ from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.scorer import GurScorer
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.gur.train import GurLearner, TrainingRows
+from gur_spark.models.kind import Fitted
 from gur_spark.registry.artefact import load_model
 from gur_spark.splits import held_out
 from gur_spark.training import version as version_module
-from gur_spark.training.fit import LearnerModule, accelerator, alone, fingerprint
+from gur_spark.training.fit import LearnerModule, _quiet, accelerator, alone, fingerprint
 from gur_spark.training.version import TrainedVersion
 from tests import versions
 from tests.aggregate_data import SIZES, make_snapshot, random_events, tiny_manifest, to_rows, write_snapshot
@@ -70,9 +72,11 @@ def test_the_loss_falls_and_structure_is_reconstructed(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="gur_spark"):
         made = trained([snapshot], tmp_path, model)
-    losses = [
-        record.args[2] for record in caplog.records if record.name == "gur_spark" and isinstance(record.args, tuple)
-    ]
+    lines = [record for record in caplog.records if record.name == "gur_spark" and isinstance(record.args, tuple)]
+    losses = [line.args[2] for line in lines if str(line.msg).startswith("epoch")]  # type: ignore[index]
+    best = losses.index(min(losses)) + 1
+    assert f"trained {made.version}: best epoch {best} of 7, validation loss {min(losses):.4g}" in caplog.text
+    assert "hardly learned" not in caplog.text
     assert made.metrics["epochs"] == len(losses) == 7
     assert made.metrics["validation_loss"] == pytest.approx(min(losses))
     assert min(losses) < 0.8 * losses[0]
@@ -90,6 +94,31 @@ def test_the_loss_falls_and_structure_is_reconstructed(
     assert made.metrics["train_rows"] + made.metrics["validation_rows"] == 300
     assert load_model(made.path).metrics == made.metrics
     assert Path(made.checkpoints).parent == tmp_path / "work"
+
+
+def test_a_training_whose_first_epoch_was_the_best_warns_and_names_remedies(caplog: pytest.LogCaptureFixture) -> None:
+    def warnings_of(*losses: float) -> list[str]:
+        caplog.clear()
+        epochs = [{"validation_loss": loss} for loss in losses]
+        version_module._log_best_epoch("gur-1", Fitted(metrics={}, epochs=epochs, checkpoints=""))
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    [said] = warnings_of(1.0, 1.5, 1.0)
+    assert said.startswith("gur-1 hardly learned")
+    assert "smaller training.learning_rate" in said
+    assert warnings_of(1.0) == warnings_of(1.0, 0.9, 1.2) == []
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+def test_tips_of_lightning_are_silent_under_either_name_of_the_package(
+    package: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaking = logging.getLogger(f"{package}.utilities.rank_zero")
+    monkeypatch.setattr(rank_zero, "log", speaking)
+    with caplog.at_level(logging.INFO), _quiet():
+        rank_zero.rank_zero_info("a tip")
+        speaking.error("an error")
+    assert [record.getMessage() for record in caplog.records] == ["an error"]
 
 
 def test_the_same_seed_and_data_give_the_same_bytes_and_another_seed_others(

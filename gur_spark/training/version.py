@@ -1,13 +1,16 @@
 """Training inputs become a saved model version, without Spark."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from gur_spark import storage
-from gur_spark.models.kind import Kind, TrainingInputs
+from gur_spark.models.kind import Fitted, Kind, TrainingInputs
 from gur_spark.registry.artefact import Origin, save
 from gur_spark.registry.card import Card
+
+log = logging.getLogger("gur_spark")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ def train_version(
         trainer = LightningTrainer(training=inputs.training, work=work, progress=progress, lock=lock)
         trained = kind.train(inputs, trainer)
     card = save(out, kind, trained, inputs.model, inputs.training, inputs.vocabulary, origin)
+    _log_best_epoch(card.model_version, trained.fitted)
     return TrainedVersion(
         card=card,
         path=storage.join(out, card.model_version),
@@ -59,3 +63,16 @@ def train_version(
         metrics={**trained.fitted.metrics, **trained.metrics},
         checkpoints=trained.fitted.checkpoints,
     )
+
+
+def _log_best_epoch(version: str, fitted: Fitted) -> None:
+    """Log which epoch's weights the version has; warn if it is the first one."""
+    losses = [epoch["validation_loss"] for epoch in fitted.epochs]
+    loss, best = min((loss, number) for number, loss in enumerate(losses, 1))
+    log.info("trained %s: best epoch %d of %d, validation loss %.4g", version, best, len(losses), loss)
+    if best == 1 < len(losses):
+        log.warning(
+            "%s hardly learned: no epoch after the first had a better validation loss; try a smaller "
+            "training.learning_rate, or another model.loss",
+            version,
+        )
