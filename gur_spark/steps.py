@@ -96,12 +96,23 @@ def summary(tables: Tables, config: Config, made: Runs) -> str:
         f"  read the {outputs[0]}",
         f"    from gur_spark import load_config, {reader}",
         f"    {reader}(spark, load_config(FILE))      # {columns}",
-        f"    or in SQL: SELECT * FROM {tables.sql_name(outputs[0])}",
+        "    or in SQL",
+        *[f"    {line}" for line in published_in_sql(tables, config.name, outputs[0])],
         "",
         "  report",
         *[f"    {name}: {path}" for name, path in made["evaluate"].outputs.items()],
     ]
     return "\n".join(lines)
+
+
+def published_in_sql(tables: Tables, pipeline: str, output: str) -> list[str]:
+    """Lines of the query that reads the published rows of a pipeline; the output has those of all versions and dates."""
+    return [
+        f"SELECT e.* FROM {tables.sql_name(output)} e",
+        f"JOIN (SELECT model_version, as_of FROM {tables.sql_name('published')}",
+        f"      WHERE name = '{pipeline}' ORDER BY switched_at DESC LIMIT 1) p",
+        "  ON e.model_version = p.model_version AND e.as_of = p.as_of",
+    ]
 
 
 def _counts(run: Run) -> str:

@@ -46,7 +46,7 @@ def test_sql_deltalake_and_duckdb_read_the_rows_that_read_embeddings_gives(whole
         SELECT e.* FROM delta.`{tables.root}/embeddings` e
         JOIN (SELECT model_version, as_of FROM delta.`{tables.root}/published`
               WHERE name = 'demo' ORDER BY switched_at DESC LIMIT 1) p
-          USING (model_version, as_of)""")
+          ON e.model_version = p.model_version AND e.as_of = p.as_of""")
     assert plain(in_sql.collect()) == expected
     switches = DeltaTable(f"{tables.root}/published").to_pyarrow_table()
     switch = switches.sort_by([("switched_at", "descending")]).slice(0, 1).to_pylist()[0]

@@ -6,17 +6,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gur_spark import read_embeddings, storage
 from gur_spark.config.file import load_config
 from gur_spark.errors import ConfigError, EvaluationError, SnapshotError
-from gur_spark.steps import Step, run_steps
+from gur_spark.registry.published import Published, switch
+from gur_spark.steps import Step, published_in_sql, run_steps
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run, record
 from jobs import pipeline
 from tests.demo import ROOT, overrides
+from tests.embedded import add
 
 pytestmark = pytest.mark.any_engine
 
@@ -100,6 +103,18 @@ def test_a_report_that_cannot_be_made_ends_a_pipeline_only_where_it_must_be(tabl
         run_steps(tables, make_config(), [Step("evaluate", without_snapshot, options, may_fail=True)])
     statuses = [(row.job, row.status) for row in tables.read("runs").orderBy("started").collect()]
     assert statuses == [("evaluate", "failed"), ("after", "succeeded"), ("evaluate", "failed"), ("evaluate", "failed")]
+
+
+def test_the_query_that_the_pipeline_prints_reads_the_published_rows_alone(tables: Tables) -> None:
+    for version, day in (("gur-1", JUDGED), ("gur-1", SCORED), ("gur-2", SCORED)):
+        add(tables, version, day, [1, 2], np.ones((2, 3)))
+    for name, version, day in (("test", "gur-1", JUDGED), ("test", "gur-1", SCORED), ("other", "gur-2", SCORED)):
+        switch(tables, name, Published(model_version=version, as_of=day), ("embeddings",), "")
+    rows = tables.spark.sql("\n".join(published_in_sql(tables, "test", "embeddings"))).collect()
+    assert sorted((row.user_id, row.model_version, row.as_of) for row in rows) == [
+        (1, "gur-1", SCORED),
+        (2, "gur-1", SCORED),
+    ]
 
 
 def test_a_pipeline_without_dates_is_refused_at_the_start(make_config: Any) -> None:
