@@ -106,7 +106,7 @@ def summary(tables: Tables, config: Config, made: Runs) -> str:
 
 
 def published_in_sql(tables: Tables, pipeline: str, output: str) -> list[str]:
-    """Lines of the query that reads the published rows of a pipeline; the output has those of all versions and dates."""
+    """Lines of the query that reads the published rows of a pipeline, because the output has those of all versions."""
     return [
         f"SELECT e.* FROM {tables.sql_name(output)} e",
         f"JOIN (SELECT model_version, as_of FROM {tables.sql_name('published')}",

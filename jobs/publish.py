@@ -21,7 +21,7 @@ def options(parser: ArgumentParser) -> None:
         metavar="VERSION",
         help="a version, or newest; default: the published one, which moves on to the date",
     )
-    parser.add_argument("--reason", help="kept in the published table (default: scheduled)")
+    parser.add_argument("--reason", help="kept in the published table (default: publish job)")
     parser.add_argument("--force", action="store_true", help="although a gate is not passed; needs a --reason")
     parser.add_argument("--rollback", action="store_true", help="back to what was published before; needs a --reason")
 
@@ -37,7 +37,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
         return
     as_of = args.as_of or max(cli.scored_dates(config.scoring))
     version = find_own_model(tables, config, args.model).rows_version
-    run.add(publish(tables, config, version, as_of, args.reason or "scheduled", args.force).account)
+    run.add(publish(tables, config, version, as_of, args.reason or "publish job", args.force).account)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -180,7 +180,11 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ),
         (
             "model={kind: coles, contrastive: {views: dates}}",
-            ["model.contrastive: is a key of kind 'gur', this pipeline's model is of kind 'coles'"],
+            [
+                "model.contrastive: is a key of kind 'gur', this pipeline's model is of kind 'coles'",
+                "keys of kind 'coles': ['kind', ",
+                "'slices'",
+            ],
         ),
         ("model.kind=colse", ["model.kind: unknown kind 'colse'", "did you mean 'coles'?"]),
         ("model.contrastive.views=thirds", ["model.contrastive.views", "'dates' or 'halves'", "got 'thirds'"]),

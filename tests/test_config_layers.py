@@ -82,9 +82,8 @@ def test_files_that_extend_one_another_in_a_loop_are_refused_with_the_chain(writ
     write("b.yaml", extends="c.yaml")
     write("c.yaml", extends="../" + tmp_path.name + "/a.yaml")
     file = write("a.yaml", extends="b.yaml")
-    again = f"{tmp_path}/../{tmp_path.name}/a.yaml"
     assert message_of(file) == (
-        f"configuration file '{again}' extends itself: {file} -> {tmp_path}/b.yaml -> {tmp_path}/c.yaml -> {again}"
+        f"configuration file '{file}' extends itself: {file} -> {tmp_path}/b.yaml -> {tmp_path}/c.yaml -> {file}"
     )
 
 
@@ -93,6 +92,8 @@ def test_a_missing_file_that_is_extended_names_who_extends_it_and_the_nearest(wr
     assert message_of(file) == (
         f"configuration file '{tmp_path}/shpo.yaml', which '{file}' extends, does not exist; did you mean 'shop.yaml'?"
     )
+    bad = write("bad/wide.yaml", extends="../shpo.yaml")
+    assert message_of(bad).startswith(f"configuration file '{tmp_path}/shpo.yaml', which '{bad}' extends,")
     assert "nowhere/shop.yaml', which" in message_of(write("wide.yaml", extends="nowhere/shop.yaml"))
 
 

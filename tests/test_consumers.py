@@ -129,5 +129,5 @@ def test_a_job_that_fails_exits_with_1_and_says_why(
 
     make_config()
     assert score.main(["--config", str(tmp_path / "pipeline.yaml"), "--as-of", "2024-01-01"]) == 1
-    assert "models` does not exist; run the train job first" in capsys.readouterr().err
+    assert "no model yet: no version was trained in these tables; run train --as-of DATE" in capsys.readouterr().err
     assert tables.read("runs").where("job = 'score' AND status = 'failed'").count() == 1

@@ -6,15 +6,19 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gur_spark import read_embeddings
 from gur_spark.errors import ModelError, TableError
 from gur_spark.registry.files import CARD
 from gur_spark.registry.known import find_model, find_own_model, rows_name, seen_until
 from gur_spark.registry.published import Published, switch
+from gur_spark.serving import publishing as serving
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
 from jobs import publish, score
+from tests.embedded import add
 from tests.model_rows import add_row, registered_version
 from tests.versions import ORIGIN
 
@@ -94,12 +98,31 @@ def test_a_name_that_is_none_is_told_those_there_are_and_the_nearest(
 ) -> None:
     with pytest.raises(ModelError, match=r"no model version 'gur-7'; available: \[.*\]; did you mean 'gur-\d'"):
         find_model(tables, config, "gur-7")
-    with pytest.raises(ModelError, match="no model version 'newest'"):
+    with pytest.raises(
+        ModelError, match=r"^no model yet: .* by pipeline 'third'; run train .* other pipelines: \['coles"
+    ):
         find_model(tables, config.model_copy(update={"name": "third"}))
 
 
+def test_rows_that_are_not_there_are_told_with_those_of_the_pipeline_and_the_command(
+    tables: Tables, config: Any, versions: None
+) -> None:
+    day, later = date(2024, 6, 1), date(2024, 6, 2)
+    for version in ("gur-1", "gur-1-mean3", "coles-3"):
+        add(tables, version, day, [1], np.ones((1, 2)))
+    own = rf"available: \['gur-1 at {day}', 'gur-1-mean3 at {day}'\]; run score --as-of"
+    with pytest.raises(
+        TableError, match=rf"no embeddings of gur-1 at {later} to publish; {own} {later} --model gur-1$"
+    ):
+        serving.publish(tables, config, "gur-1", later, "")
+    with pytest.raises(TableError, match=rf"^no embeddings of gur-2; {own} DATE --model gur-2$"):
+        read_embeddings(tables.spark, config, "gur-2")
+    with pytest.raises(TableError, match=r"^no embeddings of gur-7; available: .*coles-3 at .*; did you mean 'gur-1'"):
+        read_embeddings(tables.spark, config, "gur-7")
+
+
 def test_before_the_first_training_the_job_is_named(tables: Tables, config: Any) -> None:
-    with pytest.raises(TableError, match="run the train job first"):
+    with pytest.raises(ModelError, match=r"^no model yet: no version was trained in these tables; run train --as-of"):
         find_model(tables, config)
 
 

@@ -4,6 +4,7 @@
 paths of data stay as they are written: they are relative to the working directory, whichever file they stand in.
 """
 
+import os
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -72,7 +73,13 @@ def _extended(layer: DictConfig, file: Path) -> Path | None:
         raise ConfigError(f"{file}: {error}") from error
     if not isinstance(path, str) or not path:
         raise ConfigError(f"{file}: extends: expected the path of a file beside this one; got {path!r}")
-    return file.parent / path
+    return _plain(file.parent / path)
+
+
+def _plain(path: Path) -> Path:
+    """The path without ``..``, unless that is another file because a folder is a link."""
+    shorter = Path(os.path.normpath(path))
+    return shorter if shorter.resolve() == path.resolve() else path
 
 
 def read_file(file: Path, extended_by: Path | None = None) -> DictConfig:

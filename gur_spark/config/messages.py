@@ -42,9 +42,13 @@ def explain(details: Mapping[str, Any], config: type[BaseModel], values: Any) ->
 def _unknown_key(location: Sequence[str], config: type[BaseModel], values: Any) -> str:
     if moved := MOVED.get(".".join(location)):
         return f"moved to {moved}"
-    if location[0] == "model" and len(location) == 2 and (owners := _kinds_with(location[1])):
-        return f"is a key of kind {' and '.join(owners)}, this pipeline's model is of kind '{_kind(values).name}'"
     known = _known_keys(location[:-1], config, values)
+    if location[0] == "model" and len(location) == 2 and (owners := _kinds_with(location[1])):
+        kind = _kind(values).name
+        return (
+            f"is a key of kind {' and '.join(owners)}, this pipeline's model is of kind '{kind}'; keys of kind "
+            f"'{kind}': {known}"
+        )
     return f"unknown key; expected one of {known}{nearest(location[-1], known)}"
 
 

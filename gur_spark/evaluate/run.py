@@ -12,7 +12,7 @@ from gur_spark.arrays import Array, matrix
 from gur_spark.batches.layout import Layout
 from gur_spark.config.evaluation import Evaluation, Volume
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import EvaluationError, ModelError
+from gur_spark.errors import EvaluationError, ModelError, nearest
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.baselines import Representations, sequence_baselines
 from gur_spark.evaluate.encoded import encode_users, place
@@ -30,7 +30,7 @@ from gur_spark.registry.artefact import load_model
 from gur_spark.registry.card import seen_until_of
 from gur_spark.registry.fit import check_fit
 from gur_spark.registry.known import find_model, seen_until
-from gur_spark.registry.published import published
+from gur_spark.registry.published import pipelines, published
 from gur_spark.snapshots.files import read_manifest
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.snapshots.wanted import find_snapshot
@@ -210,7 +210,11 @@ def _beside(tables: Tables, config: Config, dates: Sequence[date], users: Sequen
     for pipeline in config.evaluation.beside:
         now = published(tables, pipeline)
         if now is None:
-            found.left_out.append(f"{pipeline} (nothing is published for this pipeline in these tables)")
+            names = pipelines(tables)
+            found.left_out.append(
+                f"{pipeline} (nothing is published for this pipeline in these tables; pipelines that published: "
+                f"{names or 'none'}{nearest(pipeline, names)})"
+            )
             continue
         try:
             check_unseen(seen_until(tables, now.model_version), now.model_version, dates[0])
@@ -220,7 +224,10 @@ def _beside(tables: Tables, config: Config, dates: Sequence[date], users: Sequen
         made = [_vectors(tables, now.model_version, as_of, some) for as_of, some in zip(dates, users, strict=True)]
         missing = [str(day) for day, vectors in zip(dates, made, strict=True) if not vectors.shape[1]]
         if missing:
-            found.left_out.append(f"{pipeline} ({now.model_version} was not scored at {', '.join(missing)})")
+            found.left_out.append(
+                f"{pipeline} ({now.model_version} was not scored at {', '.join(missing)}; run score --config FILE "
+                f"--as-of {' '.join(missing)} with the file of pipeline '{pipeline}')"
+            )
             continue
         found.vectors[pipeline] = made
         found.about[pipeline] = f"embeddings of {now.model_version}, published by pipeline {pipeline}"

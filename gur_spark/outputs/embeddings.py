@@ -152,5 +152,5 @@ def read_rows(tables: Tables, output: Output, version: str, as_of: date | None, 
     as_of = as_of or max(output.dates(tables, version), default=None)
     rows = output.select(tables, version, as_of)
     if rows.isEmpty():
-        raise TableError(f"no {output.name} of {version} at {as_of}; available: {output.available(tables)}{hint}")
+        raise TableError(output.missing(tables, version, as_of, remedy=hint))
     return rows

@@ -12,7 +12,9 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.errors import TableError
+from gur_spark.errors import TableError, nearest
+from gur_spark.registry.known import versions_of_its_pipeline
+from gur_spark.registry.names import VersionName
 from gur_spark.tables.delta import Tables
 
 RUN_COLUMNS = ("as_of", "model_version")
@@ -76,10 +78,24 @@ class Output:
         rows = tables.read(self.name, made_by=self.made_by).where(F.col("model_version") == version)
         return sorted(row["as_of"] for row in rows.select("as_of").distinct().collect())
 
-    def available(self, tables: Tables) -> list[str]:
-        """List every version and date of the table, for a message."""
+    def missing(self, tables: Tables, version: str, as_of: date | None, purpose: str = "", remedy: str = "") -> str:
+        """Message: there are no rows of a version and date, and what there is of the pipeline that trained it.
+
+        If the version is not in ``models``, the message lists what there is of every pipeline.
+
+        Args:
+            remedy: what helps; by default, the job that makes the rows.
+        """
         keys = tables.read(self.name).select("model_version", "as_of").distinct().orderBy("as_of", "model_version")
-        return [f"{row.model_version} at {row.as_of}" for row in keys.collect()]
+        base, own = VersionName.parse(version).base, versions_of_its_pipeline(tables, version)
+        found = [row for row in keys.collect() if not own or VersionName.parse(row.model_version).base in own]
+        at = f" at {as_of}" if as_of else ""
+        available = [f"{row.model_version} at {row.as_of}" for row in found]
+        if own:
+            remedy = remedy or f"; run {self.made_by} --as-of {as_of or 'DATE'} --model {base}"
+        else:
+            remedy = remedy or nearest(version, sorted({row.model_version for row in found}))
+        return f"no {self.name} of {version}{at}{purpose}; available: {available or 'none'}{remedy}"
 
     def check(self, tables: Tables, version: str, as_of: date) -> int:
         """Count the rows of a version and date, and check that they may be published.
@@ -93,7 +109,7 @@ class Output:
         row = found.first()
         assert row is not None
         if not row["rows"]:
-            raise TableError(f"no {self.name} of {version} at {as_of} to publish; available: {self.available(tables)}")
+            raise TableError(self.missing(tables, version, as_of, " to publish"))
         if row["broken"]:
             raise TableError(f"{self.name} of {version} at {as_of} were not published: {row['broken']} rows are broken")
         return int(row["rows"])

@@ -17,6 +17,8 @@ from gur_spark.registry.names import VersionName
 from gur_spark.registry.published import published
 from gur_spark.tables.delta import Tables
 
+_TRAIN = "train --as-of DATE"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
@@ -106,11 +108,13 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
     Raises:
         ModelError: there is no such version; the message lists the existing ones.
     """
+    if not tables.exists("models"):
+        raise ModelError(f"no model yet: no version was trained in these tables; run {_TRAIN}")
     if version in (None, "published"):
         switch = published(tables, config.name)
         version = switch.model_version if switch else "newest"
     assert version is not None
-    rows = tables.read("models", made_by="train").orderBy(F.desc("created"), F.desc("model_version")).collect()
+    rows = tables.read("models").orderBy(F.desc("created"), F.desc("model_version")).collect()
     asked = VersionName.parse(version)
     if asked.space:
         raise ModelError(
@@ -124,6 +128,11 @@ def find_model(tables: Tables, config: Config, version: str | None = None) -> Mo
             names = [field for field in ModelVersion.__dataclass_fields__ if field != "rows_version"]
             return ModelVersion(rows_version=name, **{field: row[field] for field in names})
     known = [row.model_version for row in rows]
+    if version == "newest":
+        raise ModelError(
+            f"no model yet: no version was trained by pipeline '{config.name}'; run {_TRAIN}; versions of other "
+            f"pipelines: {known}"
+        )
     raise ModelError(f"no model version '{version}'; available: {known}{nearest(version, known)}")
 
 
@@ -141,6 +150,19 @@ def find_own_model(tables: Tables, config: Config, version: str | None = None) -
             "name a version of this one (--model newest)"
         )
     return found
+
+
+def versions_of_its_pipeline(tables: Tables, version: str) -> set[str]:
+    """Find all versions of the pipeline that trained a version; none if the version is not in ``models``.
+
+    The name may be that of means, or of rows in the space of another version.
+    """
+    if not tables.exists("models"):
+        return set()
+    rows = tables.read("models").select("model_version", "pipeline").collect()
+    pipeline_of = {row["model_version"]: row["pipeline"] for row in rows}
+    own = pipeline_of.get(VersionName.parse(version).base)
+    return {name for name, pipeline in pipeline_of.items() if pipeline == own}
 
 
 def seen_until(tables: Tables, version: str) -> date:

@@ -46,6 +46,13 @@ def switches(tables: Tables, name: str) -> list[Row]:
     return rows.orderBy("switched_at", "model_version").collect()
 
 
+def pipelines(tables: Tables) -> list[str]:
+    """List the pipelines that published something in these tables."""
+    if not tables.exists("published"):
+        return []
+    return sorted(row["name"] for row in tables.read("published").select("name").distinct().collect())
+
+
 def switch(tables: Tables, name: str, to: Published, outputs: tuple[str, ...], reason: str) -> None:
     """Append a row: from then on consumers read another version or date."""
     tables.create("published", schema.PUBLISHED)

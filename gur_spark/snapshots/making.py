@@ -189,8 +189,8 @@ def _check_events(
     if not found["events"]:
         window = recipe.manifest.window.meaning.replace("as_of", str(as_of))
         raise SnapshotError(
-            f"{recipe.form}: no {recipe.what} {window} that had landed before {known_at:%Y-%m-%d %H:%M} "
-            f"(as_of {as_of}); {events_range(tables)}"
+            f"no {recipe.what} {window} that had landed before {known_at:%Y-%m-%d %H:%M} "
+            f"({recipe.form} of {as_of}); {events_range(tables)}"
         )
     check_landings(as_of, found["landed"], gap_days)
     return int(found["events"])

@@ -267,9 +267,14 @@ def beside(config: Any, *names: str) -> Any:
 def test_published_embeddings_of_other_pipelines_stand_beside(tables: Tables, config: Any) -> None:
     made = other_pipeline(tables, config, "shop")
     switch(tables, "shop", Published(model_version=made, as_of=AS_OF), ("embeddings",), "first")
-    left_out = report_of(tables, beside(config, "shop", "nobody")).left_out
-    assert f"shop ({made} was not scored at 2024-06-01)" in left_out
-    assert "nobody (nothing is published for this pipeline in these tables)" in left_out
+    left_out = report_of(tables, beside(config, "shop", "shopp")).left_out
+    assert (
+        f"shop ({made} was not scored at 2024-06-01; run score --config FILE --as-of 2024-06-01 with the file of "
+        "pipeline 'shop')"
+    ) in left_out
+    [nobody] = [why for why in left_out if why.startswith("shopp")]
+    assert nobody.startswith("shopp (nothing is published for this pipeline in these tables; pipelines that published:")
+    assert nobody.endswith("; did you mean 'shop'?)")
     # One of its numbers tells churned users; some users have no row.
     came_back = [user for user in range(USERS) if user % 3 == 0]
     told = np.random.default_rng(0).normal(size=(USERS, 3))
