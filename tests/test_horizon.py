@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gur_spark.errors import EvaluationError, TrainingError
-from gur_spark.snapshots.horizon import check_complete, events_ahead
+from gur_spark.snapshots.horizon import check_complete, events_ahead, log_end
 from tests.conftest import BASE, config_over
 
 pytestmark = pytest.mark.any_engine
@@ -45,6 +45,18 @@ def test_the_log_that_ends_first_counts_and_one_without_events_is_no_silence(spa
         check_complete(landed(spark, ("main", 20), ("web", 5)), config, [AS_OF], 7, TrainingError)
     with pytest.raises(TrainingError, match="log web has no events yet"):
         check_complete(landed(spark, ("main", 20)), config, [AS_OF], 7, TrainingError)
+
+
+@pytest.mark.parametrize(
+    ("late", "end"), [((5000, 1), 99), ((105, 1), 105), ((106, 1), 106), ((108, 1), 99), ((5000, 40), 5000)]
+)
+def test_a_few_rows_far_after_the_others_stand_for_nothing(late: tuple[int, int], end: int) -> None:
+    rows = {AS_OF + timedelta(day): 20 for day in range(100)}
+    day, count = late
+    assert log_end({**rows, AS_OF + timedelta(day): count}, 7) == AS_OF + timedelta(end)
+    # Two mistakes, one after the other.
+    assert log_end({**rows, AS_OF + timedelta(400): 1, AS_OF + timedelta(900): 1}, 7) == AS_OF + timedelta(99)
+    assert log_end({AS_OF: 1}, 7) == AS_OF
 
 
 def test_no_events_at_all_is_said(spark: Any) -> None:

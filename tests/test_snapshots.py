@@ -185,6 +185,22 @@ def test_both_edges_of_a_window_are_half_open(tables: Tables, config: Any) -> No
     assert (made["recency_days"], made["tenure_days"]) == (7.0, 180.0)
 
 
+@pytest.mark.any_engine
+def test_a_users_list_whose_ids_went_through_floats_is_refused(tables: Tables, make_config: Any, tmp_path: Any) -> None:
+    listed = tmp_path / "users.parquet"
+    config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"users": str(listed)}})
+    pq.write_table(pa.table({"user_id": [1234567890123456781.0]}), listed)
+    with pytest.raises(TableError, match=r"aggregates.users: user_id is double, expected bigint"):
+        snapshot(tables, config, log())
+    pq.write_table(pa.table({"user_id": ["1", "x"]}), listed)
+    with pytest.raises(TableError, match=r"rows without a user_id of type long"):
+        snapshot(tables, config, log())
+    pq.write_table(pa.table({"user_id": pa.array([1, 10**18 + 1], pa.int64())}), listed)
+    users = pq.read_table(snapshot(tables, config, log()).data)["user_id"].to_pylist()
+    assert 10**18 + 1 in users
+
+
+@pytest.mark.any_engine
 def test_a_users_list_gives_rows_to_users_without_events(tables: Tables, make_config: Any, tmp_path: Any) -> None:
     tables.spark.createDataFrame([(1,), (77,)], "user_id BIGINT").write.parquet(str(tmp_path / "users"))
     config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"users": str(tmp_path / "users")}})

@@ -22,6 +22,7 @@ from gur_spark.snapshots.stale import is_usual
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
+from gur_spark.tables.paths import read_parquet
 
 Features = Literal["aggregates", "embeddings"]
 
@@ -109,7 +110,7 @@ def _aggregates(tables: Tables, config: Config, version: str | None) -> _Feature
     return _FeatureRows(
         dates=frozenset(s.as_of for s in chosen),
         columns=tuple(c.name for c in manifest.columns if c.statistic != "key"),
-        frame=tables.spark.read.parquet(*[s.data for s in chosen]),
+        frame=read_parquet(tables.spark, *[s.data for s in chosen]),
     )
 
 

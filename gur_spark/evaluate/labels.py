@@ -12,9 +12,10 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, nearest
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark.selection import event_rows
-from gur_spark.schema import SQL_USER_ID
 from gur_spark.snapshots.horizon import check_complete, events_ahead
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.paths import literal
+from gur_spark.tables.user_ids import user_ids
 
 CHURN_CLASSES = ("active", "churned")
 """Classes of churn in alphabetical order, so that ``churned`` is the positive class of the probe."""
@@ -108,17 +109,18 @@ def read_label(spark: SparkSession, label: Label, user_id_type: Literal["long", 
     path = storage.absolute(label.path)
     if not storage.exists(path):
         raise EvaluationError(f"label '{label.name}': {path} does not exist")
-    reader = spark.read.option("header", True) if label.format == "csv" else spark.read
-    table = reader.format(label.format).load(path)
+    read = spark.read.parquet if label.format == "parquet" else spark.read.option("header", True).csv
+    table = read(literal(spark, path))
     for column in (label.user_column, label.label_column):
         if column not in table.columns:
             hint = nearest(column, table.columns)
             raise EvaluationError(f"label '{label.name}': no column '{column}'; available: {table.columns}{hint}")
-    user = F.col(f"`{label.user_column}`").cast("string")
+    user = user_ids(table, label.user_column, user_id_type, f"label '{label.name}'", EvaluationError)
+    text = F.col(f"`{label.user_column}`").cast("string")
     answer = F.nullif(F.trim(F.col(f"`{label.label_column}`").cast("string")), F.lit(""))
-    rows = table.select(
-        user.try_cast(SQL_USER_ID[user_id_type]).alias("user_id"), answer.alias(label.name), user.alias("text")
-    ).where(F.col(label.name).isNotNull())
+    rows = table.select(user.alias("user_id"), answer.alias(label.name), text.alias("text")).where(
+        F.col(label.name).isNotNull()
+    )
     _check_users(rows, label.name, user_id_type)
     return rows.select("user_id", label.name)
 

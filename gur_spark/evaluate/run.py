@@ -35,6 +35,7 @@ from gur_spark.snapshots.files import read_manifest
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.paths import read_parquet
 from gur_spark.tables.runs import Account, kept_on_failure
 
 
@@ -170,7 +171,7 @@ def _answers(
     for snapshot in windows:
         # Embeddings are read by the version's own name: a publish between two reads must not mix versions.
         embedded = read_embeddings(tables.spark, config, version=version, as_of=snapshot.as_of)
-        rows = tables.spark.read.parquet(snapshot.data).select("user_id")
+        rows = read_parquet(tables.spark, snapshot.data).select("user_id")
         frame = embedded.join(rows, "user_id", "left_semi")
         made, told = labels.make_labels(tables, config, frame.select("user_id", "events"), snapshot.as_of)
         answers.append(labels.answers(frame, made, settings.max_users, settings.seed).toArrow())

@@ -35,6 +35,7 @@ from gur_spark.snapshots.base_snapshots import written_landings
 from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.lineage import Lineage
+from gur_spark.tables.paths import read_parquet
 from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
@@ -107,7 +108,7 @@ def _refresh(
     """Replace the rows of the users that commits of ``events`` touched."""
     now, model = serving
     touched_users(tables, known.events_version, inputs.events_version).write.parquet(storage.join(staging, "users"))
-    users = tables.spark.read.parquet(storage.join(staging, "users"))
+    users = read_parquet(tables.spark, storage.join(staging, "users"))
     as_of = _coming_date(tables, now)
     snapshot = aggregate_users(tables, config.aggregates, inputs, users, as_of, storage.join(staging, "aggregates"))
     rows = _kept(tables, now, known).join(users, "user_id", "left_anti")

@@ -31,6 +31,7 @@ from gur_spark.snapshots.files import row_groups
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.spaces.smoothing import last_dates, smoothed
 from gur_spark.tables.delta import Tables, check_keys
+from gur_spark.tables.paths import read_parquet
 from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
@@ -169,7 +170,7 @@ def _check_abilities(model: LoadedModel, scoring: Scoring) -> None:
 
 
 def _check_rows(tables: Tables, snapshot: Snapshot) -> None:
-    rows = check_keys(tables.spark.read.parquet(snapshot.data), ["user_id"], f"{snapshot.form} of {snapshot.as_of}")
+    rows = check_keys(read_parquet(tables.spark, snapshot.data), ["user_id"], f"{snapshot.form} of {snapshot.as_of}")
     if rows != snapshot.rows:
         raise TableError(
             f"{snapshot.form} of {snapshot.as_of} at {snapshot.data} have {rows} rows; snapshots says {snapshot.rows}"

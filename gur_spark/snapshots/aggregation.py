@@ -7,6 +7,7 @@ over the events, several dates each.
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from typing import Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -24,7 +25,9 @@ from gur_spark.snapshots.making import known_moments, made_already
 from gur_spark.snapshots.routes import Route, finish, from_base
 from gur_spark.snapshots.visible import MadeSnapshots, Snapshot, ask_again, make_visible, visible_snapshots
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.paths import read_parquet
 from gur_spark.tables.runs import Account, kept_on_failure
+from gur_spark.tables.user_ids import user_ids
 
 log = logging.getLogger("gur_spark")
 
@@ -112,7 +115,7 @@ def aggregate_users(
     found = inside.agg(F.count(F.lit(1)), F.count_distinct("user_id"), F.min(F.to_date("event_time"))).collect()[0]
     known = selection.snapshot_events(selection.attribute_rows(table, manifest), {as_of: moment}, None)
     oldest = found[2] if manifest.reach is None else None
-    listed = _users(tables, aggregates.users)
+    listed = _users(tables, aggregates.users, inputs.manifest.user_id_type)
     written = writer.write_aggregates(
         encode(derived.add_derived(inside, manifest), vocabulary, manifest.categorical),
         manifest,
@@ -187,7 +190,7 @@ def _aggregate_pass(
         vocabulary.sizes,
         moments,
         folders,
-        _users(tables, aggregates.users),
+        _users(tables, aggregates.users, inputs.manifest.user_id_type),
         partitions,
         oldest,
         horizon,
@@ -202,11 +205,14 @@ def _aggregate_pass(
     return made
 
 
-def _users(tables: Tables, path: str | None) -> DataFrame | None:
+def _users(tables: Tables, path: str | None, kind: Literal["long", "string"]) -> DataFrame | None:
     """The list of users that get a row even without events; None where there is none."""
     if not path:
         return None
-    users = tables.spark.read.parquet(storage.absolute(path)).select("user_id")
+    given = read_parquet(tables.spark, storage.absolute(path))
+    if "user_id" not in given.columns:
+        raise TableError(f"aggregates.users: {path} has no column user_id; available: {given.columns}")
+    users = given.select(user_ids(given, "user_id", kind, "aggregates.users", TableError).alias("user_id"))
     if users.where(F.col("user_id").isNull()).count():
-        raise TableError(f"aggregates.users: {path} has rows without a user_id")
+        raise TableError(f"aggregates.users: {path} has rows without a user_id of type {kind}")
     return users

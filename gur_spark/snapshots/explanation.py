@@ -27,6 +27,7 @@ from gur_spark.snapshots.visible import Snapshot
 from gur_spark.snapshots.wanted import find_snapshot
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
+from gur_spark.tables.paths import read_parquet
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -179,7 +180,7 @@ def _check_step(manifest: Manifest, now: Manifest, column: Column) -> None:
 
 
 def _stored(spark: SparkSession, snapshot: Snapshot, user_id: Any, feature: str) -> Any:
-    row = spark.read.parquet(snapshot.data).where(F.col("user_id") == F.lit(user_id)).select(feature).first()
+    row = read_parquet(spark, snapshot.data).where(F.col("user_id") == F.lit(user_id)).select(feature).first()
     if row is None:
         raise SnapshotError(f"user {user_id!r} has no row in the snapshot of {snapshot.as_of}")
     return row[0]

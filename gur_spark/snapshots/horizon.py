@@ -3,8 +3,10 @@
 Training on the future of a date and judging by it have the same requirements of the log.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from itertools import pairwise
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,14 +15,17 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import GurError
 from gur_spark.features.spark.selection import known_at, snapshot_events
 
+FEW = 0.01
+"""Share of a log's rows that may stand far after the others by mistake."""
+
 
 def check_complete(
     events: DataFrame, config: Config, dates: list[date], horizon_days: int, error: type[GurError]
 ) -> None:
     """Refuse a date whose future is not complete: missing data would pass for users who fell silent.
 
-    A log is complete up to its last ``landed_on`` (the last daily landing, or a bulk load's last event), and several
-    logs up to the first of these. Events of a day may land ``aggregates.delay_days`` later.
+    A log is complete up to its last ``landed_on`` (the last daily landing, or a bulk load's last event) as ``log_end``
+    tells it, and several logs up to the first of these. Events of a day may land ``aggregates.delay_days`` later.
 
     Args:
         events: the events of the declared logs, without attributes.
@@ -29,8 +34,11 @@ def check_complete(
         ``error``: the message names the log that has no event, or the landing from which the date can be used.
     """
     source = F.col("source") if "source" in events.columns else F.lit("")
-    by_log = events.groupBy(source.alias("log")).agg(F.max("landed_on").alias("last"))
-    ends: dict[str, date] = {row["log"]: row["last"] for row in by_log.collect()}
+    by_day = events.groupBy(source.alias("log"), "landed_on").agg(F.count(F.lit(1)).alias("rows")).collect()
+    rows_of: dict[str, dict[date, int]] = defaultdict(dict)
+    for row in by_day:
+        rows_of[row["log"]][row["landed_on"]] = row["rows"]
+    ends = {log: log_end(rows, config.aggregates.landing_gap_days) for log, rows in rows_of.items()}
     silent = [log.name for log in config.manifest().logs if log.name not in ends]
     if silent:
         raise error(f"log {', '.join(silent)} has no events yet: users would pass for silent")
@@ -44,6 +52,22 @@ def check_complete(
                 f"the {horizon_days} days from {day} on are not all there: the log ends on {landed}; they are from the "
                 f"landing of {day + ahead} on, and now those of dates up to {landed - ahead} are"
             )
+
+
+def log_end(rows_of: Mapping[date, int], gap_days: int) -> date:
+    """The last day of a log, by its rows per day. A few rows far after the others stand for nothing.
+
+    These are less than ``FEW`` of all rows, after more than ``gap_days`` days without any.
+    """
+    days, after = sorted(rows_of), 0
+    end = days[-1]
+    for earlier, day in reversed(list(pairwise(days))):
+        after += rows_of[day]
+        if after > FEW * sum(rows_of.values()):
+            break
+        if (day - earlier).days > gap_days:
+            end = earlier
+    return end
 
 
 def check_cutoff(dates: Sequence[date], ahead_days: int, cutoff: date | None, error: type[GurError]) -> None:

@@ -33,6 +33,7 @@ from gur_spark.snapshots.visible import (
     visible_snapshots,
 )
 from gur_spark.tables.delta import Tables, check_keys
+from gur_spark.tables.paths import read_parquet
 from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
@@ -152,7 +153,7 @@ def write_snapshot(
     events = _check_events(tables, recipe, inside, moment, gap_days)
     encoded = encode(inside.where(recipe.counts()), vocabulary, recipe.manifest.categories)
     written = _write(recipe, writer.by_user(recipe.narrow(encoded), -(-events // PARTITION_EVENTS)), as_of, folder)
-    rows = tables.spark.read.parquet(storage.join(folder, "data")).select(*recipe.key)
+    rows = read_parquet(tables.spark, storage.join(folder, "data")).select(*recipe.key)
     check_keys(rows, recipe.key, f"{recipe.form} {folder}")
     ref = VocabularyRef(version=vocabulary.version, hash=vocabulary.hash, sizes=vocabulary.sizes)
     write_description(folder, recipe.manifest, ref)

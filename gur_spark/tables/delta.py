@@ -12,6 +12,9 @@ from gur_spark.errors import TableError, WriteConflict
 from gur_spark.schema import FIXED_SCHEMAS, column_names
 
 _HARMLESS = {"CREATE TABLE", "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
+# Delta measures least and greatest values of each file for reads that skip files. Measuring the columns that no read
+# asks for would take a third of the time of a write of events.
+_MEASURED = {"events": "'delta.dataSkippingStatsColumns' = 'user_id,event_time,landed_on'"}
 # Two runs that create the same table conflict in its metadata or protocol.
 _CONFLICTS = ("CONCURRENT_", "METADATA_CHANGED", "PROTOCOL_CHANGED")
 
@@ -47,11 +50,15 @@ class Tables:
         """A folder under the root, for Parquet and artefacts."""
         return storage.join(self.root, *parts)
 
+    def place(self, table: str) -> str:
+        """Path of a table as its library takes it."""
+        return self.folder(table)
+
     def sql_name(self, table: str) -> str:
         """Name of the table in SQL: ``delta.`path` `` or ``catalog.schema.table``."""
         if self.catalog:
             return f"`{self.catalog}`.`{self.database}`.`{table}`"
-        return f"delta.`{self.folder(table)}`"
+        return f"delta.`{self.place(table)}`"
 
     def exists(self, table: str) -> bool:
         """Whether there is such a table."""
@@ -114,7 +121,7 @@ class Tables:
         if self.catalog:
             frame = self.spark.read.table(self.sql_name(table))
         else:
-            frame = self.spark.read.format("delta").load(self.folder(table))
+            frame = self.spark.read.format("delta").load(self.place(table))
         return self._complete(table, frame)
 
     def _complete(self, table: str, frame: DataFrame) -> DataFrame:
@@ -136,7 +143,10 @@ class Tables:
         if self.exists(table):
             return
         partitions = f" PARTITIONED BY ({', '.join(partitioned_by)})" if partitioned_by else ""
-        self.spark.sql(f"CREATE TABLE IF NOT EXISTS {self.sql_name(table)} ({schema}) USING DELTA{partitions}")
+        measured = f" TBLPROPERTIES ({_MEASURED[table]})" if table in _MEASURED else ""
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.sql_name(table)} ({schema}) USING DELTA{partitions}{measured}"
+        )
 
     def append(self, frame: DataFrame, table: str) -> None:
         """Add the rows of a frame.

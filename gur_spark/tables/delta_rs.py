@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame
 from gur_spark import storage
 from gur_spark.errors import TableError, WriteConflict
 from gur_spark.tables.delta import Commit, Tables
+from gur_spark.tables.paths import plain_path
 
 _NOTE = "userMetadata"
 """Name that Spark gives to the note of a commit."""
@@ -29,6 +30,9 @@ _NOTE = "userMetadata"
 @dataclass(frozen=True, kw_only=True)
 class DeltaRsTables(Tables):
     """``Tables`` by path: the session computes and reads, and deltalake commits."""
+
+    def place(self, table: str) -> str:
+        return plain_path(self.folder(table))
 
     def version(self, table: str) -> int:
         return int(self._open(table).version())
@@ -47,7 +51,7 @@ class DeltaRsTables(Tables):
             return
         columns = Schema.from_json(self.spark.createDataFrame([], schema).schema.json())
         try:
-            DeltaTable.create(self.folder(table), columns, mode="ignore", partition_by=list(partitioned_by))
+            DeltaTable.create(self.place(table), columns, mode="ignore", partition_by=list(partitioned_by))
         except CommitFailedError:
             # Another run created it meanwhile.
             if not self.exists(table):
@@ -96,4 +100,4 @@ class DeltaRsTables(Tables):
             storage.remove_folder(folder)
 
     def _open(self, table: str) -> DeltaTable:
-        return DeltaTable(self.folder(table))
+        return DeltaTable(self.place(table))

@@ -24,6 +24,7 @@ from gur_spark.models.gur.settings import GurModel
 from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.paths import read_parquet
 
 
 def check_views(model: GurModel, cutoff: date | None, trained_on: Sequence[date]) -> None:
@@ -54,7 +55,7 @@ def partner(snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> Snapshot:
 
 def of_another_date(tables: Tables, other: Snapshot) -> list[DataFrame]:
     """Read the rows of another snapshot as views: one row per user_id."""
-    return [_view(tables.spark.read.parquet(other.data), 1, other.manifest(Manifest))]
+    return [_view(read_parquet(tables.spark, other.data), 1, other.manifest(Manifest))]
 
 
 def of_halves(tables: Tables, inputs: SnapshotInputs, snapshot: Snapshot, work: str) -> list[DataFrame]:
@@ -79,7 +80,7 @@ def of_halves(tables: Tables, inputs: SnapshotInputs, snapshot: Snapshot, work: 
         )
         if not written[snapshot.as_of].rows:
             raise TrainingError(f"a half of the events before {snapshot.as_of} is empty: there are too few for views")
-        made.append(_view(tables.spark.read.parquet(storage.join(folder, "data")), number, manifest))
+        made.append(_view(read_parquet(tables.spark, storage.join(folder, "data")), number, manifest))
     return made
 
 

@@ -32,6 +32,7 @@ from gur_spark.snapshots.horizon import check_complete, check_cutoff
 from gur_spark.snapshots.inputs import SnapshotInputs
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.paths import read_parquet
 
 ROWS_PER_FILE = 50_000
 """Rows that a worker sorts at a time."""
@@ -98,7 +99,7 @@ def _write(
     work: str,
 ) -> None:
     """Write a snapshot's pairs to ``work``, and move them to ``path`` unless another training has done so meanwhile."""
-    rows = tables.spark.read.parquet(snapshot.data)
+    rows = read_parquet(tables.spark, snapshot.data)
     storage.create_folder(work)
     for beside in _beside(tables, config, inputs, snapshot, other, work):
         rows = rows.join(beside, "user_id", "left")
@@ -173,5 +174,5 @@ def _future(tables: Tables, config: Config, inputs: SnapshotInputs, snapshot: Sn
     if not written[ends].rows:
         types = ", ".join(f"{name} {kind}" for name, (_, kind) in columns.items())
         return tables.spark.createDataFrame([], f"user_id {schema.SQL_USER_ID[future.user_id_type]}, {types}")
-    rows = tables.spark.read.parquet(storage.join(work, "future", "data"))
+    rows = read_parquet(tables.spark, storage.join(work, "future", "data"))
     return rows.select("user_id", *[F.col(there).alias(name) for name, (there, _) in columns.items()])
