@@ -1,7 +1,7 @@
 """Sections about the fields of a row: its user or item, its time, its categories and its numbers."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -9,28 +9,64 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, field_validator, model_validator
 
 from gur_spark.config.section import Name, Section
+from gur_spark.config.time_pattern import time_pattern
 from gur_spark.errors import nearest
+
+TIME_FORMATS = ("iso8601", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_d", "excel")
+"""Formats of times that are no patterns."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UserId(Section):
     """The column with the user."""
 
-    column: str
+    column: str | list[str]
+    """A list: the texts of several columns, with ``|`` between them, are the id."""
     type: Literal["long", "string"]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that make the id."""
+        return [self.column] if isinstance(self.column, str) else self.column
+
+    @model_validator(mode="after")
+    def _text(self) -> "UserId":
+        if not self.columns:
+            raise ValueError("column: expected at least one")
+        if self.type == "long" and len(self.columns) > 1:
+            raise ValueError("an id of several columns has type 'string'")
+        return self
 
 
 class EventTime(Section):
     """The time of an event. Its unit is stated, never guessed."""
 
-    column: str
-    format: str
-    """``epoch_s``, ``epoch_ms``, ``epoch_us``, ``iso8601``, or a Spark pattern such as ``dd/MM/yyyy HH:mm``."""
+    column: str | None = None
+    """Attributes alone may have no column: they hold from ``min`` on."""
+    format: str | list[str] = "iso8601"
+    """One of ``TIME_FORMATS``, or a pattern of letters such as ``dd/MM/yyyy HH:mm``.
+
+    ``epoch_s``, ``_ms``, ``_us``, ``_ns`` and ``_d`` (days) count from ``origin``. ``excel`` counts days as
+    spreadsheets do. The first of a list that reads a text counts.
+    """
     time_zone: str = "UTC"
     """Zone of times that carry no offset of their own."""
+    dst: Literal["reject", "shift"] = "reject"
+    """Wall-clock times that the clocks skip: reject the row, or move the time on by the length of the gap."""
+    origin: datetime = EPOCH
+    """The moment from which units are counted; UTC where it has no offset."""
+    pivot_year: int | None = Field(default=None, ge=1, le=9900)
+    """First of the hundred years that two digits (``yy``) stand for."""
     min: date
     """First accepted UTC date."""
     max: date
     """First UTC date that is no longer accepted."""
+
+    @property
+    def formats(self) -> list[str]:
+        """The formats in the order in which they are tried."""
+        return [self.format] if isinstance(self.format, str) else self.format
 
     @field_validator("time_zone")
     @classmethod
@@ -40,12 +76,35 @@ class EventTime(Section):
             raise ValueError(f"unknown time zone '{value}'{nearest(value, sorted(known))}")
         return str(ZoneInfo(value))
 
+    @field_validator("origin")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _known_formats(self) -> "EventTime":
+        if not self.formats:
+            raise ValueError("format: expected at least one")
+        for format in self.formats:
+            if format in TIME_FORMATS:
+                continue
+            try:
+                time_pattern(format, self.pivot_year)
+            except ValueError as error:
+                raise ValueError(
+                    f"format: expected {', '.join(TIME_FORMATS)} or a pattern such as dd/MM/yyyy HH:mm; got "
+                    f"{format!r}: {error}"
+                ) from error
+        return self
+
 
 class Categorical(Section):
     """A category, from one column as it is, or derived from it by its sign or its prefix."""
 
     name: Name
     column: str
+    optional: bool = False
+    """Whether files, or all rows of a landing, may lack the column."""
     sign: bool = False
     """Take ``negative``, ``zero`` or ``positive`` of a number instead of its text."""
     prefixes: dict[str, str] | None = None
@@ -70,6 +129,8 @@ class Numeric(Section):
 
     name: Name
     column: str
+    optional: bool = False
+    """Whether files, or all rows of a landing, may lack the column."""
     times: str | None = None
     """A second column to multiply with, such as a quantity with a unit price."""
     step: Decimal = Field(gt=0)
@@ -126,8 +187,8 @@ class ValueFields(Section):
         return OWN_NAMES
 
     @property
-    def key_column(self) -> str:
-        """The raw column of the user or item."""
+    def key_columns(self) -> list[str]:
+        """The raw columns of the user or item."""
         raise NotImplementedError
 
     @property
@@ -141,7 +202,7 @@ class ValueFields(Section):
 
     def columns(self) -> list[str]:
         """Every raw column that is mapped, each once, in the order of the fields."""
-        named = [self.key_column, self.event_time.column]
+        named = [*self.key_columns, *([self.event_time.column] if self.event_time.column else [])]
         named += [f.column for f in self.categorical]
         named += [c for f in self.numeric for c in (f.column, f.times) if c]
         return list(dict.fromkeys(named))
@@ -158,8 +219,8 @@ class Fields(ValueFields):
         return [name for name in OWN_NAMES if name not in ("item", "valid_from")]
 
     @property
-    def key_column(self) -> str:
-        return self.user_id.column
+    def key_columns(self) -> list[str]:
+        return self.user_id.columns
 
 
 class ItemFields(ValueFields):
@@ -168,5 +229,5 @@ class ItemFields(ValueFields):
     item: ItemId
 
     @property
-    def key_column(self) -> str:
-        return self.item.column
+    def key_columns(self) -> list[str]:
+        return [self.item.column]

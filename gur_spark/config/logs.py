@@ -1,5 +1,6 @@
 """Sections about a raw log: where it is, what its rows are about, and the rows that count."""
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -14,24 +15,48 @@ QUOTE = '"'
 """Encloses a CSV value that holds the delimiter; inside a value it is doubled."""
 
 
+BLANKS = "blanks"
+"""Delimiter that stands for any number of blanks and tabs."""
+
+DATE_PARTS = ("year", "month", "day")
+"""Named groups of a landing pattern."""
+
+
 class Source(Section):
     """The raw event log."""
 
     path: str | None = None
     """A folder, or one file; not used with ``format: table``."""
-    format: Literal["csv", "jsonl", "parquet", "delta", "table"]
+    format: Literal["csv", "jsonl", "parquet", "orc", "delta", "table"]
     table: str | None = None
     """The catalog table to read, with ``format: table``."""
     layout: Literal["daily", "bulk"]
     """``daily``: each file or sub-folder is a landing dated by ``landing_pattern``; ``bulk``: all of it is one load."""
     landing_pattern: str
-    """Its first group is the landing's date, YYYY-MM-DD or YYYYMMDD; searched in the path below ``path``."""
-    delimiter: str = Field(min_length=1, max_length=1)
-    encoding: Literal["utf-8", "latin-1"]
+    """Expression that is searched in the path below ``path``. Its first group is the landing's date, YYYY-MM-DD or
+    YYYYMMDD, or its groups ``year``, ``month`` and ``day`` are."""
+    delimiter: str = Field(min_length=1)
+    """One character, or ``blanks``: any number of blanks and tabs."""
+    widths: list[int] | None = Field(default=None, min_length=1)
+    """Characters of each of the ``columns``, where no delimiter is between them; blanks around a value are dropped."""
+    encoding: str
+    """Any text encoding that Python knows, such as ``latin-1``, ``cp1251`` or ``utf-16``."""
     columns: list[str] | None = None
     """Column names of CSV files that have no header line."""
+    multiline: bool = False
+    """Whether a quoted CSV value may hold line breaks. Such a file is read by one worker."""
+    null_values: list[str] = Field(default_factory=list)
+    """Texts that stand for no value in every column, such as ``NULL``, ``\\N`` or ``nan``."""
+    decimal_separator: str = Field(default=".", min_length=1, max_length=1)
+    """Character before the decimal places of a number."""
+    thousands_separator: str | None = Field(default=None, min_length=1, max_length=1)
+    """Character between groups of three digits of a number; null: there is none."""
+    max_future_days: int = Field(default=1, ge=0)
+    """An event may be so many days later than the day of its landing, or in a bulk load than now; later ones are
+    quarantined."""
     max_bad_share: Share
-    """Above this share of quarantined rows the job fails before anything is visible."""
+    """Above this share of quarantined rows, or of bytes in files that cannot be read, the job fails before anything is
+    visible."""
     max_value_chars: int = Field(ge=1)
     """A user id or category longer than this is quarantined."""
 
@@ -39,12 +64,43 @@ class Source(Section):
     @classmethod
     def _one_group(cls, value: str) -> str:
         try:
-            groups = re.compile(value).groups
+            found = re.compile(value)
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
-        if groups < 1:
+        if found.groups < 1:
             raise ValueError("expected a regular expression with a group around the date")
+        if found.groupindex and set(found.groupindex) != set(DATE_PARTS):
+            raise ValueError(f"named groups {list(found.groupindex)}; expected {list(DATE_PARTS)}")
         return value
+
+    @field_validator("null_values", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, list) and None in value:
+            raise ValueError("YAML reads NULL and null as nothing; write 'NULL', in quotes")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            found = codecs.lookup(value)
+            "\r\n".encode(value)
+        except LookupError as error:
+            raise ValueError(f"unknown encoding '{value}'; expected one that Python knows, such as cp1251") from error
+        return found.name
+
+    @model_validator(mode="after")
+    def _separators(self) -> "Source":
+        if len(self.delimiter) > 1 and self.delimiter != BLANKS:
+            raise ValueError(f"delimiter: expected one character or '{BLANKS}', got {self.delimiter!r}")
+        if self.widths and len(self.widths) != len(self.columns or []):
+            raise ValueError(f"{len(self.widths)} widths for {len(self.columns or [])} columns; expected one for each")
+        if self.decimal_separator == self.thousands_separator:
+            raise ValueError(f"decimal_separator and thousands_separator are both {self.decimal_separator!r}")
+        if self.multiline and self.format != "csv":
+            raise ValueError(f"multiline is about csv, and format is '{self.format}'")
+        return self
 
     @model_validator(mode="after")
     def _complete(self) -> "Source":
@@ -72,17 +128,34 @@ class Filter(Section):
 
 
 class Dedupe(Section):
-    """Rows that are the same event are stored once; the first landing wins."""
+    """Rows that are the same event are stored once."""
 
     policy: Literal["none", "exact", "key"]
     """``exact``: all mapped fields are equal; ``key``: the named event columns are equal."""
     key: list[str] = Field(default_factory=list)
+    keep: Literal["first", "last"] = "first"
+    """The row of the first landing stays, or the one of the last, which corrects the others."""
+    order: str | None = None
+    """Event column that orders rows before their landing does; the greatest value is the last."""
 
     @model_validator(mode="after")
     def _key(self) -> "Dedupe":
         if (self.policy == "key") != bool(self.key):
             raise ValueError("policy 'key' needs key: [columns], the others take none")
+        if self.policy != "key" and (self.keep != "first" or self.order):
+            raise ValueError("keep and order are for policy 'key'")
+        if self.order and self.keep != "last":
+            raise ValueError("order needs keep: last")
         return self
+
+    @property
+    def columns(self) -> list[str]:
+        """Event columns that it names."""
+        return [*self.key, *([self.order] if self.order else [])]
+
+    def key_of(self, column: str) -> str:
+        """The key of this section that names a column."""
+        return "key" if column in self.key else "order"
 
 
 MAIN = "main"
@@ -153,12 +226,11 @@ def check_item_logs(logs: Mapping[str, ItemLog]) -> None:
     """
     met: dict[str, str] = {}
     for name, log in logs.items():
-        for column in log.dedupe.key:
+        for column in log.dedupe.columns:
             if column not in log.columns:
                 hint = nearest(column, log.columns)
-                raise ValueError(
-                    f"logs.{name}.dedupe.key: '{column}' is not a column of items; available: {log.columns}{hint}"
-                )
+                where = f"logs.{name}.dedupe.{log.dedupe.key_of(column)}"
+                raise ValueError(f"{where}: '{column}' is not a column of items; available: {log.columns}{hint}")
         if not log.fields.values:
             raise ValueError(f"logs.{name}.fields: attributes of no field; expected a categorical or numeric one")
         for category in log.fields.categorical:
@@ -182,14 +254,15 @@ def check_logs(logs: Mapping[str, Log]) -> None:
     met: dict[str, tuple[str, Categorical | Numeric]] = {}
     for name, log in logs.items():
         where = "" if name == MAIN else f"logs.{name}."
-        for column in log.dedupe.key:
+        for column in log.dedupe.columns:
             if column not in log.columns:
                 hint = nearest(column, log.columns)
-                raise ValueError(
-                    f"{where}dedupe.key: '{column}' is not an event column; available: {log.columns}{hint}"
-                )
+                place = f"{where}dedupe.{log.dedupe.key_of(column)}"
+                raise ValueError(f"{place}: '{column}' is not an event column; available: {log.columns}{hint}")
         if log.kind == "attributes" and not log.fields.values:
             raise ValueError(f"{where}fields: attributes of no field; expected a categorical or numeric one")
+        if log.kind == "events" and not log.fields.event_time.column:
+            raise ValueError(f"{where}fields.event_time.column: required for events")
         if log.fields.user_id.type != main.fields.user_id.type:
             raise ValueError(
                 f"{where}fields.user_id.type: '{log.fields.user_id.type}', but the main log's users are "

@@ -41,6 +41,8 @@ class Thresholds(Section):
     """Days from a log's newest event to as_of: 1 where the log reaches to the day before."""
     landing_days: Levels
     snapshot_days: Levels
+    lost_files: Levels
+    """Files that hold rows and that the newest ingest of a log left out."""
     embeddings_days: Levels
 
 

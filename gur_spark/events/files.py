@@ -1,7 +1,6 @@
 """Files of a source, and their fingerprint."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -12,13 +11,17 @@ class File:
     """A file of a source."""
 
     path: str
-    uri: str
-    """The path as Spark's ``_metadata.file_path`` writes it."""
+    """A URI, or for a local file ``file:`` and its path as it is, without escapes."""
     length: int
     modified: int | None
-    """Time of the last change in microseconds; None for an empty file."""
+    """Time of the last change in microseconds, to the millisecond; None for an empty file."""
     landing: date | None
     """Date on which the file landed; None in a bulk load."""
+
+    @property
+    def place(self) -> str:
+        """The path as ``storage`` takes it."""
+        return self.path.removeprefix("file:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,16 @@ class BrokenFile:
     reason: str
     field: str | None = None
     """Raw column that the file lacks."""
+    cause: str | None = None
+    """The cause in words."""
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether rows may be lost; an empty file has none."""
+        return self.reason != "empty_file"
+
+    def __str__(self) -> str:
+        return f"{self.file.path} was not read: {self.reason}" + (f" ({self.cause})" if self.cause else "")
 
 
 def fingerprint(files: Iterable[File], mapping: str) -> str:
@@ -41,13 +54,3 @@ def fingerprint(files: Iterable[File], mapping: str) -> str:
     for file in sorted(files, key=lambda file: file.path):
         digest.update(f"\n{file.path} {file.length} {file.modified}".encode())
     return digest.hexdigest()[:16]
-
-
-def readable_paths(files: Sequence[File]) -> list[str]:
-    """Paths of files as Spark's readers take them."""
-    return [escaped(file.path) for file in files]
-
-
-def escaped(path: str) -> str:
-    """A path with its special characters escaped, so that Spark does not take it for a pattern."""
-    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)

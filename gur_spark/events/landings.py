@@ -14,6 +14,7 @@ from gur_spark.errors import SourceError
 from gur_spark.events.files import File, fingerprint
 from gur_spark.events.listing import list_files
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import WITH_LOSSES
 
 BULK = "bulk"
 """Name of the only landing of a bulk load in ``runs.inputs``."""
@@ -117,7 +118,7 @@ def _find_landings(tables: Tables, config: Config, name: str) -> Landings:
     if log.source.format in ("delta", "table"):
         files_of[BULK] = []
     else:
-        for file in list_files(tables.spark, log.source):
+        for file in list_files(log.source):
             files_of[file.landing.isoformat() if file.landing else BULK].append(file)
     return Landings(
         log=log,
@@ -143,7 +144,7 @@ def _known_fingerprints(tables: Tables, table: str) -> dict[str, str]:
     """Key of a landing -> fingerprint of its newest successful ingest; empty where the log's table is gone."""
     if not tables.exists("runs") or not tables.exists(table):
         return {}
-    done = tables.read("runs").where("job = 'ingest' AND status = 'succeeded'")
+    done = tables.read("runs").where(f"job = 'ingest' AND status IN ('succeeded', '{WITH_LOSSES}')")
     known: dict[str, str] = {}
     for row in done.orderBy("started").select("inputs").collect():
         known |= row["inputs"]

@@ -1,73 +1,81 @@
-"""Listing of a source's files, by Spark or by Python, with the landing of each."""
+"""Listing of a source's files, with the landing of each."""
 
 import re
 from datetime import date
-from urllib.parse import unquote
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
+from pyarrow import fs
 
 from gur_spark import storage
-from gur_spark.config.logs import Source
-from gur_spark.engines import is_sail
+from gur_spark.config.logs import DATE_PARTS, Source
 from gur_spark.errors import SourceError
-from gur_spark.events import sail
-from gur_spark.events.files import File, escaped
+from gur_spark.events.files import File
 
 
-def list_files(spark: SparkSession, source: Source) -> list[File]:
+def list_files(source: Source) -> list[File]:
     """Files below ``source.path``, in the order of their paths, without hidden ones (``_`` or ``.`` first).
 
     Raises:
-        SourceError: nothing is there, or a file of a daily layout has no date in its path.
+        SourceError: nothing is there, a file of a daily layout has no date in its path, or it is a Delta table.
     """
     root = storage.absolute(source.path or "")
-    found = _listed_by_python(root) if is_sail(spark) else _listed_by_spark(spark, root)
+    try:
+        found = sorted(_below(root, source), key=lambda one: one[0])
+    except OSError as error:
+        raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
     if not found:
         raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
     return [
-        File(path=path, uri=uri, length=length, modified=modified, landing=_landing(path, root, source))
-        for path, (uri, length, modified) in sorted(found.items())
+        File(path=path, length=info.size, modified=_changed(info), landing=_landing(inner, path, source))
+        for path, inner, info in found
     ]
 
 
-Listing = dict[str, tuple[str, int, int | None]]
-"""Path -> (URI, bytes, time of the last change in microseconds)."""
+def unchanged(file: File) -> bool:
+    """Whether a file is as it was when it was listed."""
+    filesystem, inner = storage.open_filesystem(file.place)
+    info = filesystem.get_file_info(inner)
+    return info.type == fs.FileType.File and (info.size, _changed(info)) == (file.length, file.modified)
 
 
-def _listed_by_python(root: str) -> Listing:
-    try:
-        return sail.find_files(root)
-    except OSError as error:
-        raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
+def _below(root: str, source: Source) -> list[tuple[str, str, fs.FileInfo]]:
+    """Path, path below the root, and size and time of each file that is not hidden."""
+    filesystem, inner = storage.open_filesystem(root)
+    info = filesystem.get_file_info(inner)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError("it does not exist")
+    below = [info] if info.is_file else filesystem.get_file_info(fs.FileSelector(inner, recursive=True))
+    found = []
+    for one in below:
+        parts = one.path.removeprefix(inner).strip("/").split("/")
+        if "_delta_log" in parts[:-1] and source.format != "delta":
+            folder = "/".join([root, *parts[: parts.index("_delta_log")]])
+            raise SourceError(f"'{folder}' is a Delta table (it has a _delta_log): use source.format 'delta'")
+        if one.is_file and not any(part[:1] in ("_", ".") for part in parts):
+            found.append((_full(root, one.path), "/".join(parts) or one.base_name, one))
+    return found
 
 
-def _listed_by_spark(spark: SparkSession, root: str) -> Listing:
-    try:
-        listing = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(escaped(root))
-        # Only columns of the listing are selected, so the contents are not read.
-        found = listing.select(
-            "path", "_metadata.file_path", "length", F.unix_micros("modificationTime").alias("modified")
-        ).collect()
-        files: Listing = {row["path"]: (row["file_path"], row["length"], row["modified"]) for row in found}
-        # A scan leaves out empty files, but the relation lists them.
-        for uri in listing.inputFiles():
-            files.setdefault(unquote(uri).replace("file:///", "file:/", 1), (uri, 0, None))
-    except AnalysisException as error:
-        raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
-    return files
+def _full(root: str, path: str) -> str:
+    """The path in full; the file systems of stores leave out the scheme."""
+    if storage.is_local(root):
+        return f"file:{path}"
+    scheme = root.split("://", 1)[0]
+    return path if "://" in path or scheme == "file" else f"{scheme}://{path}"
 
 
-def _landing(path: str, root: str, source: Source) -> date | None:
+def _changed(info: fs.FileInfo) -> int | None:
+    return info.mtime_ns // 1_000_000 * 1_000 if info.size and info.mtime_ns is not None else None
+
+
+def _landing(below: str, path: str, source: Source) -> date | None:
     if source.layout == "bulk":
         return None
-    # Spark writes `file:/a` for `/a`, so the root is searched without its scheme.
-    below = path.split(re.sub(r"^\w+:/*", "/", root), 1)[-1] or path.rsplit("/", 1)[-1]
     match = re.search(source.landing_pattern, below)
     if match is None:
         raise SourceError(f"'{path}' has no landing date: '{source.landing_pattern}' is not found in '{below}'")
+    parts = match.groupdict()
+    text = "-".join(parts[name].rjust(2, "0") for name in DATE_PARTS) if parts else match.group(1)
     try:
-        return date.fromisoformat(match.group(1))
+        return date.fromisoformat(text)
     except ValueError as error:
-        raise SourceError(f"'{path}': landing date '{match.group(1)}' is no date YYYY-MM-DD or YYYYMMDD") from error
+        raise SourceError(f"'{path}': landing date '{text}' is no date YYYY-MM-DD or YYYYMMDD") from error

@@ -1,19 +1,26 @@
-"""Counts of staged rows by status and reason, and the refusal of landings with too many bad rows."""
+"""Counts of rows by fate and reason, and the refusal of landings with too many bad rows or unread files."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 
-from pyspark.sql import Column, DataFrame, Row
-from pyspark.sql import functions as F
-
 from gur_spark.config.fields import EventTime
 from gur_spark.config.logs import AnyLog
-from gur_spark.errors import TooManyBadRows
-from gur_spark.events.parse import MICROS
+from gur_spark.errors import SourceError, TooManyBadRows, nearest
+from gur_spark.events.files import BrokenFile, File
+from gur_spark.events.landings import Landings
+from gur_spark.events.names import optional_columns, raw_columns
+from gur_spark.events.reports import Report
+from gur_spark.events.staging import Staged
+from gur_spark.events.times import MICROS
 
-SAMPLE_CHARS = 200
-REASONS_SHOWN = 5
+UNITS = ("epoch_s", "epoch_ms", "epoch_us", "epoch_ns")
+
+REASONS_SHOWN = LANDINGS_SHOWN = 5
+
+TRANSIENT = ("vanished_file", "changed_file")
+"""Reasons that may be gone the next time, so that the file's landing is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,45 +72,119 @@ class Tally:
         }
 
 
-def tally(staged: DataFrame, log: AnyLog) -> Tally:
-    """Count the rows of ``parse_rows`` by status, and the rejected ones by reason and field.
-
-    These are two jobs. With the samples, which are text, Spark would count all rows by sorting them instead of hashing.
-    """
-    rounded = [f"rounded_{field.name}" for field in log.fields.numeric]
-    by_status = {row["status"]: row for row in staged.groupBy("status").agg(*_counts(rounded)).collect()}
-    accepted = by_status.get("accepted")
-    bad = _bad_rows(staged) if "rejected" in by_status else []
+def tally(reports: Iterable[Report], log: AnyLog) -> Tally:
+    """Add up the reports on the files that are used."""
+    whole = Report(file=0, rounded=Counter({f"rounded_{field.name}": 0 for field in log.fields.numeric}))
+    for report in reports:
+        whole.merge(report)
+    bad = [
+        BadRows(reason=reason, field=field, rows=bad.rows, sample=bad.sample, time_text=bad.when)
+        for (reason, field), bad in whole.bad.items()
+    ]
     return Tally(
-        accepted=accepted["rows"] if accepted else 0,
-        filtered=by_status["filtered"]["rows"] if "filtered" in by_status else 0,
+        accepted=whole.accepted,
+        filtered=whole.filtered,
         bad=sorted(bad, key=lambda bad: (-bad.rows, bad.reason, bad.field or "")),
-        rounded={name: accepted[name] if accepted else 0 for name in rounded},
-        first_us=accepted["first_us"] if accepted else None,
-        last_us=accepted["last_us"] if accepted else None,
+        rounded=dict(whole.rounded),
+        first_us=whole.first_us,
+        last_us=whole.last_us,
     )
 
 
-def _counts(rounded: Sequence[str]) -> list[Column]:
-    return [
-        F.count(F.lit(1)).alias("rows"),
-        F.unix_micros(F.min("event_time")).alias("first_us"),
-        F.unix_micros(F.max("event_time")).alias("last_us"),
-        *[F.count_if(name).alias(name) for name in rounded],
-    ]
+def refuse_lost_landings(files_of: Mapping[str, Sequence[File]], broken: Sequence[BrokenFile]) -> None:
+    """Refuse a run with a landing none of whose files can be used, so that the landing is tried again.
 
+    A landing whose files are all empty is not one of these: it holds no rows.
 
-def _bad_rows(staged: DataFrame) -> list[BadRows]:
-    found = (
-        staged.where("status = 'rejected'")
-        .groupBy("reason", "field")
-        .agg(
-            F.count(F.lit(1)).alias("rows"),
-            F.min(F.substring("raw", 1, SAMPLE_CHARS)).alias("sample"),
-            F.min("time_text").alias("time_text"),
+    Raises:
+        SourceError: naming the landings and the cause.
+    """
+    lost = {b.file: b for b in broken if b.is_loss}
+    unusable = {b.file for b in broken}
+    names = [n for n, files in files_of.items() if files and set(files) <= unusable and set(files) & lost.keys()]
+    if not names:
+        return
+    causes = [lost[file] for name in names for file in files_of[name] if file in lost]
+    raise SourceError(
+        "\n  ".join(
+            [
+                f"no file of landing {', '.join(names[:LANDINGS_SHOWN])} can be used; nothing was written",
+                *map(str, causes[:REASONS_SHOWN]),
+                *([f"and {len(causes) - REASONS_SHOWN} more files"] if len(causes) > REASONS_SHOWN else []),
+            ]
         )
     )
-    return [_bad(row) for row in found.collect()]
+
+
+def refuse_unread_files(files: Sequence[File], broken: Sequence[BrokenFile], log: AnyLog) -> None:
+    """Refuse landings with too many bytes in files that cannot be used.
+
+    Raises:
+        TooManyBadRows: naming some of the files and the cause.
+    """
+    lost, whole = [b for b in broken if b.is_loss], sum(file.length for file in files)
+    unread = sum(b.file.length for b in lost)
+    if unread <= log.source.max_bad_share * whole:
+        return
+    raise TooManyBadRows(
+        "\n  ".join(
+            [
+                f"{len(lost):,} of {len(files):,} files cannot be used, {unread / whole:.1%} of the bytes; "
+                f"source.max_bad_share allows {log.source.max_bad_share:.1%}; nothing was written",
+                *map(str, lost[:REASONS_SHOWN]),
+            ]
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LackingKeys:
+    """Mapped keys that no row of a landing has, although other landings have them."""
+
+    counts: dict[str, int]
+    """``rows_without_<key>`` -> rows of these landings."""
+    losses: Sequence[str]
+
+
+def check_met_keys(chosen: Landings, staged: Staged) -> LackingKeys:
+    """Compare the mapped keys of JSON lines with those that rows have.
+
+    Raises:
+        SourceError: no row of any landing has a mapped key; the message names the keys of a row and the nearest one.
+    """
+    counts: Counter[str] = Counter()
+    losses: list[str] = []
+    if chosen.log.source.format != "jsonl":
+        return LackingKeys(counts=counts, losses=losses)
+    optional = optional_columns(chosen.log)
+    wanted = [column for column in raw_columns(chosen.log) if column not in optional]
+    by_landing = {name: _merged(staged, files) for name, files in chosen.files_of.items()}
+    read = {name: report for name, report in by_landing.items() if report.rows}
+    for key in wanted:
+        lacking = [name for name, report in read.items() if key not in report.met.wanted]
+        if not lacking:
+            continue
+        report = read[lacking[0]]
+        if len(lacking) == len(read):
+            raise SourceError(
+                f"no row of landing {', '.join(lacking[:LANDINGS_SHOWN])} has the key '{key}'; keys of a row: "
+                f"{report.met.sample}{nearest(key, report.met.sample)}; nothing was written"
+            )
+        counts[f"rows_without_{key}"] = sum(read[name].rows for name in lacking)
+        losses.append(
+            f"no row of landing {', '.join(lacking[:LANDINGS_SHOWN])} has the key '{key}'; keys of a row: "
+            f"{report.met.sample}{nearest(key, report.met.sample)}"
+        )
+    return LackingKeys(counts=counts, losses=losses)
+
+
+def _merged(staged: Staged, files: Sequence[File]) -> Report:
+    whole = Report(file=0)
+    for file in files:
+        report = staged.by_path.get(file.path)
+        if report and report.problem is None:
+            whole.merge(report)
+    return whole
 
 
 def refuse_bad_rows(found: Tally, log: AnyLog) -> None:
@@ -125,22 +206,13 @@ def refuse_bad_rows(found: Tally, log: AnyLog) -> None:
     raise TooManyBadRows("\n  ".join(lines))
 
 
-def _bad(row: Row) -> BadRows:
-    return BadRows(
-        reason=row["reason"],
-        field=row["field"],
-        rows=row["rows"],
-        sample=row["sample"] or "",
-        time_text=row["time_text"],
-    )
-
-
 def _unit_hint(bad: BadRows, times: EventTime) -> list[str]:
     """Hints at epoch units in which a time that is out of bounds would be inside them."""
-    if bad.time_text is None or times.format not in MICROS:
+    format = times.formats[0]
+    if bad.time_text is None or format not in UNITS:
         return []
     low, high = (datetime.combine(day, time(), UTC).timestamp() for day in (times.min, times.max))
-    seconds = {unit: float(bad.time_text) * micros / 1e6 for unit, micros in MICROS.items()}
-    units = [unit for unit, value in seconds.items() if low <= value < high and unit != times.format]
+    seconds = {unit: float(bad.time_text) * float(MICROS[unit]) / 1e6 for unit in UNITS}
+    units = [unit for unit, value in seconds.items() if low <= value < high and unit != format]
     column = times.column
-    return [f"the values of '{column}' look like {unit}; fields.event_time.format is {times.format}" for unit in units]
+    return [f"the values of '{column}' look like {unit}; fields.event_time.format is {format}" for unit in units]

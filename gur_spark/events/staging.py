@@ -1,84 +1,87 @@
-"""Parsing of raw rows into a staging folder, with the files that cannot be read set apart."""
+"""Landings parsed into a staging folder, with the files that cannot be used set apart."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
+from gur_spark import storage
 from gur_spark.config.logs import AnyLog
+from gur_spark.engines import is_sail
 from gur_spark.errors import SourceError
-from gur_spark.events.files import BrokenFile, File
+from gur_spark.events.files import BrokenFile
 from gur_spark.events.landings import Landings
-from gur_spark.events.listing import list_files
-from gur_spark.events.parse import parse_rows
-from gur_spark.events.source import check_columns, raw_files, raw_table
-from gur_spark.tables.delta import Tables
-
-log = logging.getLogger("gur_spark")
-
-# A failed task is a Py4JJavaError in a classic session and a PySparkException in a Connect session.
-SPARK_ERRORS = (PySparkException, Py4JJavaError)
-
-Staged = tuple[list[BrokenFile], DataFrame | None]
-"""The files that cannot be used, and the parsed rows of the others; None where there are no others."""
+from gur_spark.events.reading import FILE, Read, read_files, read_table
+from gur_spark.events.reports import Report
+from gur_spark.tables.paths import plain_path, read_parquet
 
 
-def stage(tables: Tables, landings: Landings, folder: str) -> Staged:
-    """Parse landings into a folder.
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """Parsed rows of landings, and the files that cannot be used."""
+
+    read: Read
+    broken: Sequence[BrokenFile]
+    by_path: Mapping[str, Report]
+    """Path of a file -> the report on it."""
+    left_out: Sequence[int]
+    """Positions of files of which rows were staged before they turned out to be broken."""
+
+    @property
+    def used(self) -> Iterable[Report]:
+        """Reports on the files that are used."""
+        return (report for report in self.by_path.values() if report.problem is None)
+
+    def accepted(self, spark: SparkSession) -> DataFrame | None:
+        """Accepted rows: the log's columns and ``landed_on``; None where there are none."""
+        return self._rows(spark, self.read.accepted)
+
+    def rejected(self, spark: SparkSession) -> DataFrame | None:
+        """Rejected rows: ``landed_on, source_file, reason, field, raw``; None where there are none."""
+        return self._rows(spark, self.read.rejected)
+
+    def _rows(self, spark: SparkSession, paths: Sequence[str]) -> DataFrame | None:
+        if not paths:
+            return None
+        rows = read_parquet(spark, *paths)
+        return (rows.where(~F.col(FILE).isin(list(self.left_out))) if self.left_out else rows).drop(FILE)
+
+
+def stage(spark: SparkSession, landings: Landings, folder: str) -> Staged:
+    """Read landings into a folder.
 
     Raises:
-        SourceError: the rows are not what the configuration describes.
+        SourceError: a table lacks a mapped column, or one has a type that stands for no text.
     """
     if not landings.files:
-        return [], _write(parse_rows(raw_table(tables.spark, landings.log), landings.log), folder)
-    try:
-        return _stage_files(tables, landings, landings.files, folder)
-    except SPARK_ERRORS:
-        unreadable = _unreadable(tables, landings.log, landings.files)
-        if not unreadable:
-            raise
-    listed = {file.path for file in _still_there(tables, landings.log)}
+        return _stage_table(spark, landings.log, folder)
+    files = [file for file in landings.files if file.length]
+    empty = [BrokenFile(file=file, reason="empty_file") for file in landings.files if not file.length]
+    read = read_files(spark, landings.log, files, folder) if files else Read()
+    problems = {number: report.problem for number, report in read.reports.items() if report.problem}
     broken = [
-        BrokenFile(file=file, reason="broken_file" if file.path in listed else "vanished_file") for file in unreadable
+        BrokenFile(file=files[number], reason=reason, field=field, cause=cause)
+        for number, (reason, field, cause) in sorted(problems.items())
     ]
-    readable = [file for file in landings.files if file not in set(unreadable)]
-    more, staged = _stage_files(tables, landings, readable, folder)
-    return broken + more, staged
+    return Staged(
+        read=read,
+        broken=[*empty, *broken],
+        by_path={files[number].path: report for number, report in read.reports.items()},
+        left_out=[number for number in problems if read.reports[number].rows],
+    )
 
 
-def _stage_files(tables: Tables, landings: Landings, files: Sequence[File], folder: str) -> Staged:
-    raw, broken = raw_files(tables.spark, landings.log, files)
-    table = landings.table
-    if raw is None and (not tables.exists(table) or landings.rows_of_log(tables.read(table)).isEmpty()):
-        check_columns(tables.spark, landings.log, broken)
-    return broken, _write(parse_rows(raw, landings.log), folder) if raw is not None else None
-
-
-def _write(rows: DataFrame, folder: str) -> DataFrame:
-    """The written rows. Later steps read them and not the source, which may change."""
-    rows.write.mode("overwrite").parquet(folder)
-    return rows.sparkSession.read.parquet(folder)
-
-
-def _unreadable(tables: Tables, of_log: AnyLog, files: Sequence[File]) -> list[File]:
-    """Files that Spark cannot read to their end, found by halving."""
-    try:
-        raw, _ = raw_files(tables.spark, of_log, files)
-        if raw is not None:
-            raw.write.format("noop").mode("overwrite").save()
-        return []
-    except SPARK_ERRORS as error:
-        if len(files) == 1:
-            log.warning("ingest: %s cannot be read: %s", files[0].path, str(error).splitlines()[0])
-            return list(files)
-    half = len(files) // 2
-    return _unreadable(tables, of_log, files[:half]) + _unreadable(tables, of_log, files[half:])
-
-
-def _still_there(tables: Tables, of_log: AnyLog) -> list[File]:
-    try:
-        return list_files(tables.spark, of_log.source)
-    except SourceError:
-        return []
+def _stage_table(spark: SparkSession, log: AnyLog, folder: str) -> Staged:
+    """Read a Delta folder or a table of the catalog."""
+    source = log.source
+    if source.format == "table":
+        name, frame = source.table or "", spark.read.table(source.table or "")
+    else:
+        name = storage.absolute(source.path or "")
+        frame = spark.read.format("delta").load(plain_path(name) if is_sail(spark) else name)
+    read = read_table(frame, name, log, folder)
+    report = read.reports.get(0, Report(file=0))
+    if report.problem:
+        raise SourceError(f"{name}: {report.problem[2]}")
+    return Staged(read=read, broken=[], by_path={name: report}, left_out=[])

@@ -3,13 +3,14 @@
 Without it, a feed that stopped would look like users who fell silent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 from pyspark.sql import functions as F
 
 from gur_spark.config.logs import MAIN
 from gur_spark.config.pipeline import Config
+from gur_spark.events.ingest import LOST_FILES
 from gur_spark.features.spark.selection import known_at, last_landing, midnight
 from gur_spark.models.kind import Form
 from gur_spark.monitoring.embeddings import ScoredDates
@@ -18,6 +19,9 @@ from gur_spark.snapshots.visible import visible_snapshots
 from gur_spark.tables.delta import Tables
 
 NEVER = float("inf")
+
+RUNS = 200
+"""Newest runs of ``ingest`` that are looked through for one of each log."""
 
 
 def freshness(
@@ -41,6 +45,7 @@ def freshness(
         if log.kind == "events":
             yield _days(f"log {name}", "event_days", event, as_of)
         yield _days(f"log {name}", "landing_days", landing, as_of)
+    yield from _lost_files(tables, list(config.all_logs))
     form, manifest_hash, vocabulary_hash = read
     visible = visible_snapshots(tables, form) if tables.exists("snapshots") else []
     alike = [s for s in visible if s.manifest_hash == manifest_hash and vocabulary_hash in (None, s.vocabulary_hash)]
@@ -61,6 +66,21 @@ def _newest_days(tables: Tables, as_of: date, delay_days: int) -> dict[str, tupl
     )
     rows = known.groupBy("log").agg(F.max("day").alias("day"), F.max("landed_on").alias("landed_on")).collect()
     return {row["log"]: (row["day"], row["landed_on"]) for row in rows}
+
+
+def _lost_files(tables: Tables, logs: Sequence[str]) -> Iterator[Measurement]:
+    """Files that the newest ingest of each log left out; nothing for a log without such a run."""
+    if not tables.exists("runs"):
+        return
+    done = tables.read("runs").where(F.col("job").isin("ingest", "stream") & (F.col("status") != "failed"))
+    rows = done.orderBy(F.desc("started")).select("started", "counts").limit(RUNS).collect()
+    for name in logs:
+        key = LOST_FILES if len(logs) == 1 else f"{name} {LOST_FILES}"
+        newest = next((row for row in rows if key in row["counts"]), None)
+        if newest:
+            value, reference = float(newest["counts"][key]), f"ingest of {newest['started']:%Y-%m-%d %H:%M}"
+            subject = f"log {name}"
+            yield Measurement(kind="freshness", subject=subject, measure="lost_files", value=value, reference=reference)
 
 
 def _days(subject: str, measure: str, newest: date | None, as_of: date) -> Measurement:

@@ -33,6 +33,7 @@ from gur_spark.snapshots.wanted import find_snapshot, wanted_manifest
 from gur_spark.statistics.measures import ratio
 from gur_spark.statistics.samples import some_users
 from gur_spark.tables.delta import Tables
+from gur_spark.tables.paths import read_parquet
 from gur_spark.tables.runs import Account, kept_on_failure
 
 log = logging.getLogger("gur_spark")
@@ -181,7 +182,7 @@ def _check_there(reference: Reference) -> None:
 
 
 def _sample(tables: Tables, path: str, columns: Sequence[str], size: int) -> pa.Table:
-    rows = tables.spark.read.parquet(storage.join(path, "data"))
+    rows = read_parquet(tables.spark, storage.join(path, "data"))
     return some_users(rows, _rows_of(path), size).select(*columns).toArrow()
 
 

@@ -14,6 +14,9 @@ from gur_spark.tables.delta import Tables
 
 log = logging.getLogger("gur_spark")
 
+WITH_LOSSES = "succeeded with losses"
+"""Status of a run that succeeded although something was left out, below the limit for it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
@@ -22,6 +25,8 @@ class Account:
     inputs: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+    losses: list[str] = field(default_factory=list)
+    """Sentences on what was left out although the run succeeded."""
 
 
 @contextmanager
@@ -49,6 +54,8 @@ class Run:
     """Name of an input -> its version, such as a landing's fingerprint or a snapshot's folder."""
     counts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+    losses: list[str] = field(default_factory=list)
+    """Sentences on what was left out although the run succeeded."""
     exit_code: int = 0
     """Exit code of the process after a run that succeeded, by which a scheduler can tell results apart."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -58,6 +65,7 @@ class Run:
         """Add a function's account. Counts of one name are added up."""
         self.inputs |= account.inputs
         self.outputs |= account.outputs
+        self.losses += account.losses
         for name, count in account.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
 
@@ -69,7 +77,8 @@ class Run:
 
 @contextmanager
 def record(tables: Tables, job: str, parameters: dict[str, str]) -> Iterator[Run]:
-    """Record a run in ``runs``, with status ``succeeded``, or ``failed`` and the error.
+    """Record a run in ``runs`` with its status: ``succeeded``, ``succeeded with losses`` and these, or ``failed`` and
+    the error.
 
     The row of a failed run also has the accounts that the error carries (``kept_on_failure``).
     """
@@ -89,7 +98,10 @@ def record(tables: Tables, job: str, parameters: dict[str, str]) -> Iterator[Run
             log.exception("%s failed, and its row in runs could not be written", job)
         raise
     run.seconds = time.monotonic() - clock
-    _append(tables, run, "succeeded", None)
+    if run.losses:
+        _append(tables, run, WITH_LOSSES, "\n".join(run.losses)[:20_000])
+    else:
+        _append(tables, run, "succeeded", None)
     log.info(run.line())
 
 

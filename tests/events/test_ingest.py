@@ -1,7 +1,6 @@
 """Fate of every kind of raw row and file, and the guarantees of killed and repeated runs."""
 
 import gzip
-import os
 from argparse import Namespace
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -10,16 +9,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from pyspark.sql import functions as F
 
 from gur_spark import schema
 from gur_spark.config.file import load_config
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
 from gur_spark.events import staging
+from gur_spark.events.blocks import raw_blocks
 from gur_spark.events.ingest import FATES, ingest
-from gur_spark.events.listing import list_files
-from gur_spark.events.source import raw_files
+from gur_spark.events.json_rows import MetKeys
+from gur_spark.events.ranges import Range
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.tables.delta import Tables
@@ -143,7 +142,9 @@ def test_every_bad_row_is_quarantined_with_its_reason_and_every_good_row_is_read
     content = b"\r\n".join([b"\xef\xbb\xbfuser,time,mcc,amount,extra", *lines, huge, b"", b""])
     land(landed, f"{D1}.csv", content)
     time = {"column": "time", "format": "iso8601", "time_zone": "Europe/London", "min": "1960-01-01"}
-    config = configure({"fields": {**FIELDS, "event_time": time}}, max_bad_share=1, max_value_chars=50)
+    config = configure(
+        {"fields": {**FIELDS, "event_time": time}}, max_bad_share=1, max_value_chars=50, max_future_days=400
+    )
     run = go(tables, config)
     found = quarantine(tables)
     assert all(row[:2] == (D1, f"{D1}.csv") for row in found)
@@ -160,24 +161,27 @@ def test_every_bad_row_is_quarantined_with_its_reason_and_every_good_row_is_read
 
 
 @pytest.mark.parametrize("delimiter", [",", "|", "\t", "^"])
-def test_a_line_reads_the_same_with_and_without_quotes(
-    delimiter: str, tables: Tables, configure: Any, landed: Path
-) -> None:
+def test_a_line_reads_the_same_with_and_without_quotes(delimiter: str, configure: Any, landed: Path) -> None:
     config = configure(delimiter=delimiter)
     rows = [["1", "b", "a", "1"], ["2", "", "", ""], [" 3 ", " b", "a ", "1"], ["4", "b", "a"], [*"5bacd"], ["6"]]
 
     def read(name: str, lines: list[str]) -> list[Any]:
-        land(landed, name, "\n".join([HEADER.strip().replace(",", delimiter), *lines]))
-        files = [file for file in list_files(tables.spark, config.source) if file.path.endswith(name)]
-        frame, broken = raw_files(tables.spark, config, files)
-        assert frame is not None
-        assert broken == []
-        return sorted(map(str, frame.drop("raw", "source_file", "landed_on").collect()))
+        file = land(landed, name, "\n".join([HEADER.strip().replace(",", delimiter), *lines]))
+        return split(file, config)
 
     plain = read(f"{D1}.csv", [delimiter.join(row) for row in rows])
     quoted = read(f"{D2}.csv", [delimiter.join([f'"{row[0]}"', *row[1:]]) for row in rows])
     assert len(plain) == len(rows)
     assert plain == quoted
+
+
+def split(file: Path, config: Config) -> list[tuple[str | None, ...]]:
+    """Problem and texts of each line."""
+    whole, found = Range(file=0, start=0, end=None), []
+    for rows in raw_blocks(str(file), whole, config, MetKeys()):
+        columns = [rows.problem, *rows.texts.values()]
+        found += zip(*(column.to_pylist() for column in columns), strict=True)
+    return found
 
 
 QUOTED = [
@@ -198,18 +202,12 @@ QUOTED = [
 ]
 
 
-def test_a_line_with_quotes_is_split_alike_on_every_engine(tables: Tables, configure: Any, landed: Path) -> None:
-    land(landed, f"{D1}.csv", "\n".join(["user,time,mcc", *(line for line, _ in QUOTED)]))
+def test_a_line_with_quotes_is_split_as_spark_splits_it(configure: Any, landed: Path) -> None:
+    file = land(landed, f"{D1}.csv", "\n".join(["user,time,mcc", *(line for line, _ in QUOTED)]))
     fields = {"categorical": [{"name": "mcc", "column": "mcc"}], "numeric": []}
     config = configure({"fields": {**FIELDS, **fields}})
-    frame, _ = raw_files(tables.spark, config, list_files(tables.spark, config.source))
-    assert frame is not None
-    names = [F.col(f"`text {name}`") for name in ("user", "time", "mcc")]
-    found = {
-        row["raw"]: None if row["problem"] else tuple(row)[2:]
-        for row in frame.select("raw", "problem", *names).collect()
-    }
-    assert found == dict(QUOTED)
+    found = [None if problem else tuple(texts) for problem, *texts in split(file, config)]
+    assert found == [values for _, values in QUOTED]
 
 
 @pytest.mark.any_engine
@@ -253,17 +251,25 @@ def test_files_are_read_by_column_name_and_a_broken_file_is_quarantined_as_a_fil
     whole = gzip.compress(HEADER.encode() + b"".join(f"{n},{D2},c,{n}\n".encode() for n in range(20_000)))
     land(landed, f"{D2}.csv.gz", gzip.compress(f"{HEADER}3,{D2},c,3\n".encode()))
     land(landed, f"truncated {D2} [1].csv.gz", whole[: len(whole) // 2])
-    run = go(tables, configure())
+    with pytest.raises(TooManyBadRows, match=r"2 of 7 files cannot be used, 99.\d% of the bytes.*\n.*lacks_mcc"):
+        go(tables, configure())
+    assert not tables.exists("events")
+    run = go_on_record(tables, configure(max_bad_share=1))
     assert events(tables, "user_id", "landed_on", "mcc", "amount") == [
         (1, date(2024, 1, 1), "a", 100),
         (2, date(2024, 1, 1), "b", 200),
         (3, date(2024, 1, 2), "c", 300),
     ]
-    assert quarantine(tables) == [
+    lacks = "column 'mcc' is not there; available: ['user', 'time', 'amount']"
+    found = quarantine(tables)
+    assert found[:2] == [
         (D1, "empty.csv", "empty_file", None, None),
-        (D1, "lacks_mcc.csv", "missing_column", "mcc", None),
-        (D2, f"truncated {D2} [1].csv.gz", "broken_file", None, None),
+        (D1, "lacks_mcc.csv", "missing_column", "mcc", lacks),
     ]
+    assert found[2][:4] == (D2, f"truncated {D2} [1].csv.gz", "broken_file", None)
+    [row] = tables.read("runs").where("status != 'failed'").collect()
+    assert row.status == "succeeded with losses"
+    assert "lacks_mcc.csv was not read: missing_column" in row.error
     assert fates(run) == (3, 3, 0, 0, 0)
     assert (run.counts["files"], run.counts["files_quarantined"]) == (7, 3)
 
@@ -274,23 +280,21 @@ def test_a_landing_that_vanishes_after_the_listing_leaves_its_events_and_comes_b
     land(landed, f"{D1}.csv", f"{HEADER}1,{D1},a,1\n")
     second = land(landed, f"{D2}.csv", f"{HEADER}2,{D2},b,2\n")
     go(tables, configure())
-    content, times = second.read_bytes(), second.stat()
-    stage = staging._stage_files
+    content = second.read_bytes()
+    read = staging.read_files
 
     def vanish(*args: Any) -> Any:
         second.unlink(missing_ok=True)
-        return stage(*args)
+        return read(*args)
 
-    monkeypatch.setattr(staging, "_stage_files", vanish)
+    monkeypatch.setattr(staging, "read_files", vanish)
     before = events(tables)
-    run = go(tables, configure(), everything=True)
-    assert events(tables) == before
-    assert quarantine(tables) == [(D2, f"{D2}.csv", "vanished_file", None, None)]
-    assert list(run.inputs) == [D1]
-    monkeypatch.setattr(staging, "_stage_files", stage)
+    with pytest.raises(SourceError, match=rf"no file of landing {D2} can be used.*\n.*{D2}.csv was not read: vanished"):
+        go(tables, configure(), everything=True)
+    assert (events(tables), quarantine(tables)) == (before, [])
+    monkeypatch.setattr(staging, "read_files", read)
     second.write_bytes(content)
-    os.utime(second, ns=(times.st_atime_ns, times.st_mtime_ns))
-    go(tables, configure(), landings=[date(2024, 1, 2)])
+    go(tables, configure(), everything=True)
     assert (events(tables), quarantine(tables)) == (before, [])
 
 
@@ -468,7 +472,7 @@ def test_json_lines_parquet_and_delta_give_the_events_that_csv_gives(
         bad[name] = [(reason, raw) for *_, reason, _, raw in quarantine(into)]
     assert made["csv"] == made["jsonl"] == made["parquet"] == made["delta"]
     assert [row[0] for row in made["csv"]] == [1, 2]
-    typed_raw = '{"user":"x","time":"2024-01-01T00:00:00.000Z","mcc":"b","amount":1.0}'
+    typed_raw = '{"user": "x", "time": "2024-01-01T00:00:00.000000Z", "mcc": "b", "amount": "1"}'
     assert bad == {
         "csv": [("bad_user_id", f"x,{D1},b,1")],
         "jsonl": [("bad_user_id", f'{{"user": "x", "time": "{D1}"}}'), ("malformed_json", '{"user": ')],
@@ -482,14 +486,14 @@ def test_a_mapping_that_fits_no_file_is_explained(tables: Tables, configure: Any
     with pytest.raises(SourceError, match="expected csv files, found none"):
         go(tables, configure())
     file = land(landed, f"{D1}.csv", f"user,time,mccs,amount\n1,{D1},a,1\n")
-    with pytest.raises(SourceError, match=r"column 'mcc' is not in .*available: \['user', .*did you mean 'mccs'"):
+    with pytest.raises(SourceError, match=r"column 'mcc' is not there; available: \['user', .*did you mean 'mccs'"):
         go(tables, configure())
     file.write_text(f"{HEADER}1,{D1},a,1\n")
     with pytest.raises(SourceError, match="landing 2024-01-02 is not in the source"):
         go(tables, configure(), landings=[date(2024, 1, 2)])
     odd = {"fields": {**FIELDS, "event_time": {"column": "time", "format": "jj/QQQ"}}}
-    with pytest.raises(ConfigError, match=r"fields.event_time.format: .* got 'jj/QQQ'"):
-        go(tables, configure(odd))
+    with pytest.raises(ConfigError, match=r"fields.event_time.*format: .* got 'jj/QQQ': 'jj' is no known part"):
+        configure(odd)
     land(landed, "undated.csv", HEADER)
     with pytest.raises(SourceError, match=r"undated.csv' has no landing date"):
         go(tables, configure())

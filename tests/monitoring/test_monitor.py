@@ -24,7 +24,7 @@ from gur_spark.monitoring.report import history
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
-from gur_spark.tables.runs import Run
+from gur_spark.tables.runs import Run, record
 from jobs import monitor as job
 from tests.aggregate_data import SIZES, random_events, tiny_manifest, to_rows, write_snapshot
 from tests.conftest import config_over
@@ -223,6 +223,17 @@ def test_without_a_snapshot_freshness_is_written_and_existing_snapshots_are_name
         ("snapshots", "snapshot_days"): (5, "warn"),
         ("embeddings", "embeddings_days"): (5, "warn"),
     }
+
+
+def test_files_that_the_newest_ingest_left_out_are_a_warning(tables: Tables, config: Any) -> None:
+    for lost in (3, 1):
+        with record(tables, "ingest", {}) as made:
+            made.counts["files_lost"] = lost
+    read = Form.AGGREGATES, config.manifest().hash, None
+    found = {m.measure: m.value for m in freshness(tables, config, CALM, read, None)}
+    assert found["lost_files"] == 1
+    [finding] = [f for f in monitor(tables, config, CALM, "run").findings if f.measure == "lost_files"]
+    assert (finding.subject, finding.status) == ("log main", "warn")
 
 
 def test_a_version_without_an_earlier_date_is_compared_with_the_published_one_without_axes(

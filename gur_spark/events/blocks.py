@@ -1,0 +1,146 @@
+"""Raw rows of a part of a file, some megabytes at a time, whatever the file's format."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import orc
+
+from gur_spark.config.logs import AnyLog, Source
+from gur_spark.events.csv_rows import csv_rows, delimited, delimiter_of, header_names, rows_of_lines
+from gur_spark.events.json_rows import MetKeys, json_rows
+from gur_spark.events.names import optional_columns, paths, positions, raw_columns
+from gur_spark.events.ranges import Lines, Range, line_blocks, opened
+from gur_spark.events.raw import RawRows, nulls
+from gur_spark.events.typed_rows import typed_rows
+
+BATCH_ROWS = 100_000
+"""Rows of a typed file that are read at a time."""
+
+DELIMITERS = (",", ";", "\t", "|")
+
+
+class EmptyFile(ValueError):
+    """A CSV file has no header line."""
+
+
+def raw_blocks(path: str, part: Range, log: AnyLog, met: MetKeys) -> Iterator[RawRows]:
+    """Read a part of a file. A column that the file lacks may stand in its path, as in ``country=fr/``.
+
+    Args:
+        met: gets the keys of JSON objects.
+
+    Raises:
+        MissingColumn: a mapped column is not in the file.
+        EmptyFile: a CSV file has no header line.
+        UnreadableType: a mapped column has a type that stands for no text.
+        OSError, pyarrow.ArrowException: the file cannot be read.
+    """
+    in_path = {key: unquote(value) for key, _, value in (step.partition("=") for step in path.split("/")) if value}
+    optional = optional_columns(log) | in_path.keys()
+    read = {"csv": _csv_blocks, "jsonl": _json_blocks, "parquet": _parquet_blocks, "orc": _orc_blocks}
+    for rows in read[log.source.format](path, part, log, met, optional):
+        yield with_all_columns(rows, log, in_path)
+
+
+def with_all_columns(rows: RawRows, log: AnyLog, in_path: Mapping[str, str]) -> RawRows:
+    """Rows with a text, or null, for each mapped column that their file lacks."""
+    lacking = [name for name in raw_columns(log) if name not in rows.texts]
+    if not lacking:
+        return rows
+    more = {n: pa.repeat(in_path[n], len(rows)) if n in in_path else nulls(len(rows)) for n in lacking}
+    return RawRows(texts={**rows.texts, **more}, problem=rows.problem, lines=rows.lines)
+
+
+def _csv_blocks(path: str, part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]) -> Iterator[RawRows]:
+    source, wanted = log.source, raw_columns(log)
+    header = None if source.columns is not None else _header(path, source)
+    names = source.columns if header is None else header_names(header, delimiter_of(source))
+    assert names is not None  # the configuration or the header line has them
+    found = positions(wanted, names, optional, _other_delimiter(header, source, wanted) if header else "")
+    blocks = line_blocks(path, part, source.encoding)
+    for lines, valid in rows_of_lines(blocks) if source.multiline else blocks:
+        lines, valid = _without_blank(lines, valid)
+        lines = delimited(lines, source)
+        if header is not None:
+            # Files that were put together from several have their headers, too.
+            lines, valid = _chosen(lines, valid, pc.not_equal(lines, header))
+        if len(lines):
+            yield csv_rows(lines, valid, names, found, delimiter_of(source))
+
+
+def _header(path: str, source: Source) -> str:
+    """The first line that is not blank."""
+    blocks = line_blocks(path, Range(file=0, start=0, end=None), source.encoding, 1 << 16)
+    for lines, _ in rows_of_lines(blocks) if source.multiline else blocks:
+        lines, _ = _without_blank(lines, None)
+        if len(lines):
+            header: str = delimited(lines[:1], source)[0].as_py()
+            return header
+    raise EmptyFile("it has no header line")
+
+
+def _other_delimiter(header: str, source: Source, wanted: Sequence[str]) -> str:
+    """A hint where the header looks separated by another character than the declared one."""
+    for other in DELIMITERS:
+        if other != source.delimiter and set(wanted) <= set(header_names(header, other)):
+            return f"; the header is separated by {other!r}, and source.delimiter is {source.delimiter!r}"
+    return ""
+
+
+def _json_blocks(path: str, part: Range, log: AnyLog, met: MetKeys, _optional: Collection[str]) -> Iterator[RawRows]:
+    for lines, valid in line_blocks(path, part, log.source.encoding):
+        lines, valid = _without_blank(lines, valid)
+        if len(lines):
+            yield json_rows(lines, valid, raw_columns(log), met)
+
+
+def _parquet_blocks(
+    path: str, _part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]
+) -> Iterator[RawRows]:
+    with opened(path) as stream, pq.ParquetFile(stream, coerce_int96_timestamp_unit="us") as file:
+        names, places = _columns(file.schema_arrow, log, optional)
+        columns = map(file.schema.column, range(len(file.schema)))
+        int96 = {column.path for column in columns if column.physical_type == "INT96"}
+        for batch in file.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
+            yield typed_rows(_with_instants(batch, int96), places)
+
+
+def _with_instants(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
+    """The batch with columns of the old type INT96 as instants in UTC: Spark writes only instants in it."""
+    for position, name in enumerate(batch.schema.names):
+        if name in names:
+            batch = batch.set_column(position, name, batch.column(position).cast(pa.timestamp("us", "UTC")))
+    return batch
+
+
+def _orc_blocks(path: str, _part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]) -> Iterator[RawRows]:
+    with opened(path) as stream:
+        file = orc.ORCFile(stream)
+        names, places = _columns(file.schema, log, optional)
+        for stripe in range(file.nstripes):
+            yield typed_rows(file.read_stripe(stripe, columns=names), places)
+
+
+def _columns(
+    schema: pa.Schema, log: AnyLog, optional: Collection[str]
+) -> tuple[list[str], dict[str, tuple[int, Sequence[str]]]]:
+    """Columns that a typed file is asked for, and the places of the wanted values among them."""
+    places = paths(raw_columns(log), schema, optional)
+    columns = sorted({position for position, _ in places.values()})
+    return (
+        [schema.names[position] for position in columns],
+        {name: (columns.index(position), fields) for name, (position, fields) in places.items()},
+    )
+
+
+def _without_blank(lines: pa.StringArray, valid: pa.BooleanArray | None) -> Lines:
+    return _chosen(lines, valid, pc.not_equal(pc.utf8_trim(lines, " "), ""))
+
+
+def _chosen(lines: pa.StringArray, valid: pa.BooleanArray | None, rows: pa.BooleanArray) -> Lines:
+    if pc.all(rows).as_py():
+        return lines, valid
+    return lines.filter(rows), None if valid is None else valid.filter(rows)

@@ -1,0 +1,241 @@
+"""Workers that read files, parse their rows, and write them to a staging folder with a report on every file.
+
+A report is JSON text, so a worker returns one small row, and no row of the log goes through the driver.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from gur_spark import storage
+from gur_spark.config.fields import Numeric
+from gur_spark.config.logs import AnyLog
+from gur_spark.events.blocks import EmptyFile, raw_blocks, with_all_columns
+from gur_spark.events.files import File
+from gur_spark.events.listing import unchanged
+from gur_spark.events.names import MissingColumn, optional_columns, paths, quoted, raw_columns, top_columns
+from gur_spark.events.parse import ParsedRows, parse_rows
+from gur_spark.events.ranges import Range, ranges_of
+from gur_spark.events.raw import RawRows
+from gur_spark.events.reports import Problem, Report
+from gur_spark.events.typed_rows import UnreadableType, typed_rows
+
+CAUSE_CHARS = 500
+
+GROUP_ROWS, GROUP_BYTES = 200_000, 64 << 20
+"""Rows, or bytes, of a row group of a staged file."""
+
+FILE = "number of file"
+"""Column of staged rows with the position of their file. No field has such a name."""
+
+REJECTED = pa.schema(
+    [
+        (FILE, pa.int32()),
+        ("landed_on", pa.date32()),
+        ("source_file", pa.string()),
+        ("reason", pa.string()),
+        ("field", pa.string()),
+        ("raw", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Staged rows of files, and reports on these."""
+
+    accepted: Sequence[str] = ()
+    """Parquet files of accepted rows: the log's columns, ``landed_on`` and ``FILE``."""
+    rejected: Sequence[str] = ()
+    """Parquet files of rejected rows (``REJECTED``)."""
+    reports: Mapping[int, Report] = field(default_factory=dict)
+    """Position of a file -> its report."""
+
+
+class Writer:
+    """Writes the parsed rows of one task."""
+
+    def __init__(self, folder: str, log: AnyLog) -> None:
+        self._folder, self._log = folder, log
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._held: dict[str, list[pa.Table]] = {"accepted": [], "rejected": []}
+        self.files: dict[str, str] = {}
+
+    def add(self, kind: str, rows: pa.Table) -> None:
+        """Write rows, or hold them until there are enough for a row group."""
+        if not len(rows):
+            return
+        held = self._held[kind]
+        held.append(rows)
+        if sum(map(len, held)) >= GROUP_ROWS or sum(part.nbytes for part in held) >= GROUP_BYTES:
+            self._flush(kind)
+
+    def close(self) -> None:
+        for kind in self._held:
+            self._flush(kind)
+        for writer in self._writers.values():
+            writer.close()
+
+    def _flush(self, kind: str) -> None:
+        if not self._held[kind]:
+            return
+        table = pa.concat_tables(self._held[kind])
+        self._held[kind] = []
+        if kind not in self._writers:
+            # A second attempt of the task must not write to the file of the first.
+            path = storage.join(self._folder, kind, f"{uuid4().hex}.parquet")
+            storage.create_folder(storage.join(self._folder, kind))
+            filesystem, inner = storage.open_filesystem(path)
+            self._writers[kind] = pq.ParquetWriter(inner, table.schema, filesystem=filesystem, compression="snappy")
+            self.files[kind] = path
+        self._writers[kind].write_table(table, row_group_size=GROUP_ROWS)
+
+
+def read_files(spark: SparkSession, log: AnyLog, files: Sequence[File], folder: str) -> Read:
+    """Read files into a staging folder, in tasks of about equal bytes."""
+    tasks = ranges_of(files, log.source)
+
+    def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for task in batch.column(0).to_pylist():
+                yield _read_task(tasks[task], files, log, folder)
+
+    return _staged(spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(kernel, "report STRING"))
+
+
+def read_table(rows: DataFrame, name: str, log: AnyLog, folder: str) -> Read:
+    """Read the rows of a table into a staging folder; its name stands for the file."""
+
+    def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        report, writer = Report(file=0), Writer(folder, log)
+        for raw in _readable(_table_blocks(batches, log), report):
+            _take(raw, log, report, writer, 0, name, None)
+        writer.close()
+        yield _said([report], writer)
+
+    # Columns that nobody asked for may have types that Arrow does not know.
+    asked = [F.col(quoted(column)) for column in top_columns(raw_columns(log), rows.columns)]
+    return _staged(rows.select(asked).mapInArrow(kernel, "report STRING"))
+
+
+def _table_blocks(batches: Iterator[pa.RecordBatch], log: AnyLog) -> Iterator[RawRows]:
+    for batch in batches:
+        if batch.num_rows:
+            places = paths(raw_columns(log), batch.schema, optional_columns(log))
+            yield with_all_columns(typed_rows(batch, places), log, {})
+
+
+def _staged(work: DataFrame) -> Read:
+    """Run the workers and put their reports together."""
+    accepted, rejected, reports = [], [], dict[int, Report]()
+    for row in work.collect():
+        said = json.loads(row["report"])
+        accepted += [said["files"]["accepted"]] if "accepted" in said["files"] else []
+        rejected += [said["files"]["rejected"]] if "rejected" in said["files"] else []
+        for report in map(Report.from_json, said["reports"]):
+            if report.file in reports:
+                reports[report.file].merge(report)
+            else:
+                reports[report.file] = report
+    return Read(sorted(accepted), sorted(rejected), reports)
+
+
+def _read_task(parts: Sequence[Range], files: Sequence[File], log: AnyLog, folder: str) -> pa.RecordBatch:
+    writer = Writer(folder, log)
+    reports = [_read_part(part, files[part.file], log, writer) for part in parts]
+    writer.close()
+    return _said(reports, writer)
+
+
+def _said(reports: Sequence[Report], writer: Writer) -> pa.RecordBatch:
+    text = json.dumps({"files": writer.files, "reports": [report.to_json() for report in reports]})
+    return pa.RecordBatch.from_arrays([pa.array([text])], names=["report"])
+
+
+def _read_part(part: Range, file: File, log: AnyLog, writer: Writer) -> Report:
+    """Read a part of a file. An error is about the file alone, and stands in its report."""
+    report = Report(file=part.file)
+    for raw in _readable(raw_blocks(file.place, part, log, report.met), report):
+        _take(raw, log, report, writer, part.file, file.path, file.landing)
+    if not report.problem and not unchanged(file):
+        report.problem = "changed_file", None, "it was replaced while it was read"
+    return report
+
+
+def _readable(blocks: Iterator[RawRows], report: Report) -> Iterator[RawRows]:
+    """The blocks until reading fails. An error of parsing them is none of the file, and is raised."""
+    while True:
+        try:
+            block = next(blocks, None)
+        except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, pa.ArrowException) as error:
+            report.problem = _problem(error)
+            return
+        if block is None:
+            return
+        yield block
+
+
+def _problem(error: Exception) -> Problem:
+    cause = " ".join(str(error).split())[:CAUSE_CHARS] or type(error).__name__
+    if isinstance(error, MissingColumn):
+        return "missing_column", error.column, cause
+    if isinstance(error, EmptyFile):
+        return "empty_file", None, cause
+    if isinstance(error, UnreadableType):
+        return "unreadable_type", None, cause
+    if isinstance(error, FileNotFoundError):
+        return "vanished_file", None, cause
+    return "broken_file", None, cause
+
+
+def _take(
+    raw: RawRows, log: AnyLog, report: Report, writer: Writer, number: int, path: str, landing: date | None
+) -> None:
+    """Parse, count and write a block of rows."""
+    parsed = parse_rows(raw, log, _latest(landing, log.source.max_future_days))
+    accepted = _accepted(parsed, log, number, landing)
+    report.add(raw, parsed, log, accepted.column("event_time").combine_chunks())
+    writer.add("accepted", accepted)
+    rejected = parsed.rejected
+    if pc.any(rejected).as_py():
+        lines, count = raw.delivered(rejected), pc.sum(rejected).as_py()
+        columns = [
+            pa.repeat(pa.scalar(number, pa.int32()), count),
+            pa.repeat(pa.scalar(landing, pa.date32()), count),
+            pa.repeat(path, count),
+            parsed.reason.filter(rejected),
+            parsed.field.filter(rejected),
+            lines,
+        ]
+        writer.add("rejected", pa.Table.from_arrays(columns, schema=REJECTED))
+
+
+def _latest(landing: date | None, max_future_days: int) -> datetime:
+    """The moment from which an event is from the future: days after its landing ended, or in a bulk load after now."""
+    if landing is None:
+        return datetime.now(UTC) + timedelta(max_future_days)
+    return datetime.combine(landing, time(), UTC) + timedelta(1 + max_future_days)
+
+
+def _accepted(parsed: ParsedRows, log: AnyLog, number: int, landing: date | None) -> pa.Table:
+    kept = {one.name: one.value.filter(parsed.accepted) for one in parsed.fields}
+    times = kept["event_time"]
+    count = len(times)
+    # A bulk load has no landing dates, so each row counts as landed on its own day.
+    bulk = log.source.layout == "bulk"
+    landed = (
+        times.cast(pa.timestamp("us")).cast(pa.date32()) if bulk else pa.repeat(pa.scalar(landing, pa.date32()), count)
+    )
+    types = {field.name: pa.int64() if isinstance(field, Numeric) else pa.string() for field in log.fields.values}
+    columns = {name: values.cast(types.get(name, values.type)) for name, values in kept.items()}
+    return pa.table({**columns, "landed_on": landed, FILE: pa.repeat(pa.scalar(number, pa.int32()), count)})

@@ -1,0 +1,372 @@
+"""Logs as people have them: each is read as it is meant, or refused with the cause; nothing is lost without a word."""
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
+from gur_spark.events import reading
+from gur_spark.events.ingest import ingest
+from gur_spark.events.listing import list_files
+from gur_spark.events.ranges import Range
+from gur_spark.tables.delta import Tables
+from gur_spark.tables.runs import record
+from tests.conftest import BASE, config_over
+
+pytestmark = pytest.mark.any_engine
+
+FIELDS = BASE["fields"]
+HEADER = "user,time,mcc,amount\n"
+D1, D2 = "2024-03-01", "2024-03-02"
+
+
+@pytest.fixture
+def landed(tmp_path: Path) -> Path:
+    folder = tmp_path / "landed"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def read(tables: Tables, make_config: Any, landed: Path) -> Any:
+    """``read(source keys, fields=..., filters=...)``: ingest the folder; returns its events without ``landed_on``."""
+
+    def run(source: dict[str, Any] | None = None, **more: Any) -> list[tuple[Any, ...]]:
+        fields = {**FIELDS, **more.pop("fields", {})}
+        config = make_config({"source": {"path": str(landed), **(source or {})}, "fields": fields, **more})
+        with record(tables, "ingest", {}) as made:
+            made.add(ingest(tables, config, made.id))
+        run.last = made  # type: ignore[attr-defined]
+        return sorted(map(tuple, tables.read("events").drop("landed_on").collect()), key=str)
+
+    return run
+
+
+def at(text: str) -> datetime:
+    """A moment as Spark gives it, without a zone."""
+    return datetime.fromisoformat(text)
+
+
+def reasons(tables: Tables) -> list[tuple[str, str | None]]:
+    return sorted((row.reason, row.field) for row in tables.read("quarantine").collect())
+
+
+def jsonl(*rows: dict[str, Any]) -> str:
+    return "\n".join(map(json.dumps, rows))
+
+
+TYPED = {"mcc": "a", "amount": 1}
+
+
+def test_a_key_that_no_row_has_is_refused_with_the_nearest_one(read: Any, landed: Path) -> None:
+    rows = [{"user": n, "time": D1, "category": "a", "Amount": 1} for n in range(3)]
+    (landed / f"{D1}.jsonl").write_text(jsonl(*rows))
+    mistyped = {"categorical": [{"name": "mcc", "column": "categroy"}], "numeric": []}
+    with pytest.raises(SourceError, match=r"no row of landing 2024-03-01 has the key 'categroy'.*mean 'category'"):
+        read({"format": "jsonl"}, fields=mistyped)
+    filtered = {"categorical": [{"name": "mcc", "column": "category"}], "numeric": []}
+    with pytest.raises(SourceError, match="has the key 'contry'"):
+        read({"format": "jsonl"}, fields=filtered, filters=[{"column": "contry", "keep": "not_blank"}])
+    optional = {"categorical": [{"name": "mcc", "column": "categroy", "optional": True}], "numeric": []}
+    assert [row[2] for row in read({"format": "jsonl"}, fields=optional)] == [None] * 3
+
+
+def test_a_key_that_a_later_landing_lacks_is_a_loss_with_a_count(read: Any, landed: Path, tables: Tables) -> None:
+    (landed / f"{D1}.jsonl").write_text(jsonl({"user": 1, "time": D1, **TYPED}))
+    (landed / f"{D2}.jsonl").write_text(jsonl({"user": 2, "time": D2, "mcc": "a", "Amount": 2}))
+    assert read({"format": "jsonl"}) == [(1, at(D1), "a", 100), (2, at(D2), "a", None)]
+    assert read.last.counts["rows_without_amount"] == 1
+    [row] = tables.read("runs").collect()
+    assert row.status == "succeeded with losses"
+    assert "no row of landing 2024-03-02 has the key 'amount'" in row.error
+    # By itself, the day is refused, and tried again.
+    (landed / f"{D2}.jsonl").write_text(jsonl({"user": 2, "time": D2, "mcc": "b", "Amount": 2}))
+    with pytest.raises(SourceError, match="did you mean 'Amount'"):
+        read({"format": "jsonl"})
+
+
+def test_dotted_names_reach_into_objects_structs_and_maps(read: Any, landed: Path) -> None:
+    dotted = {
+        "user_id": {"column": "who.id", "type": "long"},
+        "categorical": [{"name": "mcc", "column": "payload.shop.kind"}, {"name": "tag", "column": "tags.x"}],
+        "numeric": [{"name": "amount", "column": "payload.amount", "step": 0.01}],
+    }
+    row = {"who.id": 5, "time": D1, "payload": {"shop": {"kind": "a"}, "amount": 1.25}, "tags": {"x": "t"}}
+    (landed / f"{D1}.jsonl").write_text(jsonl(row, {"who": {"id": 6}, "time": D1, "payload": None, "tags": {}}))
+    expected = [(5, at(D1), "a", "t", 125), (6, at(D1), None, None, None)]
+    assert read({"format": "jsonl"}, fields=dotted) == expected
+    (landed / f"{D1}.jsonl").unlink()
+    columns = {
+        "who.id": [5, 6],
+        "time": [D1, D1],
+        "payload": [row["payload"], None],
+        "tags": pa.array([[("x", "t")], []], pa.map_(pa.string(), pa.string())),
+    }
+    pq.write_table(pa.table(columns), landed / f"{D1}.parquet")
+    assert read({"format": "parquet"}, fields=dotted) == expected
+    other = {**dotted, "numeric": [{"name": "amount", "column": "payload.amuont", "step": 0.01}]}
+    with pytest.raises(SourceError, match=r"'payload' has no field 'amuont'.*did you mean 'amount'"):
+        read({"format": "parquet"}, fields=other)
+
+
+def test_several_objects_on_a_line_are_several_rows_and_half_a_character_is_none(
+    read: Any, landed: Path, tables: Tables
+) -> None:
+    one = json.dumps({"user": 1, "time": D1, **TYPED})
+    lines = [one + one.replace("1,", "2,", 1), one.replace("1,", "3,", 1), one + "{", one.replace('"a"', '"\\ud83d"')]
+    (landed / f"{D1}.jsonl").write_text("\n".join(lines))
+    assert [row[0] for row in read({"format": "jsonl", "max_bad_share": 0.5})] == [1, 1, 2, 3]
+    assert reasons(tables) == [("lone_surrogate", None), ("malformed_json", None)]
+
+
+def test_a_delta_folder_is_not_read_as_parquet(read: Any, landed: Path) -> None:
+    write_deltalake(str(landed / "table"), pa.table({"user": [1]}))
+    with pytest.raises(SourceError, match=r"landed/table' is a Delta table .*source.format 'delta'"):
+        read({"format": "parquet", "layout": "bulk"})
+
+
+def test_names_are_found_without_case_where_there_is_one_and_refused_where_there_are_two(
+    read: Any, landed: Path
+) -> None:
+    (landed / f"{D1}.csv").write_text(f"User,TIME,mcc,Amount,MCC\n1,{D1},a,1,x\n")
+    assert read() == [(1, at(D1), "a", 100)]
+    (landed / f"{D1}.csv").write_text(f"User,USER,time,mcc,amount\n1,2,{D1},a,1\n")
+    with pytest.raises(SourceError, match=r"column 'user' stands there 2 times: \['User', 'USER'\]"):
+        read()
+
+
+def test_another_delimiter_than_declared_is_named(read: Any, landed: Path) -> None:
+    (landed / f"{D1}.csv").write_text(f"user;time;mcc;amount\n1;{D1};a;1\n")
+    with pytest.raises(SourceError, match=r"the header is separated by ';', and source.delimiter is ','"):
+        read()
+
+
+def test_an_event_later_than_its_landing_is_from_the_future(read: Any, landed: Path, tables: Tables) -> None:
+    rows = [f"{user},2024-03-0{user}T23:59:59Z,a,1\n" for user in (1, 2, 3, 4)]
+    (landed / f"{D1}.csv").write_text(HEADER + "".join(rows))
+    assert [row[0] for row in read({"max_bad_share": 0.5})] == [1, 2]
+    assert reasons(tables) == [("from_the_future", "event_time")] * 2
+    assert [row[0] for row in read({"max_future_days": 3})] == [1, 2, 3, 4]
+    (landed / f"{D1}.csv").unlink()
+    late = datetime.now(UTC).replace(year=datetime.now(UTC).year + 5)
+    (landed / "all.csv").write_text(HEADER + f"1,{D1},a,1\n2,{late.isoformat()},a,1\n")
+    read({"layout": "bulk", "max_bad_share": 0.5})
+    assert reasons(tables) == [("from_the_future", "event_time")]
+
+
+def test_any_name_works_as_a_field_and_as_a_column(read: Any, landed: Path) -> None:
+    names = ["status", "raw", "uri", "reason", "problem", "file", "field"]
+    fields = {
+        "user_id": {"column": "landed_on", "type": "string"},
+        "event_time": {"column": "source file", "format": "iso8601"},
+        "categorical": [{"name": name, "column": f"ein {name}.é"} for name in names],
+        "numeric": [{"name": "accepted", "column": "event_time", "step": 1}],
+    }
+    header = ",".join(["landed_on", "source file", *(f"ein {name}.é" for name in names), "event_time"])
+    (landed / f"{D1}.csv").write_text(f"{header}\nann,{D1},{','.join(names)},7\n")
+    assert read(fields=fields) == [("ann", at(D1), *names, 7)]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.array([UUID(int=1).bytes], pa.uuid()), str(UUID(int=1))),
+        (pa.array([1], pa.time64("us")), "00:00:00.000001"),
+        (pa.array([b"x"]), "x"),
+        (pa.array([True]), "true"),
+        (pa.array([12345678.0]), "12345678"),
+        (pa.array(["001"]), "001"),
+        (pa.array([["a"]]), "column 'mcc' has the type list<.*>, which is no single value"),
+        (pa.array([1], pa.duration("s")), r"column 'mcc' has the type duration\[s\]; store it as a number"),
+        (pa.array([b"\xff"]), "column 'mcc' has the type binary, and its values are no text"),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_a_type_is_read_or_refused_by_name(read: Any, landed: Path, column: pa.Array, expected: str) -> None:
+    pq.write_table(pa.table({"user": [1], "time": [D1], "mcc": column, "amount": [1]}), landed / f"{D1}.parquet")
+    if " " not in expected:
+        assert read({"format": "parquet"}) == [(1, at(D1), expected, 100)]
+        return
+    with pytest.raises(SourceError, match=rf"{D1}.parquet was not read: unreadable_type \({expected}"):
+        read({"format": "parquet"})
+
+
+def test_null_values_and_separators_of_numbers_are_declared(read: Any, landed: Path, tables: Tables) -> None:
+    numbers = ["1.234,5", "-1.234.567", "12,3", "NULL", "1.23", "1234,", "\\N"]
+    lines = [f'{user},{D1},NULL,"{number}"\n' for user, number in enumerate(numbers)]
+    (landed / f"{D1}.csv").write_text(HEADER + "".join(lines))
+    source = {"null_values": ["NULL", "\\N"], "decimal_separator": ",", "thousands_separator": "."}
+    found = read({**source, "max_bad_share": 0.5})
+    assert [(row[0], row[3]) for row in found] == [
+        (0, 123450),
+        (1, -123456700),
+        (2, 1230),
+        (3, None),
+        (5, 123400),
+        (6, None),
+    ]
+    assert {row[2] for row in found} == {None}
+    assert reasons(tables) == [("not_a_number", "amount")]
+
+
+TIMES = {
+    "2024-03-01 05:00:00": ["iso8601", "dd.MM.yyyy HH:mm", "epoch_s"],
+    "01.03.2024 05:00": ["iso8601", "dd.MM.yyyy HH:mm", "epoch_s"],
+    "1709265600": ["iso8601", "dd.MM.yyyy HH:mm", "epoch_s"],
+    "1709269200000000000": "epoch_ns",
+    "45352.166666666666667": "excel",
+    "19783.166666666666667": "epoch_d",
+    "240301 0400 UTC": "yyMMdd HHmm z",
+    "Mar 1, 2024 5:00 AM": "MMM d, yyyy h:mm a",
+    "2024-03-01 05:00:00+01": "yyyy-MM-dd HH:mm:ssX",
+}
+
+
+@pytest.mark.parametrize(("text", "format"), TIMES.items(), ids=TIMES)
+def test_times_are_read_in_the_declared_formats(read: Any, landed: Path, text: str, format: Any) -> None:
+    (landed / f"{D1}.csv").write_text(HEADER + f'1,"{text}",a,1\n')
+    time = {"column": "time", "format": format, "time_zone": "Europe/Paris", "pivot_year": 1950}
+    [row] = read(fields={"event_time": time})
+    expected = at("2024-03-01 04:00:00") if text != "1709269200000000000" else at("2024-03-01 05:00:00")
+    assert row[1] == expected
+
+
+def test_an_hour_that_the_clocks_skip_is_rejected_or_moved_on(read: Any, landed: Path, tables: Tables) -> None:
+    (landed / "2024-03-31.csv").write_text(HEADER + "1,2024-03-31 02:30,a,1\n2,2024-03-31 03:30,a,1\n")
+    time = {"column": "time", "format": "iso8601", "time_zone": "Europe/Paris"}
+    assert [row[0] for row in read({"max_bad_share": 0.5}, fields={"event_time": time})] == [2]
+    assert reasons(tables) == [("dst_gap", "event_time")]
+    moved = read(fields={"event_time": {**time, "dst": "shift"}})
+    assert [row[1] for row in moved] == [at("2024-03-31 01:30"), at("2024-03-31 01:30")]
+
+
+def test_two_digits_of_a_year_need_the_hundred_years_they_stand_for(read: Any) -> None:
+    with pytest.raises(ConfigError, match=r"years of two digits .* need pivot_year"):
+        read(fields={"event_time": {"column": "time", "format": "yyMMdd"}})
+
+
+def test_a_quoted_value_may_hold_line_breaks(read: Any, landed: Path) -> None:
+    (landed / f"{D1}.csv").write_text(f'{HEADER}1,{D1},"two\nlines, ""quoted""\n",1\n2,{D1},b,2\n')
+    source = {"multiline": True}
+    assert read(source) == [(1, at(D1), 'two\nlines, "quoted"\n', 100), (2, at(D1), "b", 200)]
+
+
+def test_columns_may_stand_in_the_path(read: Any, landed: Path) -> None:
+    folder = landed / "mcc=caf%C3%A9" / "day=2024-03-01"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"user": [1], "time": [D1], "amount": [1]}), folder / "part-0.parquet")
+    assert read({"format": "parquet"}) == [(1, at(D1), "café", 100)]
+
+
+def test_landings_may_be_folders_of_year_month_and_day(read: Any, landed: Path, tables: Tables) -> None:
+    folder = landed / "year=2024" / "month=3" / "day=1"
+    folder.mkdir(parents=True)
+    (folder / "part.csv").write_text(f"{HEADER}1,{D1},a,1\n")
+    pattern = r"year=(?P<year>\d+)/month=(?P<month>\d+)/day=(?P<day>\d+)"
+    assert len(read({"landing_pattern": pattern})) == 1
+    assert [row.landed_on for row in tables.read("events").collect()] == [date(2024, 3, 1)]
+
+
+def test_an_id_may_have_several_columns(read: Any, landed: Path, tables: Tables) -> None:
+    (landed / f"{D1}.csv").write_text(f"user,mcc,time,amount\n1, a ,{D1},1\n2,,{D1},1\n3,a|b,{D1},1\n")
+    both = {"user_id": {"column": ["user", "mcc"], "type": "string"}}
+    assert [row[0] for row in read({"max_bad_share": 0.9}, fields=both)] == ["1|a"]
+    assert reasons(tables) == [("null_user", "user_id")] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ({"delimiter": "blanks"}, ["user time\t mcc   amount ", f"1  {D1}  a  1.5", f"  2\t{D1} b 2"]),
+        ({"columns": ["user", "time", "mcc", "amount"], "widths": [3, 10, 3, 5]}, [f"  1{D1}a    1.5", f"2  {D1} b 2"]),
+    ],
+    ids=["blanks", "fixed width"],
+)
+def test_values_may_be_separated_by_blanks_or_have_a_width(
+    read: Any, landed: Path, source: dict[str, Any], lines: list[str]
+) -> None:
+    (landed / f"{D1}.csv").write_text("\n".join(lines))
+    assert read(source) == [(1, at(D1), "a", 150), (2, at(D1), "b", 200)]
+
+
+def test_attributes_without_a_date_hold_always(tables: Tables, make_config: Any, landed: Path, tmp_path: Path) -> None:
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / f"{D1}.csv").write_text("who,plan\n1,gold\n")
+    fields = {
+        "user_id": {"column": "who", "type": "long"},
+        "event_time": {"min": "2000-01-01"},
+        "categorical": [{"name": "plan", "column": "plan"}],
+    }
+    plans = {"kind": "attributes", "source": {"path": str(tmp_path / "plans")}, "fields": fields}
+    config = make_config({"source": {"path": str(landed)}, "logs": {"plans": plans}})
+    assert ingest(tables, config, "run", name="plans").counts["accepted"] == 1
+    assert [(row.plan, row.event_time) for row in tables.read("events").collect()] == [("gold", at("2000-01-01"))]
+    with pytest.raises(ConfigError, match=r"event_time.column: required for events"):
+        make_config({"source": {"path": str(landed)}, "fields": {"event_time": {"column": None}}})
+
+
+CORRECTED = {"policy": "key", "key": ["user_id", "event_time"], "keep": "last"}
+
+
+def test_a_correction_in_a_later_landing_takes_the_place_of_the_row(read: Any, landed: Path, tables: Tables) -> None:
+    (landed / f"{D1}.csv").write_text(f"{HEADER}1,{D1},a,1\n1,{D1},b,2\n2,{D1},a,1\n3,{D1},,3\n")
+    assert read(dedupe=CORRECTED) == [(1, at(D1), "b", 200), (2, at(D1), "a", 100), (3, at(D1), None, 300)]
+    (landed / f"{D2}.csv").write_text(f"{HEADER}2,{D1},z,9\n4,{D2},a,4\n")
+    corrected = [(1, at(D1), "b", 200), (2, at(D1), "z", 900), (3, at(D1), None, 300), (4, at(D2), "a", 400)]
+    assert read(dedupe=CORRECTED) == corrected
+    counts = [read.last.counts[name] for name in ("rows_read", "accepted", "deduplicated")]
+    assert counts == [2, 2, 0]
+    # The earlier landing comes again: its row stays corrected.
+    (landed / f"{D1}.csv").write_text(f"{HEADER}1,{D1},b,2\n2,{D1},a,1\n3,{D1},,5\n")
+    corrected[2] = (3, at(D1), None, 500)
+    assert read(dedupe=CORRECTED) == corrected
+    assert len({(row.user_id, row.event_time) for row in tables.read("events").collect()}) == 4
+
+
+def test_a_column_may_order_corrections(read: Any, landed: Path) -> None:
+    by_amount = {**CORRECTED, "order": "amount"}
+    (landed / f"{D1}.csv").write_text(f"{HEADER}1,{D1},a,5\n1,{D1},b,2\n2,{D1},a,1\n")
+    (landed / f"{D2}.csv").write_text(f"{HEADER}1,{D1},c,4\n2,{D1},d,3\n")
+    expected = [(1, at(D1), "a", 500), (2, at(D1), "d", 300)]
+    assert read(dedupe=by_amount) == expected
+    with pytest.raises(ConfigError, match=r"dedupe.order: 'amuont' is not an event column.*mean 'amount'"):
+        read(dedupe={**CORRECTED, "order": "amuont"})
+    with pytest.raises(ConfigError, match="keep and order are for policy 'key'"):
+        read(dedupe={"policy": "exact", "keep": "last"})
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_tried_again(landed: Path) -> None:
+    file = landed / f"{D1}.csv"
+    file.write_text(f"{HEADER}1,{D1},a,1\n")
+    config = config_over(landed.parent / "tables", source={"path": str(landed)})
+    [listed] = list_files(config.source)
+    file.write_text(f"{HEADER}1,{D1},a,1\n2,{D1},a,1\n")
+    writer = reading.Writer(str(landed.parent / "staged"), config)
+    report = reading._read_part(Range(file=0, start=0, end=None), listed, config, writer)
+    assert report.problem == ("changed_file", None, "it was replaced while it was read")
+
+
+def test_unread_files_count_by_their_bytes(read: Any, landed: Path) -> None:
+    for day in range(1, 10):
+        (landed / f"2024-03-0{day}.csv").write_text(f"{HEADER}1,2024-03-0{day},a,1\n")
+    (landed / f"{D1} more.csv").write_text(f"other\n{'x' * 20}\n")
+    with pytest.raises(TooManyBadRows, match=r"1 of 10 files cannot be used, 7\.\d% of the bytes"):
+        read()
+    assert len(read({"max_bad_share": 0.08})) == 9
+    assert len(read.last.losses) == 1
+
+
+def test_a_landing_of_which_nothing_can_be_used_fails_and_is_tried_again(read: Any, landed: Path) -> None:
+    (landed / f"{D1}.csv").write_text(f"{HEADER}1,{D1},a,1\n")
+    (landed / f"{D2}.csv").write_text(f"user,time,mcc\n1,{D2},a\n")
+    with pytest.raises(SourceError, match=r"no file of landing 2024-03-02 can be.*\n.*column 'amount' is not"):
+        read({"max_bad_share": 1})
+    (landed / f"{D2}.csv").write_text(f"{HEADER}2,{D2},a,1\n")
+    assert [row[0] for row in read()] == [1, 2]
