@@ -60,10 +60,8 @@ def ranges_of(files: Sequence[File], source: Source) -> list[list[Range]]:
 
 
 def _split(number: int, file: File, source: Source) -> Iterator[tuple[Range, int]]:
-    splits = (
-        source.format in ("csv", "jsonl") and not file.path.endswith(COMPRESSED) and splits_at_bytes(source.encoding)
-    )
-    if not splits or file.length <= RANGE_BYTES:
+    of_lines = source.format in ("csv", "jsonl") and splits_at_bytes(source.encoding) and not source.multiline
+    if not of_lines or file.path.endswith(COMPRESSED) or file.length <= RANGE_BYTES:
         yield Range(file=number, start=0, end=None), file.length
         return
     count = -(-file.length // RANGE_BYTES)
