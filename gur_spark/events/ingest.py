@@ -24,6 +24,7 @@ from gur_spark.events.quality import (
     TRANSIENT,
     Tally,
     check_met_keys,
+    lines_about,
     refuse_bad_rows,
     refuse_lost_landings,
     refuse_unread_files,
@@ -109,8 +110,8 @@ def _publish(tables: Tables, config: Config, chosen: Landings, staged: Staged, d
     _check_counts(counts, chosen.log)
     done.counts.update(_named(chosen, counts | lacking.counts))
     done.losses.extend([*map(str, (b for b in staged.broken if b.is_loss)), *lacking.losses])
-    for loss in done.losses:
-        log.warning("ingest: %s", loss)
+    for line in (*done.losses, *(f"quarantined {line}" for line in lines_about(found, chosen.log))):
+        log.warning("ingest: %s", line)
     done.outputs.update({name: tables.sql_name(name) for name in (chosen.table, "quarantine")})
 
 

@@ -195,15 +195,21 @@ def refuse_bad_rows(found: Tally, log: AnyLog) -> None:
     """
     if found.quarantined <= log.source.max_bad_share * found.rows:
         return
-    lines = [
+    first = (
         f"{found.quarantined:,} of {found.rows:,} rows are bad ({found.quarantined / found.rows:.1%}); "
         f"source.max_bad_share allows {log.source.max_bad_share:.1%}; nothing was written"
-    ]
+    )
+    raise TooManyBadRows("\n  ".join([first, *lines_about(found, log)]))
+
+
+def lines_about(found: Tally, log: AnyLog) -> list[str]:
+    """Lines on the most frequent reasons of rejected rows, with a row of each."""
+    lines = []
     for bad in found.bad[:REASONS_SHOWN]:
         where = f" in {bad.field}" if bad.field else ""
         lines.append(f"{bad.rows:,} x {bad.reason}{where}, such as: {bad.sample!r}")
         lines += _unit_hint(bad, log.fields.event_time)
-    raise TooManyBadRows("\n  ".join(lines))
+    return lines
 
 
 def _unit_hint(bad: BadRows, times: EventTime) -> list[str]:

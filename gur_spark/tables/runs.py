@@ -70,8 +70,8 @@ class Run:
             self.counts[name] = self.counts.get(name, 0) + count
 
     def line(self) -> str:
-        """Line for the log."""
-        counts = ", ".join(f"{name} {value:,}" for name, value in self.counts.items())
+        """Line for the log, with the counts that are not zero."""
+        counts = ", ".join(f"{name} {value:,}" for name, value in self.counts.items() if value)
         return f"{self.job}: {counts or 'nothing to do'} ({self.seconds:.1f} s)"
 
 
