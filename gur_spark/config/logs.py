@@ -98,6 +98,8 @@ class Source(Section):
             raise ValueError(f"{len(self.widths)} widths for {len(self.columns or [])} columns; expected one for each")
         if self.decimal_separator == self.thousands_separator:
             raise ValueError(f"decimal_separator and thousands_separator are both {self.decimal_separator!r}")
+        if self.format == "jsonl" and (self.decimal_separator != "." or self.thousands_separator):
+            raise ValueError("decimal_separator and thousands_separator are about texts, and JSON has numbers")
         if self.multiline and self.format != "csv":
             raise ValueError(f"multiline is about csv, and format is '{self.format}'")
         return self

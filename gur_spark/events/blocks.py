@@ -1,6 +1,7 @@
 """Raw rows of a part of a file, some megabytes at a time, whatever the file's format."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -8,16 +9,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import orc
 
+from gur_spark import storage
 from gur_spark.config.logs import AnyLog, Source
-from gur_spark.events.csv_rows import csv_rows, delimited, delimiter_of, header_names, rows_of_lines
+from gur_spark.events.csv_rows import csv_rows, header_names, header_of, rows_of_lines
 from gur_spark.events.json_rows import MetKeys, json_rows
 from gur_spark.events.names import optional_columns, paths, positions, raw_columns
 from gur_spark.events.ranges import Lines, Range, line_blocks, opened
-from gur_spark.events.raw import RawRows, nulls
+from gur_spark.events.raw import RawRows
 from gur_spark.events.typed_rows import typed_rows
 
 BATCH_ROWS = 100_000
 """Rows of a typed file that are read at a time."""
+
+BATCH_BYTES = 32 << 20
+"""Bytes of a typed file that are read at a time, as far as its row groups tell."""
+
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""Name of a folder of rows without a value."""
 
 DELIMITERS = (",", ";", "\t", "|")
 
@@ -38,37 +46,43 @@ def raw_blocks(path: str, part: Range, log: AnyLog, met: MetKeys) -> Iterator[Ra
         UnreadableType: a mapped column has a type that stands for no text.
         OSError, pyarrow.ArrowException: the file cannot be read.
     """
-    in_path = {key: unquote(value) for key, _, value in (step.partition("=") for step in path.split("/")) if value}
+    in_path = columns_in_path(path, log.source)
     optional = optional_columns(log) | in_path.keys()
     read = {"csv": _csv_blocks, "jsonl": _json_blocks, "parquet": _parquet_blocks, "orc": _orc_blocks}
     for rows in read[log.source.format](path, part, log, met, optional):
         yield with_all_columns(rows, log, in_path)
 
 
-def with_all_columns(rows: RawRows, log: AnyLog, in_path: Mapping[str, str]) -> RawRows:
+def columns_in_path(path: str, source: Source) -> dict[str, str | None]:
+    """Columns in the names of the folders below the source, as in ``country=fr/``."""
+    below = path.removeprefix(storage.absolute(source.path or "")).split("/")[:-1]
+    found = {key: unquote(value) for key, equal, value in (step.partition("=") for step in below) if equal}
+    return {key: None if value == NO_VALUE else value for key, value in found.items()}
+
+
+def with_all_columns(rows: RawRows, log: AnyLog, in_path: Mapping[str, str | None]) -> RawRows:
     """Rows with a text, or null, for each mapped column that their file lacks."""
     lacking = [name for name in raw_columns(log) if name not in rows.texts]
     if not lacking:
         return rows
-    more = {n: pa.repeat(in_path[n], len(rows)) if n in in_path else nulls(len(rows)) for n in lacking}
-    return RawRows(texts={**rows.texts, **more}, problem=rows.problem, lines=rows.lines)
+    more = {name: pa.repeat(pa.scalar(in_path.get(name), pa.string()), len(rows)) for name in lacking}
+    return replace(rows, texts={**rows.texts, **more})
 
 
 def _csv_blocks(path: str, part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]) -> Iterator[RawRows]:
     source, wanted = log.source, raw_columns(log)
     header = None if source.columns is not None else _header(path, source)
-    names = source.columns if header is None else header_names(header, delimiter_of(source))
+    names = source.columns if header is None else header_of(header, source)
     assert names is not None  # the configuration or the header line has them
     found = positions(wanted, names, optional, _other_delimiter(header, source, wanted) if header else "")
     blocks = line_blocks(path, part, source.encoding)
     for lines, valid in rows_of_lines(blocks) if source.multiline else blocks:
         lines, valid = _without_blank(lines, valid)
-        lines = delimited(lines, source)
         if header is not None:
             # Files that were put together from several have their headers, too.
             lines, valid = _chosen(lines, valid, pc.not_equal(lines, header))
         if len(lines):
-            yield csv_rows(lines, valid, names, found, delimiter_of(source))
+            yield csv_rows(lines, valid, names, found, source)
 
 
 def _header(path: str, source: Source) -> str:
@@ -77,7 +91,7 @@ def _header(path: str, source: Source) -> str:
     for lines, _ in rows_of_lines(blocks) if source.multiline else blocks:
         lines, _ = _without_blank(lines, None)
         if len(lines):
-            header: str = delimited(lines[:1], source)[0].as_py()
+            header: str = lines[0].as_py()
             return header
     raise EmptyFile("it has no header line")
 
@@ -91,10 +105,13 @@ def _other_delimiter(header: str, source: Source, wanted: Sequence[str]) -> str:
 
 
 def _json_blocks(path: str, part: Range, log: AnyLog, met: MetKeys, _optional: Collection[str]) -> Iterator[RawRows]:
+    in_path = columns_in_path(path, log.source)
+    met.wanted |= in_path.keys()
+    wanted = [name for name in raw_columns(log) if name not in in_path]
     for lines, valid in line_blocks(path, part, log.source.encoding):
         lines, valid = _without_blank(lines, valid)
         if len(lines):
-            yield json_rows(lines, valid, raw_columns(log), met)
+            yield json_rows(lines, valid, wanted, met)
 
 
 def _parquet_blocks(
@@ -104,8 +121,19 @@ def _parquet_blocks(
         names, places = _columns(file.schema_arrow, log, optional)
         columns = map(file.schema.column, range(len(file.schema)))
         int96 = {column.path for column in columns if column.physical_type == "INT96"}
-        for batch in file.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
+        for batch in file.iter_batches(_batch_rows(file.metadata, names), columns=names, use_threads=False):
             yield typed_rows(_with_instants(batch, int96), places)
+
+
+def _batch_rows(metadata: pq.FileMetaData, names: Collection[str]) -> int:
+    """Rows that hold about ``BATCH_BYTES`` in some columns, by the row group with the largest rows."""
+    rows = BATCH_ROWS
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = map(group.column, range(group.num_columns))
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
+        rows = min(rows, max(1, BATCH_BYTES * group.num_rows // max(1, size)))
+    return rows
 
 
 def _with_instants(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:

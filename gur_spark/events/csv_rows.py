@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,27 +18,34 @@ from gur_spark.config.logs import BLANKS, QUOTE, Source
 from gur_spark.events.ranges import Lines
 from gur_spark.events.raw import RawRows, first_of
 
+MOST_REPEATS = 1000
+"""Greatest number of repetitions in a regular expression of Arrow."""
+
 Splitter = Callable[[str], list[str]]
 
 _Columns = tuple[dict[str, pa.StringArray], pa.BooleanArray]
 """Texts of the wanted columns, empty ones null, and the lines with another number of values than columns."""
 
 
-def delimiter_of(source: Source) -> str:
-    """The character between the values of ``delimited`` lines."""
-    return "\t" if source.widths or source.delimiter == BLANKS else source.delimiter
+def header_of(line: str, source: Source) -> list[str]:
+    """Column names of a header line, without blanks around them."""
+    return header_names(delimited(pa.array([line]), source)[0].as_py(), _delimiter(source))
 
 
 def delimited(lines: pa.StringArray, source: Source) -> pa.StringArray:
-    """Lines with one character between two values, where the source has none or many."""
-    if source.widths:
-        ends = [sum(source.widths[: n + 1]) for n in range(len(source.widths))]
-        starts = [0, *ends[:-1]]
-        parts = [pc.utf8_slice_codeunits(lines, start, end) for start, end in zip(starts, ends, strict=True)]
-        return pc.binary_join_element_wise(*map(pc.utf8_trim_whitespace, parts), "\t")
-    if source.delimiter == BLANKS:
-        return pc.replace_substring_regex(pc.ascii_trim_whitespace(lines), "[ \t]+", "\t")
-    return lines
+    """Lines with one character between two values; any number of blanks becomes a tab, but not inside quotes."""
+    if source.delimiter != BLANKS:
+        return lines
+    trimmed = pc.ascii_trim_whitespace(lines)
+    if not holds(lines, QUOTE):
+        return pc.replace_substring_regex(trimmed, "[ \t]+", "\t")
+    outside = re.compile(r'("(?:[^"]|"")*")|[ \t]+')
+    made = [outside.sub(lambda found: found[1] or "\t", line) for line in trimmed.to_pylist()]
+    return pa.array(made, pa.string())
+
+
+def _delimiter(source: Source) -> str:
+    return "\t" if source.delimiter == BLANKS else source.delimiter
 
 
 def header_names(line: str, delimiter: str) -> list[str]:
@@ -51,7 +59,7 @@ def csv_rows(
     valid: pa.BooleanArray | None,
     names: Sequence[str],
     positions: dict[str, int],
-    delimiter: str,
+    source: Source,
 ) -> RawRows:
     """Split lines into the wanted columns.
 
@@ -60,27 +68,39 @@ def csv_rows(
         names: all columns of the file, in order.
         positions: wanted raw column -> its position among ``names``.
     """
-    if not holds(lines, QUOTE):
-        texts, ragged = _split(lines, len(names), positions, delimiter)
-        unbalanced = None
-    else:
-        texts, ragged = _split_quoted(lines, pc.match_substring(lines, QUOTE), len(names), positions, delimiter)
-        unbalanced = pc.equal(pc.bit_wise_and(pc.count_substring(lines, QUOTE), 1), 1)
     problems = line_problems(lines, valid)
-    if unbalanced is not None:
-        problems.append(("unbalanced_quote", unbalanced))
-    problems.append(("ragged_row", ragged))
-    problem = first_of(problems, len(lines))
+    if source.widths:
+        texts, ragged = _cut(lines, source.widths, positions)
+    elif holds(lines, QUOTE):
+        quoted = pc.match_substring(lines, QUOTE)
+        texts, ragged = _split_quoted(delimited(lines, source), quoted, len(names), positions, _delimiter(source))
+        odd = pc.equal(pc.bit_wise_and(pc.count_substring(lines, QUOTE), 1), 1)
+        problems.append(("unbalanced_quote", odd))
+    else:
+        texts, ragged = _split(delimited(lines, source), len(names), positions, _delimiter(source))
+    problem = first_of([*problems, ("ragged_row", ragged)], len(lines))
     if problem.null_count < len(problem):
         whole = pc.is_null(problem)
         texts = {name: pc.if_else(whole, values, None) for name, values in texts.items()}
     return RawRows(texts=texts, problem=problem, lines=lines)
 
 
+def _cut(lines: pa.StringArray, widths: Sequence[int], positions: dict[str, int]) -> _Columns:
+    """Texts of columns with a width, without blanks around them; a line is ragged that is longer or misses one."""
+    ends = list(accumulate(widths))
+    length = pc.utf8_length(pc.utf8_rtrim_whitespace(lines))
+    ragged = pc.or_(pc.greater(length, ends[-1]), pc.less(pc.utf8_length(lines), ends[-2] if len(ends) > 1 else 0))
+    columns = {
+        name: _no_empty(pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(lines, ends[n] - widths[n], ends[n])))
+        for name, n in positions.items()
+    }
+    return columns, ragged
+
+
 def rows_of_lines(blocks: Iterable[Lines]) -> Iterator[Lines]:
     """Join lines whose quoted value goes on in the next line.
 
-    A quote that is never closed makes one row of the rest of the file.
+    The lines after a quote that is never closed are rows by themselves, so that they are counted.
     """
     held: list[str] = []
     held_valid = True
@@ -102,7 +122,7 @@ def rows_of_lines(blocks: Iterable[Lines]) -> Iterator[Lines]:
                 held = []
         yield pa.array(rows, pa.string()), pa.array(valid_rows, pa.bool_())
     if held:
-        yield pa.array(["\n".join(held)], pa.string()), pa.array([held_valid])
+        yield pa.array(held, pa.string()), pa.array([held_valid] * len(held))
 
 
 def line_problems(lines: pa.StringArray, valid: pa.BooleanArray | None) -> list[tuple[str, pa.BooleanArray]]:
@@ -136,7 +156,9 @@ def _split_quoted(
     """As ``_split``, of lines of which some have quotes."""
     d = re.escape(delimiter)
     value = f'(?:"(?:[^"]|"")*"|[^"{d}]*)'
-    regular = pc.match_substring_regex(lines, f"^{value}(?:{d}{value}){{{width - 1}}}$")
+    regular = pa.repeat(False, len(lines))
+    if width <= MOST_REPEATS and delimiter.isascii():
+        regular = pc.match_substring_regex(lines, f"^{value}(?:{d}{value}){{{width - 1}}}$")
     parts: list[tuple[pa.BooleanArray, Callable[[pa.StringArray], _Columns]]] = [
         (pc.invert(quoted), lambda some: _split(some, width, positions, delimiter)),
         (pc.and_(quoted, regular), lambda some: _read(some, width, positions, delimiter)),

@@ -3,6 +3,7 @@
 # N = rows
 
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +21,14 @@ MAX_NUMBER_CHARS = 100
 PLACES = 18
 """Decimal places of a number before it is counted in steps; more are rounded."""
 
-SIGNED = pa.decimal128(38, 9)
+AnyDecimal: TypeAlias = Any
+"""Type of Arrow decimals of 128 or 256 bits."""
+
+SIGNED = pa.decimal256(76, 38)
 """Type of a number of which only the sign counts."""
 
-FACTOR = pa.decimal128(18, 8)
-"""The product of two factors of this type is exact."""
+FACTOR = pa.decimal256(37, 18)
+"""Type of a factor. The product of two is exact."""
 
 _EXACT = Context(prec=250)
 
@@ -36,7 +40,7 @@ def number_type(step: Decimal) -> pa.Decimal128Type:
     return pa.decimal128(whole + places, places)
 
 
-def exact(texts: pa.StringArray, kind: pa.Decimal128Type) -> pa.Array:
+def exact(texts: pa.StringArray, kind: AnyDecimal) -> pa.Array:
     """Decimals of texts, (N,); null where a text is no number or is out of the type's range.
 
     A text with more decimal places than the type has is rounded half up.
@@ -51,7 +55,7 @@ def exact(texts: pa.StringArray, kind: pa.Decimal128Type) -> pa.Array:
     return pc.replace_with_mask(pc.if_else(plain, texts, None).cast(kind), odd, slow)
 
 
-def _exact(text: str, kind: pa.Decimal128Type) -> Decimal | None:
+def _exact(text: str, kind: AnyDecimal) -> Decimal | None:
     if len(text) > MAX_NUMBER_CHARS or not text.isascii() or "_" in text:
         return None
     try:

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from gur_spark import schema, storage
 from gur_spark.config.logs import MAIN, ItemLog, RawLog
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import TableError
+from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events, check_columns_of_items
 from gur_spark.events.duplicates import correct, deduplicate
 from gur_spark.events.landings import Landings, choose_landings
@@ -89,6 +89,7 @@ def _publish(tables: Tables, config: Config, chosen: Landings, staged: Staged, d
     """Write the rows of staged landings and what is broken, and say so in the account."""
     found = tally(staged.used, chosen.log)
     refuse_lost_landings(chosen.files_of, staged.broken)
+    _refuse_emptied_landings(tables, chosen)
     refuse_unread_files(chosen.files, staged.broken, chosen.log)
     lacking = check_met_keys(chosen, staged)
     refuse_bad_rows(found, chosen.log)
@@ -113,6 +114,22 @@ def _publish(tables: Tables, config: Config, chosen: Landings, staged: Staged, d
     for line in (*done.losses, *(f"quarantined {line}" for line in lines_about(found, chosen.log))):
         log.warning("ingest: %s", line)
     done.outputs.update({name: tables.sql_name(name) for name in (chosen.table, "quarantine")})
+
+
+def _refuse_emptied_landings(tables: Tables, chosen: Landings) -> None:
+    """Refuse a landing that has only empty files now, while its rows are in the table: an upload may have been cut.
+
+    Raises:
+        SourceError: naming the landings.
+    """
+    empty = [name for name, files in chosen.files_of.items() if files and not any(file.length for file in files)]
+    if not empty or not tables.exists(chosen.table):
+        return
+    if not tables.read(chosen.table).where(chosen.predicate(empty, "landed_on", chosen.named)).isEmpty():
+        raise SourceError(
+            f"landing {', '.join(empty)}{chosen.of_log} has only empty files now, and its rows are in {chosen.table}; "
+            "nothing was written. To remove the rows, deliver a file with a header line, or a blank line"
+        )
 
 
 def _named(chosen: Landings, counts: Mapping[str, int]) -> dict[str, int]:

@@ -36,32 +36,35 @@ def json_rows(lines: pa.StringArray, valid: pa.BooleanArray | None, names: Seque
     rows: list[list[str | None]] = []
     problems: list[str | None] = []
     places: list[int] = []
+    own: list[str] = []
     for place, line in enumerate(lines.to_pylist()):
-        for found in _objects(line):
+        for found, text in _objects(line):
             places.append(place)
+            own.append(text)
             problems.append("malformed_json" if found is None else None)
             rows.append([None] * len(paths) if found is None else [_met(found, n, path, met) for n, path in paths])
             met.sample = met.sample or list(found or ())
     if len(places) != len(lines):
-        # Rows of a line with several objects have the line in common.
-        lines = lines.take(pa.array(places, pa.int64()))
+        # Each of several objects on a line is a row.
+        lines = pa.array(own, pa.string())
         valid = None if valid is None else valid.take(pa.array(places, pa.int64()))
     texts, bad = _columns(rows, names)
     problem = first_of([*line_problems(lines, valid), *bad], len(lines))
     return RawRows(texts=texts, problem=pc.coalesce(problem, pa.array(problems, pa.string())), lines=lines)
 
 
-def _objects(line: str) -> Iterator[dict[str, Any] | None]:
-    """The objects of a line, mostly one; None stands for a rest that is no object."""
+def _objects(line: str) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """The objects of a line, mostly one, with their texts; None stands for a rest that is no object."""
     text = line.strip()
     end = 0
     while end < len(text):
+        start = end
         try:
-            found, end = _NUMBERS.raw_decode(text, end)
+            found, end = _NUMBERS.raw_decode(text, start)
         except (ValueError, RecursionError):
-            yield None
+            yield None, text[start:]
             return
-        yield found if isinstance(found, dict) else None
+        yield found if isinstance(found, dict) else None, text[start:end]
         while end < len(text) and text[end].isspace():
             end += 1
 

@@ -101,20 +101,25 @@ def paths(
 
 def _path(name: str, schema: pa.Schema) -> tuple[int, Sequence[str]]:
     head, *rest = name.split(".")
-    if not rest or name in schema.names or head not in schema.names:
+    if not rest or name in schema.names or not (head in schema.names or _alike(head, schema.names)):
         return _position(name, schema.names), ()
     position = _position(head, schema.names)
     return position, _fields(name, schema.field(position).type, rest)
 
 
 def _fields(name: str, kind: pa.DataType, rest: Sequence[str]) -> Sequence[str]:
+    """Names of the fields as the type has them."""
+    found = []
     for number, step in enumerate(rest):
         if pa.types.is_map(kind):
             kind = kind.item_type
+            found.append(step)
             continue
         inner = [kind.field(n).name for n in range(kind.num_fields)] if pa.types.is_struct(kind) else []
-        if step not in inner:
+        alike = [step] if step in inner else [inner[n] for n in _alike(step, inner)]
+        if len(alike) != 1:
             where = ".".join([name.split(".")[0], *rest[:number]])
             raise MissingColumn(name, f"'{where}' has no field '{step}'; available: {inner}{nearest(step, inner)}")
-        kind = kind.field(step).type
-    return rest
+        kind = kind.field(alike[0]).type
+        found += alike
+    return found

@@ -109,7 +109,7 @@ def _fields(raw: RawRows, log: AnyLog, latest: datetime) -> list[ParsedField]:
     return [
         key,
         _time(raw, log.fields.event_time, latest),
-        *(_categorical(raw.texts[field.column], field, source) for field in log.fields.categorical),
+        *(_categorical(raw, field, source) for field in log.fields.categorical),
         *(_numeric(raw, field, source) for field in log.fields.numeric),
     ]
 
@@ -192,9 +192,10 @@ def _midnight(day: date) -> pa.TimestampScalar:
     return pa.scalar(datetime.combine(day, time(), UTC), INSTANT)
 
 
-def _categorical(texts: pa.StringArray, field: Categorical, source: Source) -> ParsedField:
+def _categorical(raw: RawRows, field: Categorical, source: Source) -> ParsedField:
+    texts = raw.texts[field.column]
     if field.sign:
-        number = exact(pc.utf8_trim(texts, " "), SIGNED).cast(pa.float64())
+        number = exact(with_point(raw, field.column, source), SIGNED).cast(pa.float64())
         names = pc.if_else(pc.less(number, 0.0), "negative", pc.if_else(pc.greater(number, 0.0), "positive", "zero"))
         bad = pc.and_(pc.invert(_blank(texts)), pc.is_null(number))
         return ParsedField(name=field.name, value=names, problems=[("not_a_number", bad)])
@@ -209,7 +210,7 @@ def _categorical(texts: pa.StringArray, field: Categorical, source: Source) -> P
 
 def _numeric(raw: RawRows, field: Numeric, source: Source) -> ParsedField:
     """A number in whole steps, rounded half to even."""
-    texts = [with_point(raw.texts[column], source) for column in (field.column, field.times) if column]
+    texts = [with_point(raw, column, source) for column in (field.column, field.times) if column]
     kind = number_type(field.step)
     number = exact(texts[0], kind) if len(texts) == 1 else product(*[exact(t, FACTOR) for t in texts], kind=kind)
     if field.transform == "signed_log1p":
@@ -224,9 +225,11 @@ def _numeric(raw: RawRows, field: Numeric, source: Source) -> ParsedField:
     return ParsedField(name=field.name, value=value, problems=problems, rounded=rounded)
 
 
-def with_point(texts: pa.StringArray, source: Source) -> pa.StringArray:
+def with_point(raw: RawRows, column: str, source: Source) -> pa.StringArray:
     """Numbers as a program writes them, with a decimal point and without separators of thousands."""
-    texts = pc.ascii_trim_whitespace(texts)
+    texts = pc.ascii_trim_whitespace(raw.texts[column])
+    if column in raw.numbers:
+        return texts
     point, thousands = source.decimal_separator, source.thousands_separator
     if thousands:
         t, p = re.escape(thousands), re.escape(point)

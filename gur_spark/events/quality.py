@@ -218,7 +218,10 @@ def _unit_hint(bad: BadRows, times: EventTime) -> list[str]:
     if bad.time_text is None or format not in UNITS:
         return []
     low, high = (datetime.combine(day, time(), UTC).timestamp() for day in (times.min, times.max))
-    seconds = {unit: float(bad.time_text) * float(MICROS[unit]) / 1e6 for unit in UNITS}
+    try:
+        seconds = {unit: float(bad.time_text) * float(MICROS[unit]) / 1e6 for unit in UNITS}
+    except ValueError:  # read by another of the formats
+        return []
     units = [unit for unit, value in seconds.items() if low <= value < high and unit != format]
     column = times.column
     return [f"the values of '{column}' look like {unit}; fields.event_time.format is {format}" for unit in units]

@@ -18,6 +18,8 @@ class RawRows:
     """Raw column -> its N texts; null where the row has no value."""
     problem: pa.StringArray
     """Reason code of a row that cannot be split into columns, else null."""
+    numbers: frozenset[str] = frozenset()
+    """Raw columns that hold numbers and no text, which have a decimal point whatever separators texts have."""
     lines: pa.StringArray | None = None
     """The rows as they were delivered; None for rows that have types."""
 

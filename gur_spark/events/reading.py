@@ -3,6 +3,7 @@
 A report is JSON text, so a worker returns one small row, and no row of the log goes through the driver.
 """
 
+import csv
 import json
 import zipfile
 import zlib
@@ -34,6 +35,11 @@ CAUSE_CHARS = 500
 
 GROUP_ROWS, GROUP_BYTES = 200_000, 64 << 20
 """Rows, or bytes, of a row group of a staged file."""
+
+# A zip archive with a password, or of an unknown method, is a RuntimeError.
+READING_ERRORS = (
+    OSError, EOFError, ValueError, RuntimeError, csv.Error, zlib.error, zipfile.BadZipFile, pa.ArrowException
+)  # fmt: skip
 
 FILE = "number of file"
 """Column of staged rows with the position of their file. No field has such a name."""
@@ -177,7 +183,7 @@ def _readable(blocks: Iterator[RawRows], report: Report) -> Iterator[RawRows]:
     while True:
         try:
             block = next(blocks, None)
-        except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, pa.ArrowException) as error:
+        except READING_ERRORS as error:
             report.problem = _problem(error)
             return
         if block is None:

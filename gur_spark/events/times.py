@@ -31,7 +31,7 @@ EXCEL_ORIGIN = datetime(1899, 12, 30, tzinfo=UTC)
 INSTANT, WALL_CLOCK = pa.timestamp("us", "UTC"), pa.timestamp("us")
 
 _ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?)?"
-_OFFSET = r" ?(?:Z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)"
+_OFFSET = r" ?(?:Z|UTC|GMT|[+-](?:0[0-9]|1[0-8])(?::?[0-5][0-9])?)"
 _PARTS = (
     r"^(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
     r"(?:[T ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:\.[0-9]+)?)?)?"
@@ -77,9 +77,7 @@ def _instants(texts: pa.StringArray, format: str, time: EventTime) -> Instants:
     if format == "iso8601":
         wall, absolute = _iso(texts)
     else:
-        pattern = time_pattern(format, time.pivot_year)
-        made = _by_pattern(texts, pattern, time.pivot_year)
-        wall, absolute = (None, made) if pattern.has_offset else (made, None)
+        wall, absolute = _by_pattern(texts, time_pattern(format, time.pivot_year), time.pivot_year)
     if wall is None:
         return Instants(absolute)
     local, skipped = _in_zone(wall, time.time_zone)
@@ -149,8 +147,10 @@ def _is_there(texts: pa.StringArray) -> pa.BooleanArray:
     return pc.if_else(pc.is_valid(texts), pa.array(on_calendar & on_clock & in_world), None)
 
 
-def _by_pattern(texts: pa.StringArray, pattern: TimePattern, pivot: int | None) -> pa.TimestampArray:
-    """Wall-clock times, or instants where the pattern has an offset, by way of their ISO texts."""
+def _by_pattern(
+    texts: pa.StringArray, pattern: TimePattern, pivot: int | None
+) -> tuple[pa.TimestampArray | None, pa.TimestampArray | None]:
+    """Wall-clock times, and instants of texts with an offset, by way of their ISO texts."""
     found = pc.extract_regex(texts, pattern.expression)
     part = {name: pc.struct_field(found, name) for name in pattern.groups}
 
@@ -165,12 +165,18 @@ def _by_pattern(texts: pa.StringArray, pattern: TimePattern, pivot: int | None) 
     offset = pc.replace_substring_regex(part["offset"], "^(?:UTC|GMT)$", "Z") if pattern.has_offset else ""
     clock = (hour, ":", padded("minute"), ":", padded("second"), ".", fraction, offset)
     iso = pc.binary_join_element_wise(year, "-", month, "-", padded("day"), "T", *clock, "")
-    return _read(iso, INSTANT if pattern.has_offset else WALL_CLOCK)
+    if not pattern.has_offset:
+        return _read(iso, WALL_CLOCK), None
+    without = pc.fill_null(pc.equal(offset, ""), False)
+    wall = _read(pc.if_else(without, iso, None), WALL_CLOCK) if pc.any(without).as_py() else None
+    return wall, _read(pc.if_else(without, None, iso), INSTANT)
 
 
 def _year(texts: pa.StringArray, pivot: int) -> pa.StringArray:
     """Year of two digits among the hundred that begin with ``pivot``."""
-    after = pc.subtract(pc.add(texts.cast(pa.int64()), 100), pivot % 100)
+    # A year that is missing is no year.
+    digits = pc.if_else(pc.equal(texts, ""), None, texts)
+    after = pc.subtract(pc.add(digits.cast(pa.int64()), 100), pivot % 100)
     year = pc.add(pc.subtract(after, pc.multiply(pc.divide(after, 100), 100)), pivot)
     return pc.utf8_lpad(year.cast(pa.string()), 4, "0")
 
@@ -184,7 +190,8 @@ def _month(names: pa.StringArray) -> pa.StringArray:
 
 def _hour(hours: pa.StringArray, halves: pa.StringArray) -> pa.StringArray:
     """Hour of the day from an hour of half a day, 1 to 12, and AM or PM."""
-    hour = hours.cast(pa.int64())
+    # A time of day that is missing is midnight.
+    hour = pc.if_else(pc.equal(hours, ""), "12", hours).cast(pa.int64())
     inside = pc.and_(pc.greater_equal(hour, 1), pc.less_equal(hour, 12))
     of_half = pc.if_else(pc.equal(hour, 12), 0, hour)
     of_day = pc.add(of_half, pc.if_else(pc.equal(pc.utf8_lower(halves), "pm"), 12, 0))

@@ -24,18 +24,31 @@ def typed_rows(batch: pa.RecordBatch, places: Mapping[str, tuple[int, Sequence[s
     Raises:
         UnreadableType: naming the column, its type, and what to do.
     """
-    texts = {name: as_text(_reached(batch, *place), name) for name, place in places.items()}
-    return RawRows(texts=texts, problem=nulls(batch.num_rows))
+    found = {name: _reached(batch, *place) for name, place in places.items()}
+    texts = {name: as_text(values, name) for name, values in found.items()}
+    numbers = frozenset(name for name, values in found.items() if _is_number(values.type))
+    return RawRows(texts=texts, problem=nulls(batch.num_rows), numbers=numbers)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(is_a(kind) for is_a in (pa.types.is_floating, pa.types.is_decimal, pa.types.is_integer))
 
 
 def _reached(batch: pa.RecordBatch, position: int, fields: Sequence[str]) -> pa.Array:
     column = batch.column(position)
     for name in fields:
-        if pa.types.is_map(column.type):
-            column = pc.map_lookup(column, pa.scalar(name), "last")
-        else:
-            column = pc.struct_field(column, name)
+        column = _looked_up(column, name) if pa.types.is_map(column.type) else pc.struct_field(column, name)
     return column
+
+
+def _looked_up(maps: pa.MapArray, name: str) -> pa.Array:
+    """The value of a key of each map."""
+    try:
+        key = pa.scalar(name).cast(maps.type.key_type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UnreadableType(f"'{name}' is no key of a map with keys of type {maps.type.key_type}") from error
+    return pc.map_lookup(maps, key, "last")
 
 
 def as_text(values: pa.Array, name: str) -> pa.StringArray:
@@ -57,6 +70,8 @@ def as_text(values: pa.Array, name: str) -> pa.StringArray:
         return _of_timestamps(values)
     if pa.types.is_floating(kind):
         return _of_floats(values)
+    if pa.types.is_decimal(kind):
+        return _of_decimals(values)
     if pa.types.is_duration(kind):
         raise UnreadableType(f"column '{name}' has the type {kind}; store it as a number")
     try:
@@ -80,11 +95,29 @@ def _of_timestamps(values: pa.Array) -> pa.StringArray:
         nanos = values.cast(pa.int64())
         micros = pa.array(nanos.fill_null(0).to_numpy() // 1000, mask=nanos.is_null().to_numpy(False)).cast(unit)
     else:
-        micros = values.cast(unit)
+        micros = _micros(values).cast(unit)
     if values.type.tz is None:
         return pc.strftime(micros, "%Y-%m-%dT%H:%M:%S")
     utc = micros.cast(pa.timestamp("us", "UTC"))
     return pc.binary_join_element_wise(pc.strftime(utc, "%Y-%m-%dT%H:%M:%S"), "Z", "")
+
+
+def _micros(values: pa.TimestampArray) -> pa.Int64Array:
+    """Microseconds since 1970; null beyond 64 bits."""
+    factor = {"s": 1_000_000, "ms": 1_000, "us": 1}[values.type.unit]
+    counts = values.cast(pa.int64())
+    inside = pc.less(pc.abs(pc.if_else(pc.equal(counts, -(2**63)), 0, counts)), 2**62 // factor)
+    return pc.multiply(pc.if_else(inside, counts, None), factor)
+
+
+def _of_decimals(values: pa.Array) -> pa.StringArray:
+    texts = values.cast(pa.string())
+    # Arrow writes 1.00E-8 for a small number.
+    small = pc.fill_null(pc.match_substring(texts, "E"), False)
+    if not pc.any(small).as_py():
+        return texts
+    plain = pa.array([f"{number:f}" for number in values.filter(small).to_pylist()], pa.string())
+    return pc.replace_with_mask(texts, small, plain)
 
 
 def _of_floats(values: pa.Array) -> pa.StringArray:

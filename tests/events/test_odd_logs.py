@@ -259,10 +259,15 @@ def test_a_quoted_value_may_hold_line_breaks(read: Any, landed: Path) -> None:
 
 
 def test_columns_may_stand_in_the_path(read: Any, landed: Path) -> None:
-    folder = landed / "mcc=caf%C3%A9" / "day=2024-03-01"
-    folder.mkdir(parents=True)
-    pq.write_table(pa.table({"user": [1], "time": [D1], "amount": [1]}), folder / "part-0.parquet")
-    assert read({"format": "parquet"}) == [(1, at(D1), "café", 100)]
+    for name in ("caf%C3%A9", "__HIVE_DEFAULT_PARTITION__"):
+        folder = landed / f"mcc={name}" / "day=2024-03-01"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"user": [1], "time": [D1], "amount": [1]}), folder / "amount=x.parquet")
+    expected = [(1, at(D1), None, 100), (1, at(D1), "café", 100)]
+    assert sorted(read({"format": "parquet"}), key=str) == sorted(expected, key=str)
+    for folder in landed.iterdir():
+        (folder / "day=2024-03-01" / "amount=x.parquet").write_text(jsonl({"user": 1, "time": D1, "amount": 1}))
+    assert sorted(read({"format": "jsonl"}), key=str) == sorted(expected, key=str)
 
 
 def test_landings_may_be_folders_of_year_month_and_day(read: Any, landed: Path, tables: Tables) -> None:
@@ -272,6 +277,111 @@ def test_landings_may_be_folders_of_year_month_and_day(read: Any, landed: Path, 
     pattern = r"year=(?P<year>\d+)/month=(?P<month>\d+)/day=(?P<day>\d+)"
     assert len(read({"landing_pattern": pattern})) == 1
     assert [row.landed_on for row in tables.read("events").collect()] == [date(2024, 3, 1)]
+
+
+def test_a_product_of_small_and_large_factors_is_exact(read: Any, landed: Path) -> None:
+    rows = ["1,{0},0.000000004,1000000000", "2,{0},0.000000001234567891,3e9", "3,{0},1e18,1e18", "4,{0},,5"]
+    (landed / f"{D1}.csv").write_text("user,time,mcc,amount\n" + "\n".join(row.format(D1) for row in rows))
+    numeric = [{"name": "amount", "column": "mcc", "times": "amount", "step": 0.01}]
+    found = read({"max_bad_share": 0.5}, fields={"categorical": [], "numeric": numeric})
+    assert [(row[0], row[2]) for row in found] == [(1, 400), (2, 370), (4, None)]
+
+
+def test_separators_of_texts_change_no_number_of_a_column_of_numbers(read: Any, landed: Path) -> None:
+    numbers = {"user": [1, 2], "time": [D1, D1], "mcc": [-1.5, 1e-12], "amount": [1.234, 1.5]}
+    pq.write_table(pa.table(numbers), landed / f"{D1}.parquet")
+    source = {"format": "parquet", "decimal_separator": ",", "thousands_separator": "."}
+    signed = {"categorical": [{"name": "mcc", "column": "mcc", "sign": True}]}
+    expected = [(1, at(D1), "negative", 123), (2, at(D1), "positive", 150)]
+    assert read(source, fields=signed) == expected
+    texts = {**numbers, "mcc": ["-1,5", "0,000000000001"], "amount": ["1,234", "1,5"]}
+    pq.write_table(pa.table(texts), landed / f"{D1}.parquet")
+    assert read(source, fields=signed) == expected
+    with pytest.raises(ConfigError, match="are about texts, and JSON has numbers"):
+        read({"format": "jsonl", "decimal_separator": ","})
+
+
+def test_lines_after_a_quote_that_is_never_closed_are_counted(read: Any, landed: Path, tables: Tables) -> None:
+    good = [f"{user},{D1},a,1" for user in range(1, 8)]
+    (landed / f"{D1}.csv").write_text(HEADER + "\n".join([*good[:3], f'9,{D1},"open,1', *good[3:]]))
+    assert len(read({"multiline": True, "max_bad_share": 0.2})) == 7
+    assert reasons(tables) == [("unbalanced_quote", None)]
+
+
+def test_a_line_that_does_not_fit_its_widths_is_ragged(read: Any, landed: Path, tables: Tables) -> None:
+    lines = [f"1 {D1}ab 12", f'2 {D1}"b  3', f"3 {D1}abc1234", f"4 {D1}"]
+    (landed / f"{D1}.csv").write_text("\n".join(lines))
+    source = {"columns": ["user", "time", "mcc", "amount"], "widths": [2, 10, 3, 2], "max_bad_share": 0.5}
+    assert read(source) == [(1, at(D1), "ab", 1200), (2, at(D1), '"b', 300)]
+    found = tables.read("quarantine").collect()
+    assert sorted((row.reason, row.raw) for row in found) == [("ragged_row", lines[2]), ("ragged_row", lines[3])]
+
+
+def test_blanks_inside_quotes_stay(read: Any, landed: Path) -> None:
+    (landed / f"{D1}.csv").write_text(f'user  time mcc amount\n1 {D1} "New  York"   5\n')
+    assert read({"delimiter": "blanks"}) == [(1, at(D1), "New  York", 500)]
+
+
+def test_a_wide_file_with_quotes_is_read(read: Any, landed: Path) -> None:
+    more = [f"c{n}" for n in range(1998)]
+    header = ",".join(["user", "time", "mcc", "amount", *more])
+    (landed / f"{D1}.csv").write_text(f'{header}\n1,{D1},"a ""b""",1{",x" * len(more)}\n')
+    assert read() == [(1, at(D1), 'a "b"', 100)]
+
+
+def test_a_landing_that_is_empty_now_keeps_its_rows_and_fails(read: Any, landed: Path, tables: Tables) -> None:
+    (landed / f"{D1}.csv").write_text(f"{HEADER}1,{D1},a,1\n")
+    read()
+    (landed / f"{D1}.csv").write_text("")
+    with pytest.raises(SourceError, match="landing 2024-03-01 has only empty files now, and its rows are in events"):
+        read()
+    (landed / f"{D1}.csv").write_text(HEADER)
+    assert read() == []
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "expected"),
+    [
+        ("yyyy-MM-dd HH:mm[X]", "2024-03-01 10:00", "2024-03-01 09:00"),
+        ("yyyy-MM-dd HH:mm[X]", "2024-03-01 10:00Z", "2024-03-01 10:00"),
+        ("yyyy-MM-dd[ h:mm a]", "2024-03-01", "2024-02-29 23:00"),
+        ("yyyy-MM-dd[ h:mm a]", "2024-03-01 1:30 PM", "2024-03-01 12:30"),
+    ],
+)
+def test_a_part_of_a_time_may_be_missing(read: Any, landed: Path, format: str, text: str, expected: str) -> None:
+    (landed / f"{D1}.csv").write_text(f"{HEADER}1,{text},a,1\n")
+    [row] = read(fields={"event_time": {"column": "time", "format": format, "time_zone": "Europe/Paris"}})
+    assert row[1] == at(expected)
+
+
+def test_an_offset_that_no_place_has_is_no_time_whatever_the_other_rows(
+    read: Any, landed: Path, tables: Tables
+) -> None:
+    (landed / f"{D1}.csv").write_text(f"{HEADER}1,{D1} 10:00+19:00,a,1\n2,{D1} 10:00+18:00,a,1\n")
+    assert [row[0] for row in read({"max_bad_share": 0.5})] == [2]
+    assert reasons(tables) == [("bad_time", "event_time")]
+
+
+def test_a_time_beyond_all_bounds_is_bad_by_itself(read: Any, landed: Path, tables: Tables) -> None:
+    times = pa.array([10**17, 1709251200000], pa.timestamp("ms"))
+    columns = {"user": [1, 2], "time": times, "mcc": [1e-9, 2.5], "amount": [1, 2]}
+    pq.write_table(pa.table(columns), landed / f"{D1}.parquet")
+    assert [row[0] for row in read({"format": "parquet", "max_bad_share": 0.5})] == [2]
+    assert reasons(tables) == [("bad_time", "event_time")]
+
+
+def test_fields_of_structs_are_found_without_case_and_keys_of_maps_have_any_text(read: Any, landed: Path) -> None:
+    maps = pa.array([[("k", "m")]], pa.map_(pa.large_string(), pa.string()))
+    columns = {"user": [1], "time": [D1], "Payload": [{"K": "x"}], "amount": maps}
+    pq.write_table(pa.table(columns), landed / f"{D1}.parquet")
+    dotted = [{"name": "mcc", "column": "payload.k"}, {"name": "tag", "column": "amount.k"}]
+    assert read({"format": "parquet"}, fields={"categorical": dotted, "numeric": []}) == [(1, at(D1), "x", "m")]
+
+
+def test_a_file_whose_header_does_not_end_is_broken(read: Any, landed: Path) -> None:
+    (landed / f"{D1}.csv").write_text("x" * 140_000)
+    with pytest.raises(SourceError, match="was not read: broken_file"):
+        read()
 
 
 def test_an_id_may_have_several_columns(read: Any, landed: Path, tables: Tables) -> None:
