@@ -22,6 +22,7 @@ def schema(spark: Any, tmp_path: Path) -> Iterator[str]:
     spark.sql(f"DROP DATABASE {name} CASCADE")
 
 
+@pytest.mark.slow
 def test_the_jobs_write_and_read_tables_by_name(spark: Any, make_config: Any, schema: str, tmp_path: Path) -> None:
     landed = tmp_path / "landed"
     landed.mkdir()
