@@ -71,8 +71,8 @@ class Read:
 class Writer:
     """Writes the parsed rows of one task."""
 
-    def __init__(self, folder: str, log: AnyLog) -> None:
-        self._folder, self._log = folder, log
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._held: dict[str, list[pa.Table]] = {"accepted": [], "rejected": []}
         self.files: dict[str, str] = {}
@@ -123,7 +123,7 @@ def read_table(rows: DataFrame, name: str, log: AnyLog, folder: str) -> Read:
     """Read the rows of a table into a staging folder; its name stands for the file."""
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        report, writer = Report(file=0), Writer(folder, log)
+        report, writer = Report(file=0), Writer(folder)
         for raw in _readable(_table_blocks(batches, log), report):
             _take(raw, log, report, writer, 0, name, None)
         writer.close()
@@ -157,7 +157,7 @@ def _staged(work: DataFrame) -> Read:
 
 
 def _read_task(parts: Sequence[Range], files: Sequence[File], log: AnyLog, folder: str) -> pa.RecordBatch:
-    writer = Writer(folder, log)
+    writer = Writer(folder)
     reports = [_read_part(part, files[part.file], log, writer) for part in parts]
     writer.close()
     return _said(reports, writer)
