@@ -29,7 +29,8 @@ def read_landings(tables: "Tables", config: Config, args: Namespace, run: "Run")
 
     if args.landing and config.logs and len(args.log) != 1:
         raise ConfigError(f"--landing needs --log NAME where there are several logs: {list(config.raw_logs)}")
-    for name in chosen_logs(list(config.raw_logs), args.log):
+    chosen = chosen_logs(config.ingest_order, args.log)
+    for name in [name for name in config.ingest_order if name in chosen]:
         run.add(ingest(tables, config, run.id, landings=args.landing, everything=args.all, name=name))
 
 

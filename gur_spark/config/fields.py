@@ -12,7 +12,10 @@ from gur_spark.config.section import Name, Section
 from gur_spark.config.time_pattern import time_pattern
 from gur_spark.errors import nearest
 
-TIME_FORMATS = ("iso8601", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_d", "excel")
+COUNTED = ("epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "epoch_m", "epoch_h", "epoch_d", "elapsed")
+"""Formats of times that count from an origin."""
+
+TIME_FORMATS = ("iso8601", *COUNTED, "excel")
 """Formats of times that are no patterns."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,8 +50,9 @@ class EventTime(Section):
     format: str | list[str] = "iso8601"
     """One of ``TIME_FORMATS``, or a pattern of letters such as ``dd/MM/yyyy HH:mm``.
 
-    ``epoch_s``, ``_ms``, ``_us``, ``_ns`` and ``_d`` (days) count from ``origin``. ``excel`` counts days as
-    spreadsheets do. The first of a list that reads a text counts.
+    ``epoch_s``, ``_ms``, ``_us``, ``_ns``, ``_m`` (minutes), ``_h`` and ``_d`` count from the origin, and so does
+    ``elapsed``, hours and minutes such as ``36:15``. ``excel`` counts days as spreadsheets do. The first of a list that
+    reads a text counts.
     """
     time_zone: str = "UTC"
     """Zone of times that carry no offset of their own."""
@@ -56,6 +60,10 @@ class EventTime(Section):
     """Wall-clock times that the clocks skip: reject the row, or move the time on by the length of the gap."""
     origin: datetime = EPOCH
     """The moment from which units are counted; UTC where it has no offset."""
+    origin_column: str | None = None
+    """The column with the moment from which units of its row are counted, such as an admission."""
+    origin_format: str | list[str] = "iso8601"
+    """The format of ``origin_column``, or several, as in ``format``."""
     pivot_year: int | None = Field(default=None, ge=1, le=9900)
     """First of the hundred years that two digits (``yy``) stand for."""
     min: date
@@ -67,6 +75,15 @@ class EventTime(Section):
     def formats(self) -> list[str]:
         """The formats in the order in which they are tried."""
         return [self.format] if isinstance(self.format, str) else self.format
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that make the time."""
+        return [column for column in (self.column, self.origin_column) if column]
+
+    def of_origin(self) -> "EventTime":
+        """The rules by which the texts of ``origin_column`` are read."""
+        return self.model_copy(update={"format": self.origin_format, "origin": EPOCH, "origin_column": None})
 
     @field_validator("time_zone")
     @classmethod
@@ -83,18 +100,33 @@ class EventTime(Section):
 
     @model_validator(mode="after")
     def _known_formats(self) -> "EventTime":
-        if not self.formats:
-            raise ValueError("format: expected at least one")
-        for format in self.formats:
-            if format in TIME_FORMATS:
-                continue
-            try:
-                time_pattern(format, self.pivot_year)
-            except ValueError as error:
-                raise ValueError(
-                    f"format: expected {', '.join(TIME_FORMATS)} or a pattern such as dd/MM/yyyy HH:mm; got "
-                    f"{format!r}: {error}"
-                ) from error
+        for key, formats in (("format", self.formats), ("origin_format", self.of_origin().formats)):
+            if not formats:
+                raise ValueError(f"{key}: expected at least one")
+            for format in formats:
+                self._check_format(key, format)
+        return self
+
+    def _check_format(self, key: str, format: str) -> None:
+        if format in TIME_FORMATS:
+            return
+        try:
+            time_pattern(format, self.pivot_year)
+        except ValueError as error:
+            raise ValueError(
+                f"{key}: expected {', '.join(TIME_FORMATS)} or a pattern such as dd/MM/yyyy HH:mm; got "
+                f"{format!r}: {error}"
+            ) from error
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "EventTime":
+        absolute = [format for format in self.formats if format not in COUNTED]
+        if self.origin_column and absolute:
+            raise ValueError(
+                f"origin_column: '{absolute[0]}' counts from no origin; formats that do are {', '.join(COUNTED)}"
+            )
+        if self.origin_column and self.origin != EPOCH:
+            raise ValueError("give origin or origin_column, not both")
         return self
 
 
@@ -202,7 +234,7 @@ class ValueFields(Section):
 
     def columns(self) -> list[str]:
         """Every raw column that is mapped, each once, in the order of the fields."""
-        named = [*self.key_columns, *([self.event_time.column] if self.event_time.column else [])]
+        named = [*self.key_columns, *self.event_time.columns]
         named += [f.column for f in self.categorical]
         named += [c for f in self.numeric for c in (f.column, f.times) if c]
         return list(dict.fromkeys(named))

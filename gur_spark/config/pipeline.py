@@ -22,11 +22,23 @@ from gur_spark.config.columns import aggregates_manifest, categories, numbers
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.fields import Fields
 from gur_spark.config.gates import Gates
-from gur_spark.config.logs import MAIN, AnyLog, Dedupe, Filter, ItemLog, Log, Source, check_item_logs, check_logs
+from gur_spark.config.logs import (
+    MAIN,
+    AnyLog,
+    Dedupe,
+    Filter,
+    ItemLog,
+    Join,
+    Log,
+    check_item_logs,
+    check_logs,
+    joined,
+)
 from gur_spark.config.monitoring import Monitor
 from gur_spark.config.section import Name, Section
 from gur_spark.config.session import Spark
 from gur_spark.config.snapshots import Aggregates, Interactions, Sequences, Vocabulary
+from gur_spark.config.source import Source
 from gur_spark.config.tables import Tables
 from gur_spark.config.tracking import Tracking, with_store
 from gur_spark.config.training import Scoring, Training
@@ -48,6 +60,8 @@ class Config(Section):
     fields: Fields
     filters: list[Filter] = Field(default_factory=list)
     dedupe: Dedupe
+    join: Join | None = None
+    """Attributes of items that become fields of the main log's events."""
     logs: dict[Name, AnyLog] = Field(default_factory=dict)
     """Further logs, of the same users or of items, beside the main one that ``source`` describes."""
     vocabulary: Vocabulary
@@ -112,12 +126,13 @@ class Config(Section):
     @property
     def main(self) -> Log:
         """The log that ``source`` and ``fields`` describe."""
-        return Log(source=self.source, fields=self.fields, filters=self.filters, dedupe=self.dedupe)
+        return Log(source=self.source, fields=self.fields, filters=self.filters, dedupe=self.dedupe, join=self.join)
 
     @property
     def all_logs(self) -> dict[str, Log]:
-        """Every log of users by its name, the main one first."""
-        return {MAIN: self.main, **{name: log for name, log in self.logs.items() if isinstance(log, Log)}}
+        """Every log of users by its name, the main one first, with the fields that it takes from items."""
+        of_users = {MAIN: self.main, **{name: log for name, log in self.logs.items() if isinstance(log, Log)}}
+        return {name: joined(log, name, self.item_logs) for name, log in of_users.items()}
 
     @property
     def item_logs(self) -> dict[str, ItemLog]:
@@ -126,8 +141,13 @@ class Config(Section):
 
     @property
     def raw_logs(self) -> dict[str, Log | ItemLog]:
-        """Every log that is ingested by its name, the main one first."""
+        """Every log that is ingested by its name, as it lies in files; the main one first."""
         return {MAIN: self.main, **self.logs}
+
+    @property
+    def ingest_order(self) -> list[str]:
+        """Names of all logs in the order of ingest: logs of items first, because events may take their attributes."""
+        return [*self.item_logs, *(name for name in self.raw_logs if name not in self.item_logs)]
 
     @property
     def categorical(self) -> list[str]:

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from pyarrow import orc
 
 from gur_spark import storage
-from gur_spark.config.logs import AnyLog, Source
+from gur_spark.config.logs import AnyLog
+from gur_spark.config.source import Source
 from gur_spark.events.csv_rows import csv_rows, header_names, header_of, rows_of_lines
 from gur_spark.events.json_rows import MetKeys, json_rows
 from gur_spark.events.names import optional_columns, paths, positions, raw_columns

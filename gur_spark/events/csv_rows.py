@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from gur_spark.config.logs import BLANKS, QUOTE, Source
+from gur_spark.config.source import BLANKS, QUOTE, Source
 from gur_spark.events.ranges import Lines
 from gur_spark.events.raw import RawRows, first_of
 

@@ -9,17 +9,21 @@ run, so after a kill between the two, the same run made again replaces both.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
+from functools import reduce
+from operator import and_
 
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config.logs import MAIN, ItemLog, RawLog
+from gur_spark.config.logs import MAIN, ItemLog, Log, RawLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events, check_columns_of_items
 from gur_spark.events.duplicates import correct, deduplicate
 from gur_spark.events.landings import Landings, choose_landings
+from gur_spark.events.lookup import with_attributes
 from gur_spark.events.quality import (
     TRANSIENT,
     Tally,
@@ -105,9 +109,11 @@ def _publish(tables: Tables, config: Config, chosen: Landings, staged: Staged, d
     done.inputs.update(chosen.fingerprints(without=[b.file for b in staged.broken if b.reason in TRANSIENT]))
     unusable = {b.file for b in staged.broken}
     readable = sorted(name for name, files in chosen.files_of.items() if not files or set(files) - unusable)
-    written = _replace_rows(tables, chosen, readable, staged, found) if readable else 0
+    written = _replace_rows(tables, config, chosen, readable, staged, found) if readable else Written()
     lost = sum(b.is_loss for b in staged.broken)
-    counts = found.counts(written) | {"files_quarantined": len(staged.broken), LOST_FILES: lost}
+    counts = (
+        found.counts(written.rows) | written.without_item | {"files_quarantined": len(staged.broken), LOST_FILES: lost}
+    )
     _check_counts(counts, chosen.log)
     done.counts.update(_named(chosen, counts | lacking.counts))
     done.losses.extend([*map(str, (b for b in staged.broken if b.is_loss)), *lacking.losses])
@@ -157,8 +163,19 @@ def _replace_quarantine(tables: Tables, chosen: Landings, staged: Staged, had_ro
     tables.replace(frame, "quarantine", within)
 
 
-def _replace_rows(tables: Tables, chosen: Landings, names: Sequence[str], staged: Staged, found: Tally) -> int:
-    """Replace rows of some landings, by name, in the log's table; returns their number of rows afterwards."""
+@dataclass(frozen=True)
+class Written:
+    """Rows that the landings of a run have in the log's table."""
+
+    rows: int = 0
+    without_item: dict[str, int] = field(default_factory=dict)
+    """``rows_without_<log>`` -> events whose item had no attributes at their time, where events take some."""
+
+
+def _replace_rows(
+    tables: Tables, config: Config, chosen: Landings, names: Sequence[str], staged: Staged, found: Tally
+) -> Written:
+    """Replace rows of some landings, by name, in the log's table."""
     table = tables.read(chosen.table).withColumnRenamed(chosen.time, "event_time")
     within = chosen.predicate(names, "landed_on", chosen.named)
     accepted, replaced = staged.accepted(tables.spark), within
@@ -173,14 +190,27 @@ def _replace_rows(tables: Tables, chosen: Landings, names: Sequence[str], staged
             rows = made.rows
         else:
             rows = deduplicate(accepted.select(columns), others, chosen.log, found)
+        if isinstance(chosen.log, Log) and chosen.log.join:
+            rows = with_attributes(tables, rows, chosen.log.join, config.item_logs[chosen.log.join.log])
         rows = chosen.with_source(rows)
     mine = set(rows.columns)
     # The fields of other logs are null.
     filled = [F.col(f.name) if f.name in mine else F.lit(None).cast(f.dataType).alias(f.name) for f in table.schema]
     tables.replace(rows.select(filled).withColumnRenamed("event_time", chosen.time), chosen.table, replaced)
-    if chosen.log.dedupe.policy == "none":
-        return found.accepted
-    return tables.read(chosen.table).where(within).count()
+    return _written(tables, chosen, within, found)
+
+
+def _written(tables: Tables, chosen: Landings, within: str, found: Tally) -> Written:
+    """Count the rows of the landings in the log's table."""
+    join = chosen.log.join if isinstance(chosen.log, Log) else None
+    if chosen.log.dedupe.policy == "none" and join is None:
+        return Written(found.accepted)
+    rows = tables.read(chosen.table).where(within)
+    if join is None:
+        return Written(rows.count())
+    lacking = reduce(and_, [F.col(join.on).isNotNull(), *(F.col(name).isNull() for name in join.take)])
+    count, without = rows.agg(F.count(F.lit(1)), F.count_if(lacking)).collect()[0]
+    return Written(count, {f"rows_without_{join.log}": without})
 
 
 def _check_counts(counts: Mapping[str, int], of: RawLog) -> None:

@@ -26,7 +26,11 @@ def items_as_of(tables: Tables, logs: Mapping[str, ItemLog], as_of: date, known_
     table = tables.read("items", made_by="ingest")
     landed = F.col("landed_on") <= F.lit(last_landing(known_at))
     held = table.where((F.col("valid_from") < midnight(as_of)) & landed & F.col("source").isin(list(logs)))
-    newest = held.groupBy("item").agg(*[_newest(name, log).alias(_row(name)) for name, log in logs.items()])
+    # The later a row holds from, and then the later it landed, the greater it is.
+    rows = {
+        name: F.when(F.col("source") == name, ordered_row(log, "valid_from", "landed_on")) for name, log in logs.items()
+    }
+    newest = held.groupBy("item").agg(*[F.max(row).alias(_row(name)) for name, row in rows.items()])
     times = [F.col(f"{_row(name)}.valid_from") for name in logs]
     return newest.select(
         "item",
@@ -43,15 +47,15 @@ def _row(log: str) -> str:
     return f"_newest_{log}"
 
 
-def _newest(name: str, log: ItemLog) -> Column:
-    """The greatest row of a log: the later it holds from, the later it landed, the greater its values."""
+def ordered_row(log: ItemLog, *first: str) -> Column:
+    """A row of a log as a struct that is compared by these columns first, and then by its values."""
     # Engines differ in whether a null in a struct is its least or its greatest value.
     values = [
         column
         for field in log.fields.names()
         for column in (F.col(field).isNotNull().alias(f"_has_{field}"), F.col(field))
     ]
-    return F.max(F.when(F.col("source") == name, F.struct("valid_from", "landed_on", *values)))
+    return F.struct(*first, *values)
 
 
 def _value(stored: Column, number: Numeric | None) -> Column:

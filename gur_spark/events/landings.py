@@ -113,7 +113,8 @@ def choose_landings(tables: Tables, config: Config, name: str, landings: Sequenc
 def _find_landings(tables: Tables, config: Config, name: str) -> Landings:
     log = config.raw_logs[name]
     location = {"path", "landing_pattern", "max_bad_share"}
-    mapping = log.model_dump_json(exclude={"kind": True, "source": location})
+    # A key of a later version of gur_spark, left at its default, makes no landing a changed one.
+    mapping = log.model_dump_json(exclude={"kind": True, "source": location}, exclude_defaults=True)
     files_of: dict[str, list[File]] = defaultdict(list)
     if log.source.format in ("delta", "table"):
         files_of[BULK] = []

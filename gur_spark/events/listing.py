@@ -6,7 +6,7 @@ from datetime import date
 from pyarrow import fs
 
 from gur_spark import storage
-from gur_spark.config.logs import DATE_PARTS, Source
+from gur_spark.config.source import DATE_PARTS, Source
 from gur_spark.errors import SourceError
 from gur_spark.events.files import File
 

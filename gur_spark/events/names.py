@@ -27,7 +27,7 @@ def raw_columns(log: AnyLog) -> list[str]:
 def optional_columns(log: AnyLog) -> set[str]:
     """Raw columns that files may lack: all fields that read them say so."""
     fields = log.fields.values
-    needed = {*log.fields.key_columns, log.fields.event_time.column, *(f.column for f in log.filters)}
+    needed = {*log.fields.key_columns, *log.fields.event_time.columns, *(f.column for f in log.filters)}
     needed |= {c for f in fields if not f.optional for c in (f.column, getattr(f, "times", None)) if c}
     return set(raw_columns(log)) - needed
 

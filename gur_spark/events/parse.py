@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gur_spark.config.fields import Categorical, EventTime, Numeric
-from gur_spark.config.logs import AnyLog, Filter, ItemLog, Source
+from gur_spark.config.logs import AnyLog, Filter, ItemLog
+from gur_spark.config.source import Source
 from gur_spark.events.decimals import FACTOR, NUMBER, SIGNED, exact, logarithms, number_type, product, steps
 from gur_spark.events.raw import RawRows, nulls
 from gur_spark.events.times import INSTANT, instants
@@ -177,7 +178,7 @@ def _item(texts: pa.StringArray, source: Source) -> ParsedField:
 def _time(raw: RawRows, time: EventTime, latest: datetime) -> ParsedField:
     if time.column is None:
         return ParsedField(name="event_time", value=pa.repeat(_midnight(time.min), len(raw)), problems=[])
-    found = instants(raw.texts[time.column], time)
+    found = instants(raw.texts[time.column], time, raw.texts.get(time.origin_column or ""))
     instant = found.instant_N
     problems = [("bad_time", pc.is_null(instant))]
     if found.skipped_N is not None and time.dst == "reject":

@@ -207,9 +207,17 @@ def lines_about(found: Tally, log: AnyLog) -> list[str]:
     lines = []
     for bad in found.bad[:REASONS_SHOWN]:
         where = f" in {bad.field}" if bad.field else ""
-        lines.append(f"{bad.rows:,} x {bad.reason}{where}, such as: {bad.sample!r}")
+        lines.append(
+            f"{bad.rows:,} x {bad.reason}{where}, such as: {bad.sample!r}{_bounds(bad, log.fields.event_time)}"
+        )
         lines += _unit_hint(bad, log.fields.event_time)
     return lines
+
+
+def _bounds(bad: BadRows, times: EventTime) -> str:
+    if bad.reason != "time_out_of_bounds":
+        return ""
+    return f"; accepted from fields.event_time.min, {times.min}, until fields.event_time.max, {times.max}"
 
 
 def _unit_hint(bad: BadRows, times: EventTime) -> list[str]:

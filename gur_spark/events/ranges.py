@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gur_spark import storage
-from gur_spark.config.logs import Source
+from gur_spark.config.source import Source
 from gur_spark.events.files import File
 
 BLOCK_BYTES = 8 << 20

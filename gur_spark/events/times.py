@@ -1,17 +1,18 @@
-"""Instants from text: ISO 8601, counts since 1970, and patterns of letters such as ``dd/MM/yyyy HH:mm``."""
+"""Instants from text: ISO 8601, counts since an origin, and patterns of letters such as ``dd/MM/yyyy HH:mm``."""
 
 # N = rows
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gur_spark.arrays import Ints
-from gur_spark.config.fields import EPOCH, EventTime
+from gur_spark.config.fields import COUNTED, EPOCH, EventTime
 from gur_spark.config.time_pattern import TimePattern, time_pattern
 from gur_spark.events.decimals import exact
 
@@ -20,6 +21,8 @@ MICROS = {
     "epoch_ms": Decimal(1_000),
     "epoch_us": Decimal(1),
     "epoch_ns": Decimal("0.001"),
+    "epoch_m": Decimal(60_000_000),
+    "epoch_h": Decimal(3_600_000_000),
     "epoch_d": Decimal(86_400_000_000),
     "excel": Decimal(86_400_000_000),
 }
@@ -37,6 +40,7 @@ _PARTS = (
     r"(?:[T ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:\.[0-9]+)?)?)?"
     r"(?:[+-](?P<offset_hour>[0-9]{2}):?(?P<offset_minute>[0-9]{2})?)?"
 )
+_ELAPSED = r"^(?P<sign>-?)(?P<hours>[0-9]{1,9}):(?P<minutes>[0-5][0-9])(?::(?P<seconds>[0-5][0-9](?:\.[0-9]{1,6})?))?$"
 _DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
@@ -55,13 +59,21 @@ class Instants:
         return pa.repeat(False, len(self.instant_N)) if self.skipped_N is None else self.skipped_N
 
 
-def instants(texts: pa.StringArray, time: EventTime) -> Instants:
+def instants(texts: pa.StringArray, time: EventTime, origins: pa.StringArray | None = None) -> Instants:
     """Instants of texts by the first format that reads them; null where none does.
 
     A wall-clock time is one of ``time.time_zone``. Where the clocks show an hour twice, it is of the first one. An hour
     that they skip is moved on by the length of the gap.
+
+    Args:
+        origins: texts of ``time.origin_column``; the time is null where its origin is no time.
     """
     texts = pc.utf8_trim(texts, " ")
+    if origins is not None:
+        origin = instants(origins, time.of_origin()).instant_N
+        since = (_since(texts, format, EPOCH) for format in time.formats)
+        counted = reduce(pc.coalesce, since).cast(pa.int64())
+        return Instants(pc.add(counted, origin.cast(pa.int64())).cast(INSTANT))
     first, *others = (_instants(texts, format, time) for format in time.formats)
     for other in others:
         new = pc.and_(pc.is_null(first.instant_N), pc.is_valid(other.instant_N))
@@ -71,9 +83,8 @@ def instants(texts: pa.StringArray, time: EventTime) -> Instants:
 
 
 def _instants(texts: pa.StringArray, format: str, time: EventTime) -> Instants:
-    if format in MICROS:
-        origin = EXCEL_ORIGIN if format == "excel" else time.origin
-        return Instants(_since(texts, MICROS[format], origin))
+    if format in (*COUNTED, "excel"):
+        return Instants(_since(texts, format, EXCEL_ORIGIN if format == "excel" else time.origin))
     if format == "iso8601":
         wall, absolute = _iso(texts)
     else:
@@ -84,8 +95,11 @@ def _instants(texts: pa.StringArray, format: str, time: EventTime) -> Instants:
     return Instants(local if absolute is None else pc.coalesce(absolute, local), skipped)
 
 
-def _since(texts: pa.StringArray, micros: Decimal, origin: datetime) -> pa.TimestampArray:
+def _since(texts: pa.StringArray, format: str, origin: datetime) -> pa.TimestampArray:
     """Instants of numbers of a unit since an origin, rounded half to even to the microsecond."""
+    if format == "elapsed":
+        texts, format = _seconds(texts), "epoch_s"
+    micros = MICROS[format]
     factor = pa.scalar(micros)
     # The product has 38 digits, the most that a decimal has. Days need many places for a microsecond.
     number = exact(texts, pa.decimal128(37 - factor.type.precision, 14 if micros > 10**9 else 9 if micros > 1 else 3))
@@ -97,6 +111,20 @@ def _since(texts: pa.StringArray, micros: Decimal, origin: datetime) -> pa.Times
     low = np.frombuffer(whole.buffers()[1], dtype=np.int64)[2 * whole.offset :: 2][: len(whole)]
     shifted = low + (origin - EPOCH) // timedelta(microseconds=1)
     return pa.array(shifted, mask=np.logical_not(inside.to_numpy(zero_copy_only=False))).cast(INSTANT)
+
+
+def _seconds(texts: pa.StringArray) -> pa.StringArray:
+    """Seconds of times that have elapsed, ``36:15`` or ``36:15:07.5``; null for other texts."""
+    found = pc.extract_regex(texts, _ELAPSED)
+    minutes = pc.add(
+        pc.multiply(pc.struct_field(found, "hours").cast(pa.int64()), 60),
+        pc.struct_field(found, "minutes").cast(pa.int64()),
+    )
+    second = pc.struct_field(found, "seconds")
+    rest = exact(pc.if_else(pc.equal(second, ""), "0", second), pa.decimal128(18, 6))
+    whole = pc.multiply(minutes, 60).cast(pa.decimal128(19, 0))
+    sign = pc.struct_field(found, "sign")
+    return pc.binary_join_element_wise(sign, pc.add(whole, rest).cast(pa.string()), "")
 
 
 def _iso(texts: pa.StringArray) -> tuple[pa.TimestampArray | None, pa.TimestampArray | None]:

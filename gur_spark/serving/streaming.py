@@ -13,8 +13,9 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame
 
 from gur_spark import storage
-from gur_spark.config.logs import Log, Source
+from gur_spark.config.logs import Log
 from gur_spark.config.pipeline import Config
+from gur_spark.config.source import Source
 from gur_spark.errors import ConfigError, GurError
 from gur_spark.tables.delta import Tables
 

@@ -71,8 +71,10 @@ def landed(tmp_path: Path) -> Path:
 @pytest.fixture
 def configure(make_config: Any, landed: Path) -> Any:
     def configured(logs: dict[str, Any] | None = None, **changes: Any) -> Any:
+        main = {key: changes.pop(key) for key in ("fields", "join") if key in changes and logs}
         logs = logs or {"catalogue": item_log(landed / "catalogue", **changes)}
-        return make_config({"source": {"path": str(landed / "main")}, "vocabulary": {"min_count": 1}, "logs": logs})
+        source = {"path": str(landed / "main")}
+        return make_config({"source": source, "vocabulary": {"min_count": 1}, "logs": logs, **main})
 
     return configured
 
@@ -277,3 +279,58 @@ def test_a_table_without_a_declared_attribute_is_refused(tables: Tables, configu
     fields = item_log(landed)["fields"] | {"categorical": [{"name": "colour", "column": "colour"}], "numeric": []}
     with pytest.raises(TableError, match="has no column colour: it was made before"):
         ingested(tables, configure(fields=fields))
+
+
+def joined(configure: Any, landed: Path, **changes: Any) -> Any:
+    """The pipeline whose events have a field ``sku`` and take the item's brand and price."""
+    join = {"log": "catalogue", "on": "sku", "take": ["price", "brand"], **changes}
+    categorical = [{"name": "sku", "column": "sku"}]
+    return configure({"catalogue": item_log(landed / "catalogue")}, fields={"categorical": categorical}, join=join)
+
+
+def test_events_take_what_held_of_their_item_at_their_time(tables: Tables, configure: Any, landed: Path) -> None:
+    rng = random.Random(5)
+    catalogue, events = ["sku,since,brand,price"], ["user,time,sku,amount"]
+    rows = []
+    for _ in range(60):
+        day, brand, price = rng.randrange(1, 29), rng.choice(["x", "y", ""]), rng.choice(["1", "2.5", ""])
+        rows.append((f"s{rng.randrange(8)}", f"2024-02-{day:02d}", brand, price))
+        catalogue.append(",".join(rows[-1]))
+    expected = []
+    for user in range(80):
+        sku, time = rng.choice(["s0", "s1", "s2", "unheard of", ""]), f"2024-02-{rng.randrange(1, 29):02d}"
+        events.append(f"{user},{time},{sku},{user}")
+        # Two rows may be valid from one moment: the greater values count, and null is the least.
+        held = sorted(
+            (since, brand, float(price or "-inf"))
+            for item, since, brand, price in rows
+            if item == sku and since <= time
+        )
+        brand, price = held[-1][1:] if held else ("", float("-inf"))
+        expected.append((user, sku or None, brand or None, None if price < 0 else round(price * 4), user * 100))
+    (landed / "catalogue" / "2024-03-01.csv").write_text("\n".join(catalogue))
+    (landed / "main" / "2024-03-01.csv").write_text("\n".join(events))
+    config = joined(configure, landed)
+    assert config.categorical == ["sku", "brand"]
+    assert config.ingest_order == ["catalogue", "main"]
+    with pytest.raises(TableError, match="items` does not exist; run the ingest job first"):
+        ingest(tables, config, run_id())
+    ingested(tables, config)
+    run = ingest(tables, config, run_id())
+    found = tables.read("events").select("user_id", "sku", "brand", "price", "amount").collect()
+    assert sorted(map(tuple, found)) == expected
+    without = sum(1 for _, sku, brand, price, _ in expected if sku and brand is None and price is None)
+    assert run.counts["rows_without_catalogue"] == without
+    assert 0 < without < 80
+
+
+@pytest.mark.any_engine
+def test_a_join_that_fits_no_log_is_refused(configure: Any, landed: Path) -> None:
+    for changes, message in {
+        "log": ({"log": "catalog"}, "join.log: no log 'catalog' of kind items.*mean 'catalogue'"),
+        "on": ({"on": "skus"}, "join.on: no category 'skus'.*mean 'sku'"),
+        "take": ({"take": ["brands"]}, "join.take: no field 'brands' of items.*mean 'brand'"),
+        "own": ({"take": ["amount"]}, "join.take: no field 'amount'"),
+    }.values():
+        with pytest.raises(ConfigError, match=message):
+            joined(configure, landed, **changes)

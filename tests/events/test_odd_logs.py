@@ -342,6 +342,36 @@ def test_a_landing_that_is_empty_now_keeps_its_rows_and_fails(read: Any, landed:
 @pytest.mark.parametrize(
     ("format", "text", "expected"),
     [
+        ("elapsed", "36:15", "2024-03-02 20:15"),
+        ("elapsed", "-0:30:07.5", "2024-03-01 07:29:52.5"),
+        ("epoch_m", "90", "2024-03-01 09:30"),
+        ("epoch_h", "1.5", "2024-03-01 09:30"),
+        (["epoch_d", "elapsed"], "0.5", "2024-03-01 20:00"),
+    ],
+)
+def test_a_time_counts_from_a_stated_origin_or_from_a_column(
+    read: Any, landed: Path, format: Any, text: str, expected: str
+) -> None:
+    (landed / f"{D1}.csv").write_text(f"user,since,time,mcc,amount\n1,2024-03-01 09:00,{text},a,1\n2,,{text},a,1\n")
+    time = {"column": "time", "format": format}
+    own = {**time, "origin_column": "since", "time_zone": "Europe/Paris"}
+    one_day = {"max_future_days": 2, "max_bad_share": 0.5}
+    assert [row[:2] for row in read(one_day, fields={"event_time": own})] == [(1, at(expected))]
+    stated = {**time, "origin": "2024-03-01T09:00:00+01:00"}
+    assert [row[1] for row in read(one_day, fields={"event_time": stated})] == [at(expected)] * 2
+
+
+def test_a_time_that_counts_from_nothing_has_no_origin(read: Any) -> None:
+    time = {"column": "time", "format": ["epoch_s", "iso8601"], "origin_column": "since"}
+    with pytest.raises(ConfigError, match="origin_column: 'iso8601' counts from no origin"):
+        read(fields={"event_time": time})
+    with pytest.raises(ConfigError, match="give origin or origin_column, not both"):
+        read(fields={"event_time": {**time, "format": "epoch_s", "origin": "2024-01-01"}})
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "expected"),
+    [
         ("yyyy-MM-dd HH:mm[X]", "2024-03-01 10:00", "2024-03-01 09:00"),
         ("yyyy-MM-dd HH:mm[X]", "2024-03-01 10:00Z", "2024-03-01 10:00"),
         ("yyyy-MM-dd[ h:mm a]", "2024-03-01", "2024-02-29 23:00"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gur_spark.config.logs import Source
+from gur_spark.config.source import Source
 from gur_spark.events.csv_rows import rows_of_lines
 from gur_spark.events.files import File
 from gur_spark.events.ranges import RANGE_BYTES, Range, line_blocks, ranges_of
