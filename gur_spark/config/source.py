@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -24,7 +25,7 @@ class Source(Section):
 
     path: str | None = None
     """A folder, or one file; not used with ``format: table``."""
-    format: Literal["csv", "jsonl", "parquet", "orc", "delta", "table"]
+    format: Literal["csv", "jsonl", "parquet", "orc", "avro", "delta", "table"]
     table: str | None = None
     """The catalog table to read, with ``format: table``."""
     layout: Literal["daily", "bulk"]
@@ -107,6 +108,8 @@ class Source(Section):
             raise ValueError("format 'table' needs source.table")
         if self.format != "table" and not self.path:
             raise ValueError(f"format '{self.format}' needs source.path")
+        if self.format == "avro" and find_spec("fastavro") is None:
+            raise ValueError("format 'avro' needs the library fastavro: pip install 'gur_spark[avro]'")
         if self.format in ("delta", "table") and self.layout != "bulk":
             raise ValueError(f"format '{self.format}' is read with layout 'bulk'")
         return self

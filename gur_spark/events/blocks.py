@@ -12,6 +12,7 @@ from pyarrow import orc
 from gur_spark import storage
 from gur_spark.config.logs import AnyLog
 from gur_spark.config.source import Source
+from gur_spark.events.avro_rows import AvroFile
 from gur_spark.events.csv_rows import csv_rows, header_names, header_of, rows_of_lines
 from gur_spark.events.json_rows import MetKeys, json_rows
 from gur_spark.events.names import optional_columns, paths, positions, raw_columns
@@ -49,7 +50,9 @@ def raw_blocks(path: str, part: Range, log: AnyLog, met: MetKeys) -> Iterator[Ra
     """
     in_path = columns_in_path(path, log.source)
     optional = optional_columns(log) | in_path.keys()
-    read = {"csv": _csv_blocks, "jsonl": _json_blocks, "parquet": _parquet_blocks, "orc": _orc_blocks}
+    read = {
+        "csv": _csv_blocks, "jsonl": _json_blocks, "parquet": _parquet_blocks, "orc": _orc_blocks, "avro": _avro_blocks
+    }  # fmt: skip
     for rows in read[log.source.format](path, part, log, met, optional):
         yield with_all_columns(rows, log, in_path)
 
@@ -151,6 +154,14 @@ def _orc_blocks(path: str, _part: Range, log: AnyLog, _met: MetKeys, optional: C
         names, places = _columns(file.schema, log, optional)
         for stripe in range(file.nstripes):
             yield typed_rows(file.read_stripe(stripe, columns=names), places)
+
+
+def _avro_blocks(path: str, _part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]) -> Iterator[RawRows]:
+    with opened(path) as stream:
+        file = AvroFile(stream)
+        names, places = _columns(file.schema, log, optional)
+        for batch in file.batches(names):
+            yield typed_rows(batch, places)
 
 
 def _columns(

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -166,6 +167,38 @@ def as_orc(rows: Sequence[Row], rng: random.Random) -> bytes:
     return sink.getvalue()
 
 
+AVRO: dict[str, list[tuple[Any, Callable[[Any], Any]]]] = {
+    "user": [("long", int), ("double", float), ("string", str), (["null", "long", "string"], str)],
+    "time": [
+        ({"type": "long", "logicalType": "timestamp-micros"}, lambda time: time),
+        ({"type": "long", "logicalType": "timestamp-nanos"}, lambda time: _micros(time) * 1000),
+        ("string", lambda time: time.isoformat()),
+    ],
+    "mcc": [(["null", "string"], lambda word: word)],
+    "amount": [
+        (["null", {"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 2}], lambda amount: amount),
+        (["null", "double"], lambda amount: None if amount is None else float(amount)),
+        (["null", "string", "long"], lambda amount: None if amount is None else str(amount)),
+    ],
+}
+"""Column -> Avro types that hold its values, and how they hold one."""
+
+
+def as_avro(rows: Sequence[Row], rng: random.Random) -> bytes:
+    fields: list[Any] = [{"name": "deep", "type": {"type": "map", "values": {"type": "array", "items": "int"}}}]
+    records: list[dict[str, Any]] = [{"deep": {"a": [1]}} for _ in rows]
+    values = {"user": "user", "time": "time", "mcc": "category", "amount": "amount"}
+    for name, attribute in values.items():
+        kind, make = rng.choice(AVRO[name])
+        fields.insert(rng.randrange(len(fields) + 1), {"name": name, "type": kind})
+        for record, row in zip(records, rows, strict=True):
+            record[name] = make(getattr(row, attribute))
+    sink = io.BytesIO()
+    codec = rng.choice(["null", "deflate", "snappy", "zstandard"])
+    fastavro.writer(sink, {"type": "record", "name": "row", "fields": fields}, records, codec)
+    return sink.getvalue()
+
+
 def packed(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     """The file as it is, or compressed, and the end of its name."""
     kind = rng.choice(["", "", ".gz", ".zip"])
@@ -186,6 +219,7 @@ FORMATS: dict[str, tuple[dict[str, Any], Write, bool]] = {
     "json": ({"format": "jsonl", "max_bad_share": 0.9}, as_json, True),
     "parquet": ({"format": "parquet"}, as_parquet, False),
     "orc": ({"format": "orc"}, as_orc, False),
+    "avro": ({"format": "avro"}, as_avro, False),
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -196,6 +197,51 @@ def test_a_type_is_read_or_refused_by_name(read: Any, landed: Path, column: pa.A
         return
     with pytest.raises(SourceError, match=rf"{D1}.parquet was not read: unreadable_type \({expected}"):
         read({"format": "parquet"})
+
+
+def test_fields_of_avro_records_are_read_or_refused_by_name(read: Any, landed: Path, tables: Tables) -> None:
+    inner = {"type": "record", "name": "payload", "namespace": "shop", "fields": [{"name": "sum", "type": "double"}]}
+    fields = [
+        {"name": "user", "type": {"type": "string", "logicalType": "uuid"}},
+        {"name": "time", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "first", "type": inner},
+        {"name": "again", "type": ["null", "shop.payload"]},
+        {
+            "name": "tags",
+            "type": {"type": "map", "values": ["null", "boolean", {"type": "enum", "name": "e", "symbols": ["A"]}]},
+        },
+    ]
+    rows: list[dict[str, Any]] = [
+        {
+            "user": UUID(int=1),
+            "time": date(2024, 3, 1),
+            "first": {"sum": 1},
+            "again": {"sum": 2.5},
+            "tags": {"x": True},
+        },
+        {"user": UUID(int=2), "time": date(2024, 3, 1), "first": {"sum": 1}, "again": None, "tags": {"y": "A"}},
+    ]
+    with (landed / f"{D1}.avro").open("wb") as file:
+        fastavro.writer(file, {"type": "record", "name": "event", "fields": fields}, rows)
+    dotted = {
+        "user_id": {"column": "user", "type": "string"},
+        "categorical": [{"name": "x", "column": "tags.x"}, {"name": "y", "column": "tags.y"}],
+        "numeric": [{"name": "amount", "column": "again.sum", "step": 0.01}],
+    }
+    source = {"format": "avro", "max_bad_share": 0.9}
+    expected = [(str(UUID(int=1)), at(D1), "true", None, 250), (str(UUID(int=2)), at(D1), None, "A", None)]
+    assert read(source, fields=dotted) == expected
+    whole = (landed / f"{D1}.avro").read_bytes()
+    (landed / f"{D2}.avro").write_bytes(whole)
+    (landed / f"{D2} cut.avro").write_bytes(whole[:-9])
+    (landed / f"{D2} text.avro").write_bytes(b"user,time\n" * 9)
+    read(source, fields=dotted)
+    causes = {Path(row.source_file).name: row.raw for row in tables.read("quarantine").collect()}
+    assert causes[f"{D2} cut.avro"].startswith("a block cannot be read")
+    assert causes[f"{D2} text.avro"].startswith("no Avro file: ")
+    (landed / "2024-03-03.avro").write_bytes(whole)
+    with pytest.raises(SourceError, match=r"column 'first' has the type struct.*map a field in it"):
+        read(source, fields={**dotted, "categorical": [{"name": "x", "column": "first"}]})
 
 
 def test_null_values_and_separators_of_numbers_are_declared(read: Any, landed: Path, tables: Tables) -> None:
