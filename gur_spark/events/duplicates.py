@@ -1,4 +1,4 @@
-"""Rows that are the same event: one of them stays."""
+"""Events that another landing has, too: one of them stays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +10,17 @@ from pyspark.sql import functions as F
 
 from gur_spark.config.logs import RawLog
 from gur_spark.events.quality import Tally
+from gur_spark.events.unique import key_of
 
 
-def deduplicate(accepted: DataFrame, others: DataFrame, log: RawLog, found: Tally) -> DataFrame:
-    """Accepted rows without duplicates, and without events that other landings have.
-
-    Among equal events the first landing's stays, or in a bulk load with ``keep: last`` the last one. With a key, rows
-    of one landing are compared by their columns in order, and the least one stays, or the greatest.
+def new_events(unique: DataFrame, others: DataFrame, log: RawLog, found: Tally) -> DataFrame:
+    """Unique rows without the events that other landings have.
 
     Args:
         others: events of other landings.
         found: counts and time range of the accepted rows.
     """
-    if log.dedupe.policy == "none":
-        return accepted
-    unique = _one_each(accepted, log)
-    if log.source.layout == "bulk":
-        return unique
-    key = _key(accepted, log)
+    key = key_of(log, unique.columns)
     if "event_time" in key and found.first_us is not None and found.last_us is not None:
         first, last = (F.timestamp_micros(F.lit(us)) for us in (found.first_us, found.last_us))
         others = others.where(F.col("event_time").between(first, last))
@@ -44,9 +37,9 @@ class Corrected:
     """Other landings, ISO dates, that lost a row, and whose remaining rows are among ``rows``."""
 
 
-def correct(accepted: DataFrame, others: DataFrame, log: RawLog) -> Corrected:
+def correct(unique: DataFrame, others: DataFrame, log: RawLog) -> Corrected:
     """Keep the last row of each key: the one with the greatest ``dedupe.order``, and then of the last landing."""
-    unique, key = _one_each(accepted, log), _key(accepted, log)
+    key = key_of(log, unique.columns)
     seen = others.select([F.col(name).alias(_seen(name)) for name in others.columns])
     pairs = unique.join(seen, _same(key))
     seen_is_later = _is_later(log.dedupe.order)
@@ -60,23 +53,6 @@ def correct(accepted: DataFrame, others: DataFrame, log: RawLog) -> Corrected:
     return Corrected(rows=kept.unionByName(left), landings=[day.isoformat() for day in landings])
 
 
-def _one_each(accepted: DataFrame, log: RawLog) -> DataFrame:
-    """One row of each key."""
-    key = _key(accepted, log)
-    rest = [name for name in accepted.columns if name not in ("landed_on", *key)]
-    grouped = accepted.groupBy(*key)
-    last = log.dedupe.keep == "last"
-    if rest or last:
-        # The least struct is that of the first landing, and then the least by its columns: a total order.
-        order = list(dict.fromkeys(name for name in (log.dedupe.order, "landed_on", *rest) if name))
-        parts = [part for name in order for part in (F.col(name).isNotNull().alias(f"has {name}"), F.col(name))]
-        chosen = (F.max if last else F.min)(F.struct(*parts)).alias("chosen")
-        values = [F.col(f"chosen.{name}") for name in accepted.columns if name not in key]
-        return grouped.agg(chosen).select(*key, *values).select(accepted.columns)
-    # Spark aggregates a date by hashing, and a struct by sorting.
-    return grouped.agg(F.min("landed_on").alias("landed_on")).select(accepted.columns)
-
-
 def _is_later(order: str | None) -> Column:
     """Whether the row that was there comes after the new one; one without a value of the order comes first."""
     later = F.col(_seen("landed_on")) > F.col("landed_on")
@@ -85,10 +61,6 @@ def _is_later(order: str | None) -> Column:
     seen, new = F.col(_seen(order)), F.col(order)
     greater = F.when(new.isNull(), seen.isNotNull()).when(seen.isNull(), F.lit(False)).otherwise(seen > new)
     return greater | (seen.eqNullSafe(new) & later)
-
-
-def _key(accepted: DataFrame, log: RawLog) -> list[str]:
-    return log.dedupe.key or [name for name in accepted.columns if name != "landed_on"]
 
 
 def _seen(name: str) -> str:

@@ -21,7 +21,7 @@ from gur_spark.config.logs import MAIN, ItemLog, Log, RawLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events, check_columns_of_items
-from gur_spark.events.duplicates import correct, deduplicate
+from gur_spark.events.duplicates import correct, new_events
 from gur_spark.events.landings import Landings, choose_landings
 from gur_spark.events.lookup import with_attributes
 from gur_spark.events.quality import (
@@ -177,34 +177,38 @@ def _replace_rows(
 ) -> Written:
     """Replace rows of some landings, by name, in the log's table."""
     table = tables.read(chosen.table).withColumnRenamed(chosen.time, "event_time")
-    within = chosen.predicate(names, "landed_on", chosen.named)
+    within, log = chosen.predicate(names, "landed_on", chosen.named), chosen.log
     accepted, replaced = staged.accepted(tables.spark), within
     if accepted is None:
         rows = table.limit(0)
     else:
-        columns = [name for name in table.columns if name in {*chosen.log.columns, "landed_on"}]
+        columns = [name for name in table.columns if name in {*log.columns, "landed_on"}]
+        rows = accepted.select(columns)
         others = chosen.rows_of_log(table).where(f"NOT ({within})").select(columns)
-        if chosen.log.dedupe.keep == "last" and chosen.log.source.layout != "bulk":
-            made = correct(accepted.select(columns), others, chosen.log)
+        if log.dedupe.keep == "last" and log.source.layout != "bulk":
+            made = correct(rows, others, log)
             replaced = chosen.predicate(sorted({*names, *made.landings}), "landed_on", chosen.named)
             rows = made.rows
-        else:
-            rows = deduplicate(accepted.select(columns), others, chosen.log, found)
-        if isinstance(chosen.log, Log) and chosen.log.join:
-            rows = with_attributes(tables, rows, chosen.log.join, config.item_logs[chosen.log.join.log])
+        elif log.dedupe.policy != "none" and log.source.layout != "bulk":
+            rows = new_events(rows, others, log, found)
+        if isinstance(log, Log) and log.join:
+            rows = with_attributes(tables, rows, log.join, config.item_logs[log.join.log])
         rows = chosen.with_source(rows)
     mine = set(rows.columns)
     # The fields of other logs are null.
     filled = [F.col(f.name) if f.name in mine else F.lit(None).cast(f.dataType).alias(f.name) for f in table.schema]
     tables.replace(rows.select(filled).withColumnRenamed("event_time", chosen.time), chosen.table, replaced)
-    return _written(tables, chosen, within, found)
+    return _written(tables, chosen, within, staged, found)
 
 
-def _written(tables: Tables, chosen: Landings, within: str, found: Tally) -> Written:
-    """Count the rows of the landings in the log's table."""
-    join = chosen.log.join if isinstance(chosen.log, Log) else None
-    if chosen.log.dedupe.policy == "none" and join is None:
+def _written(tables: Tables, chosen: Landings, within: str, staged: Staged, found: Tally) -> Written:
+    """Count the rows of the landings in the log's table, where their number is not known from the staged rows."""
+    log = chosen.log
+    join = log.join if isinstance(log, Log) else None
+    if join is None and staged.unique is None:
         return Written(found.accepted)
+    if join is None and staged.unique is not None and log.source.layout == "bulk":
+        return Written(staged.unique.rows)
     rows = tables.read(chosen.table).where(within)
     if join is None:
         return Written(rows.count())

@@ -8,13 +8,11 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -29,20 +27,15 @@ from gur_spark.events.parse import ParsedRows, parse_rows
 from gur_spark.events.ranges import Range, ranges_of
 from gur_spark.events.raw import RawRows
 from gur_spark.events.reports import Problem, Report
+from gur_spark.events.staged_files import FILE, Buckets, StagedFile, StagedWriter
 from gur_spark.events.typed_rows import UnreadableType, typed_rows
 
 CAUSE_CHARS = 500
-
-GROUP_ROWS, GROUP_BYTES = 200_000, 64 << 20
-"""Rows, or bytes, of a row group of a staged file."""
 
 # A zip archive with a password, or of an unknown method, is a RuntimeError.
 READING_ERRORS = (
     OSError, EOFError, ValueError, RuntimeError, csv.Error, zlib.error, zipfile.BadZipFile, pa.ArrowException
 )  # fmt: skip
-
-FILE = "number of file"
-"""Column of staged rows with the position of their file. No field has such a name."""
 
 REJECTED = pa.schema(
     [
@@ -60,74 +53,50 @@ REJECTED = pa.schema(
 class Read:
     """Staged rows of files, and reports on these."""
 
-    accepted: Sequence[str] = ()
-    """Parquet files of accepted rows: the log's columns, ``landed_on`` and ``FILE``."""
-    rejected: Sequence[str] = ()
-    """Parquet files of rejected rows (``REJECTED``)."""
+    accepted: Sequence[StagedFile] = ()
+    """Files of accepted rows: the log's columns, ``landed_on`` and ``FILE``."""
+    rejected: Sequence[StagedFile] = ()
+    """Files of rejected rows (``REJECTED``)."""
     reports: Mapping[int, Report] = field(default_factory=dict)
     """Position of a file -> its report."""
 
 
-class Writer:
-    """Writes the parsed rows of one task."""
+@dataclass(frozen=True)
+class Writers:
+    """Writers of the parsed rows of one task."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._writers: dict[str, pq.ParquetWriter] = {}
-        self._held: dict[str, list[pa.Table]] = {"accepted": [], "rejected": []}
-        self.files: dict[str, str] = {}
+    accepted: StagedWriter
+    rejected: StagedWriter
 
-    def add(self, kind: str, rows: pa.Table) -> None:
-        """Write rows, or hold them until there are enough for a row group."""
-        if not len(rows):
-            return
-        held = self._held[kind]
-        held.append(rows)
-        if sum(map(len, held)) >= GROUP_ROWS or sum(part.nbytes for part in held) >= GROUP_BYTES:
-            self._flush(kind)
-
-    def close(self) -> None:
-        for kind in self._held:
-            self._flush(kind)
-        for writer in self._writers.values():
-            writer.close()
-
-    def _flush(self, kind: str) -> None:
-        if not self._held[kind]:
-            return
-        table = pa.concat_tables(self._held[kind])
-        self._held[kind] = []
-        if kind not in self._writers:
-            # A second attempt of the task must not write to the file of the first.
-            path = storage.join(self._folder, kind, f"{uuid4().hex}.parquet")
-            storage.create_folder(storage.join(self._folder, kind))
-            filesystem, inner = storage.open_filesystem(path)
-            self._writers[kind] = pq.ParquetWriter(inner, table.schema, filesystem=filesystem, compression="snappy")
-            self.files[kind] = path
-        self._writers[kind].write_table(table, row_group_size=GROUP_ROWS)
+    @classmethod
+    def to(cls, folder: str, buckets: Buckets | None) -> "Writers":
+        """Writers of files below a folder."""
+        accepted = StagedWriter(storage.join(folder, "accepted"), buckets)
+        return cls(accepted, StagedWriter(storage.join(folder, "rejected")))
 
 
-def read_files(spark: SparkSession, log: AnyLog, files: Sequence[File], folder: str) -> Read:
+def read_files(
+    spark: SparkSession, log: AnyLog, files: Sequence[File], folder: str, buckets: Buckets | None = None
+) -> Read:
     """Read files into a staging folder, in tasks of about equal bytes."""
     tasks = ranges_of(files, log.source)
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for task in batch.column(0).to_pylist():
-                yield _read_task(tasks[task], files, log, folder)
+                yield _read_task(tasks[task], files, log, Writers.to(folder, buckets))
 
     return _staged(spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(kernel, "report STRING"))
 
 
-def read_table(rows: DataFrame, name: str, log: AnyLog, folder: str) -> Read:
+def read_table(rows: DataFrame, name: str, log: AnyLog, folder: str, buckets: Buckets | None = None) -> Read:
     """Read the rows of a table into a staging folder; its name stands for the file."""
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        report, writer = Report(file=0), Writer(folder)
+        report, writers = Report(file=0), Writers.to(folder, buckets)
         for raw in _readable(_table_blocks(batches, log), report):
-            _take(raw, log, report, writer, 0, name, None)
-        writer.close()
-        yield _said([report], writer)
+            _take(raw, log, report, writers, 0, name, None)
+        yield _said([report], writers)
 
     # Columns that nobody asked for may have types that Arrow does not know.
     asked = [F.col(quoted(column)) for column in top_columns(raw_columns(log), rows.columns)]
@@ -143,36 +112,36 @@ def _table_blocks(batches: Iterator[pa.RecordBatch], log: AnyLog) -> Iterator[Ra
 
 def _staged(work: DataFrame) -> Read:
     """Run the workers and put their reports together."""
-    accepted, rejected, reports = [], [], dict[int, Report]()
+    accepted, rejected, reports = list[StagedFile](), list[StagedFile](), dict[int, Report]()
     for row in work.collect():
         said = json.loads(row["report"])
-        accepted += [said["files"]["accepted"]] if "accepted" in said["files"] else []
-        rejected += [said["files"]["rejected"]] if "rejected" in said["files"] else []
+        for name, files in (("accepted", accepted), ("rejected", rejected)):
+            files += [StagedFile(**said[name])] if said[name] else []
         for report in map(Report.from_json, said["reports"]):
             if report.file in reports:
                 reports[report.file].merge(report)
             else:
                 reports[report.file] = report
-    return Read(sorted(accepted), sorted(rejected), reports)
+    return Read(accepted, rejected, reports)
 
 
-def _read_task(parts: Sequence[Range], files: Sequence[File], log: AnyLog, folder: str) -> pa.RecordBatch:
-    writer = Writer(folder)
-    reports = [_read_part(part, files[part.file], log, writer) for part in parts]
-    writer.close()
-    return _said(reports, writer)
+def _read_task(parts: Sequence[Range], files: Sequence[File], log: AnyLog, writers: Writers) -> pa.RecordBatch:
+    return _said([_read_part(part, files[part.file], log, writers) for part in parts], writers)
 
 
-def _said(reports: Sequence[Report], writer: Writer) -> pa.RecordBatch:
-    text = json.dumps({"files": writer.files, "reports": [report.to_json() for report in reports]})
+def _said(reports: Sequence[Report], writers: Writers) -> pa.RecordBatch:
+    """Close the files of a task, and report on them."""
+    made = {"accepted": writers.accepted.close(), "rejected": writers.rejected.close()}
+    files = {name: file and asdict(file) for name, file in made.items()}
+    text = json.dumps({**files, "reports": [report.to_json() for report in reports]})
     return pa.RecordBatch.from_arrays([pa.array([text])], names=["report"])
 
 
-def _read_part(part: Range, file: File, log: AnyLog, writer: Writer) -> Report:
+def _read_part(part: Range, file: File, log: AnyLog, writers: Writers) -> Report:
     """Read a part of a file. An error is about the file alone, and stands in its report."""
     report = Report(file=part.file)
     for raw in _readable(raw_blocks(file.place, part, log, report.met), report):
-        _take(raw, log, report, writer, part.file, file.path, file.landing)
+        _take(raw, log, report, writers, part.file, file.path, file.landing)
     if not report.problem and not unchanged(file):
         report.problem = "changed_file", None, "it was replaced while it was read"
     return report
@@ -205,13 +174,13 @@ def _problem(error: Exception) -> Problem:
 
 
 def _take(
-    raw: RawRows, log: AnyLog, report: Report, writer: Writer, number: int, path: str, landing: date | None
+    raw: RawRows, log: AnyLog, report: Report, writers: Writers, number: int, path: str, landing: date | None
 ) -> None:
     """Parse, count and write a block of rows."""
     parsed = parse_rows(raw, log, _latest(landing, log.source.max_future_days))
     accepted = _accepted(parsed, log, number, landing)
     report.add(raw, parsed, log, accepted.column("event_time").combine_chunks())
-    writer.add("accepted", accepted)
+    writers.accepted.add(accepted)
     rejected = parsed.rejected
     if pc.any(rejected).as_py():
         lines, count = raw.delivered(rejected), pc.sum(rejected).as_py()
@@ -223,7 +192,7 @@ def _take(
             parsed.field.filter(rejected),
             lines,
         ]
-        writer.add("rejected", pa.Table.from_arrays(columns, schema=REJECTED))
+        writers.rejected.add(pa.Table.from_arrays(columns, schema=REJECTED))
 
 
 def _latest(landing: date | None, max_future_days: int) -> datetime:

@@ -534,7 +534,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_tried_again(landed: Path) -
     config = config_over(landed.parent / "tables", source={"path": str(landed)})
     [listed] = list_files(config.source)
     file.write_text(f"{HEADER}1,{D1},a,1\n2,{D1},a,1\n")
-    writer = reading.Writer(str(landed.parent / "staged"))
+    writer = reading.Writers.to(str(landed.parent / "staged"), None)
     report = reading._read_part(Range(file=0, start=0, end=None), listed, config, writer)
     assert report.problem == ("changed_file", None, "it was replaced while it was read")
 

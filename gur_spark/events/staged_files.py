@@ -1,0 +1,141 @@
+"""Staged Parquet files of parsed rows, in buckets by their key, so that equal rows meet in one bucket."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gur_spark import storage
+
+GROUP_ROWS, GROUP_BYTES = 2_000_000, 128 << 20
+"""Rows, or bytes, that are held before they are written."""
+
+WRITTEN_ROWS = 1 << 20
+"""Most rows of a row group."""
+
+FILE = "number of file"
+"""Column of staged rows with the position of their file. No field has such a name."""
+
+KEY_COLUMNS = 3
+"""Columns of a key that choose the bucket; the others would hardly spread rows better."""
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""Knuth's multiplier for hashing: 2^64 over the golden ratio."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """Buckets of rows by a hash of their key."""
+
+    key: Sequence[str]
+    count: int
+    level: int = 0
+    """Another level spreads the rows of one bucket over all buckets."""
+
+    def split(self, rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+        """Number and rows of each bucket that has some, in order; rows of one bucket keep their order."""
+        if self.count == 1:
+            yield 0, rows
+            return
+        bucket_N = (self._hashes(rows) % np.uint64(self.count)).astype(np.int64)
+        ordered = rows.take(pa.array(np.argsort(bucket_N, kind="stable")))
+        ends = np.cumsum(np.bincount(bucket_N, minlength=self.count))
+        for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            if end > start:
+                yield number, ordered.slice(start, end - start)
+
+    def _hashes(self, rows: pa.Table) -> Any:
+        """A hash of each row's key, (N,) uint64; equal keys have equal hashes in all processes."""
+        hash_N = np.full(len(rows), self.level + 1, np.uint64)
+        for name in self.key[:KEY_COLUMNS]:
+            hash_N = (hash_N ^ _numbers(rows[name].combine_chunks())) * _ODD
+            hash_N ^= hash_N >> np.uint64(32)
+        return hash_N
+
+
+def _numbers(values: pa.Array) -> Any:
+    """A number for each value, equal for equal values, (N,) uint64."""
+    if pa.types.is_string(values.type):
+        encoded = values.dictionary_encode()
+        of_text = np.array([crc32(text.encode()) for text in encoded.dictionary.to_pylist()] + [0], np.uint64)
+        return of_text[pc.fill_null(encoded.indices, len(encoded.dictionary)).to_numpy()]
+    whole = pc.fill_null(values.cast(pa.int32()) if pa.types.is_date(values.type) else values.cast(pa.int64()), 0)
+    return whole.to_numpy().astype(np.int64).view(np.uint64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedFile:
+    """A Parquet file, and the bucket that each of its row groups is of."""
+
+    path: str
+    buckets: Sequence[int]
+
+    def size_of(self, bucket: int) -> int:
+        """Bytes that the rows of a bucket take in memory, about."""
+        with self._opened() as file:
+            return sum(file.metadata.row_group(number).total_byte_size for number in self._groups(bucket))
+
+    def read(self, bucket: int) -> pa.Table:
+        """Rows of a bucket."""
+        with self._opened() as file:
+            return file.read_row_groups(self._groups(bucket), use_threads=False)
+
+    def parts(self, bucket: int) -> Iterator[pa.Table]:
+        """Rows of a bucket, one row group at a time."""
+        with self._opened() as file:
+            for number in self._groups(bucket):
+                yield file.read_row_group(number, use_threads=False)
+
+    def _groups(self, bucket: int) -> list[int]:
+        return [number for number, one in enumerate(self.buckets) if one == bucket]
+
+    def _opened(self) -> pq.ParquetFile:
+        filesystem, inner = storage.open_filesystem(self.path)
+        return pq.ParquetFile(inner, filesystem=filesystem)
+
+
+class StagedWriter:
+    """Writes rows of one task to a file in a folder. Without rows there is no file."""
+
+    def __init__(self, folder: str, buckets: Buckets | None = None) -> None:
+        self._folder, self._buckets = folder, buckets
+        self._writer: pq.ParquetWriter | None = None
+        self._held: list[pa.Table] = []
+        self._path = ""
+        self._groups: list[int] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Write rows, or hold them until there are enough for a row group."""
+        if not len(rows):
+            return
+        self._held.append(rows)
+        if sum(map(len, self._held)) >= GROUP_ROWS or sum(part.nbytes for part in self._held) >= GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> StagedFile | None:
+        """Write what is held; returns the file, if there is one."""
+        if self._held:
+            self._flush()
+        if self._writer is None:
+            return None
+        self._writer.close()
+        return StagedFile(path=self._path, buckets=self._groups)
+
+    def _flush(self) -> None:
+        rows = pa.concat_tables(self._held)
+        self._held = []
+        if self._writer is None:
+            # A second attempt of the task must not write to the file of the first.
+            self._path = storage.join(self._folder, f"{uuid4().hex}.parquet")
+            storage.create_folder(self._folder)
+            filesystem, inner = storage.open_filesystem(self._path)
+            self._writer = pq.ParquetWriter(inner, rows.schema, filesystem=filesystem, compression="snappy")
+        for number, part in self._buckets.split(rows) if self._buckets else [(0, rows)]:
+            self._writer.write_table(part, row_group_size=WRITTEN_ROWS)
+            self._groups += [number] * -(-len(part) // WRITTEN_ROWS)
