@@ -118,15 +118,26 @@ def _json_blocks(path: str, part: Range, log: AnyLog, met: MetKeys, _optional: C
             yield json_rows(lines, valid, wanted, met)
 
 
-def _parquet_blocks(
-    path: str, _part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]
-) -> Iterator[RawRows]:
+def _parquet_blocks(path: str, part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]) -> Iterator[RawRows]:
     with opened(path) as stream, pq.ParquetFile(stream, coerce_int96_timestamp_unit="us") as file:
-        names, places = _columns(file.schema_arrow, log, optional)
-        columns = map(file.schema.column, range(len(file.schema)))
-        int96 = {column.path for column in columns if column.physical_type == "INT96"}
-        for batch in file.iter_batches(_batch_rows(file.metadata, names), columns=names, use_threads=False):
-            yield typed_rows(_with_instants(batch, int96), places)
+        schema = _with_instants(file)
+        names, places = _columns(schema, log, optional)
+        kinds = [schema.field(name).type for name in names]
+        size, groups = _batch_rows(file.metadata, names), _row_groups(file.metadata, part)
+        for batch in file.iter_batches(size, groups, columns=names, use_threads=False):
+            arrays = [c if c.type == kind else c.cast(kind) for c, kind in zip(batch.columns, kinds, strict=True)]
+            yield typed_rows(pa.RecordBatch.from_arrays(arrays, names=names), places)
+
+
+def _row_groups(metadata: pq.FileMetaData, part: Range) -> list[int]:
+    """The row groups that begin in a part of a file."""
+    starts = []
+    for number in range(metadata.num_row_groups):
+        first = metadata.row_group(number).column(0)
+        starts.append(first.dictionary_page_offset or first.data_page_offset)
+    return [
+        number for number, start in enumerate(starts) if part.start <= start and (part.end is None or start < part.end)
+    ]
 
 
 def _batch_rows(metadata: pq.FileMetaData, names: Collection[str]) -> int:
@@ -140,12 +151,19 @@ def _batch_rows(metadata: pq.FileMetaData, names: Collection[str]) -> int:
     return rows
 
 
-def _with_instants(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
-    """The batch with columns of the old type INT96 as instants in UTC: Spark writes only instants in it."""
-    for position, name in enumerate(batch.schema.names):
-        if name in names:
-            batch = batch.set_column(position, name, batch.column(position).cast(pa.timestamp("us", "UTC")))
-    return batch
+def _with_instants(file: pq.ParquetFile) -> pa.Schema:
+    """The file's schema with values of the old type INT96 as instants in UTC: Spark writes only instants in it."""
+    columns = map(file.schema.column, range(len(file.schema)))
+    int96 = {column.path for column in columns if column.physical_type == "INT96"}
+    return pa.schema([_field_with_instants(field, field.name, int96) for field in file.schema_arrow])
+
+
+def _field_with_instants(field: pa.Field, path: str, int96: Collection[str]) -> pa.Field:
+    if path in int96:
+        return field.with_type(pa.timestamp("us", "UTC"))
+    if not pa.types.is_struct(field.type) or not any(one.startswith(f"{path}.") for one in int96):
+        return field
+    return field.with_type(pa.struct([_field_with_instants(one, f"{path}.{one.name}", int96) for one in field.type]))
 
 
 def _orc_blocks(path: str, _part: Range, log: AnyLog, _met: MetKeys, optional: Collection[str]) -> Iterator[RawRows]:

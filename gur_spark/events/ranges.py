@@ -30,6 +30,12 @@ Lines = tuple[pa.StringArray, pa.BooleanArray | None]
 REPLACEMENT = "\ufffd"
 """Character that decoders put in the place of bytes that are no text."""
 
+_NO_TEXT = "\udcff"
+"""Half of a character, which no text has, in the place of bytes that are no text."""
+
+_MARK_ERRORS = "gur_spark.mark"
+codecs.register_error(_MARK_ERRORS, lambda error: (_NO_TEXT, error.end))  # type: ignore[attr-defined]
+
 MARK = "\ufeff"
 """Byte order mark, decoded."""
 
@@ -61,7 +67,7 @@ def ranges_of(files: Sequence[File], source: Source) -> list[list[Range]]:
 
 def _split(number: int, file: File, source: Source) -> Iterator[tuple[Range, int]]:
     of_lines = source.format in ("csv", "jsonl") and splits_at_bytes(source.encoding) and not source.multiline
-    if not of_lines or file.path.endswith(COMPRESSED) or file.length <= RANGE_BYTES:
+    if not (of_lines or source.format == "parquet") or file.path.endswith(COMPRESSED) or file.length <= RANGE_BYTES:
         yield Range(file=number, start=0, end=None), file.length
         return
     count = -(-file.length // RANGE_BYTES)
@@ -137,7 +143,8 @@ def _whole_lines(stream: Any, start: int, end: int | None, block_bytes: int) -> 
             if end is not None and position >= end:
                 return
         held += block
-        cut = held.rfind(b"\n") + 1
+        # Without a line feed, lines end with carriage returns. One at the end may be half of a line's end.
+        cut = held.rfind(b"\n") + 1 or held.rfind(b"\r", 0, -1) + 1
         if end is not None and position + len(held) >= end:
             # The last line is the one with the last byte of the range.
             last = held.find(b"\n", max(0, end - 1 - position)) + 1
@@ -154,11 +161,11 @@ def _whole_lines(stream: Any, start: int, end: int | None, block_bytes: int) -> 
 
 def _decoded_stream(stream: Any, encoding: str) -> Iterator[Lines]:
     """Lines of a stream in an encoding whose line feed is several bytes."""
-    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    decoder = codecs.getincrementaldecoder(encoding)(errors=_MARK_ERRORS)
     held = ""
     while block := stream.read(BLOCK_BYTES):
         held += decoder.decode(block)
-        cut = held.rfind("\n") + 1
+        cut = held.rfind("\n") + 1 or held.rfind("\r", 0, -1) + 1
         if cut:
             yield _marked(held[:cut])
             held = held[cut:]
@@ -168,9 +175,13 @@ def _decoded_stream(stream: Any, encoding: str) -> Iterator[Lines]:
 
 
 def _marked(text: str) -> Lines:
-    """Lines of decoded text; a line with U+FFFD was no text in the encoding."""
-    lines = _lines(text.encode("utf-8", "replace"))
-    return lines, pc.invert(pc.match_substring(lines, REPLACEMENT)) if REPLACEMENT in text else None
+    """Lines of text in which ``_NO_TEXT`` stands for bytes that are no text in the encoding."""
+    lines = _lines(text.replace(_NO_TEXT, REPLACEMENT).encode("utf-8", "replace"))
+    if _NO_TEXT not in text:
+        return lines, None
+    # U+FFFD may be in the file, too.
+    marks = _lines(text.replace(REPLACEMENT, "?").replace(_NO_TEXT, REPLACEMENT).encode("utf-8", "replace"))
+    return lines, pc.invert(pc.match_substring(marks, REPLACEMENT))
 
 
 def _decode(block: bytes, encoding: str) -> Lines:

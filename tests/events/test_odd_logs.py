@@ -13,7 +13,7 @@ import pytest
 from deltalake import write_deltalake
 
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
-from gur_spark.events import reading
+from gur_spark.events import ranges, reading
 from gur_spark.events.ingest import ingest
 from gur_spark.events.listing import list_files
 from gur_spark.events.ranges import Range
@@ -197,6 +197,29 @@ def test_a_type_is_read_or_refused_by_name(read: Any, landed: Path, column: pa.A
         return
     with pytest.raises(SourceError, match=rf"{D1}.parquet was not read: unreadable_type \({expected}"):
         read({"format": "parquet"})
+
+
+def test_instants_of_the_old_parquet_type_are_read_inside_structs_too(read: Any, landed: Path) -> None:
+    moment = datetime(2024, 3, 1, 4, 30, tzinfo=UTC)
+    who = pa.array([{"id": 1, "at": moment}], pa.struct([("id", pa.int64()), ("at", pa.timestamp("us", "UTC"))]))
+    rows = pa.table({"who": who, "mcc": ["a"], "amount": [1]})
+    pq.write_table(rows, landed / f"{D1}.parquet", use_deprecated_int96_timestamps=True)
+    dotted = {
+        "user_id": {"column": "who.id", "type": "long"},
+        "event_time": {"column": "who.at", "format": "iso8601", "time_zone": "Europe/Paris"},
+    }
+    assert read({"format": "parquet"}, fields=dotted) == [(1, moment.replace(tzinfo=None), "a", 100)]
+
+
+def test_a_large_parquet_file_is_read_in_parts(read: Any, landed: Path, monkeypatch: Any) -> None:
+    users = list(range(1000))
+    rows = pa.table({"user": users, "time": [D1] * 1000, "mcc": ["a"] * 1000, "amount": users})
+    pq.write_table(rows, landed / f"{D1}.parquet", row_group_size=70)
+    # The session of these tests runs its workers in this process.
+    monkeypatch.setattr(ranges, "RANGE_BYTES", 4096)
+    source = config_over(landed, source={"path": str(landed), "format": "parquet"}).source
+    assert len(ranges.ranges_of(list_files(source), source)) > 3
+    assert [row[0] for row in sorted(read({"format": "parquet"}))] == users
 
 
 def test_fields_of_avro_records_are_read_or_refused_by_name(read: Any, landed: Path, tables: Tables) -> None:

@@ -35,7 +35,7 @@ def read(path: Path, part: Range, encoding: str, block_bytes: int) -> list[str]:
     return [line for lines, _ in blocks for line in lines.to_pylist() if line.strip(" ")]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_each_line_is_in_the_range_that_its_first_byte_is_in(end: str, tmp_path: Path) -> None:
     rng = random.Random(3)
     for number in range(60):
@@ -47,6 +47,23 @@ def test_each_line_is_in_the_range_that_its_first_byte_is_in(end: str, tmp_path:
         parts = [Range(file=0, start=a, end=b) for a, b in pairwise(cuts)]
         found = [line for part in parts for line in read(path, part, "utf-8", rng.choice([1, 2, 3, 7, 1000]))]
         assert found == expected(text, end), (text, cuts)
+
+
+def test_a_file_of_carriage_returns_is_not_held_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"0123456789\r" * 100)
+    blocks = list(line_blocks(str(path), Range(file=0, start=0, end=None), "utf-8", 50))
+    assert len(blocks) > 10
+    assert [line for lines, _ in blocks for line in lines.to_pylist()] == ["0123456789"] * 100
+
+
+def test_the_character_for_no_text_is_text_where_the_file_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_bytes("a\ufffd\n".encode("utf-16") + b"\x00\xd8x\x00\n\x00" + "b\n".encode("utf-16-le"))
+    [(lines, valid)] = line_blocks(str(path), Range(file=0, start=0, end=None), "utf-16")
+    assert lines.to_pylist() == ["a\ufffd", "\ufffdx", "b"]
+    assert valid is not None
+    assert valid.to_pylist() == [True, False, True]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32-le", "cp1251", "shift_jis"])
