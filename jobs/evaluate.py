@@ -8,6 +8,7 @@ from gur_spark import cli
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
+from gur_spark.evaluate.label_tables import check_label_files
 from gur_spark.evaluate.run import collect_inputs, make_report, write_report
 from gur_spark.registry.known import rows_name
 from gur_spark.tables.delta import Tables
@@ -43,8 +44,12 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     print(report.to_text())
 
 
+def check(config: Config) -> None:
+    check_label_files(config.evaluation.labels, config.fields.user_id.type)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.main("evaluate", __doc__ or "", stage, argv, options)
+    return cli.main("evaluate", __doc__ or "", stage, argv, options, check)
 
 
 if __name__ == "__main__":

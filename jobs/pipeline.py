@@ -53,8 +53,14 @@ def rows_of(version: str, config: Config) -> dict[str, str]:
     return {"model": str(VersionName(version, config.scoring.smoothing)), "reason": "pipeline"}
 
 
+def check(config: Config) -> None:
+    """Refuse at the start what would fail after minutes."""
+    check_dates(config)
+    evaluate.check(config)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.main("pipeline", __doc__ or "", stage, argv, check=check_dates)
+    return cli.main("pipeline", __doc__ or "", stage, argv, check=check)
 
 
 if __name__ == "__main__":

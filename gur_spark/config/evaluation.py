@@ -45,10 +45,26 @@ class Label(Section):
     """A table of labels: one row per user, with a column that holds the class."""
 
     name: Name
-    path: str
-    format: Literal["csv", "parquet"] = "csv"
+    path: str | None = None
+    """A file or folder; not used with ``format: table``."""
+    format: Literal["csv", "parquet", "delta", "table"] = "csv"
+    table: str | None = None
+    """The catalog table to read, with ``format: table``."""
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """Character between the values of a CSV file."""
     user_column: str
     label_column: str
+    date_column: str | None = None
+    """The column with the date of a row's answer. A user may then have one row per date, and each counts at the newest
+    judged date that is not after it."""
+
+    @model_validator(mode="after")
+    def _located(self) -> "Label":
+        if self.format == "table" and not self.table:
+            raise ValueError("format 'table' needs table")
+        if self.format != "table" and not self.path:
+            raise ValueError(f"format '{self.format}' needs path")
+        return self
 
 
 class Evaluation(Section):

@@ -25,7 +25,7 @@ from gur_spark.arrays import Array, Ints, Mask, matrix
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import EvaluationError, ModelError
-from gur_spark.evaluate import labels
+from gur_spark.evaluate import label_tables, labels
 from gur_spark.evaluate.questions import Classification
 from gur_spark.evaluate.segments import SEGMENTS, Segments
 from gur_spark.evaluate.small_models import logistic_regression
@@ -194,8 +194,10 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
     settings, name = config.evaluation, config.gates.task
     for table in settings.labels:
         if table.name == name:
-            label = labels.read_label(tables.spark, table, config.fields.user_id.type).withColumnRenamed(name, "label")
-            return (days[0], label) if days else None
+            if not days:
+                return None
+            label = label_tables.read_label(tables.spark, table, config.fields.user_id.type, days[0])
+            return days[0], label.withColumnRenamed(name, "label")
     events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
     for day in days:
         try:

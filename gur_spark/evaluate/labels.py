@@ -1,31 +1,31 @@
-"""Labels that embeddings are judged by: events after a date, and label tables from elsewhere."""
+"""Labels that embeddings are judged by: what comes after a date in the events, and label tables from elsewhere."""
 
 from datetime import date
-from typing import Literal
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark import storage
-from gur_spark.config.evaluation import Label, NextCategory, Task, Volume
+from gur_spark.config.evaluation import NextCategory, Task, Volume
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import EvaluationError, nearest
+from gur_spark.errors import EvaluationError
+from gur_spark.evaluate.label_tables import read_label
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark.selection import event_rows
 from gur_spark.snapshots.horizon import check_complete, events_ahead
 from gur_spark.tables.delta import Tables
-from gur_spark.tables.paths import literal
-from gur_spark.tables.user_ids import user_ids
 
 CHURN_CLASSES = ("active", "churned")
 """Classes of churn in alphabetical order, so that ``churned`` is the positive class of the probe."""
 
 
-def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -> tuple[list[DataFrame], list[str]]:
+def make_labels(
+    tables: Tables, config: Config, users: DataFrame, as_of: date, until: date | None = None
+) -> tuple[list[DataFrame], list[str]]:
     """Make the labels of every task and label table, one frame by user_id each, and notes for the report.
 
     Args:
         users: ``user_id, events`` of the users with an embedding, one row each.
+        until: the next judged date, from which on dated labels count there.
 
     Raises:
         EvaluationError: the horizon is not complete, or a label table cannot be used.
@@ -42,7 +42,7 @@ def make_labels(tables: Tables, config: Config, users: DataFrame, as_of: date) -
             made.append(frame)
             notes.append(f"{task.name}: {note}, in the {settings.horizon_days} days from {as_of} on")
     for label in settings.labels:
-        table = read_label(tables.spark, label, config.fields.user_id.type)
+        table = read_label(tables.spark, label, config.fields.user_id.type, as_of, until)
         unknown = unknown_users(table, users)
         if unknown:
             notes.append(f"{label.name}: {unknown:,} labelled users have no embedding and are left out")
@@ -98,33 +98,6 @@ def next_category(active: DataFrame, ahead: DataFrame, task: NextCategory) -> Da
     )
 
 
-def read_label(spark: SparkSession, label: Label, user_id_type: Literal["long", "string"]) -> DataFrame:
-    """Read a label table: one row per user_id, with the class as text in a column of the label's name.
-
-    Rows without a class are left out.
-
-    Raises:
-        EvaluationError: the file or a column is missing, a user id is not of the declared type, or a user has two rows.
-    """
-    path = storage.absolute(label.path)
-    if not storage.exists(path):
-        raise EvaluationError(f"label '{label.name}': {path} does not exist")
-    read = spark.read.parquet if label.format == "parquet" else spark.read.option("header", True).csv
-    table = read(literal(spark, path))
-    for column in (label.user_column, label.label_column):
-        if column not in table.columns:
-            hint = nearest(column, table.columns)
-            raise EvaluationError(f"label '{label.name}': no column '{column}'; available: {table.columns}{hint}")
-    user = user_ids(table, label.user_column, user_id_type, f"label '{label.name}'", EvaluationError)
-    text = F.col(f"`{label.user_column}`").cast("string")
-    answer = F.nullif(F.trim(F.col(f"`{label.label_column}`").cast("string")), F.lit(""))
-    rows = table.select(user.alias("user_id"), answer.alias(label.name), text.alias("text")).where(
-        F.col(label.name).isNotNull()
-    )
-    _check_users(rows, label.name, user_id_type)
-    return rows.select("user_id", label.name)
-
-
 def answers(embeddings: DataFrame, labels: list[DataFrame], max_users: int, seed: int) -> DataFrame:
     """Join labels to embeddings: one row per user_id, ``user_id, embedding, events`` and a column per label.
 
@@ -144,12 +117,3 @@ def answers(embeddings: DataFrame, labels: list[DataFrame], max_users: int, seed
 def unknown_users(label: DataFrame, embeddings: DataFrame) -> int:
     """Count the labelled users without an embedding. They are ignored, and the report says so."""
     return label.join(embeddings.select("user_id"), "user_id", "left_anti").count()
-
-
-def _check_users(rows: DataFrame, name: str, user_id_type: str) -> None:
-    odd = rows.where(F.col("user_id").isNull()).first()
-    if odd is not None:
-        raise EvaluationError(f"label '{name}': expected user ids of type {user_id_type}, got {odd['text']!r}")
-    twice = rows.groupBy("user_id").count().where("count > 1").orderBy("user_id").first()
-    if twice is not None:
-        raise EvaluationError(f"label '{name}': user {twice['user_id']!r} has {twice['count']} rows; expected one")

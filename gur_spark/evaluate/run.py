@@ -168,12 +168,13 @@ def _answers(
     """
     settings, answers, notes = config.evaluation, [], []
     made: list[DataFrame] = []
-    for snapshot in windows:
+    following = [*(snapshot.as_of for snapshot in windows[1:]), None]
+    for snapshot, until in zip(windows, following, strict=True):
         # Embeddings are read by the version's own name: a publish between two reads must not mix versions.
         embedded = read_embeddings(tables.spark, config, version=version, as_of=snapshot.as_of)
         rows = read_parquet(tables.spark, snapshot.data).select("user_id")
         frame = embedded.join(rows, "user_id", "left_semi")
-        made, told = labels.make_labels(tables, config, frame.select("user_id", "events"), snapshot.as_of)
+        made, told = labels.make_labels(tables, config, frame.select("user_id", "events"), snapshot.as_of, until)
         answers.append(labels.answers(frame, made, settings.max_users, settings.seed).toArrow())
         users, everyone = frame.count(), embedded.count()
         if everyone > users:

@@ -69,8 +69,8 @@ def unique_rows(
 ) -> Unique:
     """Write one row of each key below a folder.
 
-    Of the rows with one key stays the one of the first landing, and then the least by its columns in order, or with
-    ``keep: last`` the greatest one, by ``order`` first.
+    Among rows with one key, the row of the first landing stays, and then the least one by its columns in order. With
+    ``keep: last`` the greatest one stays, compared by ``order`` first.
 
     Args:
         left_out: numbers of files whose rows do not count.

@@ -3,11 +3,15 @@
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from gur_spark.config.evaluation import Label, NextCategory, Volume
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import labels
+from gur_spark.evaluate.label_tables import check_label_files, read_label
 from gur_spark.snapshots.horizon import events_ahead
 from tests.conftest import config_over
 
@@ -96,16 +100,16 @@ def table(tmp_path):
 
 def test_a_label_table_gives_a_class_per_user_and_leaves_out_blank_ones(spark, table):
     label = table("persona,client\nsaver,1\n spender ,2\n,3\n  ,4\n")
-    found = labels.read_label(spark, label, "long")
+    found = read_label(spark, label, "long")
     assert found.columns == ["user_id", "persona"]
     assert collected(found) == {1: "saver", 2: "spender"}
-    assert collected(labels.read_label(spark, label, "string")) == {"1": "saver", "2": "spender"}
+    assert collected(read_label(spark, label, "string")) == {"1": "saver", "2": "spender"}
 
 
 def test_a_label_table_may_be_parquet_with_numbers(spark, tmp_path):
     spark.createDataFrame([(7, 1), (8, None)], "u INT, y INT").write.parquet(str(tmp_path / "y"))
     label = Label(name="churn_label", path=str(tmp_path / "y"), format="parquet", user_column="u", label_column="y")
-    assert collected(labels.read_label(spark, label, "long")) == {7: "1"}
+    assert collected(read_label(spark, label, "long")) == {7: "1"}
 
 
 @pytest.mark.parametrize(
@@ -118,13 +122,56 @@ def test_a_label_table_may_be_parquet_with_numbers(spark, tmp_path):
 )
 def test_a_label_table_that_cannot_be_used_is_refused(spark, table, text, user_column, message):
     with pytest.raises(EvaluationError, match=message):
-        labels.read_label(spark, table(text, user_column), "long")
+        read_label(spark, table(text, user_column), "long")
+    if "type long" not in message:
+        with pytest.raises(EvaluationError, match=message.replace("user 1", "user '1'")):
+            check_label_files([table(text, user_column)], "long")
 
 
 def test_a_label_table_that_is_not_there_is_refused(spark):
     label = Label(name="persona", path="/nowhere/labels.csv", user_column="client", label_column="persona")
     with pytest.raises(EvaluationError, match=r"label 'persona': /nowhere/labels\.csv does not exist"):
-        labels.read_label(spark, label, "long")
+        read_label(spark, label, "long")
+    with pytest.raises(EvaluationError, match=r"label 'persona': /nowhere/labels\.csv does not exist"):
+        check_label_files([label], "long")
+
+
+def test_labels_with_a_date_count_at_the_newest_judged_date_that_is_not_after_it(spark, tmp_path):
+    rows = "user;day;y\n1;2024-06-01;a\n1;2024-06-20;b\n1;2024-05-31;c\n2;2024-07-01;d\n"
+    rows += "3;2024-06-30 23:59:59;e\n4;2024-06-05;\n"
+    (tmp_path / "labels.csv").write_text(rows)
+    given = {"name": "y", "user_column": "user", "label_column": "y", "date_column": "day"}
+    label = Label(path=str(tmp_path / "labels.csv"), delimiter=";", **given)
+    check_label_files([label], "long")
+    assert collected(read_label(spark, label, "long", AS_OF, date(2024, 7, 1))) == {1: "a", 3: "e"}
+    assert collected(read_label(spark, label, "long", date(2024, 7, 1))) == {2: "d"}
+    for bad, message in {
+        rows + "5;soon;a\n": "label 'y': user 5 has no date YYYY-MM-DD in the column 'day'",
+        rows + "2;2024-07-01;a\n": "label 'y': user 2 has 2 rows at 2024-07-01; expected one",
+    }.items():
+        (tmp_path / "labels.csv").write_text(bad)
+        with pytest.raises(EvaluationError, match=message):
+            read_label(spark, label, "long", AS_OF)
+
+
+def test_a_label_table_may_be_a_delta_table_with_times(spark, tmp_path):
+    moments = [datetime(2024, 6, 1, 10, tzinfo=UTC), datetime(2024, 5, 31, 23, tzinfo=UTC)]
+    write_deltalake(tmp_path / "y", pa.table({"u": ["1", "2"], "y": ["a", "b"], "at": moments}))
+    given = {"name": "y", "format": "delta", "user_column": "u", "label_column": "y", "date_column": "at"}
+    assert collected(read_label(spark, Label(path=str(tmp_path / "y"), **given), "long", AS_OF)) == {1: "a"}
+
+
+def test_a_label_file_without_an_answer_or_with_ids_in_floats_is_refused(tmp_path):
+    pq.write_table(pa.table({"u": [1.0], "y": ["a"]}), tmp_path / "y.parquet")
+    given = {"name": "y", "user_column": "u", "label_column": "y"}
+    with pytest.raises(EvaluationError, match="label 'y': u is double, expected long"):
+        check_label_files([Label(path=str(tmp_path / "y.parquet"), format="parquet", **given)], "long")
+    (tmp_path / "y.csv").write_text("u,y\n1,\n2, \n")
+    with pytest.raises(EvaluationError, match=r"label 'y': no row of .*y.csv has a value in 'y'"):
+        check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "long")
+    (tmp_path / "y.csv").write_bytes(b"u,y\n1,\xff\n")
+    with pytest.raises(EvaluationError, match=r"label 'y': .*y.csv cannot be read as csv"):
+        check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "long")
 
 
 def test_answers_keep_every_user_once_with_null_where_a_label_is_not_known(spark):
