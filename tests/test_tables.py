@@ -33,6 +33,16 @@ def test_a_replace_leaves_all_other_rows(tables: Tables) -> None:
     assert rows(tables) == {(1, "mon"), (3, "tue")}
 
 
+def test_a_replace_without_a_predicate_replaces_all_rows_and_refuses_other_columns(tables: Tables) -> None:
+    tables.create("t", DDL)
+    tables.append(frame(tables, (1, "mon"), (2, "tue")), "t")
+    tables.replace(frame(tables, (3, "wed")), "t", None)
+    assert rows(tables) == {(3, "wed")}
+    with pytest.raises(TableError, match="the frame does not fit"):
+        tables.replace(tables.spark.createDataFrame([(4, "x", 1)], DDL + ", more INT"), "t", None)
+    assert rows(tables) == {(3, "wed")}
+
+
 def test_rows_outside_the_predicate_are_refused_and_nothing_is_written(tables: Tables) -> None:
     tables.create("t", DDL)
     tables.append(frame(tables, (1, "mon")), "t")
@@ -99,7 +109,10 @@ def test_a_run_that_fails_leaves_its_row_with_the_error(tables: Tables) -> None:
     assert found["train"].error.startswith("ValueError: boom")
 
 
-def test_two_runs_that_replace_the_same_rows_at_once_conflict_and_one_wins(tables: Tables) -> None:
+@pytest.mark.parametrize("predicate", ["day = 'mon'", None])
+def test_two_runs_that_replace_the_same_rows_at_once_conflict_and_one_wins(
+    predicate: str | None, tables: Tables
+) -> None:
     tables.create("t", DDL)
     folder = tables.folder("t")
 
@@ -110,5 +123,5 @@ def test_two_runs_that_replace_the_same_rows_at_once_conflict_and_one_wins(table
 
     slow = frame(tables, (1, "mon")).coalesce(1).mapInArrow(meanwhile, DDL)
     with pytest.raises(TableError, match="another run wrote to it at the same time and won"):
-        tables.replace(slow, "t", "day = 'mon'")
+        tables.replace(slow, "t", predicate)
     assert [tuple(row) for row in tables.read("t").collect()] == [(7, "mon")]

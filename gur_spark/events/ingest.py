@@ -22,7 +22,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events, check_columns_of_items
 from gur_spark.events.duplicates import correct, new_events
-from gur_spark.events.landings import Landings, choose_landings
+from gur_spark.events.landings import BULK, Landings, choose_landings
 from gur_spark.events.lookup import with_attributes
 from gur_spark.events.quality import (
     TRANSIENT,
@@ -178,7 +178,8 @@ def _replace_rows(
     """Replace rows of some landings, by name, in the log's table."""
     table = tables.read(chosen.table).withColumnRenamed(chosen.time, "event_time")
     within, log = chosen.predicate(names, "landed_on", chosen.named), chosen.log
-    accepted, replaced = staged.accepted(tables.spark), within
+    accepted = staged.accepted(tables.spark)
+    replaced = None if list(names) == [BULK] and not chosen.named else within
     if accepted is None:
         rows = table.limit(0)
     else:

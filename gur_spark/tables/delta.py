@@ -156,21 +156,24 @@ class Tables:
         """
         self._save(frame.write.format("delta").mode("append"), table)
 
-    def replace(self, frame: DataFrame, table: str, predicate: str, note: str | None = None) -> None:
+    def replace(self, frame: DataFrame, table: str, predicate: str | None, note: str | None = None) -> None:
         """Replace the rows that satisfy ``predicate`` by the rows of ``frame``, in one commit.
 
         Args:
+            predicate: None for all rows, which saves Delta the check of each new row.
             note: text that the history shows beside the commit.
 
         Raises:
             TableError: the frame has rows outside the predicate, or another schema; nothing was written.
             WriteConflict: another run wrote to the table at the same time; nothing was written.
         """
-        writer = frame.write.format("delta").mode("overwrite").option("replaceWhere", predicate)
+        writer = frame.write.format("delta").mode("overwrite")
+        writer = writer.option("replaceWhere", predicate) if predicate else writer
         try:
             self._save(writer.option("userMetadata", note) if note else writer, table)
         except AnalysisException as error:
-            raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
+            where = f" where {predicate}" if predicate else ""
+            raise TableError(f"{self.sql_name(table)}{where}: the frame does not fit: {error}") from error
 
     def _save(self, writer: DataFrameWriter, table: str) -> None:
         try:

@@ -60,14 +60,16 @@ class DeltaRsTables(Tables):
     def append(self, frame: DataFrame, table: str) -> None:
         self._commit(frame, table, mode="append")
 
-    def replace(self, frame: DataFrame, table: str, predicate: str, note: str | None = None) -> None:
+    def replace(self, frame: DataFrame, table: str, predicate: str | None, note: str | None = None) -> None:
         # deltalake reads a bare text in the zone of the column, UTC, and `TIMESTAMP ''` as a time without a zone.
-        bare = re.sub(r"\bTIMESTAMP\s*(?=')", "", predicate)
+        # Without a predicate it would not see rows that another run appends meanwhile.
+        bare = re.sub(r"\bTIMESTAMP\s*(?=')", "", predicate) if predicate else "true"
         properties = CommitProperties(custom_metadata={_NOTE: note}) if note else None
         try:
             self._commit(frame, table, mode="overwrite", predicate=bare, commit_properties=properties)
         except DeltaError as error:
-            raise TableError(f"{self.sql_name(table)} where {predicate}: the frame does not fit: {error}") from error
+            where = f" where {predicate}" if predicate else ""
+            raise TableError(f"{self.sql_name(table)}{where}: the frame does not fit: {error}") from error
 
     def _commit(self, frame: DataFrame, table: str, **how: Any) -> None:
         # Opened before the frame is computed, so that a commit of another run meanwhile is a conflict.
