@@ -85,7 +85,7 @@ def summary(tables: Tables, config: Config, made: Runs) -> str:
     """Text about a pipeline's runs: results, times, tables, and how to read them."""
     outputs = find(config.model.kind).writes
     lines = ["", f"pipeline '{config.name}' published {made['publish'].outputs['published']}", ""]
-    lines += [f"  {name:<11}{run.seconds:7.1f} s  {_counts(run)}" for name, run in made.items()]
+    lines += [f"  {name:<11}{run.seconds:7.1f} s  {run.totals()}" for name, run in made.items()]
     lines += ["", "  tables"]
     for name in ("events", "quarantine", "vocabulary", "snapshots", "models", *outputs, "published", "runs"):
         lines.append(f"    {name:<11}{tables.read(name).count():>12,} rows  {tables.sql_name(name)}")
@@ -113,7 +113,3 @@ def published_in_sql(tables: Tables, pipeline: str, output: str) -> list[str]:
         f"      WHERE name = '{pipeline}' ORDER BY switched_at DESC LIMIT 1) p",
         "  ON e.model_version = p.model_version AND e.as_of = p.as_of",
     ]
-
-
-def _counts(run: Run) -> str:
-    return ", ".join(f"{name} {value:,}" for name, value in run.counts.items())

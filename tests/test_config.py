@@ -212,7 +212,14 @@ def test_a_step_is_the_decimal_that_was_written(minimal):
         ("tracking=mlflo", ["tracking: expected 'mlflow', a mapping with a store, or null; got 'mlflo'"]),
         ("tracking=off", ["tracking: expected 'mlflow', a mapping with a store, or null; got False"]),
         ("no_equals_sign", ["override 'no_equals_sign'", "expected key.path=value"]),
-        ("tables.root=${oc.env:SURELY_NOT_SET_ANYWHERE}", ["SURELY_NOT_SET_ANYWHERE"]),
+        (
+            "tables.root=${oc.env:SURELY_NOT_SET_ANYWHERE}",
+            [
+                "tables.root: the environment variable SURELY_NOT_SET_ANYWHERE is not set; set it, or give a default: "
+                "${oc.env:SURELY_NOT_SET_ANYWHERE,DEFAULT}"
+            ],
+        ),
+        ("tables.root=${HOME}", ["tables.root: ${HOME} names no key of the file", "${oc.env:HOME}"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_path_what_was_expected_and_what_came(minimal, override, parts):

@@ -10,7 +10,7 @@ from deltalake import write_deltalake
 from gur_spark.errors import TableError
 from gur_spark.schema import QUARANTINE, SNAPSHOTS, column_names
 from gur_spark.tables.delta import Tables, check_keys
-from gur_spark.tables.runs import Account, kept_on_failure, record
+from gur_spark.tables.runs import Account, Run, kept_on_failure, record
 
 pytestmark = pytest.mark.both_engines
 
@@ -125,3 +125,9 @@ def test_two_runs_that_replace_the_same_rows_at_once_conflict_and_one_wins(
     with pytest.raises(TableError, match="another run wrote to it at the same time and won"):
         tables.replace(slow, "t", predicate)
     assert [tuple(row) for row in tables.read("t").collect()] == [(7, "mon")]
+
+
+def test_a_line_about_a_run_has_each_count_once_and_no_zeros() -> None:
+    counts = {"rows_read": 12, "main rows_read": 5, "items rows_read": 7, "filtered": 0, "churn test users": 3}
+    run = Run(id="1", job="ingest", parameters={}, counts=counts, seconds=1.25)
+    assert run.line() == "ingest: rows_read 12, churn test users 3 (1.2 s)"

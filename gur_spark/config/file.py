@@ -3,12 +3,13 @@
 ``conf/base.yaml``, the files that the file extends, the file and ``a.b=c`` overrides are merged in that order.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]
 
@@ -34,9 +35,24 @@ def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         merged = merge([base, *files, read_overrides(overrides)])
         values = OmegaConf.to_container(with_log_defaults(merged, base), resolve=True)
+    except InterpolationResolutionError as error:
+        raise ConfigError(f"{file}: {error.full_key}: {_unresolved(error)}") from error
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"{file}: {error}") from error
     return check(values, str(file))
+
+
+def _unresolved(error: InterpolationResolutionError) -> str:
+    """Cause and remedy of a ``${...}`` without a value."""
+    text = str(error).splitlines()[0]
+    variable = re.search(r"Environment variable '([^']*)' not found", text)
+    if variable:
+        name = variable[1]
+        return f"the environment variable {name} is not set; set it, or give a default: ${{oc.env:{name},DEFAULT}}"
+    key = re.search(r"Interpolation key '([^']*)' not found", text)
+    if key:
+        return f"${{{key[1]}}} names no key of the file; a variable of the environment is ${{oc.env:{key[1]}}}"
+    return text
 
 
 def check(values: Any, origin: str) -> Config:

@@ -69,10 +69,14 @@ class Run:
         for name, count in account.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
 
+    def totals(self) -> str:
+        """The counts that are not zero, without those of single logs, which are part of others."""
+        shown = {name: n for name, n in self.counts.items() if n and name.partition(" ")[2] not in self.counts}
+        return ", ".join(f"{name} {count:,}" for name, count in shown.items())
+
     def line(self) -> str:
-        """Line for the log, with the counts that are not zero."""
-        counts = ", ".join(f"{name} {value:,}" for name, value in self.counts.items() if value)
-        return f"{self.job}: {counts or 'nothing to do'} ({self.seconds:.1f} s)"
+        """Line for the log."""
+        return f"{self.job}: {self.totals() or 'nothing to do'} ({self.seconds:.1f} s)"
 
 
 @contextmanager
