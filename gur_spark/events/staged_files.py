@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from gur_spark import storage
 
-GROUP_ROWS, GROUP_BYTES = 2_000_000, 128 << 20
+GROUP_ROWS, GROUP_BYTES = 1_000_000, 64 << 20
 """Rows, or bytes, that are held before they are written."""
 
 WRITTEN_ROWS = 1 << 20
