@@ -121,7 +121,7 @@ def test_interactions_have_the_life_of_a_snapshot(tables: Tables, configure: Any
     [sequences] = sequence_snapshots(tables, config, [AS_OF], runs[1]).snapshots
     assert visible_snapshots(tables) == [*made_first, sequences]
     assert find_snapshot(tables, config, AS_OF, Form.INTERACTIONS) == made_first[1]
-    assert commands_for(stale_snapshots(tables, config, ["2024-05-20"]), config) == [
+    assert commands_for(tables, stale_snapshots(tables, config, ["2024-05-20"]), config) == [
         f"sequences --as-of {AS_OF}",
         f"interactions --as-of {EARLIER}",
     ]

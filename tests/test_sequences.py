@@ -324,7 +324,7 @@ def test_landings_that_come_later_make_the_sequences_they_reach_stale(tables: Ta
     sequence_snapshots(tables, config, [EARLIER], run_id(), known_at=MIDNIGHT)
 
     def commands(landing: str) -> list[str]:
-        return commands_for(stale_snapshots(tables, config, [landing]), config)
+        return commands_for(tables, stale_snapshots(tables, config, [landing]), config)
 
     as_known = f"sequences --as-of {EARLIER} --known-at 2024-07-01T00:00:00.000000"
     assert commands("2024-06-20") == [f"sequences --as-of {AS_OF}", as_known]

@@ -1,12 +1,13 @@
 """Columns that the sections of a configuration lead to: of ``events``, and of aggregates."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from gur_spark.config.fields import Numeric
 from gur_spark.config.logs import AnyLog, Log
 from gur_spark.config.snapshots import Aggregates
 from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import AttributeField, LogFields, Manifest, NumericField
+from gur_spark.features.declare.pivots import Pivoted
 
 
 def categories(logs: Iterable[AnyLog]) -> list[str]:
@@ -19,8 +20,13 @@ def numbers(logs: Iterable[AnyLog]) -> list[str]:
     return list(dict.fromkeys(field.name for log in logs for field in log.fields.numeric))
 
 
-def aggregates_manifest(aggregates: Aggregates, logs: Mapping[str, Log]) -> Manifest:
+def aggregates_manifest(
+    aggregates: Aggregates, logs: Mapping[str, Log], pivots: Sequence[Pivoted] | None = None
+) -> Manifest:
     """The manifest of the aggregates of these logs, the main one first.
+
+    Args:
+        pivots: the pivots with their values; None: they are not known, and the manifest lacks their columns.
 
     Raises:
         ValueError: a declared feature is about a field that no log has.
@@ -33,7 +39,7 @@ def aggregates_manifest(aggregates: Aggregates, logs: Mapping[str, Log]) -> Mani
         aggregates.windows,
         [_numeric(field) for field in numeric.values()],
         categories(events.values()),
-        aggregates.features,
+        [*aggregates.features, *([p.pivoted(None) for p in aggregates.pivots] if pivots is None else pivots)],
         [LogFields(name=name, fields=tuple(log.fields.names())) for name, log in events.items()] if several else [],
         [field for name, log in logs.items() if log.kind == "attributes" for field in _attributes(name, log)],
     )

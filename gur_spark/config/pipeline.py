@@ -3,6 +3,7 @@
 Nothing here starts Spark or torch.
 """
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ from gur_spark.config.tracking import Tracking, with_store
 from gur_spark.config.training import Scoring, Training
 from gur_spark.errors import ConfigError
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.features.declare.pivots import Pivoted
 from gur_spark.models.catalogue import DEFAULT, find
 from gur_spark.models.kind import ModelSection
 from gur_spark.schema import events_schema, items_schema
@@ -115,7 +117,8 @@ class Config(Section):
         try:
             self.manifest()
         except ValueError as error:
-            raise ValueError(f"aggregates.{error}" if str(error).startswith("features.") else str(error)) from error
+            placed = str(error).startswith(("features.", "pivots."))
+            raise ValueError(f"aggregates.{error}" if placed else str(error)) from error
         return self
 
     @property
@@ -174,6 +177,11 @@ class Config(Section):
         """DDL of ``items``."""
         return items_schema(categories(self.item_logs.values()), numbers(self.item_logs.values()))
 
-    def manifest(self) -> Manifest:
-        """The manifest of the pipeline's aggregates."""
-        return aggregates_manifest(self.aggregates, self.all_logs)
+    def manifest(self, pivots: Sequence[Pivoted] | None = None) -> Manifest:
+        """The manifest of the pipeline's aggregates.
+
+        Args:
+            pivots: the pivots with their values, which depend on the vocabulary (``snapshots.pivots``); without them,
+                the manifest lacks their columns.
+        """
+        return aggregates_manifest(self.aggregates, self.all_logs, pivots)

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from gur_spark.config.section import Name, Section
 from gur_spark.errors import nearest
+from gur_spark.features.declare.pivots import Pivot
 from gur_spark.features.declare.spec import Aggregation, Days, Window
 
 MinCount = Annotated[int, Field(ge=1)]
@@ -60,6 +61,8 @@ class Aggregates(Section):
     nothing."""
     features: list[Aggregation] = Field(default_factory=list)
     """Features beside the standard ones; see ``gur_spark.features.declare.spec``."""
+    pivots: list[Pivot] = Field(default_factory=list)
+    """Operations on a number with one column per value of a category; see ``gur_spark.features.declare.pivots``."""
     users: str | None = None
     """A Parquet folder with a user_id column: these users get a row even without events."""
 
@@ -68,6 +71,13 @@ class Aggregates(Section):
     def _ascending(cls, value: list[int]) -> list[int]:
         if sorted(set(value)) != value:
             raise ValueError("expected ascending windows, each once")
+        return value
+
+    @field_validator("pivots")
+    @classmethod
+    def _different(cls, value: list[Pivot]) -> list[Pivot]:
+        if any(value.count(pivot) > 1 for pivot in value):
+            raise ValueError("the same pivot is given twice")
         return value
 
 

@@ -17,6 +17,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import AnyManifest, Manifest, SequenceManifest
+from gur_spark.features.declare.pivots import Pivoted
 from gur_spark.features.declare.sequences import sequence_manifest
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
@@ -86,7 +87,7 @@ def monitor(
     form = find(model.kind if model else config.model.kind).reads
     manifest = model.manifest() if model else None
     vocabulary = model.vocabulary if model else None
-    read = form, (manifest or wanted_manifest(config, form)).hash, vocabulary and vocabulary[1]
+    read = form, (manifest or wanted_manifest(tables, config, form)).hash, vocabulary and vocabulary[1]
     measured = list(freshness(tables, config, as_of, read, scored))
     try:
         snapshot = find_snapshot(tables, config, as_of, form, manifest=manifest, vocabulary=vocabulary)
@@ -128,9 +129,13 @@ def write_drift(tables: Tables, pipeline: str, as_of: date, findings: Sequence[F
     tables.replace(frame, "drift", f"name = '{pipeline}' AND as_of = DATE '{as_of}'")
 
 
-def measured_names(config: Config) -> list[str]:
-    """Names of the inputs that are measured of the snapshots that the pipeline's kind reads."""
-    columns = [column.name for column in config.manifest().columns]
+def measured_names(config: Config, pivots: Sequence[Pivoted] = ()) -> list[str]:
+    """Names of the inputs that are measured of the snapshots that the pipeline's kind reads.
+
+    Args:
+        pivots: the pivots with their values, whose columns are measured, too.
+    """
+    columns = [column.name for column in config.manifest(pivots).columns]
     if find(config.model.kind).reads is not Form.SEQUENCES:
         return columns
     wanted = config.sequences

@@ -52,7 +52,7 @@ def stale_after(tables: Tables, config: Config, ingested: Sequence[str]) -> Stal
     usual = [s.as_of for s in alike if is_usual(s, config.aggregates.delay_days)]
     return Stale(
         snapshots=len(stale),
-        commands=commands_for(stale, config, _usual_vocabulary(tables, config)) if stale else [],
+        commands=commands_for(tables, stale, config, _usual_vocabulary(tables, config)) if stale else [],
         published=now if now and now.as_of in usual else None,
     )
 
@@ -71,18 +71,21 @@ def _is_read(snapshot: Snapshot, form: Form, manifest_hash: str, vocabulary_hash
     return alike and vocabulary_hash in (None, snapshot.vocabulary_hash)
 
 
-def _snapshots_read(tables: Tables, config: Config, now: Published) -> tuple[Form, str, str | None]:
+def _snapshots_read(tables: Tables, config: Config, now: Published) -> tuple[Form, str, str | None] | None:
     """Form, manifest hash and vocabulary hash of the snapshots that the published version reads.
 
-    If its row is gone, those of the configuration stand for them, of any vocabulary, since an ingest must not fail
-    because of a model.
+    If its row is gone, those of the configuration stand for them, of any vocabulary; None if they are not known. An
+    ingest must not fail because of a model.
     """
     try:
         model = find_model(tables, config, now.model_version)
         return find(model.kind).reads, model.manifest_hash, model.vocabulary_hash
     except GurError:
         form = find(config.model.kind).reads
-        return form, wanted_manifest(config, form).hash, None
+    try:
+        return form, wanted_manifest(tables, config, form).hash, None
+    except GurError:
+        return None
 
 
 def log_stale(stale: Stale) -> None:

@@ -128,7 +128,7 @@ def explain(
         age_us = _micros(as_of) - row.time_us
         if recount.add(age_us, row.value, row.landed_on) and len(listed) < limit:
             listed.append(_event(row, step))
-    known = column.statistic in STATISTICS and not column.by
+    known = column.statistic in STATISTICS and (column.value is not None or not column.by)
     recomputed = recount.value(column.statistic, Fraction(step or 1)) if known else None
     return Explanation(
         user_id=user_id,
@@ -199,6 +199,8 @@ def _events(tables: Tables, snapshot: Snapshot, manifest: Manifest, column: Colu
         events = snapshot_events(event_rows(table, manifest), known, manifest.reach)
     if column.where:
         events = add_derived(events, manifest).where(F.col(plan_of(manifest).where_column(column.where)) == 1)
+    if column.value is not None:
+        events = events.where(F.col(str(column.by)) == F.lit(column.value))
     value = F.lit(None).cast("bigint") if column.field is None else F.col(column.field)
     if attribute:
         mine = {f.name: f.separator for f in manifest.attributes if f.log == attribute.log and f.separator}

@@ -12,6 +12,7 @@ from gur_spark.events.columns import check_columns_of_events
 from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.snapshots.pivots import pivots_with_values
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.lineage import Lineage
 
@@ -60,11 +61,13 @@ class SnapshotInputs:
 
         Raises:
             TableError: ``events`` or ``vocabulary`` does not exist, or ``events`` was made by another configuration.
+            ConfigError: the vocabulary lacks a value of a pivot.
         """
         check_columns_of_events(tables, config)
+        vocabulary = read_vocabulary(tables, vocabulary_version)
         return cls(
-            manifest=config.manifest(),
-            vocabulary=read_vocabulary(tables, vocabulary_version),
+            manifest=config.manifest(pivots_with_values(config.aggregates, vocabulary)),
+            vocabulary=vocabulary,
             events_id=tables.identity("events"),
             events_version=tables.version("events"),
             users=users,

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from gur_spark.config.logs import AnyLog
 from gur_spark.config.pipeline import Config
-from gur_spark.errors import ConfigError
+from gur_spark.errors import GurError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
@@ -29,7 +29,7 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
     """
     if not tables.exists("snapshots"):
         return []
-    reaches = _reaches(config)
+    reaches = _reaches(tables, config)
 
     def reach(snapshot: Snapshot) -> int | None:
         return reaches.get((snapshot.form, snapshot.manifest_hash))
@@ -38,12 +38,13 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
     return [s for s in visible if any(_may_change(landing, s, reach(s), config.logs) for landing in landings)]
 
 
-def _reaches(config: Config) -> dict[tuple[Form, str], int | None]:
+def _reaches(tables: Tables, config: Config) -> dict[tuple[Form, str], int | None]:
     """Days before as_of at which the window begins (None: at the first event), of snapshots as configured."""
     found = {}
     for form in Form:
-        with suppress(ConfigError):  # no section for the form, or a name that it cannot have
-            wanted = wanted_manifest(config, form)
+        # There may be no section for the form, a name that it cannot have, or no value of a pivot.
+        with suppress(GurError):
+            wanted = wanted_manifest(tables, config, form)
             found[form, wanted.hash] = wanted.reach if isinstance(wanted, Manifest) else wanted.window.reach
     return found
 
@@ -63,7 +64,7 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, logs: Mappi
     return began and selection.known_at(day, 0) < snapshot.known_at
 
 
-def commands_for(stale: Sequence[Snapshot], config: Config, vocabulary: int | None = None) -> list[str]:
+def commands_for(tables: Tables, stale: Sequence[Snapshot], config: Config, vocabulary: int | None = None) -> list[str]:
     """The jobs, with options, that bring these snapshots up to date; of a usual one, without the moment.
 
     A snapshot of another manifest needs the configuration that it was made with; the line says so. The lines name the
@@ -73,7 +74,7 @@ def commands_for(stale: Sequence[Snapshot], config: Config, vocabulary: int | No
         vocabulary: the version that the jobs take by themselves, if it is known.
     """
     lines: list[str] = []
-    wanted, forms = _reaches(config), list(Form)
+    wanted, forms = _reaches(tables, config), list(Form)
     several = len({s.vocabulary_version for s in stale} | ({vocabulary} - {None})) > 1
     groups = {(s.form, s.manifest_hash, s.vocabulary_version) for s in stale}
     for group in sorted(groups, key=lambda one: (one[:2] not in wanted, forms.index(one[0]), *one[1:])):

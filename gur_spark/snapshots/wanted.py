@@ -9,22 +9,25 @@ from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.snapshots import interactions, sequences
 from gur_spark.snapshots.files import differing_columns
+from gur_spark.snapshots.pivots import pivots_in
 from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
 
 
-def wanted_manifest(config: Config, form: Form) -> AnyManifest:
+def wanted_manifest(tables: Tables, config: Config, form: Form) -> AnyManifest:
     """The manifest of a form of snapshot, as the configuration has it.
 
     Raises:
-        ConfigError: the configuration has no section for the form, or a field's name cannot stand in it.
+        ConfigError: the configuration has no section for the form, a field's name cannot stand in it, or the vocabulary
+            lacks a value of a pivot.
+        TableError: a pivot needs the vocabulary, and there is none yet.
     """
     events = config.manifest()
     if form == Form.SEQUENCES:
         return sequences.recipe_of(config.sequences, events).manifest
     if form == Form.INTERACTIONS:
         return interactions.recipe_of(config.interactions, events).manifest
-    return events
+    return config.manifest(pivots_in(tables, config.aggregates))
 
 
 def find_snapshot(
@@ -61,7 +64,7 @@ def find_snapshot(
             f"no snapshot of {as_of} of form {form}, known at {known_at:%Y-%m-%d %H:%M}; available: {known}; "
             f"run the {MADE_BY[form]} job"
         )
-    wanted = manifest or wanted_manifest(config, form)
+    wanted = manifest or wanted_manifest(tables, config, form)
     alike = [s for s in found if s.manifest_hash == wanted.hash]
     if not alike:
         whose = "the model version" if manifest else "the configuration"

@@ -1,5 +1,6 @@
 """Fields, attributes and declared features -> the manifest of aggregates."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,6 +21,7 @@ def make_manifest(
     """Make the manifest of a pipeline's aggregates. Its columns are in the order of the Parquet files.
 
     Args:
+        features: declared features, then pivots with their values.
         logs: fields of each log of events, where there are several logs.
         attributes: attributes of users, from logs of attributes.
 
@@ -33,9 +35,11 @@ def make_manifest(
         *map(_attribute, attributes),
     ]
     names = [column.name for column in columns]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two aggregate columns would be named '{name}'; rename a field, or name the feature")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"two aggregate columns would be named '{twice[0]}'; rename a field, or name the feature or the pivot"
+        )
     return Manifest(
         user_id_type=user_id_type,
         windows=tuple(windows),

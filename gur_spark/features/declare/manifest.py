@@ -5,8 +5,9 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from gur_spark.features.declare.pivots import Pivoted
 from gur_spark.features.declare.spec import Aggregation, Window
 
 ID_UNIT = "vocabulary id"
@@ -105,7 +106,9 @@ class Column(_Frozen):
     where: str | None = None
     """Condition on the events that count."""
     by: str | None = None
-    """Categorical field: the list has one element for each of its ids."""
+    """Categorical field: the list has one element for each of its ids, or the column is that of ``value``."""
+    value: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Value of the field ``by`` whose events count, in a column of a pivot."""
     null: str = "never"
     """When the value is null."""
 
@@ -120,8 +123,8 @@ class Manifest(_Hashed):
     windows: tuple[int, ...]
     numeric: tuple[NumericField, ...]
     categorical: tuple[str, ...]
-    features: tuple[Aggregation, ...] = ()
-    """Declared features, beside the standard ones."""
+    features: tuple[Pivoted | Aggregation, ...] = ()
+    """Declared features and pivots, beside the standard ones."""
     logs: tuple[LogFields, ...] = ()
     """Logs of events; empty where there is only one log."""
     attributes: tuple[AttributeField, ...] = ()

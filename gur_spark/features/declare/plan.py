@@ -1,11 +1,13 @@
 """Plan of a snapshot of aggregates: the operations that make its columns."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gur_spark.errors import nearest
 from gur_spark.features.declare.manifest import Column, LogFields, Manifest, NumericField
+from gur_spark.features.declare.pivots import Pivoted, PivotValue
 from gur_spark.features.declare.spec import NUMERIC_STATISTICS, Aggregation, Chosen, FieldKind, Window, aggregation
 from gur_spark.features.operations import Derived, Operation, OutputColumn, find
 from gur_spark.features.states.base import ValueColumn
@@ -30,27 +32,38 @@ class Planned:
     where: str | None
     """Condition on its events: the declared one, and that they are of a log which has its fields."""
 
-    def name(self, output: OutputColumn, window: Window) -> str:
+    @property
+    def pivot_values(self) -> Sequence[PivotValue] | None:
+        """The values of a pivot, each of which has columns; None: it is no pivot."""
+        return self.aggregation.values if isinstance(self.aggregation, Pivoted) else None
+
+    def name(self, output: OutputColumn, window: Window, value: PivotValue | None = None) -> str:
         """Name of a column."""
-        parts = (self.aggregation.subject, output.name, "" if self.operation.one_column else window.name)
+        ends = "" if self.operation.one_column else window.name
+        parts = (self.aggregation.subject, output.name, value and value.name, ends)
         return "_".join(part for part in parts if part)
 
     def columns(self) -> Iterator[Column]:
+        values = (None,) if self.pivot_values is None else self.pivot_values
         for output in self.operation.outputs():
             for window in self.windows:
-                yield self._column(output, window)
+                for value in values:
+                    yield self._column(output, window, value)
 
-    def _column(self, output: OutputColumn, window: Window) -> Column:
+    def _column(self, output: OutputColumn, window: Window, value: PivotValue | None) -> Column:
         a = self.aggregation
-        within = window.meaning + (f" where {self.where}" if self.where else "")
+        conditions = [self.where, value and f"{a.by} is '{value.value}'"]
+        condition = " and ".join(c for c in conditions if c)
+        within = window.meaning + (f" where {condition}" if condition else "")
         words = {"field": a.field, "value": self.value, "subject": a.subject, "within": within}
         null, meaning = output.null.format(**words), output.meaning.format(**words)
         null = "never" if output.null == "never" else f"{null} {within}"
-        if a.by:
+        several = a.by and not value
+        if several:
             meaning, null = f"{meaning}, for each of {a.by}_ids", "never" if null == "never" else f"an element: {null}"
         return Column(
-            name=self.name(output, window),
-            dtype=_LISTS[output.dtype] if a.by else output.dtype,
+            name=self.name(output, window, value),
+            dtype=_LISTS[output.dtype] if several else output.dtype,
             unit=output.unit.format(**words),
             meaning=meaning,
             statistic=output.name,
@@ -59,6 +72,7 @@ class Planned:
             before_days=window.before,
             where=self.where,
             by=a.by,
+            value=value.value if value else None,
             null=null,
         )
 
@@ -116,6 +130,13 @@ class Plan:
         conditions = list(dict.fromkeys(p.where for p in self.planned if p.where))
         return f"_where_{conditions.index(where)}"
 
+    def ids_counted(self, where: str | None, by: str | None) -> list[int] | None:
+        """The ids of a category that count where events with a condition are counted per id; None: all of them."""
+        pivots = [p.pivot_values for p in self.planned if (p.where, p.aggregation.by) == (where, by)]
+        if by is None or None in pivots:
+            return None
+        return sorted({value.id for values in pivots for value in values or ()})
+
 
 def plan(
     windows: Sequence[int],
@@ -138,13 +159,13 @@ def plan(
     planned: list[Planned] = []
     quotients: list[Quotient] = []
     columns: list[Column] = []
-    for number, declared in enumerate([*standard, *features], -len(standard)):
+    for place, declared in [*(("standard features", feature) for feature in standard), *_places(features)]:
         try:
             whole = fields.complete(declared)
             made = [fields.planned(whole, chosen) for chosen in whole.operations]
             over = [(p, q, longer) for p in made for q, longer in _quotients(p)]
         except ValueError as error:
-            raise ValueError(f"features.{number}: {error}") from error
+            raise ValueError(f"{place}: {error}") from error
         planned, quotients = [*planned, *made], [*quotients, *(q for _, q, _ in over)]
         columns += [column for p in made for column in p.columns()]
         columns += [q.column(p, longer) for p, q, longer in over]
@@ -154,6 +175,15 @@ def plan(
 def plan_of(manifest: Manifest) -> Plan:
     """The plan that a manifest was made from."""
     return plan(manifest.windows, manifest.numeric, manifest.categorical, manifest.features, manifest.logs)
+
+
+def _places(features: Sequence[Aggregation]) -> Iterator[tuple[str, Aggregation]]:
+    """Each declaration with its place in ``aggregates``."""
+    numbers = Counter[str]()
+    for declared in features:
+        kind = "pivots" if isinstance(declared, Pivoted) else "features"
+        yield f"{kind}.{numbers[kind]}", declared
+        numbers[kind] += 1
 
 
 @dataclass(frozen=True)
@@ -186,6 +216,10 @@ class _Fields:
             raise ValueError(
                 f"by: no categorical field '{aggregation.by}'; available: {known}{nearest(aggregation.by, known)}"
             )
+        numbers = list(self.numeric)
+        if isinstance(aggregation, Pivoted) and aggregation.field not in numbers:
+            near = nearest(aggregation.field or "", numbers)
+            raise ValueError(f"of: no numeric field '{aggregation.field}'; available: {numbers}{near}")
         operations = list(aggregation.operations)
         names = [chosen.name for chosen in operations]
         if "histogram" in names and "ids" not in names:
@@ -203,7 +237,7 @@ class _Fields:
         except ValueError as error:
             prefix = "" if str(error).startswith("no operation") else f"operation '{chosen.name}' "
             raise ValueError(f"{prefix}{error}") from error
-        crossed = "by" if aggregation.by else "ratios and trends" if aggregation.ratios or aggregation.trends else ""
+        crossed = _crossed(aggregation)
         if crossed and (not made.one_number or made.one_column):
             raise ValueError(f"operation '{chosen.name}' is not one number per window: it cannot take {crossed}")
         transformed = field is not None and field.transform != "none"
@@ -221,6 +255,13 @@ class _Fields:
             return "categorical"
         known = self.names
         raise ValueError(f"no field '{field}'; available: {known}{nearest(field, known)}")
+
+
+def _crossed(aggregation: Aggregation) -> str:
+    """The part of a declaration that needs operations of one number per window; empty: there is none."""
+    if aggregation.by:
+        return "a pivot" if isinstance(aggregation, Pivoted) else "by"
+    return "ratios and trends" if aggregation.ratios or aggregation.trends else ""
 
 
 def _quotients(planned: Planned) -> Iterator[tuple[Quotient, int]]:

@@ -5,7 +5,7 @@ is one entry of ``aggregates.features``. The operations are in ``gur_spark.featu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -29,11 +29,13 @@ Parameter = int | float | str | tuple[float, ...]
 """Parameter of an operation, as in ``{last_k: 3}``, ``{quantiles: [0.5, 0.9]}``, ``{hours: Europe/Berlin}``."""
 
 
-class _Declared(BaseModel):
+class Declared(BaseModel):
+    """A declaration, which cannot be changed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Window(_Declared):
+class Window(Declared):
     """A run of days that ends at as_of, or some days before it."""
 
     days: Days | None
@@ -66,7 +68,7 @@ class Window(_Declared):
         return f"before {until}" if self.days is None else f"in the {self.days} days before {until}"
 
 
-class Chosen(_Declared):
+class Chosen(Declared):
     """A declared operation and its parameter."""
 
     name: str
@@ -93,11 +95,30 @@ def aggregation(field: str | None = None, *operations: Any, **more: Any) -> "Agg
     return Aggregation.model_validate({"field": field, "operations": list(operations), **more})
 
 
+def check_condition(where: str | None, name: str | None) -> None:
+    """Refuse a condition without a name for its columns, or one that is not the same each time, by ``ValueError``."""
+    if where and not name:
+        raise ValueError("'where' needs a name, which begins the names of its columns")
+    called = _NOW_OR_CHANCE.search(_LITERAL.sub("''", where or ""))
+    if called:
+        raise ValueError(
+            f"where: {called[0].rstrip('( )')} is another value each time; a snapshot must come out the same "
+            "when it is made again"
+        )
+
+
+def check_windows(windows: Sequence[Window]) -> None:
+    """Refuse windows that are given twice, by ``ValueError``."""
+    for window in windows:
+        if windows.count(window) > 1:
+            raise ValueError(f"window '{window.name}' is given twice")
+
+
 Several = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 Pair = Annotated[tuple[Days, Days], BeforeValidator(_as_tuple)]
 
 
-class Aggregation(_Declared):
+class Aggregation(Declared):
     """Operations on one field, or on the events themselves, over windows."""
 
     field: str | None = None
@@ -118,22 +139,13 @@ class Aggregation(_Declared):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Aggregation":
-        if self.where and not self.name:
-            raise ValueError("'where' needs a name, which begins the names of its columns")
-        called = _NOW_OR_CHANCE.search(_LITERAL.sub("''", self.where or ""))
-        if called:
-            raise ValueError(
-                f"where: {called[0].rstrip('( )')} is another value each time; a snapshot must come out the same "
-                "when it is made again"
-            )
+        check_condition(self.where, self.name)
         given = [window.days for window in self.windows if not window.before]
         for pair in (*self.ratios, *self.trends):
             for days in pair if given else ():
                 if days not in given:
                     raise ValueError(f"window {days} of {list(pair)} is not among the windows {given}")
-        for window in self.windows:
-            if self.windows.count(window) > 1:
-                raise ValueError(f"window '{window.name}' is given twice")
+        check_windows(self.windows)
         return self
 
     @property

@@ -8,7 +8,7 @@ exception: a row that some date may not know waits until the dates before its la
 # N = rows of a chunk, U = users seen so far, P = (user, id) pairs of a histogram
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -19,14 +19,13 @@ import pyarrow.compute as pc
 from gur_spark.arrays import Ints
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.plan import Plan, Planned, plan_of
-from gur_spark.features.declare.spec import Window
-from gur_spark.features.operations import OutputColumn
+from gur_spark.features.kernel.finalizing import ARROW_TYPES, date_rows
 from gur_spark.features.states.activity import Activity
 from gur_spark.features.states.attributes import HELD, HELD_KNOWN, Attributes
 from gur_spark.features.states.base import DAY_US, State, ValueColumn, grown
-from gur_spark.features.states.counts import Counts, Histogram
+from gur_spark.features.states.counts import Histogram
 from gur_spark.features.states.groups import CategoryGroups, Groups, PlacedRows, UserGroups, as_numpy
-from gur_spark.features.states.tiles import DateWindows, Tiles
+from gur_spark.features.states.tiles import Tiles
 
 AGE, KNOWN = "_age_us", "_known_from"
 """Columns of the rows: microseconds from the event to the newest date, and number of dates that may not know the row.
@@ -35,7 +34,6 @@ No field can have these names.
 """
 CHUNK_ROWS = 1 << 20
 """Rows that are counted at a time."""
-_EPOCH = date(1970, 1, 1)
 
 
 def aggregate_partition(
@@ -66,7 +64,7 @@ def row_without_events(manifest: Manifest) -> pa.RecordBatch:
     day = date(2000, 1, 1)
     tiles = Tiles.of([day], manifest.windows, manifest.declared_windows, day - timedelta(days=1))
     names = [field.name for field in manifest.numeric] + [*manifest.categorical, *plan_of(manifest).derived()]
-    user = pa.array([0]).cast(_ARROW_TYPES[manifest.user_id_type])
+    user = pa.array([0]).cast(ARROW_TYPES[manifest.user_id_type])
     rows = pa.RecordBatch.from_pydict({"user_id": user, **{name: pa.nulls(1, pa.int64()) for name in (AGE, *names)}})
     [(_, table)] = aggregate_partition([rows], manifest, tiles)
     return table.combine_chunks().to_batches()[0]
@@ -141,27 +139,15 @@ class PartitionState:
 
     def finalize(self, number: int) -> pa.Table:
         """Rows of a date, given its number."""
-        users = len(self.users)
-        if not users:
-            return _empty_table(self.manifest)
-        day = (self.tiles.dates[number] - _EPOCH).days
-        as_of = pa.array(np.full(users, day, np.int32)).cast(pa.date32())
-        columns: dict[str, pa.Array] = {"user_id": self.users.values(), "as_of": as_of}
-        standard = self.tiles.standard_windows()[number]
-        grouped: dict[Any, list[_Windows]] = {}
-        for planned, state in zip(self.plan.planned, self._state_of, strict=True):
-            windows = planned.aggregation.windows
-            if windows not in grouped:
-                grouped[windows] = self.tiles.by_end(number, windows)
-            columns |= self._finalize(planned, state, grouped[windows], standard)
-        for quotient in self.plan.quotients:
-            columns[quotient.name] = _quotient(columns[quotient.over[0]], columns[quotient.over[1]], quotient.days)
-        columns |= dict(self.attributes.columns(standard))
-        table = pa.table({c.name: columns[c.name] for c in self.manifest.columns})
-        # A shuffle brings rows in any order. Files in one order make training on them reproducible.
-        order = as_numpy(pc.sort_indices(table["user_id"]))
-        there_U = self.activity.active(standard) | self.named_U
-        return table.take(pa.array(order[there_U[order]]))
+        return date_rows(self, number)
+
+    def planned_states(self) -> Iterator[tuple[Planned, State]]:
+        """Each operation of the plan with the state that it is computed from."""
+        return zip(self.plan.planned, self._state_of, strict=True)
+
+    def histogram(self, field: str) -> State:
+        """The state of a field's standard histogram."""
+        return self.states[_key(self.plan.conditions[field], None, Histogram, field, ())]
 
     def bytes_per_user_and_event(self) -> tuple[int, int]:
         """Bytes that a user and an event take, at most."""
@@ -180,37 +166,6 @@ class PartitionState:
         if key not in self.states:
             self.states[key] = operation.make_state(self.scopes[planned.where, a.by].groups, self.tiles)
         return self.states[key]
-
-    def _finalize(
-        self, planned: Planned, state: State, grouped: Sequence["_Windows"], standard: DateWindows
-    ) -> dict[str, pa.Array]:
-        """Columns of an operation, by name."""
-        columns = {}
-        for windows, places in grouped:
-            found = planned.operation.finalize(state.at(windows), windows)
-            for window, place in places.items():
-                for output, values in zip(planned.operation.outputs(), found[place], strict=True):
-                    if window in planned.windows:
-                        columns[planned.name(output, window)] = self._per_id(planned, output, values, standard)
-        return columns
-
-    def _per_id(self, planned: Planned, output: OutputColumn, values: pa.Array, standard: DateWindows) -> pa.Array:
-        """Lists of an aggregation with ``by``: one value for each id of the user's histogram.
-
-        Without ``by``, the values are returned as they are.
-        """
-        by = planned.aggregation.by
-        if by is None:
-            return values
-        counts: Counts = self.states[_key(self.plan.conditions[by], None, Histogram, by, ())].at(standard)
-        pairs = self.scopes[planned.where, by].groups
-        assert isinstance(pairs, CategoryGroups)
-        found = values.take(pairs.find(counts.pair_P))
-        if output.null == "never":
-            found = pc.fill_null(found, 0)
-        if output.dtype == "long":
-            found = found.cast(pa.int32())
-        return pa.ListArray.from_arrays(pa.array(counts.offsets), found)
 
     def _take_attributes(self, chunk: pa.Table, codes_N: Ints, known_to: int = 0) -> None:
         """Take in rows of attributes that the date of number ``known_to`` knows; the others wait."""
@@ -245,21 +200,18 @@ class PartitionState:
                     state.update(rows)
 
 
-_Windows = tuple[DateWindows, dict[Window, int]]
-"""Windows that end on the same day, and the place of each among them."""
-
-
 class _Scope:
     """Events that satisfy a condition, counted per user or per user and id of a category."""
 
     def __init__(self, where: str | None, by: str | None, users: UserGroups, tiles: int, plan: Plan) -> None:
         self.where, self.by, self._tiles = where, by, tiles
         self._where_column = plan.where_column(where) if where else None
+        self._ids = plan.ids_counted(where, by)
         self.groups: Groups = CategoryGroups(users) if by else users
 
     def rows(self, chunk: pa.Table, codes_N: Ints, age_N: Ints, day_N: Ints, tile_N: Ints) -> PlacedRows:
-        if self._where_column:
-            mask_N = as_numpy(chunk[self._where_column]) != 0
+        mask_N = self._counted(chunk)
+        if mask_N is not None:
             chunk = chunk.filter(pa.array(mask_N))
             codes_N, age_N, day_N, tile_N = (v[mask_N] for v in (codes_N, age_N, day_N, tile_N))
         group_N = (
@@ -269,6 +221,14 @@ class _Scope:
         )
         return PlacedRows(chunk, group_N, age_N, day_N, group_N * self._tiles + tile_N)
 
+    def _counted(self, chunk: pa.Table) -> Any:
+        """A mask of the rows that are counted, (N,); None: all rows."""
+        mask_N = None if self._where_column is None else as_numpy(chunk[self._where_column]) != 0
+        if self._ids is None:
+            return mask_N
+        of_ids_N = np.isin(as_numpy(chunk[self.by]), self._ids)
+        return of_ids_N if mask_N is None else mask_N & of_ids_N
+
 
 def _scopes(plan: Plan) -> list[tuple[str | None, str | None]]:
     return list(dict.fromkeys((p.where, p.aggregation.by) for p in plan.planned))
@@ -277,25 +237,3 @@ def _scopes(plan: Plan) -> list[tuple[str | None, str | None]]:
 def _key(where: str | None, by: str | None, state: type[State], column: str | None, options: tuple[Any, ...]) -> Any:
     """Operations whose keys are equal share one state."""
     return where, by, state, column, options
-
-
-def _quotient(above: pa.Array, below: pa.Array, days: tuple[int, int]) -> pa.Array:
-    """Quotient of two columns, each over a number of days; null where one is null or ``below`` is zero."""
-    a, b = (np.nan_to_num(v.cast(pa.float64()).to_numpy(zero_copy_only=False)) for v in (above, below))
-    null = above.is_null().to_numpy(zero_copy_only=False) | (b == 0)
-    # Adding zero turns -0.0 into 0.0, so that equal numbers have equal bits.
-    return pa.array((a / days[0]) / np.where(null, 1.0, b / days[1]) + 0.0, mask=null)
-
-
-_ARROW_TYPES = {
-    "long": pa.int64(),
-    "double": pa.float64(),
-    "array<int>": pa.list_(pa.int32()),
-    "array<double>": pa.list_(pa.float64()),
-    "date": pa.date32(),
-    "string": pa.string(),
-}
-
-
-def _empty_table(manifest: Manifest) -> pa.Table:
-    return pa.schema([(c.name, _ARROW_TYPES[c.dtype]) for c in manifest.columns]).empty_table()

@@ -1,8 +1,9 @@
 """Groups that events are counted for: users, or users and one category of a field.
 
-Legend of array shapes: N = rows, U = users, G = groups seen so far, P = (user, id) pairs.
+Legend of array shapes: N = rows, U = users, G = groups seen so far, P = (user, id) pairs, V = ids.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,18 @@ class CategoryGroups:
         if not len(self):
             return pa.nulls(len(pair_P), pa.int32())
         return pc.index_in(pa.array(pair_P), value_set=self._index.known)
+
+    def places(self, ids: Sequence[int], users: int) -> Ints:
+        """The code of each user's pair with each of some ids, (V, U); -1 for a pair without events."""
+        place_VU = np.full((len(ids), users), -1)
+        if len(self) and ids:
+            pair_P = as_numpy(self.values())
+            of_id = np.full(max(*ids, int((pair_P & _ID_MASK).max())) + 1, -1)
+            of_id[ids] = np.arange(len(ids))
+            place_P = of_id[pair_P & _ID_MASK]
+            [wanted_P] = np.nonzero(place_P >= 0)
+            place_VU[place_P[wanted_P], pair_P[wanted_P] >> ID_BITS] = wanted_P
+        return place_VU
 
     def name(self, code: int) -> str:
         pair = self._index.value(code)

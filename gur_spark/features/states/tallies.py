@@ -122,7 +122,7 @@ class PowerSums(State):
     def _add(self, rows: PlacedRows) -> None:
         rows = rows.present(str(self.value.column))
         slots = self._sum_GBK.shape[0] * self._sum_GBK.shape[1]
-        sum_SK = self._sum_GBK.reshape(slots, -1)
+        sum_SK = self._sum_GBK.reshape(slots, self._sum_GBK.shape[2])
         sum_SK[:, 0] += np.bincount(rows.slot_N, minlength=slots)
         x_N = as_numpy(rows.table[self.value.column])
         x = [np.abs(x_N) & self._mask, np.abs(x_N) >> self._BITS]
