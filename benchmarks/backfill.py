@@ -75,7 +75,9 @@ def write(spark: SparkSession, events: Path, dates: Sequence[date], out: Path, l
     known = {day: known_at(day, 0) for day in dates}
     sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
     folders = {day: str(out / day.isoformat()) for day in dates}
-    return write_aggregates(snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, folders)
+    return write_aggregates(
+        snapshot_events(frame, known, timedelta(WINDOWS[-1])), standard_manifest(), sizes, known, folders
+    )
 
 
 if __name__ == "__main__":

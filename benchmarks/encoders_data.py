@@ -16,7 +16,7 @@ from gur_spark.batches.sequence_streams import Side
 from gur_spark.batches.sequences import DAY, SequenceLayout
 from gur_spark.features.declare.manifest import SequenceManifest, missing_column
 from gur_spark.features.declare.sequences import sequence_manifest
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.models.kind import VocabularyRef
 from gur_spark.models.lifestream.encoder import SequenceEncoder
 from gur_spark.models.lifestream.settings import ColesModel, Slices

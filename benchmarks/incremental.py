@@ -125,7 +125,7 @@ def write_full(table: DataFrame, as_of: date, out: Path, args: argparse.Namespac
     manifest, known = standard_manifest(), {as_of: known_at(as_of, 0)}
     inside = args.events * WINDOWS[-1] // DAYS
     partitions = partitions_for(manifest, tiles_of(manifest, [as_of], None, horizon), args.users, inside)
-    frame = snapshot_events(table, known, WINDOWS[-1])
+    frame = snapshot_events(table, known, timedelta(WINDOWS[-1]))
     folders = {as_of: str(out)}
     return write_aggregates(frame, manifest, SIZES, known, folders, None, partitions, None, horizon)[as_of]
 
@@ -133,7 +133,7 @@ def write_full(table: DataFrame, as_of: date, out: Path, args: argparse.Namespac
 def write_next(spark: SparkSession, events: Path, base: tuple[str, SavedState], out: Path) -> Written:
     shutil.rmtree(out, ignore_errors=True)
     table = spark.read.format("delta").load(str(events))
-    entering = entering_events(table, NEXT, known_at(NEXT, 0), (AS_OF, known_at(AS_OF, 0)), WINDOWS[-1])
+    entering = entering_events(table, NEXT, known_at(NEXT, 0), (AS_OF, known_at(AS_OF, 0)), timedelta(WINDOWS[-1]))
     return write_incremental(entering, standard_manifest(), SIZES, base, NEXT, str(out))
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def measure(spark: SparkSession, work: Path, of: Work) -> dict[str, float]:
     with PeakMemory() as memory:
         start = time.monotonic()
         written = write_aggregates(
-            snapshot_events(frame, known, WINDOWS[-1]), standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
+            snapshot_events(frame, known, timedelta(WINDOWS[-1])),
+            standard_manifest(), sizes, known, {AS_OF: str(work / "out")},
             partitions=partitions_for(standard_manifest(), tiles, users, frame.count()),
             hot=[HOT_USER] if of.apart else [],
         )  # fmt: skip

@@ -152,7 +152,7 @@ def timed(work: Callable[[], object]) -> float:
 def run_ours(spark: SparkSession, events: Path, manifest: Manifest, out: Path) -> None:
     frame = spark.read.parquet(*[str(f) for f in sorted(events.glob("*.parquet"))])
     known_at = datetime(AS_OF.year, AS_OF.month, AS_OF.day, tzinfo=UTC)
-    inside = snapshot_events(frame, {AS_OF: known_at}, WINDOWS[-1])
+    inside = snapshot_events(frame, {AS_OF: known_at}, timedelta(WINDOWS[-1]))
     sizes = {field: values + FIRST_VALUE_ID for field, values in CARDINALITY.items()}
     shutil.rmtree(out, ignore_errors=True)
     write_aggregates(inside, manifest, sizes, {AS_OF: known_at}, {AS_OF: str(out)}, partitions=2 * CORES)

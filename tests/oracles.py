@@ -7,8 +7,10 @@ from fractions import Fraction
 from typing import Any
 
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.features.declare.windows import hours_of, name_of
 
 DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
 
 
 def aggregate_rows(rows: Sequence[dict[str, Any]], manifest: Manifest) -> dict[Any, dict[str, Any]]:
@@ -23,26 +25,27 @@ def aggregate_rows(rows: Sequence[dict[str, Any]], manifest: Manifest) -> dict[A
 
 
 def _one_user(rows: Sequence[dict[str, Any]], manifest: Manifest) -> dict[str, Any]:
-    longest = manifest.windows[-1]
+    windows = {name_of(hours_of(length)): hours_of(length) * HOUR_US for length in manifest.windows}
+    longest = max(windows.values())
     out: dict[str, Any] = {
         "recency_days": min((r["age_us"] for r in rows), default=None),
         "tenure_days": max((r["age_us"] for r in rows), default=None),
     }
     for name in ("recency_days", "tenure_days"):
         out[name] = None if out[name] is None else out[name] / DAY_US
-    for w in manifest.windows:
-        inside = [r for r in rows if 0 < r["age_us"] <= w * DAY_US]
-        out[f"events_{w}d"] = len(inside)
-        out[f"active_days_{w}d"] = len({(r["age_us"] - 1) // DAY_US for r in inside})
+    for w, length in windows.items():
+        inside = [r for r in rows if 0 < r["age_us"] <= length]
+        out[f"events_{w}"] = len(inside)
+        out[f"active_days_{w}"] = len({(r["age_us"] - 1) // DAY_US for r in inside})
         for field in manifest.numeric:
             steps = [r[field.name] for r in inside if r[field.name] is not None]
-            out |= {f"{field.name}_{k}_{w}d": v for k, v in _statistics(steps, Fraction(field.step)).items()}
+            out |= {f"{field.name}_{k}_{w}": v for k, v in _statistics(steps, Fraction(field.step)).items()}
         for name in manifest.categorical:
             counts = Counter(r[name] for r in inside)
-            ids = sorted({r[name] for r in rows if r["age_us"] <= longest * DAY_US})
-            out[f"{name}_distinct_{w}d"] = len(counts)
+            ids = sorted({r[name] for r in rows if r["age_us"] <= longest})
+            out[f"{name}_distinct_{w}"] = len(counts)
             out[f"{name}_ids"] = ids
-            out[f"{name}_counts_{w}d"] = [counts[i] for i in ids]
+            out[f"{name}_counts_{w}"] = [counts[i] for i in ids]
     return out
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from gur_spark.features.declare.manifest import SequenceManifest
 from gur_spark.features.declare.sequences import sequence_manifest
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.models.kind import VocabularyRef
 from gur_spark.snapshots.files import write_description
 from tests.aggregate_data import tiny_manifest

@@ -160,7 +160,7 @@ def test_the_model_card_tells_people_what_it_is_and_is_no_part_of_what_is_loaded
         "Users as they were on 2024-05-01, 2024-06-01",
         "Seen until: events before 2024-06-01",
         "Rows: 1,234 train and 56 validation",
-        "Windows: 7, 30 days",
+        "Windows: 7d, 30d before the date",
         "Number `amount`: in steps of 0.01",
         "Category `mcc`: 9 ids",
         f"Manifest `{tiny_manifest().hash}`, vocabulary 3 (abc)",

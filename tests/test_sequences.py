@@ -24,7 +24,7 @@ from gur_spark.errors import ConfigError, SnapshotError, TableError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import Manifest, SequenceManifest
 from gur_spark.features.declare.sequences import sequence_manifest
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURIterableDataset
 from gur_spark.models.kind import Form
 from gur_spark.snapshots import making, sequence_rows

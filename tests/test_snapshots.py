@@ -360,8 +360,8 @@ def test_a_backfill_that_was_killed_goes_on_after_the_last_pass_that_ended(
 def test_dates_far_apart_are_passes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aggregation, "PASS_DATES", 3)
     days = [AS_OF + timedelta(days=n) for n in (0, 10, 20, 30, 41, 60)]
-    assert [len(some) for some in aggregation.passes(days, 10)] == [3, 1, 1, 1]
-    assert [day for some in aggregation.passes(days, 10) for day in some] == days
+    assert [len(some) for some in aggregation.passes(days, timedelta(10))] == [3, 1, 1, 1]
+    assert [day for some in aggregation.passes(days, timedelta(10)) for day in some] == days
 
 
 def test_of_two_runs_of_one_date_at_once_one_wins_and_another_date_is_no_conflict(

@@ -130,7 +130,7 @@ def to_batch(rows: pa.RecordBatch, layout: Layout) -> AggregateBatch:
 
 def _views(rows: pa.RecordBatch, layout: Layout) -> Views | None:
     """Decode the other views of the rows' users, if they have any."""
-    active = f"events_{layout.windows[-1]}d"
+    active = f"events_{layout.windows[-1].name}"
     numbers = [number for number in VIEWS if view_column(number, active) in rows.schema.names]
     if not numbers:
         return None
@@ -155,7 +155,7 @@ def _future(rows: pa.RecordBatch, layout: Layout) -> Future:
 
 
 def _histogram(rows: pa.RecordBatch, field: str, layout: Layout) -> Histogram:
-    return _counted(rows, field, f"{field}_ids", [f"{field}_counts_{w}d" for w in layout.windows], layout)
+    return _counted(rows, field, f"{field}_ids", [f"{field}_counts_{w.name}" for w in layout.windows], layout)
 
 
 def _counted(rows: pa.RecordBatch, field: str, ids: str, counts: Sequence[str], layout: Layout) -> Histogram:

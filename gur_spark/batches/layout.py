@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import Column, Manifest
+from gur_spark.features.declare.windows import Window
 
 LIFETIME = 0
-"""Days of a window without an end."""
+"""Hours of a window without an end."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Layout:
         return cls(manifest, {name: int(sizes[field]) for name, field in field_of.items()})
 
     @property
-    def windows(self) -> tuple[int, ...]:
-        return self.manifest.windows
+    def windows(self) -> tuple[Window, ...]:
+        return self.manifest.standard_windows
 
     @property
     def dense(self) -> tuple[Column, ...]:
@@ -42,9 +43,9 @@ class Layout:
 
     @property
     def windows_of(self) -> Mapping[str, tuple[int, ...]]:
-        """Days of the windows of each categorical input; ``LIFETIME`` for a window without an end."""
-        histograms = dict.fromkeys(self.manifest.categorical, self.windows)
-        return histograms | {c.name: (c.window_days or LIFETIME,) for c in (*self.manifest.ids, *self.manifest.sets)}
+        """Hours of the windows of each categorical input; ``LIFETIME`` for a window without an end."""
+        histograms = dict.fromkeys(self.manifest.categorical, tuple(w.length or LIFETIME for w in self.windows))
+        return histograms | {c.name: (c.window.length or LIFETIME,) for c in (*self.manifest.ids, *self.manifest.sets)}
 
     @property
     def columns(self) -> list[str]:

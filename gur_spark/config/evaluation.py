@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gur_spark.config.section import Name, Section
-from gur_spark.features.declare.spec import Days
+from gur_spark.features.declare.windows import Days
 
 RESERVED = ("user_id", "embedding", "events")
 

@@ -7,7 +7,8 @@ from pydantic import Field, field_validator
 from gur_spark.config.section import Name, Section
 from gur_spark.errors import nearest
 from gur_spark.features.declare.pivots import Pivot
-from gur_spark.features.declare.spec import Aggregation, Days, Window
+from gur_spark.features.declare.spec import Aggregation
+from gur_spark.features.declare.windows import Length, Window, hours_of
 
 MinCount = Annotated[int, Field(ge=1)]
 MaxSize = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -50,8 +51,8 @@ class Vocabulary(Section):
 class Aggregates(Section):
     """Windowed aggregates: one row per user and as-of date."""
 
-    windows: list[Days] = Field(min_length=1)
-    """Lengths in days, ascending."""
+    windows: list[Length] = Field(min_length=1)
+    """Lengths, ascending: days such as ``7`` or ``7d``, hours such as ``6h``. ``24h`` is the same as ``1d``."""
     delay_days: int = Field(ge=0, le=365)
     """Days after midnight of an as-of date in which landings still count: ``known_at`` is as_of plus these days."""
     landing_gap_days: int = Field(ge=0, le=36500)
@@ -68,8 +69,8 @@ class Aggregates(Section):
 
     @field_validator("windows")
     @classmethod
-    def _ascending(cls, value: list[int]) -> list[int]:
-        if sorted(set(value)) != value:
+    def _ascending(cls, value: list[int | str]) -> list[int | str]:
+        if sorted(set(value), key=hours_of) != value:
             raise ValueError("expected ascending windows, each once")
         return value
 
@@ -85,7 +86,7 @@ class Sequences(Section):
     """Sequences of events: one row per user with lists in the order of time."""
 
     window: Window
-    """Days before as_of whose events are taken: ``180``, ``lifetime``, or ``{days: 180, before: 7}``."""
+    """Days before as_of whose events are taken: ``180``, ``6h``, ``lifetime``, or ``{days: 180, before: 7}``."""
     max_events: int | None = Field(ge=1)
     """Greatest number of a user's events that are taken, the newest ones; null: all of them."""
     fields: list[Name] | None = None

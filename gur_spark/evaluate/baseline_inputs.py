@@ -9,7 +9,7 @@ from uuid import uuid4
 from gur_spark import storage
 from gur_spark.config.pipeline import Config
 from gur_spark.config.snapshots import Sequences
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.models.kind import VocabularyRef
 from gur_spark.snapshots.files import read_vocabulary_ref
 from gur_spark.snapshots.sequences import write_sequences
@@ -46,7 +46,7 @@ def sequence_folders(tables: Tables, config: Config, snapshots: Sequence[Snapsho
     # A killed run leaves its folder under ``_staging``, and ``clean`` removes it.
     work = tables.folder("_staging", uuid4().hex)
     # Baselines see what raw windows see: every event of the longest window, whatever the pipeline's own sequences hold.
-    longest = Sequences(window=Window(days=config.aggregates.windows[-1]), max_events=None)
+    longest = Sequences(window=Window.of(config.aggregates.windows[-1]), max_events=None)
     config = config.model_copy(update={"sequences": longest})
 
     def write(as_of: date, known_at: datetime | None = None) -> str:

@@ -68,7 +68,7 @@ def _data(card: Card, artefact: Artefact, vocabulary: str) -> Iterable[str]:
 
 
 def _of_aggregates(manifest: Manifest, sizes: Mapping[str, int]) -> Iterable[str]:
-    yield f"Windows: {', '.join(map(str, manifest.windows))} days before the date"
+    yield f"Windows: {', '.join(w.name for w in manifest.standard_windows)} before the date"
     for log in manifest.logs:
         yield f"Log `{log.name}`: {', '.join(log.fields) or 'no fields'}"
     numeric = [*manifest.numeric, *(field.numeric for field in manifest.attributes if field.numeric)]

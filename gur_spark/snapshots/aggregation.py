@@ -6,7 +6,7 @@ over the events, several dates each.
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 from pyspark.sql import DataFrame
@@ -17,6 +17,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.config.snapshots import Aggregates
 from gur_spark.errors import TableError
 from gur_spark.events.vocabulary import encode
+from gur_spark.features.declare.windows import hours_of
 from gur_spark.features.kernel.state_files import SavedState
 from gur_spark.features.spark import derived, hot_users, selection, writer
 from gur_spark.models.kind import Form
@@ -70,6 +71,7 @@ def aggregate_snapshots(
     there = {} if again or config.aggregates.users else made_already(visible, inputs, inputs.manifest.hash, moments)
     folders = {day: tables.folder("aggregates", day.isoformat(), run_id) for day in moments}
     aggregates, must = config.aggregates, route == "incremental"
+    longest = timedelta(hours=hours_of(inputs.manifest.windows[-1]))
     said = {"events": inputs.lineage}
     with kept_on_failure(Account(inputs=said)):
         ask_again(tables, list(there.values()), run_id)
@@ -78,7 +80,7 @@ def aggregate_snapshots(
                 place = folders[day], aggregates.landing_gap_days
                 one, said[f"route {day}"] = from_base(tables, inputs, visible, (day, moments[day]), *place, must)
                 there |= {snapshot.as_of: snapshot for snapshot in make_visible(tables, one, run_id)} if one else {}
-        for some in passes([day for day in moments if day not in there], inputs.manifest.windows[-1]):
+        for some in passes([day for day in moments if day not in there], longest):
             users = max((snapshot.rows for snapshot in visible), default=None)
             made = _aggregate_pass(tables, aggregates, inputs, {day: moments[day] for day in some}, folders, users)
             said |= {f"route {day}": "full" for day in some if f"route {day}" not in said}
@@ -142,11 +144,11 @@ def aggregate_users(
     )
 
 
-def passes(dates: Sequence[date], longest_window: int) -> Iterator[list[date]]:
-    """Group ascending dates: at most ``PASS_DATES`` in a group, with no day between their longest windows."""
+def passes(dates: Sequence[date], longest: timedelta) -> Iterator[list[date]]:
+    """Group ascending dates: at most ``PASS_DATES`` in a group, with no time between their longest windows."""
     group: list[date] = []
     for day in dates:
-        if group and (len(group) == PASS_DATES or (day - group[-1]).days > longest_window):
+        if group and (len(group) == PASS_DATES or day - group[-1] > longest):
             yield group
             group = []
         group.append(day)

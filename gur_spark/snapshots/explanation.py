@@ -22,6 +22,7 @@ from gur_spark.features.declare.plan import plan_of
 from gur_spark.features.spark.derived import add_derived
 from gur_spark.features.spark.selection import event_rows, snapshot_events
 from gur_spark.features.states.base import DAY_US
+from gur_spark.features.states.tiles import HOUR_US
 from gur_spark.snapshots.recount import STATISTICS, Recount
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.snapshots.wanted import find_snapshot
@@ -65,9 +66,9 @@ class Explanation:
     """The first of them, in order of time."""
 
     def __str__(self) -> str:
-        end = self.as_of - timedelta(days=self.feature.before_days)
-        days = self.feature.window_days
-        start = f"{end - timedelta(days=days)} <= " if days else ""
+        window = self.feature.window
+        end = _time_before(self.as_of, timedelta(hours=window.gap))
+        start = "" if window.reach is None else f"{_time_before(self.as_of, window.reach)} <= "
         lines = [
             f"{self.feature.name} of user {self.user_id!r} at {self.as_of}: {self.feature.meaning}",
             f"  window      {start}event_time < {end} (UTC), landed before {self.known_at:%Y-%m-%d %H:%M}",
@@ -115,7 +116,7 @@ def explain(
     _check_step(manifest, config.manifest(), column)
     stored = _stored(spark, snapshot, user_id, feature)
     recount = Recount(
-        start_us=column.before_days * DAY_US,
+        start_us=column.window.gap * HOUR_US,
         end_us=_end_us(column),
         ids_end_us=_end_us(_ids_column(manifest, column)),
         categorical=column.field in (*manifest.categorical, *manifest.attribute_categories),
@@ -158,9 +159,8 @@ def _ids_column(manifest: Manifest, column: Column) -> Column:
 
 def _end_us(column: Column) -> float:
     """Age of the oldest events of a column's window."""
-    if column.window_days is None:
-        return math.inf
-    return (column.before_days + column.window_days) * DAY_US
+    reach = column.window.reach
+    return math.inf if reach is None else reach // timedelta(microseconds=1)
 
 
 def _number(manifest: Manifest, column: Column) -> NumericField | None:
@@ -230,6 +230,12 @@ def _line(event: Event) -> str:
     value = "" if event.value is None and event.id is None else f"  {event.value}"
     known_as = "" if event.id is None else f"  (id {event.id})"
     return f"{event.time:%Y-%m-%d %H:%M:%S}  landed {event.landed_on}{value}{known_as}"
+
+
+def _time_before(day: date, time: timedelta) -> str:
+    """So much time before a date's midnight: the date or, inside a day, date and hour."""
+    moment = datetime(day.year, day.month, day.day, tzinfo=UTC) - time
+    return f"{moment:%Y-%m-%d}" if moment.hour == 0 else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _micros(day: date) -> int:

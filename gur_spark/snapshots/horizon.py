@@ -97,4 +97,4 @@ def events_ahead(events: DataFrame, as_of: date, horizon_days: int, delay_days: 
     Events that land later change no label.
     """
     ends = as_of + timedelta(horizon_days)
-    return snapshot_events(events, {ends: known_at(ends, delay_days)}, horizon_days)
+    return snapshot_events(events, {ends: known_at(ends, delay_days)}, timedelta(horizon_days))

@@ -18,7 +18,7 @@ from gur_spark.engines import is_sail
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import encode
 from gur_spark.features.declare.manifest import InteractionManifest, SequenceManifest
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.features.spark import selection, writer
 from gur_spark.models.kind import Form, VocabularyRef
 from gur_spark.snapshots.files import write_description
@@ -173,7 +173,7 @@ def write_snapshot(
 
 def _window_events(events: DataFrame, as_of: date, known_at: datetime, window: Window) -> DataFrame:
     inside = selection.snapshot_events(events, {as_of: known_at}, window.reach)
-    return inside.where(F.col("event_time") < selection.midnight(as_of - timedelta(window.before)))
+    return inside.where(F.col("event_time") < selection.time_before(as_of, timedelta(hours=window.gap)))
 
 
 def _check_events(

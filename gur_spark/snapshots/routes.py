@@ -114,7 +114,7 @@ def finish(
         for folder in folders.values():
             storage.remove_folder(folder)
         raise SnapshotError(
-            f"no event in the {manifest.windows[-1]} days before {empty[0]} that had landed before "
+            f"no event {manifest.standard_windows[-1].meaning.replace('as_of', str(empty[0]))} that had landed before "
             f"{moments[empty[0]]:%Y-%m-%d %H:%M}; {events_range(tables)}"
         )
     for folder in folders.values():

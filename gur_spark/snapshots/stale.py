@@ -14,7 +14,8 @@ from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
 from gur_spark.snapshots.wanted import wanted_manifest
 from gur_spark.tables.delta import Tables
 
-_AHEAD = timedelta(days=2)
+_DAY = timedelta(days=1)
+_AHEAD = 2 * _DAY
 """Events may be a little ahead of the date of their landing."""
 
 
@@ -31,15 +32,15 @@ def stale_snapshots(tables: Tables, config: Config, landings: Collection[str]) -
         return []
     reaches = _reaches(tables, config)
 
-    def reach(snapshot: Snapshot) -> int | None:
+    def reach(snapshot: Snapshot) -> timedelta | None:
         return reaches.get((snapshot.form, snapshot.manifest_hash))
 
     visible = visible_snapshots(tables)
     return [s for s in visible if any(_may_change(landing, s, reach(s), config.logs) for landing in landings)]
 
 
-def _reaches(tables: Tables, config: Config) -> dict[tuple[Form, str], int | None]:
-    """Days before as_of at which the window begins (None: at the first event), of snapshots as configured."""
+def _reaches(tables: Tables, config: Config) -> dict[tuple[Form, str], timedelta | None]:
+    """Time from the window's beginning to as_of (None: it begins at the first event), of snapshots as configured."""
     found = {}
     for form in Form:
         # There may be no section for the form, a name that it cannot have, or no value of a pivot.
@@ -49,8 +50,8 @@ def _reaches(tables: Tables, config: Config) -> dict[tuple[Form, str], int | Non
     return found
 
 
-def _may_change(landing: str, snapshot: Snapshot, reach: int | None, logs: Mapping[str, AnyLog]) -> bool:
-    """Whether a landing may change a snapshot that looks back so many days; None: without end, or it is not known."""
+def _may_change(landing: str, snapshot: Snapshot, reach: timedelta | None, logs: Mapping[str, AnyLog]) -> bool:
+    """Whether a landing may change a snapshot that looks back so far; None: without end, or it is not known."""
     *log, last = landing.split(" ")
     kind = logs[log[0]].kind if log and log[0] in logs else "events"
     if kind == "items" or (kind == "attributes" and snapshot.form != Form.AGGREGATES):
@@ -60,7 +61,7 @@ def _may_change(landing: str, snapshot: Snapshot, reach: int | None, logs: Mappi
     except ValueError:
         return True
     # Attributes of a user may have held for any time.
-    began = kind == "attributes" or reach is None or day >= snapshot.as_of - timedelta(reach) - _AHEAD
+    began = kind == "attributes" or reach is None or day >= snapshot.as_of + (-reach // _DAY) * _DAY - _AHEAD
     return began and selection.known_at(day, 0) < snapshot.known_at
 
 

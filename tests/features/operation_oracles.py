@@ -7,9 +7,11 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from gur_spark.features.declare.spec import Aggregation, Window
+from gur_spark.features.declare.spec import Aggregation
+from gur_spark.features.declare.windows import Window
 
 DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
 STEP = Fraction(1, 100)
 
 Rows = Sequence[dict[str, Any]]
@@ -34,15 +36,18 @@ def declared(rows: Rows, feature: Aggregation, ids: Sequence[int] = ()) -> dict[
     for pairs, word, rated in ((feature.ratios, "over", False), (feature.trends, "rate_over", True)):
         for a, b in pairs:
             for chosen in feature.operations:
-                above, below = (made[f"{feature.subject}_{chosen.name}_{d}d"] for d in (a, b))
-                value = None if above is None or not below else (above / a) / (below / b) if rated else above / below
-                made[f"{feature.subject}_{chosen.name}_{a}d_{word}_{b}d"] = value
+                first, second = Window.of(a), Window.of(b)
+                above, below = (made[f"{feature.subject}_{chosen.name}_{w.name}"] for w in (first, second))
+                days = [(w.length or 0) / 24 for w in (first, second)]
+                rates = None if above is None or not below else (above / days[0]) / (below / days[1])
+                value = rates if rated or rates is None else above / below
+                made[f"{feature.subject}_{chosen.name}_{first.name}_{word}_{second.name}"] = value
     return made
 
 
 def within(rows: Rows, window: Window) -> list[dict[str, Any]]:
-    start = window.before * DAY_US
-    end = math.inf if window.days is None else start + window.days * DAY_US
+    start = window.gap * HOUR_US
+    end = math.inf if window.length is None else start + window.length * HOUR_US
     return sorted((r for r in rows if start < r["age_us"] <= end), key=lambda r: r["age_us"])
 
 
@@ -213,7 +218,7 @@ CATEGORICAL: dict[str, Callable[[Rows, Any], Any]] = {
 
 
 def _longest(feature: Aggregation) -> Window:
-    return max(feature.windows, key=lambda w: math.inf if w.days is None else w.days)
+    return max(feature.windows, key=lambda w: math.inf if w.length is None else w.length)
 
 
 def _silent(rows: Rows, feature: Aggregation, window: Window) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from gur_spark.errors import AggregateOverflow
 from gur_spark.features.checksum import checksum
 from gur_spark.features.declare.aggregates import make_manifest
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.features.declare.spec import Window, aggregation
+from gur_spark.features.declare.spec import aggregation
+from gur_spark.features.declare.windows import Window
 from gur_spark.features.kernel.dumps import dump, load
 from gur_spark.features.kernel.partition import PartitionState
 from gur_spark.features.states.base import State
@@ -59,8 +60,8 @@ def full(rows: Sequence[dict[str, Any]], manifest: Manifest, as_of: date, horizo
 
 
 def fill(state: PartitionState, rows: Sequence[dict[str, Any]]) -> None:
-    reach = state.manifest.reach or 10**6
-    within = [r for r in rows if 0 < r["age_us"] <= reach * DAY_US]
+    reach = state.manifest.reach or timedelta(10**6)
+    within = [r for r in rows if 0 < r["age_us"] <= reach // timedelta(microseconds=1)]
     if within:
         state.take(to_table(within).to_batches(max_chunksize=9))
 

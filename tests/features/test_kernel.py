@@ -100,7 +100,7 @@ def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int]
     rows = [{**e, **k} for e, k in data.draw(st.lists(st.tuples(row, late), min_size=1, max_size=40))]
     rows += [{"user_id": 3, "age_us": None, "amount": None, "mcc": None, "known_from": None}]
     tiles = Tiles.of(dates, MANIFEST.windows)
-    rows = [r for r in rows if r["age_us"] is None or r["age_us"] <= tiles.days * DAY_US]
+    rows = [r for r in rows if r["age_us"] is None or r["age_us"] <= tiles.units * tiles.unit_us]
     names = {"user_id": "user_id", AGE: "age_us", "amount": "amount", "mcc": "mcc", KNOWN: "known_from"}
     table = pa.table({name: pa.array([r[key] for r in rows], pa.int64()) for name, key in names.items()})
     with patch.object(partition, "CHUNK_ROWS", chunk):

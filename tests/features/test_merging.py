@@ -83,7 +83,7 @@ late = st.fixed_dictionaries({KNOWN: st.integers(0, 2)})
 @settings(max_examples=5, deadline=None)
 def test_rows_that_wait_for_later_dates_go_on_waiting(log: list[tuple[dict[str, Any], dict[str, Any], bool]]) -> None:
     tiles = tiles_of(MANIFEST, dates=3)
-    rows = [(row | known, first) for row, known, first in log if row["age_us"] <= tiles.days * DAY_US]
+    rows = [(row | known, first) for row, known, first in log if row["age_us"] <= tiles.units * tiles.unit_us]
     parts = [state_of([row for row, first in rows if first is side], tiles) for side in (True, False)]
     merge(*parts)
     same(parts[0], state_of([row for row, _ in rows], tiles))

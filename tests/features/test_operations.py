@@ -157,7 +157,7 @@ def test_each_date_of_many_has_the_bits_it_has_alone(data: Any, steps: list[int]
     known = st.integers(0, len(dates) - 1)
     rows = [r | {"known": k} for r, k in data.draw(st.lists(st.tuples(events, known), min_size=1, max_size=30))]
     tiles = Tiles.of(dates, MANIFEST.windows, MANIFEST.declared_windows, OLDEST)
-    rows = [with_derived(r) for r in rows if r["age_us"] <= tiles.days * DAY_US]
+    rows = [with_derived(r) for r in rows if r["age_us"] <= tiles.units * tiles.unit_us]
     if not rows:
         return
     many = to_table([{k: v for k, v in r.items() if k != "known"} for r in rows], **{KNOWN: [r["known"] for r in rows]})

@@ -208,7 +208,7 @@ def test_block_dropout_hides_whole_windows_and_fields_in_training_only() -> None
     hidden = dropout(x_BI) == 0
     for window in (7, 30):
         activity = [i for i, b in enumerate(blocks) if b == Block(window, None)]
-        of_window = [i for i, b in enumerate(blocks) if b.window_days == window]
+        of_window = [i for i, b in enumerate(blocks) if b.window_hours == window]
         window_hidden = hidden[:, activity[0]]
         assert 0.4 < window_hidden.float().mean() < 0.6
         assert hidden[window_hidden][:, of_window].all()

@@ -91,8 +91,8 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
     target, prediction = torch.randn(2, 30, 3, generator=generator)
     target[4, 1] = math.nan
     log_p = torch.randn(60, 5, generator=generator).log_softmax(1)
-    blocks = [Block(7, None), Block(7, None), Block(30, "amount")]
-    found = RSquared(blocks, {"mcc": (7, 30)})
+    blocks = [Block(7 * 24, None), Block(7 * 24, None), Block(30 * 24, "amount")]
+    found = RSquared(blocks, {"mcc": (7 * 24, 30 * 24)})
     for users in (slice(0, 20), slice(20, 30)):
         part = torch.cat([counts[users], counts[30:][users]])
         batch = AggregateBatch(target[users], {"mcc": histogram_of(part.tolist())})
@@ -119,7 +119,7 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
 
 
 def test_a_block_that_does_not_vary_has_no_r2() -> None:
-    found = RSquared([Block(7, None), Block(30, None)], {})
+    found = RSquared([Block(7 * 24, None), Block(30 * 24, None)], {})
     batch = AggregateBatch(torch.zeros(3, 2), {})
     target = torch.tensor([[1.0, 0.1], [2.0, 0.1], [3.0, 0.1]])
     found.update(Reconstruction(target_BT=target, prediction_BT=target, logits={}), batch)

@@ -26,7 +26,7 @@ from gur_spark.batches.layout import Layout
 from gur_spark.batches.lifestream import collate
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.sequences import sequence_manifest
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.lifestream import AutoEncoderSeqEncoder, GURDataset, GURIterableDataset, GURModule
 from gur_spark.models.gur.autoencoder import GUR
 from gur_spark.models.gur.reconstruction import Reconstruction

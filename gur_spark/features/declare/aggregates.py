@@ -11,7 +11,7 @@ from gur_spark.features.declare.spec import Aggregation
 
 def make_manifest(
     user_id_type: Literal["long", "string"],
-    windows: Sequence[int],
+    windows: Sequence[int | str],
     numeric: Sequence[NumericField],
     categorical: Sequence[str],
     features: Sequence[Aggregation] = (),
@@ -21,6 +21,7 @@ def make_manifest(
     """Make the manifest of a pipeline's aggregates. Its columns are in the order of the Parquet files.
 
     Args:
+        windows: ascending lengths, each in days or a text such as ``6h``.
         features: declared features, then pivots with their values.
         logs: fields of each log of events, where there are several logs.
         attributes: attributes of users, from logs of attributes.

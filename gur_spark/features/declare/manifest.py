@@ -1,6 +1,7 @@
 """Manifests, which describe the columns of a snapshot. A model is bound to the hash of its snapshots' manifest."""
 
 import json
+from datetime import timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, Self
@@ -8,7 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from gur_spark.features.declare.pivots import Pivoted
-from gur_spark.features.declare.spec import Aggregation, Window
+from gur_spark.features.declare.spec import Aggregation
+from gur_spark.features.declare.windows import Length, Window
 
 ID_UNIT = "vocabulary id"
 """Unit of a column whose numbers are ids of categories."""
@@ -100,9 +102,13 @@ class Column(_Frozen):
     statistic: str
     field: str | None = None
     window_days: int | None = None
-    """Length of the window; None: from the first event on, or the column is a key."""
+    """Whole days of the window's length; None: from the first event on, or the column is a key."""
+    window_hours: int = Field(default=0, exclude_if=lambda hours: not hours)
+    """Hours of the window's length beyond the whole days."""
     before_days: int = 0
-    """Days from the window's end to as_of."""
+    """Whole days from the window's end to as_of."""
+    before_hours: int = Field(default=0, exclude_if=lambda hours: not hours)
+    """Hours from the window's end to as_of beyond the whole days."""
     where: str | None = None
     """Condition on the events that count."""
     by: str | None = None
@@ -112,6 +118,13 @@ class Column(_Frozen):
     null: str = "never"
     """When the value is null."""
 
+    @property
+    def window(self) -> Window:
+        """The window of the events that count."""
+        return Window(
+            days=self.window_days, hours=self.window_hours, before=self.before_days, before_hours=self.before_hours
+        )
+
 
 class Manifest(_Hashed):
     """Description of the columns of a snapshot of aggregates."""
@@ -120,7 +133,8 @@ class Manifest(_Hashed):
 
     format: int = FORMAT
     user_id_type: Literal["long", "string"]
-    windows: tuple[int, ...]
+    windows: tuple[Length, ...]
+    """Lengths of the standard windows, ascending."""
     numeric: tuple[NumericField, ...]
     categorical: tuple[str, ...]
     features: tuple[Pivoted | Aggregation, ...] = ()
@@ -147,16 +161,20 @@ class Manifest(_Hashed):
     @property
     def declared_windows(self) -> tuple[Window, ...]:
         """Windows of declared features that are not standard windows, each once."""
-        standard = [Window(days=days) for days in self.windows]
         declared = dict.fromkeys(window for feature in self.features for window in feature.windows)
-        return tuple(window for window in declared if window not in standard)
+        return tuple(window for window in declared if window not in self.standard_windows)
 
     @property
-    def reach(self) -> int | None:
-        """Days from the beginning of the longest window to as_of; None where a window begins with the first event."""
-        if any(window.days is None for window in self.declared_windows):
-            return None
-        return max(self.windows[-1], *(w.before + (w.days or 0) for w in self.declared_windows), 0)
+    def standard_windows(self) -> tuple[Window, ...]:
+        """The windows of the standard features, ascending."""
+        return tuple(map(Window.of, self.windows))
+
+    @property
+    def reach(self) -> timedelta | None:
+        """Time from the beginning of the longest window to as_of; None where a window begins with the first event."""
+        reaches = [window.reach for window in (*self.standard_windows, *self.declared_windows)]
+        found = [reach for reach in reaches if reach is not None]
+        return max(found) if len(found) == len(reaches) else None
 
     @property
     def dense(self) -> tuple[Column, ...]:
@@ -178,7 +196,9 @@ class Manifest(_Hashed):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Columns that a model reads: numbers, single ids, sets of ids, and histograms of the standard windows."""
-        histograms = [[f"{name}_ids", *(f"{name}_counts_{w}d" for w in self.windows)] for name in self.categorical]
+        histograms = [
+            [f"{name}_ids", *(f"{name}_counts_{w.name}" for w in self.standard_windows)] for name in self.categorical
+        ]
         named = [column.name for column in (*self.dense, *self.ids, *self.sets)]
         return tuple(named + [name for names in histograms for name in names])
 

@@ -13,15 +13,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from gur_spark.errors import nearest
-from gur_spark.features.declare.spec import (
-    Aggregation,
-    Chosen,
-    Declared,
-    Several,
-    Window,
-    check_condition,
-    check_windows,
-)
+from gur_spark.features.declare.spec import Aggregation, Chosen, Declared, Several, check_condition, check_windows
+from gur_spark.features.declare.windows import Window
 from gur_spark.schema import FIRST_VALUE_ID
 
 LONGEST_NAME = 40

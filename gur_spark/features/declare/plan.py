@@ -8,7 +8,8 @@ from typing import Literal
 from gur_spark.errors import nearest
 from gur_spark.features.declare.manifest import Column, LogFields, Manifest, NumericField
 from gur_spark.features.declare.pivots import Pivoted, PivotValue
-from gur_spark.features.declare.spec import NUMERIC_STATISTICS, Aggregation, Chosen, FieldKind, Window, aggregation
+from gur_spark.features.declare.spec import NUMERIC_STATISTICS, Aggregation, Chosen, FieldKind, aggregation
+from gur_spark.features.declare.windows import DAY_HOURS, Window, longest
 from gur_spark.features.operations import Derived, Operation, OutputColumn, find
 from gur_spark.features.states.base import ValueColumn
 
@@ -69,7 +70,9 @@ class Planned:
             statistic=output.name,
             field=a.field,
             window_days=window.days,
+            window_hours=window.hours,
             before_days=window.before,
+            before_hours=window.before_hours,
             where=self.where,
             by=a.by,
             value=value.value if value else None,
@@ -86,12 +89,12 @@ class Quotient:
 
     name: str
     over: tuple[str, str]
-    days: tuple[int, int]
+    days: tuple[float, float]
     """Divisor of each: the days of its window for a trend, otherwise 1."""
     statistic: str
     """Statistic of the column, such as ``sum_over``."""
 
-    def column(self, planned: Planned, longer: int) -> Column:
+    def column(self, planned: Planned, longer: Window) -> Column:
         first, second = (n if d == 1 else f"{n} / {d}" for n, d in zip(self.over, self.days, strict=True))
         return Column(
             name=self.name,
@@ -100,7 +103,8 @@ class Quotient:
             meaning=f"({first}) / ({second})",
             statistic=self.statistic,
             field=planned.aggregation.field,
-            window_days=longer,
+            window_days=longer.days,
+            window_hours=longer.hours,
             where=planned.where,
             null=f"{self.over[1]} is zero or null, or {self.over[0]} null",
         )
@@ -139,7 +143,7 @@ class Plan:
 
 
 def plan(
-    windows: Sequence[int],
+    windows: Sequence[int | str],
     numeric: Sequence[NumericField],
     categorical: Sequence[str],
     features: Sequence[Aggregation] = (),
@@ -153,9 +157,7 @@ def plan(
     standard = [aggregation(None, *_STANDARD["events"])]
     standard += [aggregation(field.name, *_STANDARD["numeric"]) for field in numeric]
     standard += [aggregation(name, *_STANDARD["categorical"]) for name in categorical]
-    fields = _Fields(
-        tuple(Window(days=w) for w in windows), {field.name: field for field in numeric}, list(categorical), logs
-    )
+    fields = _Fields(tuple(map(Window.of, windows)), {field.name: field for field in numeric}, list(categorical), logs)
     planned: list[Planned] = []
     quotients: list[Quotient] = []
     columns: list[Column] = []
@@ -264,17 +266,23 @@ def _crossed(aggregation: Aggregation) -> str:
     return "ratios and trends" if aggregation.ratios or aggregation.trends else ""
 
 
-def _quotients(planned: Planned) -> Iterator[tuple[Quotient, int]]:
-    """Ratios and trends of an operation, each with the days of its longer window."""
+def _quotients(planned: Planned) -> Iterator[tuple[Quotient, Window]]:
+    """Ratios and trends of an operation, each with its longer window."""
     a = planned.aggregation
     for pair in (*a.ratios, *a.trends):
-        for days in pair:
-            if Window(days=days) not in planned.windows:
-                raise ValueError(f"window {days} of {list(pair)} is not among its windows")
+        for length in pair:
+            if Window.of(length) not in planned.windows:
+                raise ValueError(f"window {length} of {list(pair)} is not among its windows")
     for output in planned.operation.outputs():
         for pairs, word, rated in ((a.ratios, "over", False), (a.trends, "rate_over", True)):
-            for first, second in pairs:
-                names = tuple(planned.name(output, Window(days=days)) for days in (first, second))
-                name = f"{names[0]}_{word}_{second}d"
-                divided = (first, second) if rated else (1, 1)
-                yield Quotient(name, (names[0], names[1]), divided, f"{output.name}_{word}"), max(first, second)
+            for first, second in (map(Window.of, pair) for pair in pairs):
+                names = planned.name(output, first), planned.name(output, second)
+                name = f"{names[0]}_{word}_{second.name}"
+                divided = (_days(first), _days(second)) if rated else (1, 1)
+                yield Quotient(name, names, divided, f"{output.name}_{word}"), longest([first, second])
+
+
+def _days(window: Window) -> float:
+    """Days of a window, as a whole number where it has whole days."""
+    assert window.days is not None
+    return window.days + window.hours / DAY_HOURS if window.hours else window.days

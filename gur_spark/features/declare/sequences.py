@@ -14,7 +14,7 @@ from gur_spark.features.declare.manifest import (
     SequenceManifest,
     missing_column,
 )
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.schema import MISSING_ID, PADDING_ID, UNKNOWN_ID, VALUE_ID
 
 

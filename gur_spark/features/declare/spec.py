@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from gur_spark.features.declare.windows import Length, Window
+
 T = TypeVar("T")
 
 _NOW_OR_CHANCE = re.compile(
@@ -23,8 +25,6 @@ _LITERAL = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 NUMERIC_STATISTICS = ("count", "sum", "mean", "std", "min", "max")
 """Operations on each number that every pipeline has."""
 
-Days = Annotated[int, Field(ge=1, le=3650)]
-
 Parameter = int | float | str | tuple[float, ...]
 """Parameter of an operation, as in ``{last_k: 3}``, ``{quantiles: [0.5, 0.9]}``, ``{hours: Europe/Berlin}``."""
 
@@ -33,39 +33,6 @@ class Declared(BaseModel):
     """A declaration, which cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Window(Declared):
-    """A run of days that ends at as_of, or some days before it."""
-
-    days: Days | None
-    """Length in days; None: from the first event on."""
-    before: int = Field(default=0, ge=0, le=3650)
-    """Days from the window's end to as_of."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        """Accept ``30`` for ``{days: 30}`` and ``lifetime`` for ``{days: null}``."""
-        if value == "lifetime":
-            return {"days": None}
-        return {"days": value} if isinstance(value, int) else value
-
-    @property
-    def name(self) -> str:
-        """End of a column's name."""
-        length = "lifetime" if self.days is None else f"{self.days}d"
-        return f"{length}_before_{self.before}d" if self.before else length
-
-    @property
-    def reach(self) -> int | None:
-        """Days before as_of at which the window begins; None: it begins with the first event."""
-        return None if self.days is None else self.before + self.days
-
-    @property
-    def meaning(self) -> str:
-        until = f"{self.before} days before as_of" if self.before else "as_of"
-        return f"before {until}" if self.days is None else f"in the {self.days} days before {until}"
 
 
 class Chosen(Declared):
@@ -115,7 +82,7 @@ def check_windows(windows: Sequence[Window]) -> None:
 
 
 Several = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
-Pair = Annotated[tuple[Days, Days], BeforeValidator(_as_tuple)]
+Pair = Annotated[tuple[Length, Length], BeforeValidator(_as_tuple)]
 
 
 class Aggregation(Declared):
@@ -140,11 +107,12 @@ class Aggregation(Declared):
     @model_validator(mode="after")
     def _consistent(self) -> "Aggregation":
         check_condition(self.where, self.name)
-        given = [window.days for window in self.windows if not window.before]
+        ending = [window for window in self.windows if not window.gap]
         for pair in (*self.ratios, *self.trends):
-            for days in pair if given else ():
-                if days not in given:
-                    raise ValueError(f"window {days} of {list(pair)} is not among the windows {given}")
+            for length in pair if ending else ():
+                if Window.of(length) not in ending:
+                    given = [window.name for window in ending]
+                    raise ValueError(f"window {length} of {list(pair)} is not among the windows {given}")
         check_windows(self.windows)
         return self
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from gur_spark.features.declare.pivots import PivotValue
 from gur_spark.features.declare.plan import Planned
-from gur_spark.features.declare.spec import Window
+from gur_spark.features.declare.windows import Window
 from gur_spark.features.operations import OutputColumn
 from gur_spark.features.states.base import State
 from gur_spark.features.states.counts import Counts
@@ -133,7 +133,7 @@ class _Finalizer:
         return pairs
 
 
-def _quotient(above: pa.Array, below: pa.Array, days: tuple[int, int]) -> pa.Array:
+def _quotient(above: pa.Array, below: pa.Array, days: tuple[float, float]) -> pa.Array:
     """Quotient of two columns, each over a number of days; null where one is null or ``below`` is zero."""
     a, b = (np.nan_to_num(v.cast(pa.float64()).to_numpy(zero_copy_only=False)) for v in (above, below))
     null = above.is_null().to_numpy(zero_copy_only=False) | (b == 0)

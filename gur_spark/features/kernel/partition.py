@@ -22,7 +22,7 @@ from gur_spark.features.declare.plan import Plan, Planned, plan_of
 from gur_spark.features.kernel.finalizing import ARROW_TYPES, date_rows
 from gur_spark.features.states.activity import Activity
 from gur_spark.features.states.attributes import HELD, HELD_KNOWN, Attributes
-from gur_spark.features.states.base import DAY_US, State, ValueColumn, grown
+from gur_spark.features.states.base import State, ValueColumn, grown
 from gur_spark.features.states.counts import Histogram
 from gur_spark.features.states.groups import CategoryGroups, Groups, PlacedRows, UserGroups, as_numpy
 from gur_spark.features.states.tiles import Tiles
@@ -46,9 +46,9 @@ def aggregate_partition(
 
     Args:
         batches: columns ``user_id``; ``_age_us``, microseconds from the event to the newest date's midnight, from 1 to
-            ``tiles.days`` days, null in a row that only names a user; numeric fields in steps; categorical fields as
-            ids; the plan's derived columns; and, where there are several dates, ``_known_from``, the number of dates
-            that may not know the row. A row with a value in ``_held_us`` is a row of attributes and no event.
+            the beginning of the tiles, null in a row that only names a user; numeric fields in steps; categorical
+            fields as ids; the plan's derived columns; and, where there are several dates, ``_known_from``, the number
+            of dates that may not know the row. A row with a value in ``_held_us`` is a row of attributes and no event.
         manifest: the columns to compute.
 
     Raises:
@@ -175,26 +175,26 @@ class PartitionState:
         known_N = known_from_N <= known_to
         chunk, codes_N = chunk.filter(pa.array(known_N)), codes_N[known_N]
         age_N = as_numpy(chunk[HELD])
-        self.attributes.update(PlacedRows(chunk, codes_N, age_N, age_N // DAY_US, codes_N))
+        self.attributes.update(PlacedRows(chunk, codes_N, age_N, age_N // self.tiles.unit_us, codes_N))
 
     def _set_late_aside(self, chunk: pa.Table) -> Any:
         """Set aside rows inside a window of a date that may not know them; returns a mask of them, (N,)."""
         known_from_N = as_numpy(chunk[KNOWN])
-        day_N = (as_numpy(chunk[AGE]) - 1) // DAY_US
+        unit_N = (as_numpy(chunk[AGE]) - 1) // self.tiles.unit_us
         # An event on or after the last date that may not know it is in no window of that date or an earlier one.
-        late_N = (known_from_N > 0) & (day_N >= self.tiles.lags[known_from_N - 1])
+        late_N = (known_from_N > 0) & (unit_N >= self.tiles.lags[known_from_N - 1])
         # A row that is too old for the windows of the dates that know it is dropped.
-        seen_N = day_N < self.tiles.lags[known_from_N] + self.tiles.reach
+        seen_N = unit_N < self.tiles.lags[known_from_N] + self.tiles.reach
         for number in np.unique(known_from_N[late_N & seen_N]).tolist():
             self.late_events[number].append(chunk.filter(pa.array(late_N & seen_N & (known_from_N == number))))
         return late_N
 
     def _count(self, chunk: pa.Table, codes_N: Ints) -> None:
         age_N = as_numpy(chunk[AGE])
-        day_N = (age_N - 1) // DAY_US
-        tile_N = self.tiles.of_day[day_N]
+        unit_N = (age_N - 1) // self.tiles.unit_us
+        tile_N = self.tiles.of_unit[unit_N]
         for scope in self.scopes.values():
-            rows = scope.rows(chunk, codes_N, age_N, day_N, tile_N)
+            rows = scope.rows(chunk, codes_N, age_N, unit_N, tile_N)
             for (where, by, *_), state in self.states.items():
                 if (where, by) == (scope.where, scope.by):
                     state.update(rows)
@@ -209,17 +209,17 @@ class _Scope:
         self._ids = plan.ids_counted(where, by)
         self.groups: Groups = CategoryGroups(users) if by else users
 
-    def rows(self, chunk: pa.Table, codes_N: Ints, age_N: Ints, day_N: Ints, tile_N: Ints) -> PlacedRows:
+    def rows(self, chunk: pa.Table, codes_N: Ints, age_N: Ints, unit_N: Ints, tile_N: Ints) -> PlacedRows:
         mask_N = self._counted(chunk)
         if mask_N is not None:
             chunk = chunk.filter(pa.array(mask_N))
-            codes_N, age_N, day_N, tile_N = (v[mask_N] for v in (codes_N, age_N, day_N, tile_N))
+            codes_N, age_N, unit_N, tile_N = (v[mask_N] for v in (codes_N, age_N, unit_N, tile_N))
         group_N = (
             self.groups.encode(codes_N, as_numpy(chunk[self.by]))
             if isinstance(self.groups, CategoryGroups)
             else codes_N
         )
-        return PlacedRows(chunk, group_N, age_N, day_N, group_N * self._tiles + tile_N)
+        return PlacedRows(chunk, group_N, age_N, unit_N, group_N * self._tiles + tile_N)
 
     def _counted(self, chunk: pa.Table) -> Any:
         """A mask of the rows that are counted, (N,); None: all rows."""

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import pyarrow as pa
 
 from gur_spark.errors import nearest
-from gur_spark.features.declare.spec import FieldKind, Parameter, Window
+from gur_spark.features.declare.spec import FieldKind, Parameter
+from gur_spark.features.declare.windows import Window
 from gur_spark.features.states.base import State, ValueColumn
 from gur_spark.features.states.groups import Groups
 from gur_spark.features.states.tiles import DateWindows, Tiles

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from gur_spark.features.declare.manifest import ID_UNIT
-from gur_spark.features.declare.spec import Parameter, Window
+from gur_spark.features.declare.spec import Parameter
+from gur_spark.features.declare.windows import Window, longest
 from gur_spark.features.operations.base import Derived, Operation, OutputColumn, lists, operation, whole
 from gur_spark.features.states.base import ValueColumn
 from gur_spark.features.states.counts import Counts, Histogram
@@ -49,9 +50,9 @@ class Ids(_OfCounts):
 
     def windows(self, windows: Sequence[Window]) -> list[Window]:
         """The longest window alone, because the counts of every window stand beside the same ids."""
-        if any(w.before for w in windows):
+        if any(w.gap for w in windows):
             raise ValueError("takes windows that end at as_of")
-        return [max(windows, key=lambda w: w.days or 1 << 30)]
+        return [longest(windows)]
 
     def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         return [(lists(values.offsets, values.ids_P),)] * len(windows.lengths)
@@ -193,10 +194,9 @@ class New(_OfCounts):
 
     def windows(self, windows: Sequence[Window]) -> list[Window]:
         """All windows but the longest."""
-        if any(w.before for w in windows) or len(windows) < 2:
+        if any(w.gap for w in windows) or len(windows) < 2:
             raise ValueError("takes two windows or more, which end at as_of")
-        longest = max(windows, key=lambda w: w.days or 1 << 30)
-        return [w for w in windows if w != longest]
+        return [w for w in windows if w != longest(windows)]
 
     def finalize(self, values: Counts, windows: DateWindows) -> Columns:
         all_P = values.count_WP[-1]

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from gur_spark.errors import nearest
-from gur_spark.features.declare.spec import Parameter, Window
+from gur_spark.features.declare.spec import Parameter
+from gur_spark.features.declare.windows import Window, longest
 from gur_spark.features.operations.base import Derived, Operation, OutputColumn, lists, operation
 from gur_spark.features.states.activity import Activity, Visits
 from gur_spark.features.states.base import DAY_US, ValueColumn
@@ -52,8 +53,10 @@ class SilentDays(Operation):
         return [OutputColumn(name="silent_days", dtype="long", unit="days", meaning=meaning, null="never")]
 
     def windows(self, windows: Sequence[Window]) -> list[Window]:
-        if any(w.days is None for w in windows):
+        if any(w.length is None for w in windows):
             raise ValueError("takes windows with an end: before a user's first event there is no beginning")
+        if not all(w.whole_days for w in windows):
+            raise ValueError("takes windows of whole days")
         return list(windows)
 
     def finalize(self, values: Visits, windows: DateWindows) -> list[tuple[pa.Array, ...]]:
@@ -70,7 +73,7 @@ class _Since(Operation):
 
     def windows(self, windows: Sequence[Window]) -> list[Window]:
         """The longest window alone, because a shorter window has the same number or none."""
-        return [max(windows, key=lambda w: w.days or 1 << 30)]
+        return [longest(windows)]
 
 
 @operation

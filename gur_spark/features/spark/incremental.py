@@ -1,7 +1,7 @@
 """Aggregates of a date on Spark, from the saved state of an earlier snapshot and the events that came since."""
 
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +24,7 @@ _TASKS = 8
 
 
 def entering_events(
-    events: DataFrame, as_of: date, known_at: datetime, base: tuple[date, datetime], reach: int | None
+    events: DataFrame, as_of: date, known_at: datetime, base: tuple[date, datetime], reach: timedelta | None
 ) -> DataFrame:
     """The ``snapshot_events`` of a date that are not among those of an earlier date.
 

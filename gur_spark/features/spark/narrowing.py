@@ -13,14 +13,13 @@ from gur_spark.features.kernel.packing import Packing
 from gur_spark.features.kernel.partition import AGE, KNOWN
 from gur_spark.features.spark.selection import last_landing, midnight
 from gur_spark.features.states.attributes import HELD, HELD_KNOWN, HELD_LANDED, HELD_LOG
-from gur_spark.features.states.base import DAY_US
 from gur_spark.features.states.tiles import Tiles
 
 
 def packing_of(manifest: Manifest, tiles: Tiles, sizes: Mapping[str, int]) -> Packing:
     """Places of a row's age, categories and derived columns; its numbers stay columns of their own."""
     return Packing.of(
-        {AGE: (tiles.days * DAY_US).bit_length()}
+        {AGE: (tiles.units * tiles.unit_us).bit_length()}
         | {name: (sizes[name] - 1).bit_length() for name in manifest.categorical}
         | {name: derived.bits for name, derived in plan_of(manifest).derived().items()}
         | ({KNOWN: len(tiles.dates).bit_length()} if len(tiles.dates) > 1 else {})

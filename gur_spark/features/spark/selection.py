@@ -27,18 +27,18 @@ def attribute_rows(events: DataFrame, manifest: Manifest) -> DataFrame:
     return events.where(F.col("source").isin(list(manifest.attribute_logs)) if manifest.attributes else F.lit(False))
 
 
-def snapshot_events(events: DataFrame, moments: Mapping[date, datetime], reach: int | None) -> DataFrame:
+def snapshot_events(events: DataFrame, moments: Mapping[date, datetime], reach: timedelta | None) -> DataFrame:
     """Events in the longest window of some date that had landed before the moment of some date.
 
     For one date it is ``S(as_of, known_at, w)``; for several, whose windows must leave no gap, the union of these.
 
     Args:
         moments: as-of date -> moment until which landings count for it.
-        reach: days of the longest window; None where it begins with the first event.
+        reach: time from the beginning of the longest window to its date; None where it begins with the first event.
     """
     landed = F.col("landed_on") <= F.lit(last_landing(max(moments.values())))
     inside = events.where((F.col("event_time") < midnight(max(moments))) & landed)
-    return inside if reach is None else inside.where(F.col("event_time") >= midnight(min(moments) - timedelta(reach)))
+    return inside if reach is None else inside.where(F.col("event_time") >= time_before(min(moments), reach))
 
 
 def last_landing(known_at: datetime) -> date:
@@ -51,4 +51,10 @@ def last_landing(known_at: datetime) -> date:
 
 def midnight(day: date) -> Column:
     """The timestamp of a date's midnight UTC."""
-    return F.lit(f"{day} 00:00:00+00:00").cast("timestamp")
+    return time_before(day, timedelta())
+
+
+def time_before(day: date, time: timedelta) -> Column:
+    """The timestamp so much time before a date's midnight UTC, in whole seconds."""
+    moment = datetime(day.year, day.month, day.day, tzinfo=UTC) - time
+    return F.lit(f"{moment:%Y-%m-%d %H:%M:%S}+00:00").cast("timestamp")

@@ -11,7 +11,7 @@ import numpy as np
 
 from gur_spark.arrays import Ints
 from gur_spark.features.states.advance import ArrayRules, age_per_tile, per_day, per_tile
-from gur_spark.features.states.base import DAY_US, State, ValueColumn, grown
+from gur_spark.features.states.base import State, ValueColumn, grown
 from gur_spark.features.states.groups import Groups, PlacedRows
 from gur_spark.features.states.tiles import DateWindows, Tiles
 
@@ -35,25 +35,28 @@ class Visits:
 
     @cached_property
     def days_GW(self) -> Ints:
-        """Number of days with an event."""
+        """Number of UTC days with an event. A day that is partly in a window counts if that part has an event."""
         days = [self._active_GD[:, days].sum(axis=1, dtype=np.int64) for days in self.windows.days]
+        for number, pieces in enumerate(self.windows.pieces):
+            for tiles in pieces:
+                days[number] = days[number] + self._events_GB[:, tiles].any(axis=1)
         return np.stack(days, axis=1)
 
     @cached_property
     def first_us_GW(self) -> Ints:
         """Microseconds from the first event of each window to the date; meaningless where there is no event."""
         ages_GW = np.maximum.accumulate(self.windows.by_part(self._first_GB, np.maximum), axis=1)
-        return ages_GW - self.windows.lag * DAY_US
+        return ages_GW - self.windows.lag_us
 
     @cached_property
     def last_us_GW(self) -> Ints:
         """Microseconds from the last event of each window to the date; meaningless where there is no event."""
         ages_GW = np.minimum.accumulate(self.windows.by_part(self._last_GB, np.minimum), axis=1)
-        return ages_GW - self.windows.lag * DAY_US
+        return ages_GW - self.windows.lag_us
 
     @cached_property
     def silent_days_GW(self) -> Ints:
-        """Length of the longest run of days without an event inside each window."""
+        """Length of the longest run of days without an event inside each window of whole days."""
         longest = []
         for days in self.windows.days:
             run_G = longest_G = np.zeros(len(self._active_GD), np.int64)
@@ -90,7 +93,8 @@ class Activity(State):
     def _add(self, rows: PlacedRows) -> None:
         slot_N = rows.slot_N
         self.events_GB += np.bincount(slot_N, minlength=self.events_GB.size).reshape(self.events_GB.shape)
-        self.active_GD.reshape(-1)[rows.group_N * self.tiles.days + rows.day_N] = True
+        day_N = rows.unit_N if self.tiles.day_units == 1 else rows.unit_N // self.tiles.day_units
+        self.active_GD.reshape(-1)[rows.group_N * self.tiles.days + day_N] = True
         np.minimum.at(self.last_GB.reshape(-1), slot_N, rows.age_N)
         np.maximum.at(self.first_GB.reshape(-1), slot_N, rows.age_N)
 

@@ -2,7 +2,7 @@
 
 A snapshot's state is stored with the tiles of its date and loaded with the tiles of a later date. Each array of a state
 has one rule, by the axis or the numbers that depend on the date: values per tile, values per day, ages, or keys that
-end with the number of a tile or a day. ``State.stored`` names the rule of each array.
+end with the number of a tile or of a unit. ``State.stored`` names the rule of each array.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,10 +33,15 @@ class Advance:
         return (self.new.newest - self.old.newest).days
 
     @cached_property
+    def units(self) -> int:
+        """Units of the tiles, days or hours, between the two dates."""
+        return self.days * self.new.day_units
+
+    @cached_property
     def tile_of(self) -> Ints:
         """The new tile of each old one."""
-        first_day = np.searchsorted(self.old.of_day, np.arange(len(self.old)))
-        return self.new.of_day[first_day + self.days]
+        first_unit = np.searchsorted(self.old.of_unit, np.arange(len(self.old)))
+        return self.new.of_unit[first_unit + self.units]
 
     def tiles(self, values: Any, fill: Any, combine: np.ufunc) -> Any:
         """Values per new tile, (G, B, ...). Old tiles that became one are combined, and new ones hold ``fill``."""
@@ -63,9 +68,9 @@ class Advance:
         moved: Ints = x * len(self.new) + self.tile_of[tile]
         return moved
 
-    def day_keys(self, keys: Ints) -> Ints:
-        """Keys ``x * days + day`` with the new days. The order stays."""
-        return keys + keys // self.old.days * (self.new.days - self.old.days) + self.days
+    def unit_keys(self, keys: Ints) -> Ints:
+        """Keys ``x * units + unit`` with the new units. The order stays."""
+        return keys + keys // self.old.units * (self.new.units - self.old.units) + self.units
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,8 @@ age = ArrayRule(lambda values, step: step.ages(values))
 tile_key = ArrayRule(lambda values, step: step.tile_keys(values))
 """Rule for keys that end with the number of a tile."""
 
-day_key = ArrayRule(lambda values, step: step.day_keys(values))
-"""Rule for keys that end with the number of a day."""
+unit_key = ArrayRule(lambda values, step: step.unit_keys(values))
+"""Rule for keys that end with the number of a unit, a day or an hour."""
 
 unmoved = ArrayRule(lambda values, step: values)
 """Rule for counts, values and groups, which do not depend on the date."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from gur_spark.arrays import Ints
 from gur_spark.features.declare.manifest import AttributeField
 from gur_spark.features.states.advance import ArrayRules, age, unmoved
-from gur_spark.features.states.base import DAY_US, MERGE_ROWS, SparseState, ValueColumn, begins
+from gur_spark.features.states.base import MERGE_ROWS, SparseState, ValueColumn, begins
 from gur_spark.features.states.groups import ID_BITS, PlacedRows, UserGroups, as_numpy
 from gur_spark.features.states.tiles import DateWindows, Tiles
 from gur_spark.schema import MISSING_ID
@@ -80,7 +80,7 @@ class Attributes(SparseState):
         """
         key_N, age_N, landed_N, values_NF = self._merge()
         # An event at midnight is after the date, and so is a row that is valid from midnight on.
-        holds_N = np.flatnonzero(age_N > windows.lag * DAY_US)
+        holds_N = np.flatnonzero(age_N > windows.lag_us)
         newest = holds_N[begins(key_N[holds_N])]
         row_UL = np.full((len(self.groups), len(self._logs)), -1)
         row_UL.reshape(-1)[key_N[newest]] = newest

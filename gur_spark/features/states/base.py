@@ -24,9 +24,9 @@ from gur_spark.arrays import Ints
 from gur_spark.features.declare.manifest import NumericField
 from gur_spark.features.states.advance import Advance, ArrayRules
 from gur_spark.features.states.groups import Groups, PlacedRows
-from gur_spark.features.states.tiles import DateWindows, Tiles
+from gur_spark.features.states.tiles import HOUR_US, DateWindows, Tiles
 
-DAY_US = 86_400_000_000
+DAY_US = 24 * HOUR_US
 """Microseconds of a day."""
 MERGE_ROWS = 1 << 20
 """Loose rows of a sparse state that are collected before they are merged, at least."""

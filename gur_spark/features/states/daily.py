@@ -1,6 +1,6 @@
-"""Sums of a number per day, for operations that weigh days by their age.
+"""Sums of a number per day, or per hour where tiles count in hours, for operations that weigh days by their age.
 
-Legend of array shapes: N = rows or different (group, day) pairs, G = groups, D = days, W = windows of a date.
+Legend of array shapes: N = rows or different (group, unit) pairs, G = groups, D = days, W = windows of a date.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gur_spark.arrays import Ints
-from gur_spark.features.states.advance import ArrayRules, day_key, unmoved
+from gur_spark.features.declare.windows import DAY_HOURS
+from gur_spark.features.states.advance import ArrayRules, unit_key, unmoved
 from gur_spark.features.states.base import MERGE_ROWS, SparseState, ValueColumn, begins
 from gur_spark.features.states.exact import exact_sums, too_large
 from gur_spark.features.states.groups import Groups, PlacedRows, as_numpy
@@ -19,10 +20,10 @@ from gur_spark.features.states.tiles import DateWindows, Tiles
 
 
 class DaySums(SparseState):
-    """The sum of a number per group and day, held for those that have events."""
+    """The sum of a number per group and unit of the tiles, held for those that have events."""
 
     per_event = 16
-    stored: ClassVar[ArrayRules] = {"keys": day_key, "sums": unmoved}
+    stored: ClassVar[ArrayRules] = {"keys": unit_key, "sums": unmoved}
 
     def __init__(self, groups: Groups, tiles: Tiles, value: ValueColumn) -> None:
         super().__init__(groups, tiles, value)
@@ -32,7 +33,7 @@ class DaySums(SparseState):
         rows = rows.present(str(self.value.column))
         if not len(rows.slot_N):
             return
-        key_N = rows.group_N * self.tiles.days + rows.day_N
+        key_N = rows.group_N * self.tiles.units + rows.unit_N
         keys, place_N, counts = np.unique(key_N, return_inverse=True, return_counts=True)
         sums = exact_sums(place_N, as_numpy(rows.table[self.value.column]), counts)
         self._parts.append((keys, sums))
@@ -47,7 +48,7 @@ class DaySums(SparseState):
 
     @property
     def _keys_of_group(self) -> int:
-        return self.tiles.days
+        return self.tiles.units
 
     def _join(self, arrays: Sequence[Any]) -> None:
         self._parts.append((arrays[0], arrays[1]))
@@ -64,34 +65,39 @@ class DaySums(SparseState):
                 # Checked in float64, which does not wrap, so that the sum in int64 below does not wrap either.
                 beyond = too_large(np.add.reduceat(sums.astype(np.float64), starts))
                 if beyond is not None:
-                    refuse(self.value, self.groups.name(int(keys[starts[beyond]]) // self.tiles.days))
+                    refuse(self.value, self.groups.name(int(keys[starts[beyond]]) // self.tiles.units))
                 keys, sums = keys[starts], np.add.reduceat(sums, starts)
             self._parts = [(keys, sums)]
         return self._parts[0]
 
     def _view(self, windows: DateWindows) -> "DailyTotals":
         keys, sums = self._merge()
-        group_N, day_N = np.divmod(keys, self.tiles.days)
-        return DailyTotals(windows, group_N, day_N, sums, len(self.groups))
+        group_N, unit_N = np.divmod(keys, self.tiles.units)
+        return DailyTotals(windows, group_N, unit_N, sums, len(self.groups))
 
 
 @dataclass(frozen=True)
 class DailyTotals:
-    """Sums per group and day, in the order of group and day."""
+    """Sums per group and unit, in the order of group and unit."""
 
     windows: DateWindows
     group_N: Ints
-    day_N: Ints
+    unit_N: Ints
     sum_N: Ints
     groups: int
 
     def decayed(self, half_life: float) -> Any:
-        """Weighted sum of each window, (G, W): a day's weight is 1 for the eve and halves every ``half_life`` days."""
+        """Weighted sum of each window, (G, W): a day's weight is 1 for the eve and halves every ``half_life`` days.
+
+        A part of a day has the weight of the day.
+        """
+        day_units = DAY_HOURS // self.windows.unit_hours
+        lag = self.windows.lag // day_units
         columns = []
-        for days in self.windows.days:
-            inside_N = (self.day_N >= days.start) & (self.day_N < days.stop)
+        for units in self.windows.units:
+            inside_N = (self.unit_N >= units.start) & (self.unit_N < units.stop)
             # Powers are computed one by one in the order of days, so that a sum has the same bits every time.
-            weight_D = np.array([2.0 ** (-day / half_life) for day in range(days.stop - self.windows.lag)])
-            weighted_N = self.sum_N[inside_N] * weight_D[self.day_N[inside_N] - self.windows.lag]
+            weight_D = np.array([2.0 ** (-day / half_life) for day in range(-(-units.stop // day_units) - lag)])
+            weighted_N = self.sum_N[inside_N] * weight_D[self.unit_N[inside_N] // day_units - lag]
             columns.append(np.bincount(self.group_N[inside_N], weighted_N, minlength=self.groups))
         return np.stack(columns, axis=1)

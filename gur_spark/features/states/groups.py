@@ -25,8 +25,8 @@ class PlacedRows:
     group_N: Ints
     age_N: Ints
     """Microseconds from each event to the newest date."""
-    day_N: Ints
-    """Whole days from each event to the newest date; its eve is day 0."""
+    unit_N: Ints
+    """Whole units of the tiles (days or hours) from each event to the newest date; the last one before it is 0."""
     slot_N: Ints
     """``group * tiles + tile``."""
 
@@ -43,7 +43,7 @@ class PlacedRows:
 
     @property
     def _places(self) -> tuple[Ints, Ints, Ints, Ints]:
-        return self.group_N, self.age_N, self.day_N, self.slot_N
+        return self.group_N, self.age_N, self.unit_N, self.slot_N
 
 
 class UserGroups:

@@ -15,7 +15,7 @@ from gur_spark.arrays import Ints
 from gur_spark.features.states.advance import ArrayRules, age, tile_key, unmoved
 from gur_spark.features.states.base import DAY_US, MERGE_ROWS, SparseState, ValueColumn, begins
 from gur_spark.features.states.groups import Groups, PlacedRows, as_numpy
-from gur_spark.features.states.tiles import DateWindows, Tiles
+from gur_spark.features.states.tiles import HOUR_US, DateWindows, Tiles
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ class Gaps:
 
     def std_days(self) -> tuple[Any, Any]:
         """Population standard deviation of the gaps of each window, in days, and the number of gaps, both (G, W)."""
-        day_N = (self.age_N - 1) // DAY_US
+        unit_N = (self.age_N - 1) // (self.windows.unit_hours * HOUR_US)
         deviations, numbers = [], []
-        for days in self.windows.days:
-            inside_N = (day_N >= days.start) & (day_N < days.stop)
+        for units in self.windows.units:
+            inside_N = (unit_N >= units.start) & (unit_N < units.stop)
             group_N, age_N = self.group_N[inside_N], self.age_N[inside_N]
             same_N = group_N[1:] == group_N[:-1]
             of_gap_N, gap_N = group_N[1:][same_N], np.diff(age_N)[same_N] / DAY_US

@@ -18,6 +18,7 @@ import pyarrow as pa
 from gur_spark.arrays import Array
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import Manifest
+from gur_spark.features.declare.windows import DAY_HOURS, in_words
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import Artefact
 from gur_spark.snapshots.files import row_groups
@@ -104,21 +105,22 @@ def check_stable_users(old: Artefact, snapshots: Sequence[str]) -> None:
     users = sum(rows.num_rows for rows in _stable(manifest, snapshots[-1], []))
     needed = USERS_PER_DIMENSION * width
     if users < needed:
-        window = manifest.windows[-1]
+        window = manifest.standard_windows[-1].length or 0
         raise ModelError(
             f"alignment to {old.version} needs {needed} stable users ({USERS_PER_DIMENSION} per dimension), with an "
-            f"event in the last {window} days and one {window / 4:g} days ago or before; "
+            f"event in the last {in_words(window)} and one {window / 4 / DAY_HOURS:g} days ago or before; "
             f"{snapshots[-1]} has {users}"
         )
 
 
 def _stable(manifest: Manifest, snapshot: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield rows of the users with an event in the longest window and a first event at least a quarter of it ago."""
-    window = manifest.windows[-1]
-    active, tenure = f"events_{window}d", "tenure_days"
+    window = manifest.standard_windows[-1]
+    active, tenure = f"events_{window.name}", "tenure_days"
+    quarter = (window.length or 0) / DAY_HOURS / 4
     for group in row_groups(snapshot):
         for rows in group.read(list(dict.fromkeys(["user_id", active, tenure, *columns])), 8192):
-            stable = (rows[active].to_numpy() > 0) & (tenures(rows) >= window / 4)
+            stable = (rows[active].to_numpy() > 0) & (tenures(rows) >= quarter)
             kept = rows.filter(pa.array(stable))
             if kept.num_rows:
                 yield kept

@@ -183,9 +183,9 @@ class Inputs(nn.Module):
         ).requires_grad_(not self._frozen)
         self._dense = len(layout.dense)
         pooled = [
-            Block(days, field)
+            Block(hours, field)
             for field, table in self._bags()
-            for days in self._windows[field]
+            for hours in self._windows[field]
             for _ in range(table.embedding_dim)
         ]
         # A window is empty when it has no event, a numeric field when it has no value in the window.
@@ -248,4 +248,4 @@ def cold_dropout(inputs: Inputs, layout: Layout, p: float) -> ColdDropout | None
 
 
 def _block(column: Column) -> Block:
-    return Block(column.window_days or LIFETIME, column.field)
+    return Block(column.window.length or LIFETIME, column.field)

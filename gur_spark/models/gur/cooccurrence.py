@@ -96,7 +96,7 @@ def _columns(manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:
 
 def _longest(field: str, manifest: Manifest) -> str:
     # Windows are cumulative: the longest has all the ids.
-    return f"{field}_counts_{manifest.windows[-1]}d"
+    return f"{field}_counts_{manifest.standard_windows[-1].name}"
 
 
 def _ids(rows: pa.RecordBatch, name: str, manifest: Manifest) -> Ids:

@@ -22,12 +22,12 @@ class BlockDropout(nn.Module):
     def __init__(self, blocks: Sequence[Block], p: float) -> None:
         super().__init__()
         self.p = p
-        windows = sorted({b.window_days for b in blocks})
+        windows = sorted({b.window_hours for b in blocks})
         fields = sorted({b.field for b in blocks if b.field is not None})
         self._shape = (len(windows), len(fields))
         # Activity is no field: its index is that of the column that is always kept.
         field_I = [fields.index(b.field) if b.field is not None else len(fields) for b in blocks]
-        window_I = [windows.index(b.window_days) for b in blocks]
+        window_I = [windows.index(b.window_hours) for b in blocks]
         self.register_buffer("_window_I", torch.tensor(window_I), persistent=False)
         self.register_buffer("_field_I", torch.tensor(field_I), persistent=False)
 

@@ -166,11 +166,11 @@ def _future(tables: Tables, config: Config, inputs: SnapshotInputs, snapshot: Sn
         known,
         {ends: storage.join(work, "future")},
     )
-    days = future.windows[0]
-    columns = {FUTURE_EVENTS: (f"events_{days}d", "BIGINT")}
+    [window] = future.standard_windows
+    columns = {FUTURE_EVENTS: (f"events_{window.name}", "BIGINT")}
     for field in future.categorical:
         ids, counts = future_columns(field)
-        columns |= {ids: (f"{field}_ids", "ARRAY<INT>"), counts: (f"{field}_counts_{days}d", "ARRAY<INT>")}
+        columns |= {ids: (f"{field}_ids", "ARRAY<INT>"), counts: (f"{field}_counts_{window.name}", "ARRAY<INT>")}
     if not written[ends].rows:
         types = ", ".join(f"{name} {kind}" for name, (_, kind) in columns.items())
         return tables.spark.createDataFrame([], f"user_id {schema.SQL_USER_ID[future.user_id_type]}, {types}")

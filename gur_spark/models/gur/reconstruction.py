@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gur_spark.batches.aggregates import AggregateBatch, Histogram
+from gur_spark.features.declare.windows import name_of
 from gur_spark.models.gur.latent import Posterior
 from gur_spark.statistics.moments import Moments
 
@@ -21,7 +22,7 @@ ROUNDING = 1e-9
 class Block(NamedTuple):
     """The block of an input column: its columns are hidden together and have one R2."""
 
-    window_days: int
+    window_hours: int
     field: str | None
     """Field; None for the user's activity as a whole."""
 
@@ -84,14 +85,14 @@ class RSquared:
         for field, logits_MV in made.logits.items():
             windows = self._windows[field]
             share_WBV = _shares(batch.histograms[field], logits_MV).view(len(windows), len(batch), -1)
-            for days, share_BV, p_BV in zip(windows, share_WBV, logits_MV.softmax(1).view_as(share_WBV), strict=True):
-                self._add(Block(days, field), share_BV, p_BV)
+            for hours, share_BV, p_BV in zip(windows, share_WBV, logits_MV.softmax(1).view_as(share_WBV), strict=True):
+                self._add(Block(hours, field), share_BV, p_BV)
 
     def result(self) -> dict[str, float]:
         """Return ``r2_<field>_<w>d`` per block, and their mean as ``r2``; a constant block has none."""
         totals = {block: float(moments.deviation_T.sum()) for block, moments in self._targets.items()}
         found = {
-            f"r2_{block.field or 'activity'}_{block.window_days}d": 1 - self._errors[block] / total
+            f"r2_{block.field or 'activity'}_{name_of(block.window_hours)}": 1 - self._errors[block] / total
             for block, total in totals.items()
             if total > ROUNDING
         }

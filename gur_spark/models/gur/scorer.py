@@ -42,7 +42,7 @@ class GurScorer:
 
     @property
     def _events(self) -> str:
-        return f"events_{self.layout.windows[-1]}d"
+        return f"events_{self.layout.windows[-1].name}"
 
     def score(self, rows: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
         """Score rows: ``embeddings`` has one row per row of the snapshot."""

@@ -33,6 +33,7 @@ from gur_spark.batches.layout import Layout
 from gur_spark.batches.lifestream import AS_OF, EVENT_TIME, Unit, midnight, per_day
 from gur_spark.errors import ModelError
 from gur_spark.features.declare.manifest import missing_column
+from gur_spark.features.declare.windows import DAY_HOURS
 from gur_spark.models.gur.dropout import BlockDropout
 from gur_spark.models.gur.layers import mlp, pooled
 from gur_spark.models.gur.reconstruction import Block
@@ -180,8 +181,8 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
         Raises:
             ModelError: the aggregates have other windows or fields, or numbers are not averaged as they are.
         """
-        if layout.windows != self.windows:
-            raise ModelError(f"the encoder has windows {self.windows}, the aggregates {layout.windows}")
+        if layout.manifest.windows != self.windows:
+            raise ModelError(f"the encoder has windows {self.windows}, the aggregates {layout.manifest.windows}")
         columns = {column.name: number for number, column in enumerate(layout.dense)}
 
         def dense(name: str) -> Tensor:
@@ -226,12 +227,15 @@ class AutoEncoderSeqEncoder(AbsSeqEncoder):  # type: ignore[misc]  # pytorch-lif
 
     def _named_inputs(self) -> tuple[int, dict[str, Block]]:
         """Count the dense inputs, and name each input with the block that it is dropped with."""
-        named = {f"events_{days}d": Block(days, None) for days in self.windows}
-        named |= {f"{p.name}_mean_{d}d": Block(d, p.name) for p in self._of("number") for d in self.windows}
+        hours = {days: days * DAY_HOURS for days in self.windows}
+        named = {f"events_{d}d": Block(h, None) for d, h in hours.items()}
+        named |= {f"{p.name}_mean_{d}d": Block(h, p.name) for p in self._of("number") for d, h in hours.items()}
         dense = len(named)
         others = [part for part in self.parts if part.kind != "number"]
-        named |= {f"{p.name}_{d}d_{e}": Block(d, p.name) for p in others for d in self.windows for e in range(p.width)}
-        return dense, named | {f"empty_{days}d": Block(days, None) for days in self.windows}
+        named |= {
+            f"{p.name}_{d}d_{e}": Block(h, p.name) for p in others for d, h in hours.items() for e in range(p.width)
+        }
+        return dense, named | {f"empty_{d}d": Block(h, None) for d, h in hours.items()}
 
     def _of(self, kind: Kind) -> list[Part]:
         return [part for part in self.parts if part.kind == kind]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gur_spark.config.section import Section, Share
-from gur_spark.features.declare.spec import Days
+from gur_spark.features.declare.windows import Days
 from gur_spark.models.kind import ModelSection
 
 Loss = Literal["mse", "likelihood", "future", "contrastive"]
