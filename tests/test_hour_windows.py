@@ -65,14 +65,11 @@ def test_all_routes_give_plain_pythons_rows(tables: Tables, config: Any) -> None
     aggregate_snapshots(tables, config, [AS_OF], run_id())
     land(tables, [e for e in late if e[2] >= AS_OF])
     days = [AS_OF + DAY, AS_OF + 2 * DAY]
-    grown = [aggregate_snapshots(tables, config, [day], run_id(), route="incremental").snapshots[0] for day in days]
+    [grown] = aggregate_snapshots(tables, config, days[1:], run_id(), route="incremental").snapshots
     together = aggregate_snapshots(tables, config, days, run_id(), again=True).snapshots
-    alone = [
-        aggregate_snapshots(tables, config, [day], run_id(), again=True, route="full").snapshots[0] for day in days
-    ]
+    assert grown.checksum == together[1].checksum
     ids = {row.value: row.id for row in read_vocabulary(tables).frame.collect()} | {None: schema.MISSING_ID}
-    for number, (day, *made) in enumerate(zip(days, grown, together, alone, strict=True), 1):
-        assert len({one.checksum for one in made}) == 1
+    for number, (day, made) in enumerate(zip(days, together, strict=True), 1):
         midnight, log = MIDNIGHT + number * DAY, [*early, *(e for e in late if e[2] >= AS_OF)]
         rows = [
             {"user_id": u, "age_us": (midnight - t) // timedelta(microseconds=1), "amount": amount, "mcc": ids[mcc]}
@@ -80,11 +77,12 @@ def test_all_routes_give_plain_pythons_rows(tables: Tables, config: Any) -> None
             if t < midnight and landed < day
         ]
         expected = aggregate_rows([r for r in rows if r["age_us"] <= 7 * DAY_US], config.manifest())
-        found = rows_of(made[0].data)
+        found = rows_of(made.data)
         assert same_rows({u: {k: row[k] for k in expected[u]} for u, row in found.items()}, expected)
         assert sum(row["events_6h"] for row in found.values()) > 0
 
 
+@pytest.mark.any_engine
 def test_numbers_of_hours_can_be_explained(spark: Any, tables: Tables, config: Any) -> None:
     write(tables, short_log())
     aggregate_snapshots(tables, config, [AS_OF], run_id())
