@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from gur_spark.consumers.point_in_time import training_set
 from gur_spark.errors import ConfigError, SnapshotError
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.models.kind import Form
@@ -67,6 +68,8 @@ def test_a_refit_keeps_the_columns_and_another_pivot_has_another_manifest(
     write(tables, [*log(), *[event(1, DAY, "new", 5)] * 500])
     assert fit_vocabulary(tables, config).version == 2
     assert find_snapshot(tables, config, AS_OF).path == made.path
+    labels = tables.spark.createDataFrame([(3, AS_OF)], "user_id BIGINT, label_time DATE")
+    assert "amount_mean_c_7d" in training_set(tables.spark, config, labels, max_age_days=1).columns
     two = make_config({"vocabulary": {"min_count": 1}, "aggregates": AGGREGATES | {"pivots": [PIVOT | {"top": 2}]}})
     with pytest.raises(SnapshotError, match=r"differ in .*amount_mean_c_7d"):
         find_snapshot(tables, two, AS_OF)

@@ -63,7 +63,7 @@ def check(table: pa.Table, manifest: Manifest = MANIFEST) -> None:
 
 
 @given(logs, st.integers(1, HORIZON))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_pivot_has_the_bits_of_features_with_a_condition_in_full_and_from_an_earlier_state(
     log: list[tuple[dict[str, Any], bool]], days: int
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_pivot_has_the_bits_of_features_with_a_condition_in_full_and_from_an_e
 
 
 @given(logs, st.lists(st.integers(1, 10), min_size=1, max_size=3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_pivot_has_them_at_each_date_of_many_with_late_rows(
     log: list[tuple[dict[str, Any], bool]], steps: list[int]
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_pivot_has_them_at_each_date_of_many_with_late_rows(
 
 
 @given(logs)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_pivot_has_them_after_a_merge_of_parts(log: list[tuple[dict[str, Any], bool]]) -> None:
     tiles = Tiles.of([AS_OF], MANIFEST.windows, MANIFEST.declared_windows, OLDEST)
     first, second = (PartitionState(MANIFEST, tiles) for _ in range(2))
@@ -98,7 +98,7 @@ def test_a_pivot_has_them_after_a_merge_of_parts(log: list[tuple[dict[str, Any],
 
 
 @given(logs)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_pivot_equals_the_naive_oracle(log: list[tuple[dict[str, Any], bool]]) -> None:
     rows = [row for row, _ in log]
     alone = make_manifest("long", [3, 10], [AMOUNT], ["mcc"], [PIVOT.pivoted(IDS)])

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gur_spark.features.declare.windows import Window
-from gur_spark.features.states.tiles import Tiles
+from gur_spark.features.states.tiles import Tiles, moment
 
 NEWEST = date(2024, 7, 1)
 windows = st.builds(Window, days=st.one_of(st.none(), st.integers(1, 40)), before=st.integers(0, 20))
-hourly = st.builds(
-    Window.of,
-    st.one_of(st.integers(1, 9), st.integers(1, 90).map("{}h".format)),
-    st.one_of(st.integers(0, 5), st.integers(1, 60).map("{}h".format)),
+gaps = st.one_of(st.integers(0, 5), st.integers(1, 60).map("{}h".format))
+hourly = st.one_of(
+    st.builds(Window.of, st.one_of(st.integers(1, 9), st.integers(1, 90).map("{}h".format)), gaps),
+    st.builds(lambda gap: Window.model_validate({"days": None, "before": gap}), gaps),
 )
 
 
@@ -22,22 +22,28 @@ hourly = st.builds(
     st.lists(st.integers(0, 9), min_size=1, max_size=3),
     st.lists(st.one_of(windows, hourly), max_size=5, unique=True),
     st.integers(0, 2),
+    st.integers(1, 25),
+    st.sampled_from([0, 0, 6, 23]),
 )
-def test_every_window_of_every_date_is_a_run_of_whole_tiles(lags: list[int], more: list[Window], horizon: int) -> None:
-    dates = [NEWEST - timedelta(days=lag) for lag in lags]
-    oldest = min(dates) - timedelta(days=25)
-    tiles = Tiles.of(dates, [3, 10], more, oldest, horizon if len(dates) == 1 else 0)
-    assert tiles.unit_hours == (24 if all(w.whole_days for w in more) else 1)
+def test_every_window_of_every_date_is_a_run_of_whole_tiles(
+    lags: list[int], more: list[Window], horizon: int, first: int, hour: int
+) -> None:
+    days = [NEWEST - timedelta(days=lag) for lag in lags]
+    # Each date is an hour later than the one before it, where they are inside a day.
+    dates = [moment(day) + timedelta(hours=(hour + n) % 24) for n, day in enumerate(days)] if hour else days
+    tiles = Tiles.of(dates, [1, 3, 10], more, min(days) - timedelta(days=first), horizon if len(dates) == 1 else 0)
+    assert tiles.unit_hours == (24 if all(w.whole_days for w in more) and not hour else 1)
     check_runs(tiles, more)
     if tiles.horizon:
-        check_runs(tiles.advanced(NEWEST - timedelta(days=lags[0] - 1)), more)
+        check_runs(tiles.advanced(dates[0] + timedelta(days=1)), more)
 
 
 def check_runs(tiles: Tiles, more: list[Window]) -> None:
     """With an event in each unit, each window has its length in events, and all its days and parts of days."""
-    events_B = np.bincount(tiles.of_unit, minlength=len(tiles))[None, :]
+    before_newest = tiles.of_unit[int(tiles.lags[-1]) :]
+    events_B = np.bincount(before_newest, minlength=len(tiles))[None, :]
     for number, day in enumerate(tiles.dates):
-        lag = (tiles.newest - day).days * tiles.day_units
+        lag = (tiles.end - moment(day)) // timedelta(hours=tiles.unit_hours)
         for of, places in tiles.by_end(number, more):
             units_W = np.cumsum(of.by_part(events_B), axis=1)[0]
             for window, place in places.items():

@@ -87,6 +87,8 @@ class Window(BaseModel):
             made |= {"hours": 0, **_split("days", "hours", parse_length(f"{made['hours']}h"))}
         if isinstance(made.get("before"), str):
             made |= _split("before", "before_hours", parse_length(made["before"]))
+        if "days" in made and made["days"] is None and made.get("hours"):
+            raise ValueError("hours: a window from the first event on (days: null) has no hours")
         if made.get("days") == 0 and not made.get("hours"):
             raise ValueError("expected a length greater than or equal to 1 hour")
         return made

@@ -30,7 +30,7 @@ class Advance:
     @cached_property
     def days(self) -> int:
         """Days between the two dates."""
-        return (self.new.newest - self.old.newest).days
+        return (self.new.end - self.old.end).days
 
     @cached_property
     def units(self) -> int:
