@@ -9,24 +9,18 @@ run, so after a kill between the two, the same run made again replaces both.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
-from functools import reduce
-from operator import and_
 
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config.logs import MAIN, ItemLog, Log, RawLog
+from gur_spark.config.logs import MAIN, ItemLog, RawLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events, check_columns_of_items
-from gur_spark.events.duplicates import correct, new_events
-from gur_spark.events.landings import BULK, Landings, choose_landings
-from gur_spark.events.lookup import with_attributes
+from gur_spark.events.landings import Landings, choose_landings
 from gur_spark.events.quality import (
     TRANSIENT,
-    Tally,
     check_met_keys,
     lines_about,
     refuse_bad_rows,
@@ -34,6 +28,7 @@ from gur_spark.events.quality import (
     refuse_unread_files,
     tally,
 )
+from gur_spark.events.replacing import Written, replace_rows
 from gur_spark.events.staging import Staged, stage
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, kept_on_failure
@@ -109,7 +104,7 @@ def _publish(tables: Tables, config: Config, chosen: Landings, staged: Staged, d
     done.inputs.update(chosen.fingerprints(without=[b.file for b in staged.broken if b.reason in TRANSIENT]))
     unusable = {b.file for b in staged.broken}
     readable = sorted(name for name, files in chosen.files_of.items() if not files or set(files) - unusable)
-    written = _replace_rows(tables, config, chosen, readable, staged, found) if readable else Written()
+    written = replace_rows(tables, config, chosen, readable, staged, found) if readable else Written()
     lost = sum(b.is_loss for b in staged.broken)
     counts = (
         found.counts(written.rows) | written.without_item | {"files_quarantined": len(staged.broken), LOST_FILES: lost}
@@ -161,61 +156,6 @@ def _replace_quarantine(tables: Tables, chosen: Landings, staged: Staged, had_ro
     if rejected is not None:
         frame = frame.unionByName(rejected.withColumn("source", F.lit(chosen.name)).select(frame.columns))
     tables.replace(frame, "quarantine", within)
-
-
-@dataclass(frozen=True)
-class Written:
-    """Rows that the landings of a run have in the log's table."""
-
-    rows: int = 0
-    without_item: dict[str, int] = field(default_factory=dict)
-    """``rows_without_<log>`` -> events whose item had no attributes at their time, where events take some."""
-
-
-def _replace_rows(
-    tables: Tables, config: Config, chosen: Landings, names: Sequence[str], staged: Staged, found: Tally
-) -> Written:
-    """Replace rows of some landings, by name, in the log's table."""
-    table = tables.read(chosen.table).withColumnRenamed(chosen.time, "event_time")
-    within, log = chosen.predicate(names, "landed_on", chosen.named), chosen.log
-    accepted = staged.accepted(tables.spark)
-    replaced = None if list(names) == [BULK] and not chosen.named else within
-    if accepted is None:
-        rows = table.limit(0)
-    else:
-        columns = [name for name in table.columns if name in {*log.columns, "landed_on"}]
-        rows = accepted.select(columns)
-        others = chosen.rows_of_log(table).where(f"NOT ({within})").select(columns)
-        if log.dedupe.keep == "last" and log.source.layout != "bulk":
-            made = correct(rows, others, log)
-            replaced = chosen.predicate(sorted({*names, *made.landings}), "landed_on", chosen.named)
-            rows = made.rows
-        elif log.dedupe.policy != "none" and log.source.layout != "bulk":
-            rows = new_events(rows, others, log, found)
-        if isinstance(log, Log) and log.join:
-            rows = with_attributes(tables, rows, log.join, config.item_logs[log.join.log])
-        rows = chosen.with_source(rows)
-    mine = set(rows.columns)
-    # The fields of other logs are null.
-    filled = [F.col(f.name) if f.name in mine else F.lit(None).cast(f.dataType).alias(f.name) for f in table.schema]
-    tables.replace(rows.select(filled).withColumnRenamed("event_time", chosen.time), chosen.table, replaced)
-    return _written(tables, chosen, within, staged, found)
-
-
-def _written(tables: Tables, chosen: Landings, within: str, staged: Staged, found: Tally) -> Written:
-    """Count the rows of the landings in the log's table, where their number is not known from the staged rows."""
-    log = chosen.log
-    join = log.join if isinstance(log, Log) else None
-    if join is None and staged.unique is None:
-        return Written(found.accepted)
-    if join is None and staged.unique is not None and log.source.layout == "bulk":
-        return Written(staged.unique.rows)
-    rows = tables.read(chosen.table).where(within)
-    if join is None:
-        return Written(rows.count())
-    lacking = reduce(and_, [F.col(join.on).isNotNull(), *(F.col(name).isNull() for name in join.take)])
-    count, without = rows.agg(F.count(F.lit(1)), F.count_if(lacking)).collect()[0]
-    return Written(count, {f"rows_without_{join.log}": without})
 
 
 def _check_counts(counts: Mapping[str, int], of: RawLog) -> None:

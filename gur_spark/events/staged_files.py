@@ -135,7 +135,10 @@ class StagedWriter:
             self._path = storage.join(self._folder, f"{uuid4().hex}.parquet")
             storage.create_folder(self._folder)
             filesystem, inner = storage.open_filesystem(self._path)
-            self._writer = pq.ParquetWriter(inner, rows.schema, filesystem=filesystem, compression="snappy")
+            # Numbers of a log seldom repeat, and nobody asks for the statistics of a staged file.
+            texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+            options = {"compression": "snappy", "use_dictionary": texts, "write_statistics": False}
+            self._writer = pq.ParquetWriter(inner, rows.schema, filesystem=filesystem, **options)
         for number, part in self._buckets.split(rows) if self._buckets else [(0, rows)]:
             self._writer.write_table(part, row_group_size=WRITTEN_ROWS)
             self._groups += [number] * -(-len(part) // WRITTEN_ROWS)

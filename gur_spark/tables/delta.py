@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from gur_spark import storage
 from gur_spark.errors import TableError, WriteConflict
 from gur_spark.schema import FIXED_SCHEMAS, column_names
+from gur_spark.tables.paths import read_parquet
 
 _HARMLESS = {"CREATE TABLE", "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "COMPUTE STATS", "SET TBLPROPERTIES"}
 # Delta measures least and greatest values of each file for reads that skip files. Measuring the columns that no read
@@ -174,6 +175,10 @@ class Tables:
         except AnalysisException as error:
             where = f" where {predicate}" if predicate else ""
             raise TableError(f"{self.sql_name(table)}{where}: the frame does not fit: {error}") from error
+
+    def replace_by_files(self, files: Sequence[str], table: str, predicate: str | None) -> None:
+        """As ``replace``, by the rows of Parquet files that have the table's columns in any order."""
+        self.replace(read_parquet(self.spark, *files).select(self.read(table).columns), table, predicate)
 
     def _save(self, writer: DataFrameWriter, table: str) -> None:
         try:

@@ -71,12 +71,23 @@ class DeltaRsTables(Tables):
             where = f" where {predicate}" if predicate else ""
             raise TableError(f"{self.sql_name(table)}{where}: the frame does not fit: {error}") from error
 
+    def replace_by_files(self, files: Sequence[str], table: str, predicate: str | None) -> None:
+        # The engine would read these files only to write them once more.
+        opened = self._open(table)
+        filesystem, _ = storage.open_filesystem(files[0])
+        inner = [storage.open_filesystem(file)[1] for file in files]
+        rows = ds.dataset(inner, pa.schema(opened.schema()), filesystem=filesystem, format="parquet").scanner()
+        self._write(opened, rows.to_reader(), table, mode="overwrite", predicate=predicate or "true")
+
     def _commit(self, frame: DataFrame, table: str, **how: Any) -> None:
         # Opened before the frame is computed, so that a commit of another run meanwhile is a conflict.
         opened = self._open(table)
+        with self._staged(frame, pa.schema(opened.schema()), table) as rows:
+            self._write(opened, rows, table, **how)
+
+    def _write(self, opened: DeltaTable, rows: pa.RecordBatchReader, table: str, **how: Any) -> None:
         try:
-            with self._staged(frame, pa.schema(opened.schema()), table) as rows:
-                write_deltalake(opened, rows, **how)
+            write_deltalake(opened, rows, **how)
         except CommitFailedError as error:
             raise WriteConflict(
                 f"{self.sql_name(table)}: another run wrote to it at the same time and won; nothing of this run "
