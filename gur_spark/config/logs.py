@@ -77,6 +77,8 @@ class Join(Section):
     """The categorical field of events that names the item."""
     take: list[Name] = Field(min_length=1)
     """Fields of the log of items that become fields of events."""
+    late: bool = False
+    """Whether rows of items count that landed after the event did. The events then depend on when they are ingested."""
 
     @model_validator(mode="before")
     @classmethod
@@ -155,15 +157,28 @@ def joined(log: Log, name: str, items: Mapping[str, ItemLog]) -> Log:
         raise ValueError(f"{where}.on: no category '{join.on}'; available: {own}{nearest(join.on, own)}")
     known = items[join.log].fields.names()
     for field in join.take:
+        if join.take.count(field) > 1:
+            raise ValueError(f"{where}.take: '{field}' is named twice")
         if field not in known:
             raise ValueError(f"{where}.take: no field '{field}' of items; available: {known}{nearest(field, known)}")
         if field in log.fields.names():
             raise ValueError(f"{where}.take: '{field}' is a field of the events already; rename one of them")
+    _check_dedupe(log, name)
     fields = {
         kind: [*getattr(log.fields, kind), *(f for f in getattr(items[join.log].fields, kind) if f.name in join.take)]
         for kind in ("categorical", "numeric")
     }
     return log.model_copy(update={"fields": log.fields.model_copy(update=fields)})
+
+
+def _check_dedupe(log: Log, name: str) -> None:
+    """Check that duplicates are told by columns of the log itself: they are dropped before a join."""
+    for column in log.dedupe.columns:
+        if column not in log.columns:
+            where = "" if name == MAIN else f"logs.{name}."
+            hint = nearest(column, log.columns)
+            place = f"{where}dedupe.{log.dedupe.key_of(column)}"
+            raise ValueError(f"{place}: '{column}' is not an event column; available: {log.columns}{hint}")
 
 
 def check_item_logs(logs: Mapping[str, ItemLog]) -> None:
@@ -202,11 +217,7 @@ def check_logs(logs: Mapping[str, Log]) -> None:
     met: dict[str, tuple[str, Categorical | Numeric]] = {}
     for name, log in logs.items():
         where = "" if name == MAIN else f"logs.{name}."
-        for column in log.dedupe.columns:
-            if column not in log.columns:
-                hint = nearest(column, log.columns)
-                place = f"{where}dedupe.{log.dedupe.key_of(column)}"
-                raise ValueError(f"{place}: '{column}' is not an event column; available: {log.columns}{hint}")
+        _check_dedupe(log, name)
         if log.kind == "attributes" and not log.fields.values:
             raise ValueError(f"{where}fields: attributes of no field; expected a categorical or numeric one")
         if log.kind == "events" and not log.fields.event_time.column:

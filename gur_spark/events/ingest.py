@@ -14,11 +14,12 @@ from datetime import date
 from pyspark.sql import functions as F
 
 from gur_spark import schema, storage
-from gur_spark.config.logs import MAIN, ItemLog, RawLog
+from gur_spark.config.logs import MAIN, ItemLog, Log, RawLog
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError, TableError
 from gur_spark.events.columns import check_columns_of_events, check_columns_of_items
 from gur_spark.events.landings import Landings, choose_landings
+from gur_spark.events.lookup import check_items
 from gur_spark.events.quality import (
     TRANSIENT,
     check_met_keys,
@@ -62,6 +63,7 @@ def ingest(
         everything: replace every landing of the source, changed or not.
 
     Raises:
+        TableError: events take attributes of items, and the table ``items`` does not have them.
         SourceError: there is nothing to read, it is not what the configuration describes, or no file of a landing can
             be used; nothing was written.
         TooManyBadRows: the share of rejected rows, or of bytes in files that were not read, is above
@@ -74,6 +76,8 @@ def ingest(
     if not chosen.files_of:
         log.info("ingest: no new or changed landing%s, nothing to do", chosen.of_log)
         return done
+    if isinstance(chosen.log, Log) and chosen.log.join:
+        check_items(tables, chosen.log.join)
     staging = tables.folder("_staging", run_id)
     try:
         with kept_on_failure(done):

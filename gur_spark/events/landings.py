@@ -8,7 +8,7 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gur_spark.config.logs import MAIN, AnyLog, ItemLog
+from gur_spark.config.logs import MAIN, AnyLog, ItemLog, Log
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import SourceError
 from gur_spark.events.files import File, fingerprint
@@ -112,9 +112,15 @@ def choose_landings(tables: Tables, config: Config, name: str, landings: Sequenc
 
 def _find_landings(tables: Tables, config: Config, name: str) -> Landings:
     log = config.raw_logs[name]
+    join = log.join if isinstance(log, Log) else None
+    # Events that take fields of items change with these fields.
+    taken = (
+        [f.model_dump_json() for f in config.item_logs[join.log].fields.values if f.name in join.take] if join else []
+    )
     location = {"path", "landing_pattern", "max_bad_share"}
     # A key of a later version of gur_spark, left at its default, makes no landing a changed one.
     mapping = log.model_dump_json(exclude={"kind": True, "source": location}, exclude_defaults=True)
+    mapping += "".join(taken)
     files_of: dict[str, list[File]] = defaultdict(list)
     if log.source.format in ("delta", "table"):
         files_of[BULK] = []

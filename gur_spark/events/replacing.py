@@ -24,7 +24,7 @@ class Written:
 
     rows: int = 0
     without_item: dict[str, int] = field(default_factory=dict)
-    """``rows_without_<log>`` -> events whose item had no attributes at their time, where events take some."""
+    """``rows_without_<log>`` -> events with an item and without any attribute of it, where events take some."""
 
 
 def replace_rows(
@@ -38,7 +38,7 @@ def replace_rows(
     """
     whole = list(names) == [BULK] and not chosen.named
     if whole and staged.unique and staged.unique.files and not _join(chosen):
-        tables.replace_by_files(staged.unique.files, chosen.table, None)
+        tables.replace_by_files(staged.unique.files, chosen.table)
         return Written(staged.unique.rows)
     table = tables.read(chosen.table).withColumnRenamed(chosen.time, "event_time")
     rows, replaced = _new_rows(tables, config, chosen, names, staged, found, table)

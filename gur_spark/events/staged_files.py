@@ -22,12 +22,6 @@ WRITTEN_ROWS = 1 << 20
 FILE = "number of file"
 """Column of staged rows with the position of their file. No field has such a name."""
 
-KEY_COLUMNS = 3
-"""Columns of a key that choose the bucket; the others would hardly spread rows better."""
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-"""Knuth's multiplier for hashing: 2^64 over the golden ratio."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Buckets:
@@ -52,11 +46,18 @@ class Buckets:
 
     def _hashes(self, rows: pa.Table) -> Any:
         """A hash of each row's key, (N,) uint64; equal keys have equal hashes in all processes."""
-        hash_N = np.full(len(rows), self.level + 1, np.uint64)
-        for name in self.key[:KEY_COLUMNS]:
-            hash_N = (hash_N ^ _numbers(rows[name].combine_chunks())) * _ODD
-            hash_N ^= hash_N >> np.uint64(32)
-        return hash_N
+        hash_N = np.zeros(len(rows), np.uint64)
+        for name in self.key:
+            hash_N = _mixed(hash_N ^ _numbers(rows[name].combine_chunks()))
+        # The level comes last, so that the rows of one bucket part again.
+        return _mixed(hash_N + np.uint64(self.level))
+
+
+def _mixed(hash_N: Any) -> Any:
+    """The hashes with each bit in many others (the finaliser of SplitMix64: Steele et al. 2014)."""
+    hash_N = (hash_N ^ (hash_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    hash_N = (hash_N ^ (hash_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return hash_N ^ (hash_N >> np.uint64(31))
 
 
 def _numbers(values: pa.Array) -> Any:
@@ -71,29 +72,39 @@ def _numbers(values: pa.Array) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class StagedFile:
-    """A Parquet file, and the bucket that each of its row groups is of."""
+    """A Parquet file of rows in buckets."""
 
     path: str
     buckets: Sequence[int]
+    """The bucket of each row group."""
+    sizes: Sequence[int]
+    """Bytes that each row group takes in memory."""
 
-    def size_of(self, bucket: int) -> int:
-        """Bytes that the rows of a bucket take in memory, about."""
-        with self._opened() as file:
-            return sum(file.metadata.row_group(number).total_byte_size for number in self._groups(bucket))
+    def only(self, bucket: int) -> "Part | None":
+        """The row groups of a bucket; None where it has no row."""
+        groups = [number for number, one in enumerate(self.buckets) if one == bucket]
+        return Part(self.path, groups, sum(self.sizes[number] for number in groups)) if groups else None
 
-    def read(self, bucket: int) -> pa.Table:
-        """Rows of a bucket."""
-        with self._opened() as file:
-            return file.read_row_groups(self._groups(bucket), use_threads=False)
 
-    def parts(self, bucket: int) -> Iterator[pa.Table]:
-        """Rows of a bucket, one row group at a time."""
+@dataclass(frozen=True)
+class Part:
+    """Some row groups of a file."""
+
+    path: str
+    groups: Sequence[int]
+    size: int
+    """Bytes that they take in memory."""
+
+    def read(self) -> pa.Table:
+        """All rows."""
         with self._opened() as file:
-            for number in self._groups(bucket):
+            return file.read_row_groups(self.groups, use_threads=False)
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """All rows, one row group at a time."""
+        with self._opened() as file:
+            for number in self.groups:
                 yield file.read_row_group(number, use_threads=False)
-
-    def _groups(self, bucket: int) -> list[int]:
-        return [number for number, one in enumerate(self.buckets) if one == bucket]
 
     def _opened(self) -> pq.ParquetFile:
         filesystem, inner = storage.open_filesystem(self.path)
@@ -109,6 +120,7 @@ class StagedWriter:
         self._held: list[pa.Table] = []
         self._path = ""
         self._groups: list[int] = []
+        self._sizes: list[int] = []
 
     def add(self, rows: pa.Table) -> None:
         """Write rows, or hold them until there are enough for a row group."""
@@ -125,7 +137,7 @@ class StagedWriter:
         if self._writer is None:
             return None
         self._writer.close()
-        return StagedFile(path=self._path, buckets=self._groups)
+        return StagedFile(path=self._path, buckets=self._groups, sizes=self._sizes)
 
     def _flush(self) -> None:
         rows = pa.concat_tables(self._held)
@@ -141,4 +153,6 @@ class StagedWriter:
             self._writer = pq.ParquetWriter(inner, rows.schema, filesystem=filesystem, **options)
         for number, part in self._buckets.split(rows) if self._buckets else [(0, rows)]:
             self._writer.write_table(part, row_group_size=WRITTEN_ROWS)
-            self._groups += [number] * -(-len(part) // WRITTEN_ROWS)
+            for start in range(0, len(part), WRITTEN_ROWS):
+                self._groups.append(number)
+                self._sizes.append(part.slice(start, WRITTEN_ROWS).nbytes)

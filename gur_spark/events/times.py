@@ -70,10 +70,10 @@ def instants(texts: pa.StringArray, time: EventTime, origins: pa.StringArray | N
     """
     texts = pc.utf8_trim(texts, " ")
     if origins is not None:
-        origin = instants(origins, time.of_origin()).instant_N
+        origin = instants(origins, time.of_origin())
         since = (_since(texts, format, EPOCH) for format in time.formats)
         counted = reduce(pc.coalesce, since).cast(pa.int64())
-        return Instants(pc.add(counted, origin.cast(pa.int64())).cast(INSTANT))
+        return Instants(pc.add(counted, origin.instant_N.cast(pa.int64())).cast(INSTANT), origin.skipped_N)
     first, *others = (_instants(texts, format, time) for format in time.formats)
     for other in others:
         new = pc.and_(pc.is_null(first.instant_N), pc.is_valid(other.instant_N))

@@ -15,7 +15,7 @@ from gur_spark.config.logs import AnyLog, RawLog
 from gur_spark.config.source import Source
 from gur_spark.events.files import File
 from gur_spark.events.ranges import COMPRESSED
-from gur_spark.events.staged_files import FILE, Buckets, StagedFile, StagedWriter
+from gur_spark.events.staged_files import FILE, Buckets, Part, StagedFile, StagedWriter
 
 BUCKET_BYTES = 64 << 20
 """Bytes of a log's text in a bucket, about."""
@@ -79,27 +79,31 @@ def unique_rows(
         return Unique((), 0)
     folder = storage.join(folder, "unique")
 
+    parts = [[part for file in staged if (part := file.only(bucket))] for bucket in range(buckets.count)]
+
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for number in batch.column(0).to_pylist():
-                made = _settle(staged, number, log, buckets, left_out, folder)
+            for bucket in batch.column(0).to_pylist():
+                made = _settle(parts[bucket], log, buckets, left_out, folder)
                 yield pa.RecordBatch.from_arrays([pa.array([json.dumps(made)])], names=["report"])
 
     if buckets.count == 1:
         # So few rows need no worker.
-        return Unique(*_settle(staged, 0, log, buckets, left_out, folder))
+        return Unique(*_settle(parts[0], log, buckets, left_out, folder))
     rows = spark.range(0, buckets.count, 1, buckets.count).mapInArrow(kernel, "report STRING").collect()
     made = [json.loads(row["report"]) for row in rows]
     return Unique(sorted(path for paths, _ in made for path in paths), sum(count for _, count in made))
 
 
 def _settle(
-    staged: Sequence[StagedFile], number: int, log: RawLog, buckets: Buckets, left_out: Sequence[int], folder: str
+    parts: Sequence[Part], log: RawLog, buckets: Buckets, left_out: Sequence[int], folder: str
 ) -> tuple[list[str], int]:
     """One row of each key of a bucket: files and number of rows."""
-    if buckets.level < MOST_LEVELS and sum(file.size_of(number) for file in staged) > BUCKET_MEMORY:
-        return _settle_parts(staged, number, log, buckets, left_out, folder)
-    rows = pa.concat_tables([file.read(number) for file in staged])
+    if not parts:
+        return [], 0
+    if buckets.level < MOST_LEVELS and sum(part.size for part in parts) > BUCKET_MEMORY:
+        return _settle_apart(parts, log, buckets, left_out, folder)
+    rows = pa.concat_tables([part.read() for part in parts])
     if left_out:
         rows = rows.filter(pc.invert(pc.is_in(rows[FILE], pa.array(left_out, pa.int32()))))
     writer = StagedWriter(folder)
@@ -109,24 +113,27 @@ def _settle(
     return ([made.path] if made else []), len(unique)
 
 
-def _settle_parts(
-    staged: Sequence[StagedFile], number: int, log: RawLog, buckets: Buckets, left_out: Sequence[int], folder: str
+def _settle_apart(
+    parts: Sequence[Part], log: RawLog, buckets: Buckets, left_out: Sequence[int], folder: str
 ) -> tuple[list[str], int]:
     """As ``_settle``, for a bucket that does not fit into memory."""
     deeper = Buckets(key=buckets.key, count=SPLIT, level=buckets.level + 1)
     writer = StagedWriter(storage.join(folder, "parts"), deeper)
-    for file in staged:
-        for part in file.parts(number):
-            writer.add(part)
+    for part in parts:
+        for rows in part.blocks():
+            writer.add(rows)
     split = writer.close()
     assert split
-    made = [_settle([split], part, log, deeper, left_out, folder) for part in sorted(set(split.buckets))]
+    smaller = [one for bucket in range(SPLIT) if (one := split.only(bucket))]
+    made = [_settle([one], log, deeper, left_out, folder) for one in smaller]
     storage.remove_file(split.path)
     return [path for paths, _ in made for path in paths], sum(count for _, count in made)
 
 
 def one_each(rows: pa.Table, log: RawLog) -> pa.Table:
     """One row of each key, as ``unique_rows`` chooses it."""
+    if not len(rows):
+        return rows
     names = rows.column_names
     key = key_of(log, names)
     last = log.dedupe.keep == "last"

@@ -176,9 +176,16 @@ class Tables:
             where = f" where {predicate}" if predicate else ""
             raise TableError(f"{self.sql_name(table)}{where}: the frame does not fit: {error}") from error
 
-    def replace_by_files(self, files: Sequence[str], table: str, predicate: str | None) -> None:
-        """As ``replace``, by the rows of Parquet files that have the table's columns in any order."""
-        self.replace(read_parquet(self.spark, *files).select(self.read(table).columns), table, predicate)
+    def replace_by_files(self, files: Sequence[str], table: str) -> None:
+        """Replace all rows by those of Parquet files; raises what ``replace`` does.
+
+        Columns may stand in any order. A column of the table that the files lack is null.
+        """
+        rows, there = read_parquet(self.spark, *files), self.read(table).schema
+        filled = [
+            F.col(f.name) if f.name in rows.columns else F.lit(None).cast(f.dataType).alias(f.name) for f in there
+        ]
+        self.replace(rows.select(filled), table, None)
 
     def _save(self, writer: DataFrameWriter, table: str) -> None:
         try:

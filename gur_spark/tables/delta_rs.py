@@ -23,6 +23,9 @@ from gur_spark.errors import TableError, WriteConflict
 from gur_spark.tables.delta import Commit, Tables
 from gur_spark.tables.paths import plain_path
 
+_ALL = "true"
+"""Predicate of all rows. Without one, deltalake does not see rows that another run appends meanwhile."""
+
 _NOTE = "userMetadata"
 """Name that Spark gives to the note of a commit."""
 
@@ -62,8 +65,7 @@ class DeltaRsTables(Tables):
 
     def replace(self, frame: DataFrame, table: str, predicate: str | None, note: str | None = None) -> None:
         # deltalake reads a bare text in the zone of the column, UTC, and `TIMESTAMP ''` as a time without a zone.
-        # Without a predicate it would not see rows that another run appends meanwhile.
-        bare = re.sub(r"\bTIMESTAMP\s*(?=')", "", predicate) if predicate else "true"
+        bare = re.sub(r"\bTIMESTAMP\s*(?=')", "", predicate) if predicate else _ALL
         properties = CommitProperties(custom_metadata={_NOTE: note}) if note else None
         try:
             self._commit(frame, table, mode="overwrite", predicate=bare, commit_properties=properties)
@@ -71,13 +73,16 @@ class DeltaRsTables(Tables):
             where = f" where {predicate}" if predicate else ""
             raise TableError(f"{self.sql_name(table)}{where}: the frame does not fit: {error}") from error
 
-    def replace_by_files(self, files: Sequence[str], table: str, predicate: str | None) -> None:
+    def replace_by_files(self, files: Sequence[str], table: str) -> None:
         # The engine would read these files only to write them once more.
         opened = self._open(table)
         filesystem, _ = storage.open_filesystem(files[0])
         inner = [storage.open_filesystem(file)[1] for file in files]
         rows = ds.dataset(inner, pa.schema(opened.schema()), filesystem=filesystem, format="parquet").scanner()
-        self._write(opened, rows.to_reader(), table, mode="overwrite", predicate=predicate or "true")
+        try:
+            self._write(opened, rows.to_reader(), table, mode="overwrite", predicate=_ALL)
+        except DeltaError as error:
+            raise TableError(f"{self.sql_name(table)}: the files do not fit: {error}") from error
 
     def _commit(self, frame: DataFrame, table: str, **how: Any) -> None:
         # Opened before the frame is computed, so that a commit of another run meanwhile is a conflict.

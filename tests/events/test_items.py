@@ -71,7 +71,7 @@ def landed(tmp_path: Path) -> Path:
 @pytest.fixture
 def configure(make_config: Any, landed: Path) -> Any:
     def configured(logs: dict[str, Any] | None = None, **changes: Any) -> Any:
-        main = {key: changes.pop(key) for key in ("fields", "join") if key in changes and logs}
+        main = {key: changes.pop(key) for key in ("fields", "join", "dedupe") if key in changes and logs}
         logs = logs or {"catalogue": item_log(landed / "catalogue", **changes)}
         source = {"path": str(landed / "main")}
         return make_config({"source": source, "vocabulary": {"min_count": 1}, "logs": logs, **main})
@@ -283,9 +283,10 @@ def test_a_table_without_a_declared_attribute_is_refused(tables: Tables, configu
 
 def joined(configure: Any, landed: Path, **changes: Any) -> Any:
     """The pipeline whose events have a field ``sku`` and take the item's brand and price."""
+    more = {key: changes.pop(key) for key in ("dedupe",) if key in changes}
     join = {"log": "catalogue", "on": "sku", "take": ["price", "brand"], **changes}
-    categorical = [{"name": "sku", "column": "sku"}]
-    return configure({"catalogue": item_log(landed / "catalogue")}, fields={"categorical": categorical}, join=join)
+    fields = {"categorical": [{"name": "sku", "column": "sku"}]}
+    return configure({"catalogue": item_log(landed / "catalogue")}, fields=fields, join=join, **more)
 
 
 def test_events_take_what_held_of_their_item_at_their_time(tables: Tables, configure: Any, landed: Path) -> None:
@@ -313,7 +314,7 @@ def test_events_take_what_held_of_their_item_at_their_time(tables: Tables, confi
     config = joined(configure, landed)
     assert config.categorical == ["sku", "brand"]
     assert config.ingest_order == ["catalogue", "main"]
-    with pytest.raises(TableError, match="items` does not exist; run the ingest job first"):
+    with pytest.raises(TableError, match="there is no table items yet: run ingest --log catalogue"):
         ingest(tables, config, run_id())
     ingested(tables, config)
     run = ingest(tables, config, run_id())
@@ -325,12 +326,55 @@ def test_events_take_what_held_of_their_item_at_their_time(tables: Tables, confi
 
 
 @pytest.mark.any_engine
+def test_rows_of_items_that_landed_after_an_event_count_only_where_the_join_says_so(
+    tables: Tables, configure: Any, landed: Path
+) -> None:
+    (landed / "main" / "2024-01-04.csv").write_text("user,time,sku,amount\n1,2024-01-03,s,1\n")
+    (landed / "catalogue" / "2024-01-10.csv").write_text(HEADER + "s,2024-01-01,acme,1.25\n")
+    config = joined(configure, landed)
+    ingested(tables, config)
+    ingest(tables, config, run_id())
+    assert [row.brand for row in tables.read("events").collect()] == [None]
+    ingest(tables, joined(configure, landed, late=True), run_id())
+    assert [(row.brand, row.price) for row in tables.read("events").collect()] == [("acme", 5)]
+
+
+@pytest.mark.any_engine
+def test_events_are_ingested_again_where_a_field_that_they_take_changed(
+    tables: Tables, make_config: Any, configure: Any, landed: Path
+) -> None:
+    (landed / "main" / "2024-01-04.csv").write_text("user,time,sku,amount\n1,2024-01-03,s,1\n")
+    (landed / "catalogue" / "2024-01-02.csv").write_text(HEADER + "s,2024-01-01,acme,1.25\n")
+    config = joined(configure, landed)
+    ingest_job(tables, config)
+    assert ingest_job(tables, config).inputs == {}
+    fields = item_log(landed / "catalogue")["fields"] | {
+        "numeric": [{"name": "price", "column": "price", "step": 0.05}]
+    }
+    logs = {"catalogue": item_log(landed / "catalogue", fields=fields)}
+    join = {"log": "catalogue", "on": "sku", "take": ["price", "brand"]}
+    main = {"fields": {"categorical": [{"name": "sku", "column": "sku"}]}, "join": join}
+    ingest_job(tables, configure(logs, **main))
+    assert [row.price for row in tables.read("events").collect()] == [25]
+
+
+def ingest_job(tables: Tables, config: Any) -> Any:
+    """Run the job; returns its run."""
+    with record(tables, "ingest", {}) as run:
+        job.stage(tables, config, Namespace(landing=[], all=False, log=[]), run)
+    return run
+
+
+@pytest.mark.any_engine
 def test_a_join_that_fits_no_log_is_refused(configure: Any, landed: Path) -> None:
     for changes, message in {
         "log": ({"log": "catalog"}, "join.log: no log 'catalog' of kind items.*mean 'catalogue'"),
         "on": ({"on": "skus"}, "join.on: no category 'skus'.*mean 'sku'"),
         "take": ({"take": ["brands"]}, "join.take: no field 'brands' of items.*mean 'brand'"),
         "own": ({"take": ["amount"]}, "join.take: no field 'amount'"),
+        "twice": ({"take": ["brand", "brand"]}, "join.take: 'brand' is named twice"),
     }.values():
         with pytest.raises(ConfigError, match=message):
             joined(configure, landed, **changes)
+    with pytest.raises(ConfigError, match=r"dedupe\.key: 'brand' is not an event column"):
+        joined(configure, landed, dedupe={"policy": "key", "key": ["brand"]})

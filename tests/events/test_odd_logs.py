@@ -430,6 +430,24 @@ def test_a_time_counts_from_a_stated_origin_or_from_a_column(
     assert [row[1] for row in read(one_day, fields={"event_time": stated})] == [at(expected)] * 2
 
 
+def test_an_origin_that_the_clocks_skip_is_rejected_as_a_time_is(read: Any, landed: Path, tables: Tables) -> None:
+    (landed / "2024-03-31.csv").write_text("user,since,time,mcc,amount\n1,2024-03-31 02:30,0:30,a,1\n")
+    time = {"column": "time", "format": "elapsed", "origin_column": "since", "time_zone": "Europe/Paris"}
+    assert read({"max_bad_share": 1}, fields={"event_time": time}) == []
+    assert reasons(tables) == [("dst_gap", "event_time")]
+
+
+def test_a_bulk_load_goes_on_where_the_table_has_a_field_that_the_file_no_longer_has(
+    read: Any, landed: Path, tables: Tables
+) -> None:
+    (landed / "a.csv").write_text(f"{HEADER}1,{D1},a,1\n")
+    bulk = {"source": {"layout": "bulk"}, "dedupe": {"policy": "exact"}}
+    read(bulk["source"], dedupe=bulk["dedupe"])
+    (landed / "a.csv").write_text(f"{HEADER}1,{D1},a,1\n2,{D1},b,1\n")
+    found = read(bulk["source"], dedupe=bulk["dedupe"], fields={"numeric": []})
+    assert found == [(1, at(D1), "a", None), (2, at(D1), "b", None)]
+
+
 def test_a_time_that_counts_from_nothing_has_no_origin(read: Any) -> None:
     time = {"column": "time", "format": ["epoch_s", "iso8601"], "origin_column": "since"}
     with pytest.raises(ConfigError, match="origin_column: 'iso8601' counts from no origin"):

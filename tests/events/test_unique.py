@@ -94,6 +94,27 @@ def test_the_rows_that_stay_are_those_of_plain_python(
     assert not list((tmp_path / "unique").glob("parts/*.parquet"))
 
 
+@pytest.mark.parametrize("policy", ["exact", "last"])
+def test_buckets_without_rows_and_files_that_are_left_out_give_none(
+    policy: str, tables: Tables, make_config: Any, tmp_path: Path
+) -> None:
+    config = make_config({"dedupe": POLICIES[policy]})
+    rows = [row | {FILE: 1} for row in random_rows(random.Random(1))[:3]]
+    buckets = Buckets(key=key_of(config.main, NAMES), count=16)
+    files = staged(rows, tmp_path, buckets)
+    made = unique_rows(tables.spark, files, config.main, buckets, (), str(tmp_path))
+    assert made.rows == len(plain(rows, config, set()))
+    nothing = unique_rows(tables.spark, files, config.main, buckets, left_out=[1], folder=str(tmp_path))
+    assert (nothing.files, nothing.rows) == ([], 0)
+
+
+def test_all_columns_of_a_key_choose_the_bucket() -> None:
+    rows = pa.Table.from_pylist([{"user_id": "a", "mcc": "x", "amount": n} for n in range(4000)], SCHEMA)
+    sizes = [len(part) for _, part in Buckets(key=["user_id", "mcc", "event_time", "amount"], count=8).split(rows)]
+    assert min(sizes) > 400
+    assert sum(sizes) == 4000
+
+
 def test_rows_of_one_key_are_in_one_bucket_and_the_next_level_spreads_them() -> None:
     rows = pa.Table.from_pylist([{"user_id": f"u{n % 1000}", "mcc": None, "amount": n} for n in range(4000)], SCHEMA)
     first = dict(Buckets(key=["user_id", "mcc"], count=8).split(rows))
@@ -102,3 +123,4 @@ def test_rows_of_one_key_are_in_one_bucket_and_the_next_level_spreads_them() -> 
     assert min(map(len, users)) > 80
     second = dict(Buckets(key=["user_id", "mcc"], count=8, level=1).split(first[3]))
     assert len(second) == 8
+    assert sum(map(len, second.values())) == len(first[3])
