@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def stage(tables: "Tables", config: Config, args: Namespace, run: "Run") -> None:
+    from gur_spark.events.ingest import corrected_landings
     from gur_spark.serving.stale import log_stale, stale_after
 
     read_landings(tables, config, args, run)
-    stale = stale_after(tables, config, list(run.inputs))
+    stale = stale_after(tables, config, [*run.inputs, *corrected_landings(run.outputs)])
     run.add(stale.account)
     log_stale(stale)
 

@@ -71,7 +71,7 @@ class Aggregates(Section):
     @classmethod
     def _ascending(cls, value: list[int | str]) -> list[int | str]:
         if sorted(set(value), key=hours_of) != value:
-            raise ValueError("expected ascending windows, each once")
+            raise ValueError("expected ascending windows, each once (24h and 1d are the same)")
         return value
 
     @field_validator("pivots")

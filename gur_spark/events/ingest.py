@@ -39,6 +39,9 @@ log = logging.getLogger("gur_spark")
 LOST_FILES = "files_lost"
 """Count in ``runs`` of files that hold rows and were not used."""
 
+CORRECTED = "corrected landings"
+"""Output in ``runs``: landings that lost rows to corrections of this run."""
+
 FATES = ("rows_read", "accepted", "deduplicated", "filtered", "quarantined")
 """Names of the counts of raw rows in ``runs``: all of them, and what became of each."""
 
@@ -119,6 +122,14 @@ def _publish(tables: Tables, config: Config, chosen: Landings, staged: Staged, d
     for line in (*done.losses, *(f"quarantined {line}" for line in lines_about(found, chosen.log))):
         log.warning("ingest: %s", line)
     done.outputs.update({name: tables.sql_name(name) for name in (chosen.table, "quarantine")})
+    if written.corrected:
+        done.outputs[f"{CORRECTED}{chosen.of_log}"] = ", ".join(map(chosen.key, written.corrected))
+
+
+def corrected_landings(outputs: Mapping[str, str]) -> list[str]:
+    """Landings, named as in ``inputs`` of a run, that lost rows to corrections of the run with these outputs."""
+    told = [text for name, text in outputs.items() if name.startswith(CORRECTED)]
+    return [key for text in told for key in text.split(", ")]
 
 
 def _refuse_emptied_landings(tables: Tables, chosen: Landings) -> None:

@@ -125,7 +125,7 @@ def _find_landings(tables: Tables, config: Config, name: str) -> Landings:
     if log.source.format in ("delta", "table"):
         files_of[BULK] = []
     else:
-        for file in list_files(log.source):
+        for file in list_files(log.source, "source" if name == MAIN else f"logs.{name}.source"):
             files_of[file.landing.isoformat() if file.landing else BULK].append(file)
     return Landings(
         log=log,

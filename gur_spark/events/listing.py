@@ -11,8 +11,11 @@ from gur_spark.errors import SourceError
 from gur_spark.events.files import File
 
 
-def list_files(source: Source) -> list[File]:
+def list_files(source: Source, key: str = "source") -> list[File]:
     """Files below ``source.path``, in the order of their paths, without hidden ones (``_`` or ``.`` first).
+
+    Args:
+        key: the key of the source in the configuration, for messages.
 
     Raises:
         SourceError: nothing is there, a file of a daily layout has no date in its path, or it is a Delta table.
@@ -21,11 +24,11 @@ def list_files(source: Source) -> list[File]:
     try:
         found = sorted(_below(root, source), key=lambda one: one[0])
     except OSError as error:
-        raise SourceError(f"source.path '{root}' cannot be listed: {error}") from error
+        raise SourceError(f"{key}.path '{root}' cannot be listed: {error}") from error
     if not found:
-        raise SourceError(f"source.path '{root}': expected {source.format} files, found none")
+        raise SourceError(f"{key}.path '{root}': expected {source.format} files, found none")
     return [
-        File(path=path, length=info.size, modified=_changed(info), landing=_landing(inner, path, source))
+        File(path=path, length=info.size, modified=_changed(info), landing=_landing(inner, path, source, key))
         for path, inner, info in found
     ]
 
@@ -67,12 +70,15 @@ def _changed(info: fs.FileInfo) -> int | None:
     return info.mtime_ns // 1_000_000 * 1_000 if info.size and info.mtime_ns is not None else None
 
 
-def _landing(below: str, path: str, source: Source) -> date | None:
+def _landing(below: str, path: str, source: Source, key: str) -> date | None:
     if source.layout == "bulk":
         return None
     match = re.search(source.landing_pattern, below)
     if match is None:
-        raise SourceError(f"'{path}' has no landing date: '{source.landing_pattern}' is not found in '{below}'")
+        raise SourceError(
+            f"'{path}' has no landing date: {key}.landing_pattern '{source.landing_pattern}' is not found in "
+            f"'{below}'; folders year=2024/month=3/day=1 have the pattern of docs/raw_logs.md"
+        )
     parts = match.groupdict()
     text = "-".join(parts[name].rjust(2, "0") for name in DATE_PARTS) if parts else match.group(1)
     try:

@@ -207,17 +207,22 @@ def lines_about(found: Tally, log: AnyLog) -> list[str]:
     lines = []
     for bad in found.bad[:REASONS_SHOWN]:
         where = f" in {bad.field}" if bad.field else ""
-        lines.append(
-            f"{bad.rows:,} x {bad.reason}{where}, such as: {bad.sample!r}{_bounds(bad, log.fields.event_time)}"
-        )
+        lines.append(f"{bad.rows:,} x {bad.reason}{where}, such as: {bad.sample!r}{_rule(bad, log)}")
         lines += _unit_hint(bad, log.fields.event_time)
     return lines
 
 
-def _bounds(bad: BadRows, times: EventTime) -> str:
-    if bad.reason != "time_out_of_bounds":
-        return ""
-    return f"; accepted from fields.event_time.min, {times.min}, until fields.event_time.max, {times.max}"
+def _rule(bad: BadRows, log: AnyLog) -> str:
+    """The keys by which rows of a reason were judged."""
+    times, source = log.fields.event_time, log.source
+    if bad.reason == "time_out_of_bounds":
+        return f"; accepted from fields.event_time.min, {times.min}, until fields.event_time.max, {times.max}"
+    if bad.reason == "bad_time":
+        origin = f", '{times.origin_column}' by origin_format {times.origin_format}" if times.origin_column else ""
+        return f"; '{times.column}' is read by fields.event_time.format {times.format}{origin}"
+    if bad.reason == "not_a_number" and source.format != "jsonl":
+        return f"; source.decimal_separator is {source.decimal_separator!r}"
+    return ""
 
 
 def _unit_hint(bad: BadRows, times: EventTime) -> list[str]:

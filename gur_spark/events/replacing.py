@@ -1,7 +1,7 @@
 """Staged rows of landings in the place of those that the log's table has."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import and_
 
@@ -25,6 +25,8 @@ class Written:
     rows: int = 0
     without_item: dict[str, int] = field(default_factory=dict)
     """``rows_without_<log>`` -> events with an item and without any attribute of it, where events take some."""
+    corrected: Sequence[str] = ()
+    """Other landings, ISO dates, that lost rows to corrections."""
 
 
 def replace_rows(
@@ -47,7 +49,8 @@ def replace_rows(
     filled = [F.col(f.name) if f.name in mine else F.lit(None).cast(f.dataType).alias(f.name) for f in table.schema]
     rows = rows.select(filled).withColumnRenamed("event_time", chosen.time)
     tables.replace(rows, chosen.table, None if whole else chosen.predicate(replaced, "landed_on", chosen.named))
-    return _written(tables, chosen, names, staged, found)
+    corrected = sorted(set(replaced) - set(names))
+    return replace(_written(tables, chosen, names, staged, found), corrected=corrected)
 
 
 def _join(chosen: Landings) -> Join | None:

@@ -350,7 +350,7 @@ def test_above_the_allowed_share_of_bad_rows_nothing_is_visible_and_the_message_
         "  9 x time_out_of_bounds in event_time, such as: '1,1704103200000,a,1'; "
         "accepted from fields.event_time.min, 1990-01-01, until fields.event_time.max, 2100-01-01",
         "  the values of 'time' look like epoch_ms; fields.event_time.format is epoch_s",
-        "  1 x bad_time in event_time, such as: '1,x,a,1'",
+        "  1 x bad_time in event_time, such as: '1,x,a,1'; 'time' is read by fields.event_time.format epoch_s",
     ]
     assert not tables.exists("events")
     assert not tables.exists("quarantine")

@@ -14,7 +14,7 @@ from deltalake import write_deltalake
 
 from gur_spark.errors import ConfigError, SourceError, TooManyBadRows
 from gur_spark.events import ranges, reading
-from gur_spark.events.ingest import ingest
+from gur_spark.events.ingest import corrected_landings, ingest
 from gur_spark.events.listing import list_files
 from gur_spark.events.ranges import Range
 from gur_spark.tables.delta import Tables
@@ -550,6 +550,7 @@ def test_a_correction_in_a_later_landing_takes_the_place_of_the_row(read: Any, l
     assert read(dedupe=CORRECTED) == corrected
     counts = [read.last.counts[name] for name in ("rows_read", "accepted", "deduplicated")]
     assert counts == [2, 2, 0]
+    assert corrected_landings(read.last.outputs) == [D1]
     # The earlier landing comes again: its row stays corrected.
     (landed / f"{D1}.csv").write_text(f"{HEADER}1,{D1},b,2\n2,{D1},a,1\n3,{D1},,5\n")
     corrected[2] = (3, at(D1), None, 500)
