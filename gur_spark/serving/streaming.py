@@ -20,7 +20,7 @@ from gur_spark.errors import ConfigError, GurError
 from gur_spark.tables.delta import Tables
 
 _ENGINES = ("local", "databricks", "spark")
-_FOLDERS = ("csv", "jsonl", "parquet")
+_FOLDERS = ("csv", "jsonl", "parquet", "orc", "avro")
 
 
 def check_streaming(config: Config) -> None:

@@ -267,6 +267,19 @@ def test_fields_of_avro_records_are_read_or_refused_by_name(read: Any, landed: P
         read(source, fields={**dotted, "categorical": [{"name": "x", "column": "first"}]})
 
 
+def test_a_time_that_no_calendar_has_makes_one_avro_record_bad(read: Any, landed: Path, tables: Tables) -> None:
+    moment = {"type": "long", "logicalType": "timestamp-millis"}
+    kinds = {"user": ["string", "double"], "time": moment, "mcc": "string", "amount": ["null", "bytes", "int"]}
+    fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+    millis = 1_709_251_200_000
+    rows = [{"user": float(n), "time": millis * (1000 if n == 3 else 1), "mcc": "a", "amount": b"2"} for n in range(5)]
+    with (landed / f"{D1}.avro").open("wb") as file:
+        fastavro.writer(file, {"type": "record", "name": "event", "fields": fields}, rows)
+    found = read({"format": "avro", "max_bad_share": 0.5})
+    assert found == [(n, at(D1), "a", 200) for n in (0, 1, 2, 4)]
+    assert reasons(tables) == [("bad_time", "event_time")]
+
+
 def test_null_values_and_separators_of_numbers_are_declared(read: Any, landed: Path, tables: Tables) -> None:
     numbers = ["1.234,5", "-1.234.567", "12,3", "NULL", "1.23", "1234,", "\\N"]
     lines = [f'{user},{D1},NULL,"{number}"\n' for user, number in enumerate(numbers)]
