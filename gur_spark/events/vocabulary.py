@@ -40,6 +40,11 @@ class Vocabulary:
     frame: DataFrame
     """One row per (field, value): ``field, value, id``."""
 
+    def texts(self, field: str, ids: Sequence[int]) -> dict[int, str]:
+        """Read the values of some ids of a field; an id that stands for no value has none."""
+        wanted = (F.col("field") == F.lit(field)) & F.col("id").isin(list(ids)) & F.col("value").isNotNull()
+        return {row["id"]: row["value"] for row in self.frame.where(wanted).select("id", "value").collect()}
+
     def account(self, fields: Sequence[str]) -> Account:
         """Entries for the row of the run that fitted these fields."""
         return Account(

@@ -8,7 +8,7 @@ This module imports neither Spark nor torch. A module that defines a kind may no
 imported: ``prepare`` imports Spark, ``train`` and ``load`` import torch, each inside the method.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -110,6 +110,24 @@ class Artefact:
     metrics: Mapping[str, float]
 
 
+Texts = Callable[[str, Sequence[int]], Mapping[int, str]]
+"""Function: a field and ids -> the text of each id that stands for a value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One number of an embedding that has a name."""
+
+    number: int
+    """Position in the embedding, from 1 on."""
+    name: str
+    """The largest loadings, such as ``amount_mean_30d +.71, amount_max_30d +.64``; empty where the number is 0."""
+    variance: float
+    """Share of the variance of all standardised inputs."""
+    loadings: Mapping[str, float]
+    """Weights of the standardised inputs in the number, the largest first. The squares of all weights add up to 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingInputs:
     """Inputs of a training: folders that torch reads without Spark, and settings."""
@@ -125,6 +143,8 @@ class TrainingInputs:
     """The older version with the space that the new one is moved into."""
     prepared: Any = None
     """Further data that ``count`` made for ``train``."""
+    texts: Texts | None = None
+    """Looks up the texts of ids, for the names of dimensions; None: ids stay numbers."""
 
 
 class Learner(Protocol):
@@ -163,9 +183,11 @@ class Fitted:
     metrics: Mapping[str, float]
     """``validation_loss`` of the best epoch, and ``epochs``."""
     epochs: Sequence[Mapping[str, float]]
-    """``epoch``, ``train_loss`` and ``validation_loss`` of each epoch."""
-    checkpoints: str
-    """Folder from which a killed run of the same inputs continues; useless once the version is registered."""
+    """``epoch``, ``train_loss`` and ``validation_loss`` of each epoch, and ``train_loss_evaluated`` where the learner
+    has a sample of its training users. Empty for a model without epochs."""
+    checkpoints: str | None = None
+    """Folder from which a killed run of the same inputs continues; useless once the version is registered. None: there
+    were no epochs."""
 
 
 class Trainer(Protocol):
@@ -192,6 +214,8 @@ class Trained:
     """Further metrics: of validation users, of the alignment."""
     aligned_to: str | None = None
     """The version with the space that the embeddings are in."""
+    dimensions: Sequence[Dimension] = ()
+    """Numbers of the embedding that have a name."""
 
 
 class Scorer(Protocol):

@@ -35,8 +35,9 @@ from gur_spark.registry.files import (
     pack,
 )
 
-FORMAT = 2
-"""Format of ``config.json``. Format 1, without a number, held the autoencoder's settings before there were kinds."""
+FORMAT = 3
+"""Format of ``config.json``. Format 1, without a number, held the autoencoder's settings before there were kinds.
+Format 2 had no linear part."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,7 @@ def _train(
         training=config.training,
         align_to=older,
         prepared=kind.count(preparation, folders),
+        texts=vocabulary.texts,
     )
     origin = Origin(
         snapshots=paths,
@@ -88,7 +89,8 @@ def _train(
     with ExitStack() as lock:
         made = train_version(kind, inputs, origin, work, out, progress=sys.stderr.isatty(), lock=lock)
         register(tables, config.name, made.card, made.path, made.manifest_hash, inputs.vocabulary, made.metrics)
-        storage.remove_folder(made.checkpoints)
+        if made.checkpoints:
+            storage.remove_folder(made.checkpoints)
     return made
 
 

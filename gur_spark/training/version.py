@@ -21,8 +21,9 @@ class TrainedVersion:
     path: str
     manifest_hash: str
     metrics: Mapping[str, float]
-    checkpoints: str
-    """Folder from which the same call would continue; useless once the version is registered."""
+    checkpoints: str | None
+    """Folder from which the same call would continue; useless once the version is registered. None: there were no
+    epochs."""
 
     @property
     def version(self) -> str:
@@ -67,6 +68,9 @@ def train_version(
 
 def _log_best_epoch(version: str, fitted: Fitted) -> None:
     """Log which epoch's weights the version has; warn if it is the first one."""
+    if not fitted.epochs:
+        log.info("trained %s: principal components alone, without epochs", version)
+        return
     losses = [epoch["validation_loss"] for epoch in fitted.epochs]
     loss, best = min((loss, number) for number, loss in enumerate(losses, 1))
     log.info("trained %s: best epoch %d of %d, validation loss %.4g", version, best, len(losses), loss)

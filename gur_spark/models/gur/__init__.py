@@ -33,7 +33,7 @@ class Gur:
     def prepare(self, preparation: "Preparation") -> Sequence[str]:
         from gur_spark.models.gur.pairs import write_pairs
 
-        if not {"future", "contrastive"} & GurModel.of(preparation.config.model).loss.keys():
+        if not {"future", "contrastive"} & GurModel.of(preparation.config.model).learns_from:
             return [snapshot.path for snapshot in preparation.snapshots]
         tables, folder = preparation.tables, preparation.tables.folder("pairs")
         return write_pairs(tables, preparation.config, preparation.snapshots, preparation.vocabulary, folder)
@@ -42,7 +42,7 @@ class Gur:
         from gur_spark.models.gur.counting import count_inputs
 
         model = GurModel.of(preparation.config.model)
-        if model.tables != "frozen":
+        if model.tables != "frozen" or not model.nonlinear_width:
             return None
         sizes, training = preparation.vocabulary.sizes, preparation.config.training
         return count_inputs(preparation.tables.spark, folders, sizes, model, training)

@@ -1,14 +1,16 @@
 """Alignment: a new version's embeddings are moved into the space of an older one, so that its consumers can read them.
 
-It is an orthogonal Procrustes motion (Schönemann 1966) with a shift, fitted on stable users. The motion is rigid, so
-distances between users stay those of the new version. The remaining difference is the residual. Embeddings of length 1
-are only rotated, because a shift would change their lengths.
+It is an orthogonal Procrustes motion (Schönemann 1966) with a shift, fitted on stable users. The linear and the
+nonlinear part have a rotation each. The motion is rigid, so distances between users stay those of the new version. The
+remaining difference is the residual. Embeddings of length 1 are only rotated, because a shift would change their
+lengths.
 
 Legend of array shapes: N = users, L = width of an embedding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -48,9 +50,15 @@ class Alignment:
 
 
 class Procrustes:
-    """The motion that brings pairs of embeddings nearest to each other, from sums; pairs may come in any number."""
+    """The motion that brings pairs of embeddings nearest to each other, from sums; pairs may come in any number.
 
-    def __init__(self, width: int, shift: bool = True) -> None:
+    The linear part is rotated to the linear part, and the nonlinear part to the nonlinear part.
+    """
+
+    def __init__(self, widths: Sequence[int], shift: bool = True) -> None:
+        """Take the ``widths`` of the parts, which add up to L."""
+        width = sum(widths)
+        self._ends = np.cumsum(widths)
         self.users, self._shift = 0, shift
         self._new_L, self._old_L = np.zeros(width), np.zeros(width)
         self._cross_LL = np.zeros((width, width))
@@ -64,32 +72,38 @@ class Procrustes:
         self._squares += (new_NL**2).sum(), (old_NL**2).sum()
 
     def fit(self, to: str) -> Alignment:
-        """Fit the motion: with ``U S V'`` of the cross-product, centred where there is a shift, the rotation is ``U
-        V'``.
+        """Fit the motion: with ``U S V'`` of a part's cross-product, centred where there is a shift, its rotation is
+        ``U V'``.
 
-        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / v`` over the same sides; v is ``|old|^2`` of the centred old
-        side.
+        The residual is ``(|new|^2 + |old|^2 - 2 sum S) / v`` over the same sides, with the ``S`` of all parts; v is
+        ``|old|^2`` of the centred old side.
         """
         n = max(self.users, 1)
         means = self._new_L / n, self._old_L / n
         new_L, old_L = means if self._shift else np.zeros((2, len(self._new_L)))
-        left_LL, values_L, right_LL = np.linalg.svd(self._cross_LL - n * np.outer(new_L, old_L))
-        rotation_LL = left_LL @ right_LL
+        cross_LL = self._cross_LL - n * np.outer(new_L, old_L)
+        rotation_LL, common = np.zeros_like(cross_LL), 0.0
+        for first, end in pairwise((0, *self._ends)):
+            left, values, right = np.linalg.svd(cross_LL[first:end, first:end])
+            rotation_LL[first:end, first:end] = left @ right
+            common += values.sum()
         new, old = self._squares - n * np.array([new_L @ new_L, old_L @ old_L])
         variance = self._squares[1] - n * means[1] @ means[1]
-        residual = float((new + old - 2 * values_L.sum()) / variance) if variance > 0 else 1.0
+        residual = float((new + old - 2 * common) / variance) if variance > 0 else 1.0
         return Alignment(to, rotation_LL, old_L - new_L @ rotation_LL, max(residual, 0.0), self.users)
 
 
-def align(new: Embed, old: "GurScorer", snapshots: Sequence[str], to: str) -> Alignment:
+def align(new: Embed, old: "GurScorer", model: GurModel, snapshots: Sequence[str], to: str) -> Alignment:
     """Fit the motion from a new version to an older one on the stable users of the last of the snapshots.
 
     Args:
         new: embeds rows of the snapshot, (N, L).
+        model: the settings of both versions that ``check_alignable`` compares.
         snapshots: folders, by date.
         to: the older version's name.
     """
-    fitted = Procrustes(old.module.latent_dim, shift=not old.module.unit_norm)
+    widths = [width for width in (model.linear_width, model.nonlinear_width) if width]
+    fitted = Procrustes(widths, shift=not model.unit_norm)
     for rows in _stable(old.layout.manifest, snapshots[-1], old.layout.columns):
         fitted.update(new(rows).astype(np.float64), old.vectors(rows).astype(np.float64))
     return fitted.fit(to)
@@ -150,3 +164,15 @@ def check_alignable(old: Artefact, manifest_hash: str, vocabulary_hash: str, mod
                 f"cannot align to {old.version}: its {what} is {there}, in this training it is {wanted}; train on "
                 "snapshots of its manifest and vocabulary with its latent_dim and unit_norm, or without --align-to"
             )
+    if older.linear_width != model.linear_width:
+        raise ModelError(
+            f"cannot align to {old.version}: {_linear_part(older)} in its embeddings, and {_linear_part(model)} in "
+            f"these; linear and other numbers must not be mixed. Set model.linear_dim to {older.linear_width}, or train "
+            "without --align-to and name that version in scoring.in_space_of"
+        )
+
+
+def _linear_part(model: GurModel) -> str:
+    if not model.linear_width:
+        return "no number is linear"
+    return f"the first {model.linear_width} numbers are linear (rotated principal components)"

@@ -1,6 +1,7 @@
 """The GUR autoencoder (Fazelnia et al. 2024, arXiv 2403.00584) on aggregates.
 
-``inputs -> cold and block dropout -> encoder -> latent -> decoder and heads``. The mean of a user's embedded categories
+``inputs -> cold and block dropout -> encoder -> nonlinear part``, ``inputs -> linear path -> linear part``, and ``both
+parts -> decoder and heads``: the network learns what the linear part leaves. The mean of a user's embedded categories
 over a window is an ``EmbeddingBag`` over the window's histogram, so events are not needed.
 """
 
@@ -14,15 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from gur_spark.batches.aggregates import AggregateBatch, to_batch
+from gur_spark.batches.aggregates import AggregateBatch
 from gur_spark.batches.layout import LIFETIME, Layout
 from gur_spark.features.declare.manifest import Column
-from gur_spark.features.kernel.partition import row_without_events
 from gur_spark.models.gur.category_tables import Table, table_width
 from gur_spark.models.gur.dropout import BlockDropout, ColdDropout
 from gur_spark.models.gur.latent import Latent, Posterior
 from gur_spark.models.gur.layers import SELU, MultinomialHead, linear, mlp, pooled
+from gur_spark.models.gur.linear_path import LinearPath, empty_flags, log_scaled
 from gur_spark.models.gur.reconstruction import Block, Prediction, Projections, Reconstruction
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.statistics.moments import Moments
@@ -43,7 +45,9 @@ class GUR(nn.Module):
         self.inputs = Inputs(layout, config)
         width = len(self.inputs.blocks)
         half = max(1, width // 2)
-        self.cold_dropout = cold_dropout(self.inputs, layout, config.cold_dropout)
+        self.linear = LinearPath(layout, config.linear_width) if config.linear_width else None
+        hides = layout.manifest.attributes and config.cold_dropout
+        self.cold_dropout = ColdDropout(layout, config.cold_dropout) if hides else None
         self.block_dropout = BlockDropout(self.inputs.blocks, config.block_dropout)
         self.latent = Latent(config)
         self.encoder = mlp([width, width, half, self.latent.inputs], config.dropout)
@@ -67,15 +71,17 @@ class GUR(nn.Module):
 
     def encode(self, batch: AggregateBatch) -> Tensor:
         """Embed a batch, (B, L); in eval mode each embedding depends on its own user alone."""
-        return self._encode(*self.inputs(batch))[0]
+        linear_BK, nonlinear_BN, _ = self._parts(batch, *self.inputs(batch))
+        return self.latent.joined(linear_BK, self.latent.embedded(nonlinear_BN))
 
     def forward(self, batch: AggregateBatch) -> Reconstruction:
         target_BT, flags_BF = self.inputs(batch)
-        latent_BL, posterior = self._encode(target_BT, flags_BF)
+        linear_BK, nonlinear_BN, posterior = self._parts(batch, target_BT, flags_BF)
+        latent_BL = self.latent.joined(linear_BK, nonlinear_BN)
         read_BL = self.latent.for_heads(latent_BL)
         pair = None
         if batch.views and self.projection_head:
-            views = [latent_BL, *map(self.encode, batch.views.batches)]
+            views = [latent_BL, *map(self._latent, batch.views.batches)]
             first_BL, second_BL = (self.projection_head(self.latent.for_heads(view_BL)) for view_BL in views[-2:])
             pair = Projections(first_BL, second_BL, self._temperature)
         prediction_BT, logits = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
@@ -84,19 +90,51 @@ class GUR(nn.Module):
             prediction_BT,
             logits,
             future=self.future_head(read_BL) if self.future_head else None,
+            nonlinear_BN=nonlinear_BN,
             posterior=posterior,
             projections=pair,
         )
 
-    def _encode(self, target_BT: Tensor, flags_BF: Tensor) -> tuple[Tensor, Posterior | None]:
-        if self.cold_dropout:
-            empty_T = self.inputs.standardised(self.cold_dropout.empty_T)
-            target_BT, flags_BF = self.cold_dropout(target_BT, flags_BF, empty_T)
+    def _latent(self, batch: AggregateBatch) -> Tensor:
+        linear_BK, nonlinear_BN, _ = self._parts(batch, *self.inputs(batch))
+        return self.latent.joined(linear_BK, nonlinear_BN)
+
+    def _parts(
+        self, batch: AggregateBatch, input_BT: Tensor, flags_BF: Tensor
+    ) -> tuple[Tensor | None, Tensor, Posterior | None]:
+        """Compute the linear part (B, K), if there is one, and the nonlinear part (B, N) with its distribution."""
+        if self.cold_dropout and self.training:
+            batch = self.cold_dropout(batch)
+            input_BT, flags_BF = self.inputs(batch)
         # A missing value becomes the mean (0 once standardised), and a flag marks it.
-        there_BT = target_BT.masked_fill(target_BT.isnan(), 0.0)
+        there_BT = input_BT.masked_fill(input_BT.isnan(), 0.0)
         encoded_BX = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
-        latent: tuple[Tensor, Posterior | None] = self.latent(encoded_BX)
-        return latent
+        nonlinear_BN, posterior = self.latent(encoded_BX)
+        return self.linear(batch) if self.linear else None, nonlinear_BN, posterior
+
+
+class LinearEncoder(nn.Module):
+    """The linear path alone, where it has the whole width of the embedding: principal components in place of an
+    autoencoder."""
+
+    def __init__(self, layout: Layout, config: GurModel) -> None:
+        super().__init__()
+        self.latent_dim, self.unit_norm = config.latent_dim, config.unit_norm
+        self.linear = LinearPath(layout, config.linear_width)
+
+    def encode(self, batch: AggregateBatch) -> Tensor:
+        """Embed a batch, (B, L); each embedding depends on its own user alone."""
+        linear_BL: Tensor = self.linear(batch)
+        return normalize(linear_BL, dim=1) if self.unit_norm else linear_BL
+
+
+Encoder = GUR | LinearEncoder
+"""Module that embeds."""
+
+
+def make_encoder(layout: Layout, config: GurModel) -> Encoder:
+    """Make the module of a configuration, with weights as drawn."""
+    return GUR(layout, config) if config.nonlinear_width else LinearEncoder(layout, config)
 
 
 class ByField(nn.ModuleDict):
@@ -188,16 +226,15 @@ class Inputs(nn.Module):
             for hours in self._windows[field]
             for _ in range(table.embedding_dim)
         ]
-        # A window is empty when it has no event, a numeric field when it has no value in the window.
-        empties = [(d, c) for d, c in enumerate(layout.dense) if c.statistic in ("events", "count")]
+        empties = empty_flags(layout)
         self.targets = self._dense + len(pooled)
         dense = [_block(c) for c in layout.dense]
-        self.blocks = [*dense, *pooled, *(_block(c) for _, c in empties)]
+        self.blocks = [*dense, *pooled, *(dense[d] for d in empties)]
         # The number of a user's different ids tells of activity rather than of the histogram, like other numbers made
         # of a category. It counts as a number.
         self.report_blocks = [block._replace(field=None) if block.field in layout.sizes else block for block in dense]
         self.report_blocks += pooled
-        self.register_buffer("_counts", torch.tensor([d for d, _ in empties]), persistent=False)
+        self.register_buffer("_counts", torch.tensor(empties), persistent=False)
         self.register_buffer("mean_T", torch.zeros(self.targets))
         self.register_buffer("std_T", torch.ones(self.targets))
 
@@ -212,7 +249,7 @@ class Inputs(nn.Module):
     def raw(self, batch: AggregateBatch) -> Tensor:
         """Collect the values before they are standardised, (B, T), NaN where missing."""
         x_BD = batch.dense_BD
-        parts = [x_BD.sign() * x_BD.abs().log1p() if self._log_scale else x_BD]
+        parts = [log_scaled(x_BD) if self._log_scale else x_BD]
         for field, table in self._bags():
             histogram = batch.histograms[field]
             pooled_ME = pooled(table.weight, histogram).masked_fill(~histogram.filled_M[:, None], torch.nan)
@@ -234,17 +271,6 @@ class Inputs(nn.Module):
         for field, table in self.tables.items():
             assert isinstance(table, nn.EmbeddingBag)
             yield field, table
-
-
-def cold_dropout(inputs: Inputs, layout: Layout, p: float) -> ColdDropout | None:
-    """Make the dropout of all events; None where a user has no other inputs."""
-    known = {field.name for field in layout.manifest.attributes}
-    if not known or not p:
-        return None
-    with torch.no_grad():
-        empty_T = inputs.raw(to_batch(row_without_events(layout.manifest), layout))[0]
-    blocks = inputs.blocks[: inputs.targets]
-    return ColdDropout(empty_T, torch.tensor([block.field not in known for block in blocks]), p)
 
 
 def _block(column: Column) -> Block:

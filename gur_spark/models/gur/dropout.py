@@ -1,12 +1,16 @@
 """Dropout of inputs: training hides parts of a user from the encoder, which learns to use the rest."""
 
-# B = users, T = target values, F = empty flags, I = T + F
+# B = users, D = dense columns, I = inputs of the encoder, M = W * B bags (a user's window), N = (bag, id) pairs
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from gur_spark.batches.aggregates import AggregateBatch, Histogram, to_batch
+from gur_spark.batches.layout import Layout
+from gur_spark.features.kernel.partition import row_without_events
 from gur_spark.models.gur.reconstruction import Block
 
 
@@ -47,21 +51,33 @@ class ColdDropout(nn.Module):
     encoder learns to predict behaviour from attributes (DropoutNet, Volkovs et al. 2017).
     """
 
-    empty_T: Tensor
-    _history_T: Tensor
+    _empty_D: Tensor
+    _history_D: Tensor
 
-    def __init__(self, empty_T: Tensor, history_T: Tensor, p: float) -> None:
-        """Take ``empty_T``, a user without events before standardising, and ``history_T``, which marks values made of
-        events."""
+    def __init__(self, layout: Layout, p: float) -> None:
         super().__init__()
         self.p = p
-        self.register_buffer("empty_T", empty_T, persistent=False)
-        self.register_buffer("_history_T", history_T, persistent=False)
+        known = {field.name for field in layout.manifest.attributes}
+        self._history = [name for name in layout.sizes if name not in known]
+        empty_D = to_batch(row_without_events(layout.manifest), layout).dense_BD[0]
+        self.register_buffer("_empty_D", empty_D, persistent=False)
+        history_D = torch.tensor([column.field not in known for column in layout.dense])
+        self.register_buffer("_history_D", history_D, persistent=False)
 
-    def forward(self, x_BT: Tensor, flags_BF: Tensor, empty_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Hide events in values and flags; ``empty_T`` is standardised as the values are."""
+    def forward(self, batch: AggregateBatch) -> AggregateBatch:
         if not self.training or self.p == 0:
-            return x_BT, flags_BF
-        cold_B = torch.rand(len(x_BT), device=x_BT.device) < self.p
-        hidden_BT = cold_B[:, None] & self._history_T
-        return torch.where(hidden_BT, empty_T, x_BT), flags_BF.masked_fill(cold_B[:, None], 1.0)
+            return batch
+        cold_B = torch.rand(len(batch), device=batch.dense_BD.device) < self.p
+        dense_BD = torch.where(cold_B[:, None] & self._history_D, self._empty_D, batch.dense_BD)
+        hidden = {name: _without(batch.histograms[name], cold_B) for name in self._history}
+        return replace(batch, dense_BD=dense_BD, histograms={**batch.histograms, **hidden})
+
+
+def _without(histogram: Histogram, users_B: Tensor) -> Histogram:
+    """Empty all bags of the marked users."""
+    kept_M = ~users_B.repeat(len(histogram.filled_M) // len(users_B))
+    return replace(
+        histogram,
+        shares_N=histogram.shares_N * kept_M[histogram.bags_N],
+        filled_M=histogram.filled_M & kept_M,
+    )

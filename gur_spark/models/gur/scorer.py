@@ -14,7 +14,7 @@ from torch import Tensor
 from gur_spark.arrays import Array, Floats, to_lists
 from gur_spark.batches.aggregates import to_batch
 from gur_spark.batches.layout import Layout
-from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.autoencoder import GUR, Encoder, make_encoder
 from gur_spark.models.gur.settings import GurModel
 from gur_spark.models.kind import Artefact
 from gur_spark.models.weights import read_weights, set_weights
@@ -30,7 +30,7 @@ ROTATION, SHIFT = "alignment.rotation", "alignment.shift"
 class GurScorer:
     """Scorer that embeds users in float64 and rounds to float32."""
 
-    module: GUR
+    module: Encoder
     """The module in eval mode, float64."""
     layout: Layout
     motion: tuple[Tensor, Tensor] | None = None
@@ -91,25 +91,32 @@ def load_scorer(artefact: Artefact) -> GurScorer:
     motion = (weights.pop(ROTATION), weights.pop(SHIFT)) if {ROTATION, SHIFT} <= weights.keys() else None
     # Loading a version must not move torch's generator, from which a training beside it draws.
     with torch.random.fork_rng(devices=[]):
-        module = GUR(layout, cast(GurModel, artefact.model))
+        module = make_encoder(layout, cast(GurModel, artefact.model))
     set_weights(module, weights, artefact.version)
     return _ready(module, layout, motion)
 
 
 def untrained_scorer(artefact: Artefact, seed: int) -> GurScorer:
-    """Make a scorer with the same architecture and standardised inputs, with weights as drawn before training."""
+    """Make a scorer with the same architecture and standardised inputs, with weights as drawn before training.
+
+    The directions of a linear path are random ones.
+    """
     trained, model = load_scorer(artefact).module, cast(GurModel, artefact.model)
     layout = Layout.of(artefact.manifest, artefact.vocabulary.sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = GUR(layout, model).double()
-    module.inputs.mean_T.copy_(trained.inputs.mean_T)
-    module.inputs.std_T.copy_(trained.inputs.std_T)
-    if model.tables == "frozen":
-        # Frozen tables are an input of the encoder: they are computed from the data, not learned with it.
-        module.inputs.tables.load_state_dict(trained.inputs.tables.state_dict())
+        module = make_encoder(layout, model).double()
+    if isinstance(module, GUR) and isinstance(trained, GUR):
+        module.inputs.mean_T.copy_(trained.inputs.mean_T)
+        module.inputs.std_T.copy_(trained.inputs.std_T)
+        if model.tables == "frozen":
+            # Frozen tables are an input of the encoder: they are computed from the data, not learned with it.
+            module.inputs.tables.load_state_dict(trained.inputs.tables.state_dict())
+    if module.linear and trained.linear:
+        module.linear.load_state_dict(trained.linear.state_dict())
+        module.linear.randomise(seed)
     return _ready(module, layout, None)
 
 
-def _ready(module: GUR, layout: Layout, motion: tuple[Tensor, Tensor] | None) -> GurScorer:
+def _ready(module: Encoder, layout: Layout, motion: tuple[Tensor, Tensor] | None) -> GurScorer:
     return GurScorer(module=module.double().eval().requires_grad_(False), layout=layout, motion=motion)

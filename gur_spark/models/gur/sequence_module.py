@@ -50,7 +50,7 @@ class GURModule(ABSModule):  # type: ignore[misc]  # pytorch-lifestream has no t
         width, windows = len(seq_encoder.inputs), len(seq_encoder.windows)
         self._targets = seq_encoder.dense if loss == "likelihood" else width - windows
         hidden = [seq_encoder.latent_dim, max(1, width // 2), width]
-        dropout = next((m.p for m in seq_encoder.encoder if isinstance(m, nn.AlphaDropout)), 0.0)
+        dropout = next((m.p for m in seq_encoder.encoder if isinstance(m, nn.Dropout)), 0.0)
         self.decoder = nn.Sequential(mlp(hidden, dropout), SELU())
         self.target_head = linear(width, self._targets)
         widths = {part.name: part.width for part in seq_encoder.parts}

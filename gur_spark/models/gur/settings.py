@@ -42,6 +42,9 @@ class GurModel(ModelSection):
     kind: Literal["gur"] = "gur"
     latent_dim: int = Field(default=120, ge=1, le=4096)
     """Width of an embedding."""
+    linear_dim: int | None = Field(default=None, ge=0, le=4096)
+    """Numbers of the embedding that are rotated principal components of the windows; default half of ``latent_dim``. 0:
+    none; ``latent_dim``: all, and nothing is trained."""
     dropout: float = Field(default=0.1, ge=0, le=0.99)
     """Chance that a hidden unit is dropped in training."""
     block_dropout: Share = 0.1
@@ -77,12 +80,35 @@ class GurModel(ModelSection):
         return {value: 1.0} if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _widths(self) -> "GurModel":
+        if self.linear_width > self.latent_dim:
+            raise ValueError(
+                f"linear_dim {self.linear_dim} is more than the embedding has: latent_dim {self.latent_dim}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _targets(self) -> "GurModel":
         if "mse" in self.loss and self.tables == "trained":
             raise ValueError("loss 'mse' needs tables 'frozen': trained tables shrink to make it small")
         if {"mse", "likelihood"} <= self.loss.keys():
             raise ValueError("losses 'mse' and 'likelihood' both reconstruct the input: give one of them")
         return self
+
+    @property
+    def linear_width(self) -> int:
+        """Width of the linear part of an embedding, which comes first."""
+        return self.latent_dim // 2 if self.linear_dim is None else self.linear_dim
+
+    @property
+    def nonlinear_width(self) -> int:
+        """Width of the nonlinear part of an embedding."""
+        return self.latent_dim - self.linear_width
+
+    @property
+    def learns_from(self) -> frozenset[str]:
+        """Names of the losses that train the nonlinear part; none without one."""
+        return frozenset(self.loss) if self.nonlinear_width else frozenset()
 
     @property
     def reconstructs(self) -> Literal["mse", "likelihood"] | None:
@@ -92,18 +118,24 @@ class GurModel(ModelSection):
     @property
     def views(self) -> int:
         """Number of other views of its user that a training row has, for the loss ``contrastive``."""
-        return 0 if "contrastive" not in self.loss else 1 if self.contrastive.views == "dates" else 2
+        return 0 if "contrastive" not in self.learns_from else 1 if self.contrastive.views == "dates" else 2
 
     def has_unit_norm(self) -> bool:
         return self.unit_norm
 
     def looks_ahead_days(self) -> int:
-        return self.future.horizon_days if "future" in self.loss else 0
+        return self.future.horizon_days if "future" in self.learns_from else 0
 
     def title(self) -> str:
         return f"User embeddings of {self.latent_dim} numbers (GUR autoencoder, arXiv 2403.00584)."
 
     def learned(self) -> Iterable[str]:
+        if self.linear_width:
+            yield f"Dimensions 1 to {self.linear_width}: principal components of the windows, rotated by varimax"
+        if not self.nonlinear_width:
+            return
+        if self.linear_width:
+            yield f"Dimensions {self.linear_width + 1} to {self.latent_dim}: a network, trained beside the components"
         for name, weight in self.loss.items():
             learns = LEARNS[name].format(horizon=self.future.horizon_days, views=self.contrastive.views)
             yield f"Loss `{name}`, weight {weight:g}: {learns}"
@@ -116,7 +148,9 @@ class GurModel(ModelSection):
 
     @classmethod
     def stored(cls, format: int, model: Mapping[str, Any], training: Mapping[str, Any]) -> "GurModel":
-        return cls.from_format_1(model, training) if format == 1 else cls(**model)
+        # Before format 3 there was no linear part.
+        plain = {"linear_dim": 0} if format < 3 else {}
+        return cls.from_format_1({**model, **plain}, training) if format == 1 else cls(**{**model, **plain})
 
     @classmethod
     def from_format_1(cls, model: Mapping[str, Any], training: Mapping[str, Any]) -> "GurModel":

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -12,26 +11,28 @@ from torch.utils.data import DataLoader
 
 from gur_spark.batches.aggregates import AggregateBatch, to_batch
 from gur_spark.batches.layout import Layout
-from gur_spark.batches.streams import AggregateDataset, stream, user_ids
+from gur_spark.batches.streams import READ_ROWS, AggregateDataset, stream, user_ids
 from gur_spark.config.training import Training
 from gur_spark.errors import SnapshotError, TrainingError
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.gur.alignment import Alignment, align, check_alignable, check_stable_users
-from gur_spark.models.gur.autoencoder import GUR
+from gur_spark.models.gur.autoencoder import GUR, Encoder, make_encoder
 from gur_spark.models.gur.category_tables import counted_inputs, frozen_tables
 from gur_spark.models.gur.cooccurrence import Together, count_snapshots
+from gur_spark.models.gur.dimensions import name_dimensions
+from gur_spark.models.gur.linear_fit import LinearFit, Standardisation, fit_linear_path
 from gur_spark.models.gur.losses import loss_terms, training_loss
 from gur_spark.models.gur.reconstruction import RSquared
 from gur_spark.models.gur.scorer import ROTATION, SHIFT, load_scorer
 from gur_spark.models.gur.settings import GurModel
-from gur_spark.models.kind import Artefact, Trained, Trainer, TrainingInputs
+from gur_spark.models.kind import Artefact, Fitted, Trained, Trainer, TrainingInputs
 from gur_spark.snapshots.files import common_manifest, row_groups
 from gur_spark.splits import validation_side
 from gur_spark.statistics.moments import Moments
 
 
 def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
-    """Train an autoencoder.
+    """Train an autoencoder, or fit principal components alone where the linear part has the whole width.
 
     For the losses ``future`` and ``contrastive``, ``inputs.folders`` hold training pairs (``pairs``); otherwise they
     are the snapshots. ``inputs.prepared`` is the co-occurrence for frozen tables, counted on Spark; without it, it is
@@ -50,21 +51,30 @@ def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
         check_alignable(inputs.align_to, layout.manifest.hash, inputs.vocabulary.hash, model)
         check_stable_users(inputs.align_to, inputs.folders)
     data = TrainingRows.of(inputs.folders, layout, inputs.training, model)
-    module = GUR(layout, model)
-    _set_up(module, data, model, inputs.prepared)
-    fitted = trainer.fit(GurLearner(module, data), _depends_on(data, model, inputs.vocabulary.hash))
-    metrics = {**_row_counts(data), **_validation_metrics(module, data)}
+    module = make_encoder(layout, model)
+    fit = _set_up(module, data, model, inputs.prepared)
+    fitted, metrics = Fitted(metrics={"epochs": 0.0}, epochs=()), _row_counts(data)
+    if isinstance(module, GUR):
+        fitted = trainer.fit(GurLearner(module, data), _depends_on(data, model, inputs.vocabulary.hash))
+        metrics |= _validation_metrics(module, data)
+    if fit:
+        metrics["linear_variance"] = fit.share
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    rotation_KK = None
     if inputs.align_to:
         found = _align(module, inputs.align_to, data)
         metrics |= {"alignment_residual": found.residual, "alignment_users": float(found.users)}
         tensors |= {ROTATION: torch.from_numpy(found.rotation_LL), SHIFT: torch.from_numpy(found.shift_L)}
+        rotation_KK = found.rotation_LL[: model.linear_width, : model.linear_width]
     return Trained(
         tensors=tensors,
         manifest=manifest,
         fitted=fitted,
         metrics=metrics,
         aligned_to=inputs.align_to.version if inputs.align_to else None,
+        dimensions=name_dimensions(module.linear, layout, fit, inputs.texts, rotation_KK)
+        if module.linear and fit
+        else (),
     )
 
 
@@ -112,15 +122,15 @@ class TrainingRows:
             snapshots=snapshots,
             layout=layout,
             training=training,
-            future="future" in model.loss,
+            future="future" in model.learns_from,
             views=model.views,
             train_rows=rows - validation_rows,
             validation_rows=validation_rows,
         )
 
     def training_batches(self) -> Iterator[AggregateBatch]:
-        """Yield training batches in the order of the files, the same for every pass."""
-        return stream(self.snapshots, self.layout, self.training.batch_size, keep=self._keeps_training)
+        """Yield all training users in large batches, in the order of the files, the same for every pass."""
+        return stream(self.snapshots, self.layout, READ_ROWS, keep=self._keeps_training)
 
     def validation_batches(self) -> Iterator[AggregateBatch]:
         """Yield validation batches in the order of the files."""
@@ -195,20 +205,30 @@ def _validation(users: pa.Array, training: Training) -> Any:
 
 
 @torch.no_grad()
-def _set_up(module: GUR, data: TrainingRows, model: GurModel, together: Together | None) -> None:
-    """Set the values that are computed from the training users: frozen tables, means and deviations."""
-    if model.tables == "frozen":
+def _set_up(module: Encoder, data: TrainingRows, model: GurModel, together: Together | None) -> LinearFit | None:
+    """Set the values that are computed from the training users: frozen tables, means, deviations and the linear path.
+
+    Raises:
+        TrainingError: a column has values that are not finite.
+    """
+    inputs = module.inputs if isinstance(module, GUR) else None
+    if inputs and model.tables == "frozen":
         if together is None:
             wanted = counted_inputs(data.layout, model)
             together = count_snapshots(data.snapshots, data.layout.manifest, wanted, data.training)
-        module.inputs.set_tables(frozen_tables(together, data.layout, model))
-    moments = Moments(module.inputs.targets)
+        inputs.set_tables(frozen_tables(together, data.layout, model))
+    moments, standardisation = Moments(inputs.targets if inputs else 0), Standardisation(data.layout)
     for batch in data.training_batches():
-        moments.update(module.inputs.raw(batch).numpy())
-    for column, mean in zip(data.layout.dense, moments.mean_T, strict=False):
-        if not np.isfinite(mean):
-            raise TrainingError(f"column '{column.name}' has values that are not finite")
-    module.inputs.set_standardisation(moments)
+        standardisation.update(batch)
+        if inputs:
+            moments.update(inputs.raw(batch).numpy())
+    standardisation.check(data.layout)
+    if inputs:
+        inputs.set_standardisation(moments)
+    if module.linear is None:
+        return None
+    standardisation.set(module.linear)
+    return fit_linear_path(module.linear, data.training_batches)
 
 
 def _depends_on(data: TrainingRows, model: GurModel, vocabulary_hash: str) -> Mapping[str, Any]:
@@ -221,12 +241,12 @@ def _depends_on(data: TrainingRows, model: GurModel, vocabulary_hash: str) -> Ma
     }
 
 
-def _align(module: GUR, older: Artefact, data: TrainingRows) -> Alignment:
+def _align(module: Encoder, older: Artefact, data: TrainingRows) -> Alignment:
     def embed(rows: pa.RecordBatch) -> Any:
         with torch.inference_mode():
             return module.encode(to_batch(rows, data.layout)).numpy()
 
-    return align(embed, load_scorer(older), data.snapshots, older.version)
+    return align(embed, load_scorer(older), cast(GurModel, older.model), data.snapshots, older.version)
 
 
 def _row_counts(data: TrainingRows) -> dict[str, float]:
@@ -235,12 +255,18 @@ def _row_counts(data: TrainingRows) -> dict[str, float]:
 
 @torch.inference_mode()
 def _validation_metrics(module: GUR, data: TrainingRows) -> dict[str, float]:
-    """Measure each loss before it is weighted, and R2 per block, over the validation users."""
-    found = RSquared(module.target_blocks, data.layout.windows_of)
+    """Measure each loss before it is weighted, and R2 per block, over the validation users.
+
+    The scale of the nonlinear part is set by the same users, on the way.
+    """
+    found, nonlinear = RSquared(module.target_blocks, data.layout.windows_of), Moments(module.latent.width)
     losses = dict.fromkeys(module.loss_weights, 0.0)
     for batch in data.validation_batches():
         made = module(batch)
         found.update(made, batch)
+        if made.nonlinear_BN is not None:
+            nonlinear.update(made.nonlinear_BN.numpy())
         for name, loss_B in loss_terms(made, batch, module.loss_weights).items():
             losses[name] += float(loss_B.double().sum()) / data.validation_rows
+    module.latent.set_scale(nonlinear)
     return found.result() | {f"validation_{name}": loss for name, loss in losses.items()}
