@@ -11,9 +11,18 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["explain", "load_config", "nearest_users", "read_embeddings", "read_embeddings_now", "training_set"]
+__all__ = [
+    "describe_dimensions",
+    "explain",
+    "load_config",
+    "nearest_users",
+    "read_embeddings",
+    "read_embeddings_now",
+    "training_set",
+]
 
 _PUBLIC = {
+    "describe_dimensions": "gur_spark.registry.dimensions",
     "explain": "gur_spark.snapshots.explanation",
     "load_config": "gur_spark.config.file",
     "nearest_users": "gur_spark.consumers.neighbours",

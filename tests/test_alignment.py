@@ -24,8 +24,8 @@ MODEL = versions.MODEL.model_copy(update={"dropout": 0.0})
 TRAINING = versions.TRAINING.model_copy(update={"epochs": 2, "learning_rate": 3e-3, "validation_share": 0.2})
 
 
-def fitted(new: np.ndarray, old: np.ndarray) -> Any:
-    made = Procrustes(new.shape[1])
+def fitted(new: np.ndarray, old: np.ndarray, widths: Any = None) -> Any:
+    made = Procrustes(widths or [new.shape[1]])
     for part in np.array_split(np.arange(len(new)), 3):
         made.update(new[part], old[part])
     return made.fit("old")
@@ -60,7 +60,7 @@ def test_users_in_common_without_anything_in_common_leave_everything_over() -> N
 def test_directions_are_turned_and_nothing_else() -> None:
     rng = np.random.default_rng(3)
     new, old = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 50, 4)) + 0.5)
-    made = Procrustes(4, shift=False)
+    made = Procrustes([4], shift=False)
     made.update(new, old)
     found = made.fit("old")
     expected, _ = orthogonal_procrustes(new, old)
@@ -68,6 +68,18 @@ def test_directions_are_turned_and_nothing_else() -> None:
     assert not found.shift_L.any()
     left = ((new @ found.rotation_LL - old) ** 2).sum() / ((old - old.mean(0)) ** 2).sum()
     assert found.residual == pytest.approx(left)
+
+
+def test_each_part_is_turned_by_itself_as_scipy_turns_it_alone() -> None:
+    rng = np.random.default_rng(4)
+    new, old = rng.normal(size=(2, 60, 5)) @ np.diag([3, 2, 1, 1, 1])
+    found = fitted(new, old, [2, 3])
+    expected = np.zeros((5, 5))
+    for part in (slice(0, 2), slice(2, 5)):
+        expected[part, part] = orthogonal_procrustes(*(x[:, part] - x[:, part].mean(0) for x in (new, old)))[0]
+    np.testing.assert_allclose(found.rotation_LL, expected, atol=1e-10)
+    left = ((new @ found.rotation_LL + found.shift_L - old) ** 2).sum()
+    assert found.residual == pytest.approx(left / ((old - old.mean(0)) ** 2).sum())
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +114,11 @@ def test_an_aligned_version_is_nearer_to_the_older_one_and_keeps_its_own_distanc
     distances = [np.linalg.norm(x[:50, None] - x[None, :50], axis=2) for x in (found, own)]
     np.testing.assert_allclose(*distances, atol=1e-4)
     assert 0 < aligned.metrics["alignment_residual"] < 1
+    motion = scorer_of(aligned).motion
+    assert motion is not None
+    linear = MODEL.linear_width
+    assert not motion[0][:linear, linear:].any()
+    assert not motion[0][linear:, :linear].any()
     assert load_model(aligned.path).metrics == aligned.metrics
 
 
@@ -119,6 +136,18 @@ def test_embeddings_of_length_one_keep_it_when_they_are_aligned(
     motion = scorer_of(aligned).motion
     assert motion is not None
     assert not motion[1].any()
+
+
+def test_a_version_with_a_linear_part_is_not_aligned_to_one_without(
+    snapshot: str, older: TrainedVersion, tmp_path: Path
+) -> None:
+    without = MODEL.model_copy(update={"linear_dim": 0})
+    said = (
+        r"the first 3 numbers are linear \(rotated principal components\) in its embeddings, and no number is linear "
+        "in these; linear and other numbers must not be mixed. Set model.linear_dim to 3"
+    )
+    with pytest.raises(ModelError, match=said):
+        trained(snapshot, tmp_path, model=without, align_to=older.path)
 
 
 def test_another_width_vocabulary_or_too_few_stable_users_are_refused(

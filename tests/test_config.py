@@ -454,12 +454,22 @@ def test_an_artefact_from_before_kinds_has_its_horizon_and_views_in_the_model():
     model = GurModel.stored(1, **BEFORE_KINDS)
     assert (model.future.horizon_days, model.contrastive.views, model.contrastive.temperature) == (10, "halves", 0.2)
     assert (model.kind, model.latent_dim, model.block_dropout, model.tables) == ("gur", 12, 0.05, "frozen")
-    assert GurModel.stored(2, model.model_dump(mode="json"), {}) == model
+    assert GurModel.stored(2, model.model_dump(mode="json", exclude={"linear_dim"}), {}) == model
+    assert model.linear_width == 0, "there was no linear part"
+    assert GurModel.stored(3, GurModel(latent_dim=7).model_dump(mode="json"), {}).linear_width == 3
 
 
 def test_an_artefact_from_before_a_key_was_added_has_the_default():
     fewer = {"latent_dim": 12, "dropout": 0.0, "block_dropout": 0.1, "loss": "mse", "tables": "frozen"}
-    assert GurModel.stored(1, fewer, {}) == GurModel(**fewer)
+    assert GurModel.stored(1, fewer, {}) == GurModel(**fewer, linear_dim=0)
+
+
+def test_the_linear_part_is_half_of_the_embedding_and_never_wider_than_it():
+    assert [GurModel(latent_dim=dim).linear_width for dim in (1, 2, 7, 120)] == [0, 1, 3, 60]
+    whole = GurModel(latent_dim=8, linear_dim=8, loss={"future": 1.0, "contrastive": 1.0})
+    assert (whole.nonlinear_width, whole.looks_ahead_days(), whole.views) == (0, 0, 0), "nothing is trained"
+    with pytest.raises(ValueError, match="linear_dim 9 is more than the embedding has: latent_dim 8"):
+        GurModel(latent_dim=8, linear_dim=9)
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,7 @@ def test_a_version_from_before_kinds_loads_and_embeds(tmp_path: Path) -> None:
             "loss": {"likelihood": 1.0, "future": 0.5},
             "future": Future(horizon_days=10),
             "contrastive": Contrastive(views="halves", temperature=0.2),
+            "linear_dim": 0,
         }
     )
     now = untrained_version(tmp_path, model, vocabulary=VOCABULARY_REF)

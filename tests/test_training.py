@@ -88,6 +88,7 @@ def test_the_loss_falls_and_structure_is_reconstructed(
         "train_rows",
         "validation_rows",
         "r2",
+        "linear_variance",
         *(f"validation_{name}" for name in model.loss),
         *blocks,
     }

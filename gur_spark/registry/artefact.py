@@ -1,8 +1,9 @@
 """Model versions as artefact folders: written once, never changed, refused when damaged.
 
 ``<parent>/<model_version>/`` holds the weights (safetensors, never pickle), the configuration, the manifest, the
-vocabulary, the metrics, and a card. The card is written last and holds a digest of every other file. Two further files
-are not needed to score: the losses of each epoch, and ``MODEL_CARD.md`` for people.
+vocabulary, the metrics, and a card. The card is written last and holds a digest of every other file. Further files are
+not needed to score: the losses of each epoch, the names of dimensions where there are some, and ``MODEL_CARD.md`` for
+people.
 """
 
 import json
@@ -25,6 +26,7 @@ from gur_spark.registry.card import Card, verified_card
 from gur_spark.registry.files import (
     CARD,
     CONFIG,
+    DIMENSIONS,
     EPOCHS,
     MANIFEST,
     METRICS,
@@ -116,8 +118,10 @@ def save(
         seen_until=origin.seen_until.isoformat() if origin.seen_until else None,
     )
     artefact = _artefact(card.model_version, kind, files)
-    text = model_card.render(card, artefact, training, trained.fitted.epochs)
+    text = model_card.render(card, artefact, training, trained.fitted.epochs, trained.dimensions)
     files |= {EPOCHS: _json(list(trained.fitted.epochs)), MODEL_CARD: text.encode()}
+    if trained.dimensions:
+        files[DIMENSIONS] = _json([asdict(dimension) for dimension in trained.dimensions])
     for name, content in {**files, CARD: card.to_json(files)}.items():
         storage.write_bytes(storage.join(parent, card.model_version, name), content)
     return card

@@ -10,7 +10,7 @@ WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
 VOCABULARY, METRICS, CARD = "vocabulary.json", "metrics.json", "card.json"
 CONTENT = (WEIGHTS, CONFIG, MANIFEST, VOCABULARY, METRICS)
 """Files that define a version."""
-EPOCHS, MODEL_CARD = "epochs.json", "MODEL_CARD.md"
+EPOCHS, DIMENSIONS, MODEL_CARD = "epochs.json", "dimensions.json", "MODEL_CARD.md"
 """Further files, which are not needed to score."""
 
 

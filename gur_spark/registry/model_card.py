@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gur_spark.config.training import Training
 from gur_spark.features.declare.manifest import Manifest, SequenceManifest
-from gur_spark.models.kind import Artefact, ModelSection
+from gur_spark.models.kind import Artefact, Dimension, ModelSection
 from gur_spark.registry.card import Card
 
 Epochs = Sequence[Mapping[str, float]]
@@ -31,17 +31,21 @@ date). Without `version` it is the published one. `gur_spark.registry.artefact.l
 snapshots of manifest `{manifest}` and vocabulary {vocabulary}, and refuses others."""
 
 
-def render(card: Card, artefact: Artefact, training: Training, epochs: Epochs) -> str:
+def render(
+    card: Card, artefact: Artefact, training: Training, epochs: Epochs, dimensions: Sequence[Dimension] = ()
+) -> str:
     """Write the card of a version as Markdown.
 
     Args:
         epochs: losses at the end of each epoch.
+        dimensions: numbers of the embedding that have a name.
     """
     vocabulary = f"{artefact.vocabulary.version} ({artefact.vocabulary.hash})"
     sections = {
         "Data": _list(_data(card, artefact, vocabulary)),
         "What it learned": _list([*artefact.model.learned(), *_run(training, artefact.metrics, epochs)]),
         "Metrics": _metrics(artefact.metrics),
+        **({"Dimensions": _dimensions(dimensions)} if dimensions else {}),
         "Space": _space(card, artefact.model, artefact.metrics),
         "Intended use and limits": _LIMITS,
         "How to read its embeddings": _READING.format(
@@ -91,12 +95,25 @@ def _of_sequences(manifest: SequenceManifest, sizes: Mapping[str, int]) -> Itera
 
 
 def _run(training: Training, metrics: Mapping[str, float], epochs: Epochs) -> Iterable[str]:
+    if metrics.get("epochs") == 0:
+        yield "No epochs: the components were computed from the training users"
+        return
     run = f"Learning rate {training.learning_rate:g}, batches of {training.batch_size}, seed {training.seed}"
     yield f"{run}; {metrics.get('epochs', 0):.0f} epochs of at most {training.epochs}"
     if epochs:
         first, best = epochs[0], min(epochs, key=lambda epoch: epoch["validation_loss"])
         found = f"{first['validation_loss']:.4f} after the first epoch, {best['validation_loss']:.4f} after the best"
         yield f"Validation loss {found} ({best['epoch']:.0f}), whose weights these are"
+
+
+def _dimensions(dimensions: Sequence[Dimension]) -> str:
+    """Write a table of the named dimensions."""
+    lines = [f"| {d.number} | {d.name.replace('|', '/') or 'always 0'} | {d.variance:.1%} |" for d in dimensions]
+    told = (
+        "Rotated principal components, with the largest weights of the standardised inputs in each. The squares of all "
+        "weights of a dimension add up to 1. `describe_dimensions` gives more weights."
+    )
+    return f"{told}\n\n| dimension | largest weights | share of variance |\n|---|---|---|\n" + "\n".join(lines)
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

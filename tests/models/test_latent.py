@@ -63,8 +63,9 @@ def test_a_variational_latent_is_drawn_in_training_and_the_mean_when_scoring(
     module.eval()
     found = module(batch)
     assert found.posterior is not None
-    mean_BL = found.posterior.mean_BL
-    expected = torch.nn.functional.normalize(mean_BL, dim=1) if config.unit_norm else mean_BL
+    assert module.linear is not None
+    parts_BL = torch.cat([module.linear(batch), found.posterior.mean_BL], dim=1)
+    expected = torch.nn.functional.normalize(parts_BL, dim=1) if config.unit_norm else parts_BL
     torch.testing.assert_close(module.encode(batch), expected)
 
 

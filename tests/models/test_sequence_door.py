@@ -105,7 +105,7 @@ def means_only(config: GurModel) -> tuple[GUR, Layout]:
 def test_the_autoencoder_of_the_aggregates_with_the_same_weights_gives_the_same_embedding() -> None:
     gur, layout = means_only(
         GurModel(
-            **{"latent_dim": 6, "dropout": 0.1, "block_dropout": 0.1, "embedding_dim": 4},
+            **{"latent_dim": 6, "linear_dim": 0, "dropout": 0.1, "block_dropout": 0.1, "embedding_dim": 4},
             **{"loss": {"likelihood": 1.0}, "tables": "trained", "dense_scale": "signed_log1p"},
         )
     )

@@ -167,8 +167,8 @@ def check_alignable(old: Artefact, manifest_hash: str, vocabulary_hash: str, mod
     if older.linear_width != model.linear_width:
         raise ModelError(
             f"cannot align to {old.version}: {_linear_part(older)} in its embeddings, and {_linear_part(model)} in "
-            f"these; linear and other numbers must not be mixed. Set model.linear_dim to {older.linear_width}, or train "
-            "without --align-to and name that version in scoring.in_space_of"
+            f"these; linear and other numbers must not be mixed. Set model.linear_dim to {older.linear_width}, or "
+            "train without --align-to and name that version in scoring.in_space_of"
         )
 
 

@@ -74,6 +74,10 @@ class GUR(nn.Module):
         linear_BK, nonlinear_BN, _ = self._parts(batch, *self.inputs(batch))
         return self.latent.joined(linear_BK, self.latent.embedded(nonlinear_BN))
 
+    def nonlinear(self, batch: AggregateBatch) -> Tensor:
+        """Compute the nonlinear part of a batch as the heads see it, (B, N)."""
+        return self._parts(batch, *self.inputs(batch))[1]
+
     def forward(self, batch: AggregateBatch) -> Reconstruction:
         target_BT, flags_BF = self.inputs(batch)
         linear_BK, nonlinear_BN, posterior = self._parts(batch, target_BT, flags_BF)
@@ -90,7 +94,6 @@ class GUR(nn.Module):
             prediction_BT,
             logits,
             future=self.future_head(read_BL) if self.future_head else None,
-            nonlinear_BN=nonlinear_BN,
             posterior=posterior,
             projections=pair,
         )

@@ -71,9 +71,7 @@ class Latent(nn.Module):
         return (nonlinear_BN - self.mean_N) * self.scale if self.scaled else nonlinear_BN
 
     def set_scale(self, moments: Moments) -> None:
-        """Set mean and scale by the nonlinear part of some users, where it is scaled."""
-        if not self.scaled:
-            return
+        """Set mean and scale by the nonlinear part of some users."""
         variance = float((moments.deviation_T / np.maximum(moments.count_T, 1)).mean())
         self.mean_N.copy_(torch.from_numpy(moments.mean_T))
         self.scale.fill_(variance**-0.5 if variance > 1e-12 else 1.0)

@@ -59,8 +59,6 @@ class Reconstruction:
     """Categorical input -> logits of each id in each bag, (M, V); for the loss ``likelihood`` only."""
     future: Prediction | None = None
     """Prediction, for the loss ``future``."""
-    nonlinear_BN: Tensor | None = None
-    """Nonlinear part of the latent, as the heads see it."""
     posterior: Posterior | None = None
     """Distribution of a variational latent."""
     projections: Projections | None = None

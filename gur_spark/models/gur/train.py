@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import pyarrow as pa
@@ -30,6 +31,9 @@ from gur_spark.snapshots.files import common_manifest, row_groups
 from gur_spark.splits import validation_side
 from gur_spark.statistics.moments import Moments
 
+SCALED_BY = 65_536
+"""Training users, at most, that the scale of the nonlinear part is measured on."""
+
 
 def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
     """Train an autoencoder, or fit principal components alone where the linear part has the whole width.
@@ -56,6 +60,7 @@ def train(inputs: TrainingInputs, trainer: Trainer) -> Trained:
     fitted, metrics = Fitted(metrics={"epochs": 0.0}, epochs=()), _row_counts(data)
     if isinstance(module, GUR):
         fitted = trainer.fit(GurLearner(module, data), _depends_on(data, model, inputs.vocabulary.hash))
+        _scale_nonlinear(module, data)
         metrics |= _validation_metrics(module, data)
     if fit:
         metrics["linear_variance"] = fit.share
@@ -253,20 +258,24 @@ def _row_counts(data: TrainingRows) -> dict[str, float]:
     return {"train_rows": float(data.train_rows), "validation_rows": float(data.validation_rows)}
 
 
+@torch.no_grad()
+def _scale_nonlinear(module: GUR, data: TrainingRows) -> None:
+    """Set the scale of the nonlinear part by the first training users."""
+    if module.latent.scaled:
+        moments = Moments(module.latent.width)
+        for batch in islice(data.training_batches(), SCALED_BY // READ_ROWS):
+            moments.update(module.nonlinear(batch).numpy())
+        module.latent.set_scale(moments)
+
+
 @torch.inference_mode()
 def _validation_metrics(module: GUR, data: TrainingRows) -> dict[str, float]:
-    """Measure each loss before it is weighted, and R2 per block, over the validation users.
-
-    The scale of the nonlinear part is set by the same users, on the way.
-    """
-    found, nonlinear = RSquared(module.target_blocks, data.layout.windows_of), Moments(module.latent.width)
+    """Measure each loss before it is weighted, and R2 per block, over the validation users."""
+    found = RSquared(module.target_blocks, data.layout.windows_of)
     losses = dict.fromkeys(module.loss_weights, 0.0)
     for batch in data.validation_batches():
         made = module(batch)
         found.update(made, batch)
-        if made.nonlinear_BN is not None:
-            nonlinear.update(made.nonlinear_BN.numpy())
         for name, loss_B in loss_terms(made, batch, module.loss_weights).items():
             losses[name] += float(loss_B.double().sum()) / data.validation_rows
-    module.latent.set_scale(nonlinear)
     return found.result() | {f"validation_{name}": loss for name, loss in losses.items()}
