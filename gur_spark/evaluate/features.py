@@ -91,15 +91,18 @@ def represent(
 ) -> Mapping[str, Matrix]:
     """Make every representation by its name.
 
-    ``more`` holds further ones, one row per user. Numbers are scaled to deviation 1 for the linear models; principal
-    components keep their scale, which orders them.
+    ``more`` holds further ones, one row per user. Numbers are scaled to deviation 1 for the linear models. Principal
+    components keep their scale, which orders them, and the numbers of an embedding keep their proportions.
     """
     raw_NC = raw_windows(windows, train_N)
-    embedding = standardise(embedding_NL, train_N)
+    embedding = proportioned(embedding_NL, train_N)
     return {
         RAW: raw_NC,
         PCA: principal_components(raw_NC, train_N, embedding_NL.shape[1], seed),
-        **{name: standardise(values_NC, train_N) for name, values_NC in (more or {}).items()},
+        **{
+            name: (proportioned if name == RANDOM else standardise)(values_NC, train_N)
+            for name, values_NC in (more or {}).items()
+        },
         EMBEDDING: embedding,
         BOTH: sparse.hstack([raw_NC, sparse.csr_array(embedding)], format="csr"),
     }
@@ -124,6 +127,19 @@ def standardise(x_NC: Array, train_N: Mask) -> Array:
     moments = Moments(x_NC.shape[1])
     moments.update(x_NC[train_N])
     return np.nan_to_num((x_NC - moments.mean_T) / moments.std())
+
+
+def proportioned(x_NL: Array, train_N: Mask) -> Array:
+    """Scale an embedding as a whole: mean 0, and deviation 1 on average over its numbers; NaN becomes 0.
+
+    Its linear part has been rotated, and a rotation changes nothing for a linear model only if the numbers keep their
+    proportions.
+    """
+    moments = Moments(x_NL.shape[1])
+    moments.update(x_NL[train_N])
+    variance = float((moments.deviation_T / np.maximum(moments.count_T, 1)).mean())
+    scaled_NL: Array = np.nan_to_num((x_NL - moments.mean_T) / (variance or 1.0) ** 0.5)
+    return scaled_NL
 
 
 def principal_components(x_NC: sparse.csr_array, train_N: Mask, width: int, seed: int) -> Array:

@@ -12,9 +12,9 @@ from gur_spark.arrays import Array, Ints
 MOST_ROWS = 5_000
 """Rows of a matrix, at most, that choose the rotation: those with the largest sums of squares. The criterion is made of
 fourth powers, and the other rows hardly count."""
-SWEEPS = 100
+SWEEPS = 50
 """Most rounds in which each pair of dimensions is turned once."""
-LEAST_ANGLE = 1e-5
+LEAST_ANGLE = 1e-4
 """Angle in radians below which no pair of a sweep turns any more when the search ends."""
 FLAT = 1e-14
 """Gain, as a share of the squared sum of squares, below which all angles of a pair are equally good."""
@@ -29,9 +29,10 @@ def varimax(loadings_CK: Array) -> Array:
     By hand: the rows (1, 1) and (1, -1) become (sqrt 2, 0) and (0, sqrt 2), up to signs and order.
     """
     turned_CK, rotation_KK = _largest_rows(loadings_CK), np.eye(loadings_CK.shape[1])
+    sweep = list(rounds(len(rotation_KK)))
     for _ in range(SWEEPS):
         greatest = 0.0
-        for left_P, right_P in rounds(len(rotation_KK)):
+        for left_P, right_P in sweep:
             angle_P = _best_angles(turned_CK[:, left_P], turned_CK[:, right_P], len(loadings_CK))
             for matrix in (turned_CK, rotation_KK):
                 x, y = matrix[:, left_P], matrix[:, right_P]

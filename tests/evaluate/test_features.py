@@ -97,12 +97,16 @@ def test_principal_components_are_those_of_the_covariance(windows):
     np.testing.assert_allclose(np.abs(ours), np.abs(left[:, :3] * values[:3]), atol=1e-6)
 
 
-def test_each_number_has_deviation_1_but_principal_components_keep_their_scale(windows):
+def test_each_number_has_deviation_1_but_components_and_embeddings_keep_their_proportions(windows):
     everyone = np.ones(USERS, dtype=bool)
-    embedding = np.random.default_rng(0).normal(3, 5, (USERS, 3))
+    embedding = np.random.default_rng(0).normal(3, 5, (USERS, 3)) * [4, 2, 1]
     made = features.represent(windows, embedding, everyone, seed=0, more={"more": embedding * 2})
-    for name in ("embedding", "more"):
-        np.testing.assert_allclose(made[name].std(axis=0), 1, rtol=1e-6)
+    np.testing.assert_allclose(made["more"].std(axis=0), 1, rtol=1e-6)
+    np.testing.assert_allclose(made["embedding"].mean(axis=0), 0, atol=1e-9)
+    assert made["embedding"].var(axis=0).mean() == pytest.approx(1)
+    np.testing.assert_allclose(
+        made["embedding"].std(axis=0) / embedding.std(axis=0), 1 / embedding.var(0).mean() ** 0.5
+    )
     raw = made["raw windows"]
     np.testing.assert_array_equal(made["PCA"], features.principal_components(raw, everyone, 3, seed=0))
     assert made["PCA"].std(axis=0)[0] > 1.5 * made["PCA"].std(axis=0)[-1]

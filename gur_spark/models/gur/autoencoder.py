@@ -1,8 +1,9 @@
 """The GUR autoencoder (Fazelnia et al. 2024, arXiv 2403.00584) on aggregates.
 
-``inputs -> cold and block dropout -> encoder -> nonlinear part``, ``inputs -> linear path -> linear part``, and ``both
-parts -> decoder and heads``: the network learns what the linear part leaves. The mean of a user's embedded categories
-over a window is an ``EmbeddingBag`` over the window's histogram, so events are not needed.
+``inputs -> cold and block dropout -> encoder -> nonlinear part``, and ``inputs -> linear path -> linear part``. The
+decoder sees both parts, so the network need not keep what the linear part holds already. The heads that look forward or
+at another view see the nonlinear part alone, which must tell all that it can of them. The mean of a user's embedded
+categories over a window is an ``EmbeddingBag`` over the window's histogram, so events are not needed.
 """
 
 # B = users, D = dense columns, P = pooled columns, T = D + P, F = empty flags, I = T + F
@@ -56,7 +57,7 @@ class GUR(nn.Module):
         # Cosines do not depend on a vector's length. The loss takes cosines of a projection, so the embedding itself
         # keeps its length, and with it the user's activity (a projection head: Chen et al. 2020, arXiv 2002.05709,
         # section 4.2).
-        width = config.latent_dim
+        width = config.nonlinear_width
         self.projection_head = mlp([width, width, width], 0.0) if "contrastive" in config.loss else None
 
     @property
@@ -71,41 +72,42 @@ class GUR(nn.Module):
 
     def encode(self, batch: AggregateBatch) -> Tensor:
         """Embed a batch, (B, L); in eval mode each embedding depends on its own user alone."""
-        linear_BK, nonlinear_BN, _ = self._parts(batch, *self.inputs(batch))
-        return self.latent.joined(linear_BK, self.latent.embedded(nonlinear_BN))
+        seen, nonlinear_BN, _ = self._nonlinear(batch, *self.inputs(batch))
+        return self.latent.joined(self.linear(seen) if self.linear else None, self.latent.embedded(nonlinear_BN))
 
     def nonlinear(self, batch: AggregateBatch) -> Tensor:
-        """Compute the nonlinear part of a batch as the heads see it, (B, N)."""
-        return self._parts(batch, *self.inputs(batch))[1]
+        """Compute the nonlinear part of a batch before it is scaled, (B, N)."""
+        return self._nonlinear(batch, *self.inputs(batch))[1]
 
     def forward(self, batch: AggregateBatch) -> Reconstruction:
         target_BT, flags_BF = self.inputs(batch)
-        linear_BK, nonlinear_BN, posterior = self._parts(batch, target_BT, flags_BF)
-        latent_BL = self.latent.joined(linear_BK, nonlinear_BN)
-        read_BL = self.latent.for_heads(latent_BL)
+        read_BL, posterior = self._read(batch, target_BT, flags_BF)
         pair = None
         if batch.views and self.projection_head:
-            views = [latent_BL, *map(self._latent, batch.views.batches)]
-            first_BL, second_BL = (self.projection_head(self.latent.for_heads(view_BL)) for view_BL in views[-2:])
+            others = (self._read(view, *self.inputs(view))[0] for view in batch.views.batches)
+            views = [self.latent.nonlinear(view_BL) for view_BL in (read_BL, *others)]
+            first_BL, second_BL = map(self.projection_head, views[-2:])
             pair = Projections(first_BL, second_BL, self._temperature)
         prediction_BT, logits = self.decoder(read_BL) if self.decoder else (target_BT[:, :0], {})
         return Reconstruction(
             target_BT[:, : prediction_BT.shape[1]],
             prediction_BT,
             logits,
-            future=self.future_head(read_BL) if self.future_head else None,
+            future=self.future_head(self.latent.nonlinear(read_BL)) if self.future_head else None,
             posterior=posterior,
             projections=pair,
         )
 
-    def _latent(self, batch: AggregateBatch) -> Tensor:
-        linear_BK, nonlinear_BN, _ = self._parts(batch, *self.inputs(batch))
-        return self.latent.joined(linear_BK, nonlinear_BN)
+    def _read(self, batch: AggregateBatch, input_BT: Tensor, flags_BF: Tensor) -> tuple[Tensor, Posterior | None]:
+        """Compute the latent as the heads read it, (B, L), or (B, N) where none reads the linear part."""
+        seen, nonlinear_BN, posterior = self._nonlinear(batch, input_BT, flags_BF)
+        linear_BK = self.linear(seen) if self.linear and (self.decoder or self.unit_norm) else None
+        return self.latent.for_heads(self.latent.joined(linear_BK, nonlinear_BN)), posterior
 
-    def _parts(
+    def _nonlinear(
         self, batch: AggregateBatch, input_BT: Tensor, flags_BF: Tensor
-    ) -> tuple[Tensor | None, Tensor, Posterior | None]:
-        """Compute the linear part (B, K), if there is one, and the nonlinear part (B, N) with its distribution."""
+    ) -> tuple[AggregateBatch, Tensor, Posterior | None]:
+        """Compute the nonlinear part (B, N) and its distribution, and return the batch of which both parts are made."""
         if self.cold_dropout and self.training:
             batch = self.cold_dropout(batch)
             input_BT, flags_BF = self.inputs(batch)
@@ -113,7 +115,7 @@ class GUR(nn.Module):
         there_BT = input_BT.masked_fill(input_BT.isnan(), 0.0)
         encoded_BX = self.encoder(self.block_dropout(torch.cat([there_BT, flags_BF], dim=1)))
         nonlinear_BN, posterior = self.latent(encoded_BX)
-        return self.linear(batch) if self.linear else None, nonlinear_BN, posterior
+        return batch, nonlinear_BN, posterior
 
 
 class LinearEncoder(nn.Module):
@@ -183,21 +185,19 @@ class FutureHead(nn.Module):
 
     def __init__(self, layout: Layout, config: GurModel) -> None:
         super().__init__()
-        self.numbers = linear(config.latent_dim, 2)
+        width = config.nonlinear_width
+        self.numbers = linear(width, 2)
         self.histogram_heads = ByField(
             {
-                field: MultinomialHead(
-                    config.latent_dim, 1, layout.sizes[field], table_width(layout.sizes[field], config)
-                )
+                field: MultinomialHead(width, 1, layout.sizes[field], table_width(layout.sizes[field], config))
                 for field in layout.manifest.categorical
             }
         )
 
-    def forward(self, latent_BL: Tensor) -> Prediction:
-        active_B, log_events_B = self.numbers(latent_BL).unbind(dim=1)
-        return Prediction(
-            active_B, log_events_B, {field: head(latent_BL) for field, head in self.histogram_heads.items()}
-        )
+    def forward(self, nonlinear_BN: Tensor) -> Prediction:
+        active_B, log_events_B = self.numbers(nonlinear_BN).unbind(dim=1)
+        logits = {field: head(nonlinear_BN) for field, head in self.histogram_heads.items()}
+        return Prediction(active_B, log_events_B, logits)
 
 
 class Inputs(nn.Module):

@@ -62,6 +62,10 @@ class Latent(nn.Module):
         latent_BL = nonlinear_BN if linear_BK is None else torch.cat([linear_BK, nonlinear_BN], dim=1)
         return F.normalize(latent_BL, dim=1) if self._unit_norm else latent_BL
 
+    def nonlinear(self, latent_BL: Tensor) -> Tensor:
+        """Slice the nonlinear part out of a latent, (B, N)."""
+        return latent_BL[:, -self.width :]
+
     def embedded(self, nonlinear_BN: Tensor) -> Tensor:
         """Give the nonlinear part mean 0 and, on average over its dimensions, variance 1, as the linear part has.
 

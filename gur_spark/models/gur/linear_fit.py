@@ -165,6 +165,8 @@ class LinearPathBlocks:
             size += block.nbytes
             if size <= KEPT_BYTES:
                 kept.append(block)
+            else:
+                kept.clear()
             yield block
         self._kept = kept if size <= KEPT_BYTES else None
 
