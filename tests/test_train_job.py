@@ -17,6 +17,7 @@ from gur_spark.models.kind import Capability, Form, TrainingInputs, VocabularyRe
 from gur_spark.models.lifestream.coles import Coles
 from gur_spark.registry.artefact import Origin, load_model
 from gur_spark.registry.card import seen_until_of
+from gur_spark.registry.dimensions import describe_dimensions
 from gur_spark.snapshots.aggregation import aggregate_snapshot
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables
@@ -84,6 +85,28 @@ def test_the_version_is_registered_with_where_it_comes_from(
     assert loaded.card.training_dates == tuple(map(str, DAYS))
     assert seen_until_of(loaded.card) == DAYS[1]
     assert not list(Path(tables.folder("checkpoints")).iterdir())
+
+
+def test_dimensions_are_named_by_values_and_described_by_version(
+    tables: Tables, config: Any, snapshots: list[Snapshot]
+) -> None:
+    linear = config.model.model_copy(update={"linear_dim": 4})
+    made = train_model(tables, config.model_copy(update={"model": linear}), DAYS[:1])
+    found = describe_dimensions(tables.spark, config, made.version)
+    assert list(found.columns) == ["dimension", "name", "variance", "loadings"]
+    assert found["dimension"].tolist() == [1, 2, 3, 4]
+    labels = {label for loadings in found["loadings"] for label in loadings}
+    assert labels & {"mcc_7d[a]", "mcc_7d[b]", "mcc_30d[a]", "mcc_30d[b]", "mcc_180d[a]", "mcc_180d[b]"}
+    assert describe_dimensions(tables.spark, config, f"{made.version}-mean3").equals(found)
+    assert found["name"][0] in Path(made.path, "MODEL_CARD.md").read_text()
+    file = Path(made.path, "dimensions.json")
+    file.write_text(file.read_text().replace("mcc", "mmc"))
+    with pytest.raises(ModelError, match=f"{made.version}: dimensions.json was altered"):
+        describe_dimensions(tables.spark, config, made.version)
+    without = train_model(
+        tables, config.model_copy(update={"model": config.model.model_copy(update={"linear_dim": 0})}), DAYS[:1]
+    )
+    assert describe_dimensions(tables.spark, config, without.version).empty
 
 
 def weights(made: TrainedVersion) -> bytes:
@@ -165,6 +188,7 @@ class Fitted:
     version: int = 1
     hash: str = "hash"
     sizes: Mapping[str, int] = field(default_factory=lambda: {"mcc": 5})
+    texts: None = None
 
 
 def stub(monkeypatch: pytest.MonkeyPatch, *snapshots: Snapshot) -> None:

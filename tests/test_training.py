@@ -97,6 +97,22 @@ def test_the_loss_falls_and_structure_is_reconstructed(
     assert Path(made.checkpoints).parent == tmp_path / "work"
 
 
+def test_without_dropout_the_training_loss_is_that_of_the_steps_and_with_it_lower(
+    snapshot: str, tmp_path: Path
+) -> None:
+    def losses_of(name: str, dropout: float) -> dict[str, float]:
+        model = MODEL.model_copy(update={"dropout": dropout, "block_dropout": dropout})
+        # A step that changes nothing: both losses are of the same weights.
+        made = trained([snapshot], tmp_path / name, model, epochs=1, learning_rate=1e-9)
+        [epoch] = json.loads((Path(made.path) / "epochs.json").read_text())
+        return epoch  # type: ignore[no-any-return]
+
+    plain, dropped = losses_of("plain", 0.0), losses_of("dropped", 0.5)
+    assert plain["train_loss_evaluated"] == pytest.approx(plain["train_loss"], rel=1e-5)
+    assert dropped["train_loss_evaluated"] == pytest.approx(plain["train_loss_evaluated"], rel=1e-5)
+    assert dropped["train_loss"] != pytest.approx(dropped["train_loss_evaluated"], rel=1e-3)
+
+
 def test_a_training_whose_first_epoch_was_the_best_warns_and_names_remedies(caplog: pytest.LogCaptureFixture) -> None:
     def warnings_of(*losses: float) -> list[str]:
         caplog.clear()

@@ -183,8 +183,8 @@ class Fitted:
     metrics: Mapping[str, float]
     """``validation_loss`` of the best epoch, and ``epochs``."""
     epochs: Sequence[Mapping[str, float]]
-    """``epoch``, ``train_loss`` and ``validation_loss`` of each epoch, and ``train_loss_evaluated`` where the learner
-    has a sample of its training users. Empty for a model without epochs."""
+    """``epoch``, ``train_loss``, ``train_loss_evaluated`` (of some training users after the epoch, without dropout) and
+    ``validation_loss`` of each epoch. Empty for a model without epochs."""
     checkpoints: str | None = None
     """Folder from which a killed run of the same inputs continues; useless once the version is registered. None: there
     were no epochs."""

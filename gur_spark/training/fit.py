@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -21,6 +21,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from gur_spark import storage
 from gur_spark.config.training import Training
@@ -42,6 +43,12 @@ EXPECTED_WARNINGS = (
 LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 
 Losses = list[dict[str, float]]
+
+LOSSES = ("train_loss", "train_loss_evaluated", "validation_loss")
+"""Mean of an epoch's steps, loss of some training users after the epoch without dropout, and that of validation users.
+"""
+SAMPLED_USERS = 1_024
+"""Training users, at least, whose loss is measured after each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +163,7 @@ def _train(
             callbacks=[stopping, best, last, epochs],
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
+            use_distributed_sampler=False,
             logger=False,
             enable_progress_bar=progress,
             enable_model_summary=False,
@@ -181,6 +189,7 @@ class LearnerModule(lightning.LightningModule):
     def __init__(self, learner: Learner, training: Training) -> None:
         super().__init__()
         self.learner, self.module, self._training = learner, learner.module, training
+        self._sample: list[Any] = []
 
     def train_dataloader(self) -> Any:
         # Lightning calls it for each epoch (reload_dataloaders_every_n_epochs), also for the one that a run resumes
@@ -189,7 +198,18 @@ class LearnerModule(lightning.LightningModule):
 
     def val_dataloader(self) -> Any:
         # Each process validates on all users, so that all stop after the same epoch.
-        return self.learner.batches(None, (0, 1))
+        return [self.learner.batches(None, (0, 1)), self._training_sample()]
+
+    def _training_sample(self) -> "DataLoader[Any]":
+        """Take some training batches, the same in every epoch, on which the loss is measured without dropout, too."""
+        users = 0
+        for batch in () if self._sample else self.learner.batches(0, (0, 1)):
+            self._sample.append(batch)
+            users += self.learner.users(batch)
+            if users >= SAMPLED_USERS:
+                break
+        # The loader has its own generator, as those of the learner.
+        return DataLoader(cast("Dataset[Any]", self._sample), batch_size=None, generator=torch.Generator())
 
     def on_train_epoch_start(self) -> None:
         # Dropout must not depend on whether earlier epochs ran in this process. Other processes draw their own.
@@ -202,9 +222,10 @@ class LearnerModule(lightning.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=users, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: Any, step: int) -> None:
+    def validation_step(self, batch: Any, step: int, dataloader_idx: int = 0) -> None:
+        name = ("validation_loss", "train_loss_evaluated")[dataloader_idx]
         loss, users = self._loss(batch, step, "validation", None), self.learner.users(batch)
-        self.log("validation_loss", loss, prog_bar=True, batch_size=users, sync_dist=True)
+        self.log(name, loss, prog_bar=True, batch_size=users, sync_dist=True, add_dataloader_idx=False)
 
     def _loss(self, batch: Any, step: int, side: str, epoch: int | None) -> Tensor:
         loss = self.learner.loss(batch, epoch)
@@ -238,12 +259,14 @@ class _Epochs(Callback):
         self._users += pl_module.learner.users(batch) * trainer.world_size
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        losses = {name: float(trainer.callback_metrics[name]) for name in ("train_loss", "validation_loss")}
+        losses = {name: float(trainer.callback_metrics[name]) for name in LOSSES}
         epoch = trainer.current_epoch + 1
         self.losses.append({"epoch": epoch, **losses})
         if self._visible and trainer.is_global_zero:
             rate = self._users / (time.monotonic() - self._clock)
-            log.info("epoch %d: loss %.4f, validation %.4f, %.0f users/s", epoch, *losses.values(), rate)
+            # Both are measured without dropout, so that their distance tells how well the model generalises.
+            shown = losses["train_loss_evaluated"], losses["validation_loss"]
+            log.info("epoch %d: loss %.4f, validation %.4f, %.0f users/s", epoch, *shown, rate)
 
     def state_dict(self) -> dict[str, Any]:
         return {"losses": self.losses}
