@@ -132,5 +132,5 @@ def signs(directions_CK: Array) -> Array:
 
 def largest(directions_CK: Array) -> Ints:
     """Find the column of each direction's largest entry, (K,). If some differ by rounding alone, the first counts."""
-    found: Ints = np.abs(directions_CK).round(9).argmax(axis=0)
+    found: Ints = np.abs(directions_CK).round(6).argmax(axis=0)
     return found
