@@ -20,6 +20,7 @@ from gur_spark.models.gur.linear_fit import LinearFit, Standardisation, fit_line
 from gur_spark.models.gur.linear_path import LinearPath
 from gur_spark.models.gur.scorer import untrained_scorer
 from gur_spark.registry.artefact import load_model
+from gur_spark.splits import validation_side
 from gur_spark.statistics import principal
 from tests import versions
 from tests.aggregate_data import SIZES, WINDOWS, make_snapshot, random_events, tiny_manifest, to_rows
@@ -198,3 +199,15 @@ def test_a_model_that_is_linear_alone_has_no_epochs_and_embeds_like_the_linear_h
     unit = versions.trained_version([snapshot], tmp_path / "unit", model.model_copy(update={"unit_norm": True}))
     of_length_one = load_model(unit.path).scorer.score(rows)["embeddings"]["embedding"].to_pylist()
     np.testing.assert_allclose(np.linalg.norm(of_length_one, axis=1), 1, atol=1e-6)
+
+
+def test_both_parts_have_mean_0_and_variance_1_over_the_training_users(tmp_path: Path) -> None:
+    snapshot = make_snapshot(tmp_path / "snapshot")
+    made = versions.trained_version([snapshot], tmp_path)
+    rows = pq.read_table(Path(snapshot) / "data").combine_chunks().to_batches()[0]
+    validation = validation_side(rows["user_id"], versions.TRAINING.validation_share, versions.TRAINING.seed)
+    vectors = load_model(made.path).scorer.score(rows.filter(pa.array(~validation)))["embeddings"]["embedding"]
+    found = np.array(vectors.to_pylist())
+    for part in (found[:, :3], found[:, 3:]):
+        np.testing.assert_allclose(part.mean(axis=0), 0, atol=1e-3)
+        assert part.var(axis=0).mean() == pytest.approx(1, rel=1e-3)
