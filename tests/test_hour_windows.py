@@ -143,7 +143,7 @@ def test_the_model_takes_windows_of_hours(tables: Tables, config: Any) -> None:
     found = RSquared(module.target_blocks, layout.windows_of)
     with torch.inference_mode():
         found.update(module(batch), batch)
-    assert {"r2_amount_6h", "r2_amount_1d", "r2_mcc_36h", "r2_activity_7d"} <= found.result().keys()
+    assert {"r2_amount_6h", "r2_amount_1d", "r2_mcc_36h", "r2_7d"} <= found.result().keys()
 
 
 @pytest.mark.any_engine

@@ -81,7 +81,7 @@ def test_the_loss_falls_and_structure_is_reconstructed(
     assert made.metrics["validation_loss"] == pytest.approx(min(losses))
     assert min(losses) < 0.8 * losses[0]
     assert made.metrics["r2"] > 0.3
-    blocks = {f"r2_{name}_{w}d" for name in ("activity", "amount", *SIZES) for w in (7, 30)}
+    blocks = {f"r2_{name}{w}d" for name in ("", "amount_", *(f"{field}_" for field in SIZES)) for w in (7, 30)}
     assert set(made.metrics) == {
         "validation_loss",
         "epochs",

@@ -110,7 +110,7 @@ def test_r2_is_that_of_all_rows_at_once() -> None:
     with np.errstate(invalid="ignore"):
         shares = counts.numpy() / counts.numpy().sum(1, keepdims=True)
     expected = {
-        "r2_activity_7d": oracle(x[:, :2], y[:, :2]),
+        "r2_7d": oracle(x[:, :2], y[:, :2]),
         "r2_amount_30d": oracle(x[:, 2:], y[:, 2:]),
         "r2_mcc_7d": oracle(shares[:30], p[:30]),
         "r2_mcc_30d": oracle(shares[30:], p[30:]),
@@ -123,7 +123,7 @@ def test_a_block_that_does_not_vary_has_no_r2() -> None:
     batch = AggregateBatch(torch.zeros(3, 2), {})
     target = torch.tensor([[1.0, 0.1], [2.0, 0.1], [3.0, 0.1]])
     found.update(Reconstruction(target_BT=target, prediction_BT=target, logits={}), batch)
-    assert found.result() == {"r2": 1.0, "r2_activity_7d": 1.0}
+    assert found.result() == {"r2": 1.0, "r2_7d": 1.0}
 
 
 def test_the_future_of_a_user_is_the_number_derived_by_hand() -> None:

@@ -89,10 +89,14 @@ class RSquared:
                 self._add(Block(hours, field), share_BV, p_BV)
 
     def result(self) -> dict[str, float]:
-        """Return ``r2_<field>_<w>d`` per block, and their mean as ``r2``; a constant block has none."""
+        """Return ``r2_<field>_<w>d`` per block (``r2_<w>d`` for the activity), and their mean as ``r2``.
+
+        A constant block has none.
+        """
         totals = {block: float(moments.deviation_T.sum()) for block, moments in self._targets.items()}
         found = {
-            f"r2_{block.field or 'activity'}_{name_of(block.window_hours)}": 1 - self._errors[block] / total
+            "_".join(part for part in ("r2", block.field, name_of(block.window_hours)) if part): 1
+            - self._errors[block] / total
             for block, total in totals.items()
             if total > ROUNDING
         }
