@@ -13,7 +13,7 @@ from gur_spark.extras import report_library
 from gur_spark.monitoring.findings import check_ignored, exit_code, summary, to_text, worst
 from gur_spark.monitoring.monitor import measured_names, monitor
 from gur_spark.monitoring.report import write_page
-from gur_spark.snapshots.pivots import pivots_in
+from gur_spark.snapshots.pivots import newest_manifest
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Account, Run
 
@@ -39,14 +39,14 @@ def check(config: Config) -> None:
     """Refuse unknown names in ``monitor.ignore``: their subjects would be judged."""
     # The columns of a pivot are known when the vocabulary is read.
     if not config.aggregates.pivots:
-        check_ignored(config.monitor, measured_names(config), config.all_logs)
+        check_ignored(config.monitor, measured_names(config, config.manifest()), config.all_logs)
 
 
 def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     # A missing library is reported before anything is measured.
     report_library("matplotlib")
-    pivots = pivots_in(tables, config.aggregates)
-    check_ignored(config.monitor, measured_names(config, pivots), config.all_logs)
+    if config.monitor.ignore:
+        check_ignored(config.monitor, measured_names(config, newest_manifest(tables, config)), config.all_logs)
     asked = {"version": args.model, "against": args.against, "inputs_only": args.inputs_only}
     for as_of in cli.scored_dates(config.scoring, args.as_of):
         drift = monitor(tables, config, as_of, run.id, **asked)

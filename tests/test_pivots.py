@@ -12,6 +12,8 @@ from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.models.kind import Form
 from gur_spark.snapshots.aggregation import aggregate_snapshots
 from gur_spark.snapshots.explanation import explain
+from gur_spark.snapshots.sequences import sequence_snapshots
+from gur_spark.snapshots.stale import stale_snapshots
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.snapshots.wanted import find_snapshot, wanted_manifest
 from gur_spark.tables.delta import Tables
@@ -93,14 +95,18 @@ def test_a_value_of_a_pivot_can_be_explained(spark: Any, tables: Tables, config:
     [
         ({"top": 9}, r"aggregates.pivots.0.top: expected at most 3, the values of 'mcc' in the vocabulary"),
         ({"top": None, "values": ["a", "bb"]}, r"aggregates.pivots.0.values: the vocabulary has no 'bb' .* 'b'\?"),
+        ({"operations": ["mean", "mean"]}, r"aggregates.pivots.0: two aggregate columns .* name the .*pivot"),
     ],
 )
-def test_values_that_the_vocabulary_lacks_are_refused(
+def test_a_pivot_that_does_not_fit_the_vocabulary_is_refused_for_aggregates_alone(
     tables: Tables, make_config: Any, pivot: dict[str, Any], message: str
 ) -> None:
     config = make_config({"vocabulary": {"min_count": 1}, "aggregates": {"pivots": [PIVOT | pivot]}})
     with pytest.raises(ConfigError, match=message):
         snapshot(tables, config, log())
+    assert sequence_snapshots(tables, config, [AS_OF], run_id()).snapshots
+    # An ingest must not fail because of a pivot.
+    assert [s.form for s in stale_snapshots(tables, config, [str(AS_OF - DAY)])] == [Form.SEQUENCES]
 
 
 @pytest.mark.any_engine

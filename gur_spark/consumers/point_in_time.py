@@ -18,7 +18,7 @@ from gur_spark.models.kind import Form
 from gur_spark.outputs.embeddings import EMBEDDINGS
 from gur_spark.registry.known import find_model
 from gur_spark.schema import SQL_USER_ID
-from gur_spark.snapshots.pivots import pivots_in
+from gur_spark.snapshots.pivots import newest_manifest
 from gur_spark.snapshots.stale import is_usual
 from gur_spark.snapshots.visible import Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
@@ -93,7 +93,7 @@ def training_set(
 
 
 def _aggregates(tables: Tables, config: Config, version: str | None) -> _FeatureRows:
-    manifest = config.manifest(pivots_in(tables, config.aggregates))
+    manifest = newest_manifest(tables, config)
     vocabulary = _vocabulary(tables, config, version)
     usable = [
         s

@@ -17,7 +17,6 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import SnapshotError
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import AnyManifest, Manifest, SequenceManifest
-from gur_spark.features.declare.pivots import Pivoted
 from gur_spark.features.declare.sequences import sequence_manifest
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import Form
@@ -129,17 +128,17 @@ def write_drift(tables: Tables, pipeline: str, as_of: date, findings: Sequence[F
     tables.replace(frame, "drift", f"name = '{pipeline}' AND as_of = DATE '{as_of}'")
 
 
-def measured_names(config: Config, pivots: Sequence[Pivoted] = ()) -> list[str]:
+def measured_names(config: Config, manifest: Manifest) -> list[str]:
     """Names of the inputs that are measured of the snapshots that the pipeline's kind reads.
 
     Args:
-        pivots: the pivots with their values, whose columns are measured, too.
+        manifest: the manifest of aggregates.
     """
-    columns = [column.name for column in config.manifest(pivots).columns]
+    columns = [column.name for column in manifest.columns]
     if find(config.model.kind).reads is not Form.SEQUENCES:
         return columns
     wanted = config.sequences
-    sequences = sequence_manifest(config.manifest(), wanted.window, wanted.max_events, wanted.fields)
+    sequences = sequence_manifest(manifest, wanted.window, wanted.max_events, wanted.fields)
     return [*columns, *measured_subjects(sequences)]
 
 

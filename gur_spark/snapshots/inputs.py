@@ -12,7 +12,8 @@ from gur_spark.events.columns import check_columns_of_events
 from gur_spark.events.sets import each_member
 from gur_spark.events.vocabulary import Vocabulary, encode, read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
-from gur_spark.snapshots.pivots import pivots_with_values
+from gur_spark.models.kind import Form
+from gur_spark.snapshots.pivots import manifest_with_pivots
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.lineage import Lineage
 
@@ -22,7 +23,8 @@ class SnapshotInputs:
     """The inputs that all snapshots of a run share."""
 
     manifest: Manifest
-    """The manifest of aggregates, which names the fields and logs of events."""
+    """The manifest of aggregates, which names the fields and logs of events. Only for aggregates it has the columns of
+    pivots."""
     vocabulary: Vocabulary
     events_id: str
     """Identity of the table ``events``."""
@@ -52,21 +54,27 @@ class SnapshotInputs:
 
     @classmethod
     def of(
-        cls, tables: Tables, config: Config, vocabulary_version: int | None, users: str | None = None
+        cls,
+        tables: Tables,
+        config: Config,
+        vocabulary_version: int | None,
+        users: str | None = None,
+        form: Form = Form.AGGREGATES,
     ) -> "SnapshotInputs":
         """The inputs as the tables hold them now.
 
         Args:
             vocabulary_version: None is the newest.
+            form: the form of the snapshots.
 
         Raises:
             TableError: ``events`` or ``vocabulary`` does not exist, or ``events`` was made by another configuration.
-            ConfigError: the vocabulary lacks a value of a pivot.
+            ConfigError: the vocabulary lacks a value of a pivot of the aggregates.
         """
         check_columns_of_events(tables, config)
         vocabulary = read_vocabulary(tables, vocabulary_version)
         return cls(
-            manifest=config.manifest(pivots_with_values(config.aggregates, vocabulary)),
+            manifest=manifest_with_pivots(config, vocabulary) if form == Form.AGGREGATES else config.manifest(),
             vocabulary=vocabulary,
             events_id=tables.identity("events"),
             events_version=tables.version("events"),

@@ -94,7 +94,7 @@ def make_snapshots(
         SnapshotError: no event counts for a date, or the landings have not come to it.
         WriteConflict: another run made one of the dates at the same time.
     """
-    inputs = SnapshotInputs.of(tables, config, vocabulary_version)
+    inputs = SnapshotInputs.of(tables, config, vocabulary_version, form=recipe.form)
     moments = known_moments(dates, config.aggregates.delay_days, known_at)
     visible = visible_snapshots(tables, recipe.form) if tables.exists("snapshots") else []
     there = {} if again else made_already(visible, inputs, recipe.manifest.hash, moments)

@@ -1,45 +1,48 @@
-"""The values of pivots, which the vocabulary gives.
+"""The manifest of aggregates, with the values of pivots, which the vocabulary gives.
 
 An id stays the same from fit to fit. So all versions of a vocabulary give the same columns, and a manifest its hash.
 """
 
-from collections.abc import Sequence
-
 from pyspark.sql import functions as F
 
-from gur_spark.config.snapshots import Aggregates
+from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
 from gur_spark.events.vocabulary import Vocabulary, read_vocabulary
-from gur_spark.features.declare.pivots import Pivot, Pivoted
+from gur_spark.features.declare.manifest import Manifest
+from gur_spark.features.declare.pivots import Pivot
 from gur_spark.schema import FIRST_VALUE_ID
 from gur_spark.tables.delta import Tables
 
 _HINTS = 10_000
 
 
-def pivots_with_values(aggregates: Aggregates, vocabulary: Vocabulary) -> list[Pivoted]:
-    """The pivots of a configuration with the values that a vocabulary gives them.
+def manifest_with_pivots(config: Config, vocabulary: Vocabulary) -> Manifest:
+    """The manifest of a pipeline's aggregates, whose pivots have the values that a vocabulary gives them.
 
     Raises:
-        ConfigError: the vocabulary lacks a value, or has fewer values than a pivot takes.
+        ConfigError: the vocabulary lacks a value, or has fewer values than a pivot takes, or two columns would have one
+            name.
     """
     found = []
-    for number, pivot in enumerate(aggregates.pivots):
+    for number, pivot in enumerate(config.aggregates.pivots):
         try:
             found.append(pivot.pivoted(_ids(vocabulary, pivot)))
         except ValueError as error:
             raise ConfigError(f"aggregates.pivots.{number}.{error}") from error
-    return found
+    try:
+        return config.manifest(found)
+    except ValueError as error:
+        raise ConfigError(f"aggregates.{error}") from error
 
 
-def pivots_in(tables: Tables, aggregates: Aggregates) -> Sequence[Pivoted]:
-    """The pivots with their values in the newest vocabulary, which is not read where there are no pivots.
+def newest_manifest(tables: Tables, config: Config) -> Manifest:
+    """The manifest by the newest vocabulary, which is not read where there are no pivots.
 
     Raises:
-        ConfigError: as ``pivots_with_values``.
+        ConfigError: as ``manifest_with_pivots``.
         TableError: there is no vocabulary yet.
     """
-    return pivots_with_values(aggregates, read_vocabulary(tables)) if aggregates.pivots else ()
+    return manifest_with_pivots(config, read_vocabulary(tables)) if config.aggregates.pivots else config.manifest()
 
 
 def _ids(vocabulary: Vocabulary, pivot: Pivot) -> dict[str, int]:

@@ -60,7 +60,7 @@ def write_sequences(
     Raises:
         TableError, SnapshotError, ConfigError: as ``sequence_snapshots``.
     """
-    inputs = SnapshotInputs.of(tables, config, vocabulary_version)
+    inputs = SnapshotInputs.of(tables, config, vocabulary_version, form=Form.SEQUENCES)
     moment = as_of, known_at or selection.known_at(as_of, config.aggregates.delay_days)
     recipe = recipe_of(config.sequences, inputs.manifest)
     return write_snapshot(tables, inputs, recipe, moment, folder, config.aggregates.landing_gap_days)

@@ -9,7 +9,7 @@ from gur_spark.features.spark import selection
 from gur_spark.models.kind import Form
 from gur_spark.snapshots import interactions, sequences
 from gur_spark.snapshots.files import differing_columns
-from gur_spark.snapshots.pivots import pivots_in
+from gur_spark.snapshots.pivots import newest_manifest
 from gur_spark.snapshots.visible import MADE_BY, Snapshot, visible_snapshots
 from gur_spark.tables.delta import Tables
 
@@ -27,7 +27,7 @@ def wanted_manifest(tables: Tables, config: Config, form: Form) -> AnyManifest:
         return sequences.recipe_of(config.sequences, events).manifest
     if form == Form.INTERACTIONS:
         return interactions.recipe_of(config.interactions, events).manifest
-    return config.manifest(pivots_in(tables, config.aggregates))
+    return newest_manifest(tables, config)
 
 
 def find_snapshot(

@@ -129,13 +129,36 @@ def test_all_pivots_and_lists_of_a_category_share_one_state_per_field() -> None:
 
 
 def names(values: Sequence[str]) -> list[str]:
-    pivot = Pivot(by="mcc", of="amount", operations=("mean",), values=tuple(values))  # type: ignore[arg-type]
-    return [v.name for v in pivot.pivoted({value: n for n, value in enumerate(values, 3)}).values]
+    return column_names(values)[: len(values)]
+
+
+def column_names(*pivots: Sequence[str], **declared: Any) -> list[str]:
+    """The parts that values have in the names of columns of pivots, each with ids from 3 on."""
+    made = []
+    for values in pivots:
+        given = {"by": "mcc", "of": "amount", "operations": ["mean"], "values": list(values)} | declared
+        made.append(Pivot.model_validate(given).pivoted({value: n for n, value in enumerate(values, 3)}))
+    manifest = make_manifest("long", [3], [AMOUNT], ["mcc", "amount_mean"], made)
+    return [c.name.removeprefix("amount_mean_").removesuffix("_3d") for c in manifest.columns if c.value]
 
 
 def test_names_of_columns_are_plain_and_different() -> None:
     assert names(["Heart Rate", "SpO₂ (%)", "été"]) == ["heart_rate", "spo2", "ete"]
     assert names(["-1", "1", "пульс", "x" * 50]) == ["1_3", "1_4", "5", "x" * 40 + "_6"]
+
+
+def test_a_name_takes_its_id_until_it_is_no_other_columns_name() -> None:
+    assert names(["A", "a", "a 3"]) == ["a_3", "a_4", "a_3_5"]
+    assert column_names(["a", "b"], ["c", "a"]) == ["a_3", "b", "c", "a_4"]
+    # The histogram of the category amount_mean has a column amount_mean_counts_3d.
+    assert column_names(["counts", "b"]) == ["counts_3", "b"]
+
+
+def test_columns_that_ids_cannot_tell_apart_are_refused_by_the_place_of_the_pivot() -> None:
+    with pytest.raises(
+        ValueError, match=r"pivots\.1: two aggregate columns .* 'amount_mean_a_3_3d'; .* name the .*pivot"
+    ):
+        column_names(["a"], ["a"])
 
 
 def test_the_manifest_says_which_value_a_column_is_about() -> None:
@@ -172,7 +195,7 @@ def test_values_that_follow_in_a_refit_change_neither_columns_nor_hash() -> None
         ({"operations": ["meen"]}, "pivots.0: no operation 'meen' on a numeric field; .*'mean'"),
         ({"where": "amount > 0"}, "'where' needs a name"),
         ({"windows": [3, 3]}, "window '3d' is given twice"),
-        ({"operations": ["mean", "mean"]}, "two aggregate columns would be named 'amount_mean_heart_rate_3d'"),
+        ({"operations": ["mean", "mean"]}, "two aggregate columns would be named 'amount_mean_heart_rate_3_3d'"),
     ],
 )
 def test_a_pivot_that_does_not_fit_is_refused_with_a_hint(change: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ vocabulary says which values these are and which ids they have; the manifest hol
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -29,6 +29,18 @@ class PivotValue(Declared):
     """Id in the vocabulary, which stays the same from fit to fit."""
     name: str
     """The value in the names of its columns."""
+
+    @classmethod
+    def of(cls, value: str, id: int) -> "PivotValue":
+        """Make a value with a plain name: letters a to z, digits and underscores, and its id if the name is cut."""
+        plain = _plain(value)
+        named = cls(value=value, id=id, name=plain)
+        return named if 0 < len(plain) <= LONGEST_NAME else named.numbered()
+
+    def numbered(self) -> "PivotValue":
+        """The value with its id at the end of its name."""
+        name = f"{_plain(self.value)[:LONGEST_NAME]}_{self.id}".lstrip("_")
+        return self.model_copy(update={"name": name})
 
 
 class Pivoted(Aggregation):
@@ -72,7 +84,7 @@ class Pivot(Declared):
         return self
 
     def pivoted(self, ids: Mapping[str, int] | None) -> Pivoted:
-        """The pivot with its values and their ids.
+        """The pivot with its values and their ids. Their names may be alike until the manifest is made.
 
         Args:
             ids: values of the category -> ids in the vocabulary; None: the vocabulary is not known, and the pivot has
@@ -89,10 +101,7 @@ class Pivot(Declared):
             where=self.where,
             by=self.by,
             name=self.name,
-            values=tuple(
-                PivotValue(value=value, id=chosen[value], name=name)
-                for value, name in zip(chosen, _names(chosen), strict=True)
-            ),
+            values=tuple(PivotValue.of(value, id) for value, id in chosen.items()),
         )
 
     def _chosen(self, ids: Mapping[str, int]) -> dict[str, int]:
@@ -107,16 +116,6 @@ class Pivot(Declared):
                     "values that are rarer than vocabulary.min_count)"
                 )
         return {value: ids[value] for value in self.values}
-
-
-def _names(ids: Mapping[str, int]) -> Sequence[str]:
-    """Parts of columns' names, all different: letters a to z, digits and underscores, and an id where they are cut."""
-    plain = [_plain(value) for value in ids]
-    counts = Counter(plain)
-    return [
-        name if name and counts[name] == 1 and len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}_{i}".lstrip("_")
-        for name, i in zip(plain, ids.values(), strict=True)
-    ]
 
 
 def _plain(value: str) -> str:

@@ -32,6 +32,8 @@ class Planned:
     """Name of the field's values, such as ``log(amount)``."""
     where: str | None
     """Condition on its events: the declared one, and that they are of a log which has its fields."""
+    place: str
+    """Place of the declaration in ``aggregates``, such as ``features.0``."""
 
     @property
     def pivot_values(self) -> Sequence[PivotValue] | None:
@@ -161,10 +163,10 @@ def plan(
     planned: list[Planned] = []
     quotients: list[Quotient] = []
     columns: list[Column] = []
-    for place, declared in [*(("standard features", feature) for feature in standard), *_places(features)]:
+    for place, declared in [*(("standard features", feature) for feature in standard), *places(features)]:
         try:
             whole = fields.complete(declared)
-            made = [fields.planned(whole, chosen) for chosen in whole.operations]
+            made = [fields.planned(whole, chosen, place) for chosen in whole.operations]
             over = [(p, q, longer) for p in made for q, longer in _quotients(p)]
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
@@ -179,7 +181,7 @@ def plan_of(manifest: Manifest) -> Plan:
     return plan(manifest.windows, manifest.numeric, manifest.categorical, manifest.features, manifest.logs)
 
 
-def _places(features: Sequence[Aggregation]) -> Iterator[tuple[str, Aggregation]]:
+def places(features: Sequence[Aggregation]) -> Iterator[tuple[str, Aggregation]]:
     """Each declaration with its place in ``aggregates``."""
     numbers = Counter[str]()
     for declared in features:
@@ -230,7 +232,7 @@ class _Fields:
             update={"operations": tuple(operations), "windows": aggregation.windows or self.standard}
         )
 
-    def planned(self, aggregation: Aggregation, chosen: Chosen) -> Planned:
+    def planned(self, aggregation: Aggregation, chosen: Chosen, place: str) -> Planned:
         kind = self._kind(aggregation.field)
         field = self.numeric.get(aggregation.field or "")
         try:
@@ -246,7 +248,7 @@ class _Fields:
         value = f"{field.transform}({field.name})" if field and transformed else aggregation.field or "events"
         conditions = [self.condition(aggregation.field, aggregation.by), aggregation.where]
         where = " AND ".join(f"({c})" if all(conditions) else c for c in conditions if c) or None
-        return Planned(aggregation, made, windows, value, where)
+        return Planned(aggregation, made, windows, value, where, place)
 
     def _kind(self, field: str | None) -> FieldKind:
         if field is None:
