@@ -1,6 +1,6 @@
 """Windows with hours: the naive oracle's values, on every route; columns of whole days keep their bits."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import accumulate
 from typing import Any
 
@@ -16,7 +16,7 @@ from gur_spark.features.declare.manifest import Manifest
 from gur_spark.features.declare.pivots import Pivot
 from gur_spark.features.declare.spec import Aggregation, aggregation
 from gur_spark.features.declare.windows import Length, Window
-from gur_spark.features.kernel.dumps import dump, load, load_into
+from gur_spark.features.kernel.dumps import dump, load_into
 from gur_spark.features.kernel.merging import merge
 from gur_spark.features.kernel.partition import KNOWN, PartitionState, aggregate_partition
 from gur_spark.features.states.tiles import Tiles
@@ -52,9 +52,6 @@ PIVOT = Pivot.model_validate({"by": "mcc", "of": "amount", "operations": ["mean"
 MANIFEST = make_manifest(
     "long", ["6h", 1, "30h", 10], [AMOUNT], ["mcc"], [*FEATURES, PIVOT.pivoted({"a": 3, "b": 4, "c": 5})]
 )
-
-HOUR = datetime(2024, 7, 1, 7, tzinfo=UTC)
-BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 edges = [h * HOUR_US + s for h in (1, 5, 6, 7, 24, 30, 40, 47, 48, 53, 120, 240) for s in (0, 1)]
 events = st.builds(
@@ -137,56 +134,6 @@ def test_windows_of_days_have_the_same_bits_beside_windows_of_hours(log: list[tu
     alone, beside = full(rows, plain, AS_OF), full(rows, mixed, AS_OF)
     assert (alone.tiles.unit_hours, beside.tiles.unit_hours) == (24, 1)
     assert checksum(beside.finalize(0).select([c.name for c in plain.columns])) == checksum(alone.finalize(0))
-
-
-def at_hour(rows: list[dict[str, Any]], hour: datetime, known: datetime, horizon: int = 0) -> PartitionState:
-    """State at an hour of the events before ``known``. Ages of the rows are those at 2024-07-01 07:00."""
-    tiles = Tiles.of([hour], MANIFEST.windows, MANIFEST.declared_windows, OLDEST, horizon)
-    state = PartitionState(MANIFEST, tiles)
-    fill_before(state, rows, known)
-    return state
-
-
-def fill_before(
-    state: PartitionState, rows: list[dict[str, Any]], known: datetime, since: datetime = BEGINNING
-) -> None:
-    times = [(row, HOUR - timedelta(microseconds=row["age_us"])) for row in rows]
-    us = timedelta(microseconds=1)
-    taken = [row | {"age_us": (state.tiles.end - time) // us} for row, time in times if since <= time < known]
-    if taken:
-        state.take(to_table(taken).to_batches(max_chunksize=9))
-
-
-@given(logs, st.lists(st.integers(1, 200), min_size=1, max_size=2))
-@settings(max_examples=8, deadline=None)
-def test_a_date_may_be_an_hour(log: list[tuple[dict[str, Any], bool]], steps: list[int]) -> None:
-    """Each of several hours has the bits it has alone, and those that it has from the state of a day before."""
-    rows = [row for row, _ in log]
-    hours = sorted(HOUR - timedelta(hours=lag) for lag in accumulate(steps, initial=0))
-    state = PartitionState(MANIFEST, Tiles.of(hours, MANIFEST.windows, MANIFEST.declared_windows, OLDEST))
-    fill_before(state, rows, HOUR)
-    for number, hour in enumerate(hours):
-        expected = at_hour(rows, hour, hour).finalize(0)
-        # Several dates know later events of a user, who has no row before.
-        found = state.finalize(number)
-        assert checksum(found) == checksum(expected), different(found, expected)
-        base = at_hour(rows, hour - timedelta(days=1), hour - timedelta(days=1), horizon=1)
-        grown = load(dump(base), MANIFEST, base.tiles, hour, OLDEST)
-        fill_before(grown, rows, hour, since=hour - timedelta(days=1))
-        assert checksum(grown.finalize(0)) == checksum(expected), different(grown.finalize(0), expected)
-    standard = aggregate_rows([row for row in rows if row["age_us"] <= 10 * DAY_US], MANIFEST)
-    newest = {row["user_id"]: row for row in expected.to_pylist()}
-    # Days of the oracle begin at as_of; those of active days are days in UTC.
-    names = [name for name in next(iter(standard.values()), {}) if not name.startswith("active_days")]
-    assert same_rows(*({u: {k: row[k] for k in names} for u, row in of.items()} for of in (newest, standard)))
-
-
-def test_active_days_before_an_hour_are_days_in_utc_by_hand() -> None:
-    # 06:00 and 01:00 of the day itself, 23:00 and 02:00 of the day before.
-    rows = [with_derived({"user_id": 1, "age_us": h * HOUR_US, "amount": 1, "mcc": 3}) for h in (1, 6, 8, 29)]
-    [row] = at_hour(rows, HOUR, HOUR).finalize(0).to_pylist()
-    assert [row[f"active_days_{w}"] for w in ("6h", "1d", "30h")] == [1, 2, 2]
-    assert (row["events_6h"], row["events_1d"], row["recency_days"]) == (2, 3, 1 / 24)
 
 
 def test_active_days_of_a_window_inside_a_day_are_none_or_one_by_hand() -> None:

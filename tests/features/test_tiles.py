@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gur_spark.features.declare.windows import Window
-from gur_spark.features.states.tiles import Tiles, moment
+from gur_spark.features.states.tiles import Tiles
 
 NEWEST = date(2024, 7, 1)
 windows = st.builds(Window, days=st.one_of(st.none(), st.integers(1, 40)), before=st.integers(0, 20))
@@ -23,16 +23,13 @@ hourly = st.one_of(
     st.lists(st.one_of(windows, hourly), max_size=5, unique=True),
     st.integers(0, 2),
     st.integers(1, 25),
-    st.sampled_from([0, 0, 6, 23]),
 )
 def test_every_window_of_every_date_is_a_run_of_whole_tiles(
-    lags: list[int], more: list[Window], horizon: int, first: int, hour: int
+    lags: list[int], more: list[Window], horizon: int, first: int
 ) -> None:
-    days = [NEWEST - timedelta(days=lag) for lag in lags]
-    # Each date is an hour later than the one before it, where they are inside a day.
-    dates = [moment(day) + timedelta(hours=(hour + n) % 24) for n, day in enumerate(days)] if hour else days
-    tiles = Tiles.of(dates, [1, 3, 10], more, min(days) - timedelta(days=first), horizon if len(dates) == 1 else 0)
-    assert tiles.unit_hours == (24 if all(w.whole_days for w in more) and not hour else 1)
+    dates = [NEWEST - timedelta(days=lag) for lag in lags]
+    tiles = Tiles.of(dates, [1, 3, 10], more, min(dates) - timedelta(days=first), horizon if len(dates) == 1 else 0)
+    assert tiles.unit_hours == (24 if all(w.whole_days for w in more) else 1)
     check_runs(tiles, more)
     if tiles.horizon:
         check_runs(tiles.advanced(dates[0] + timedelta(days=1)), more)
@@ -40,10 +37,9 @@ def test_every_window_of_every_date_is_a_run_of_whole_tiles(
 
 def check_runs(tiles: Tiles, more: list[Window]) -> None:
     """With an event in each unit, each window has its length in events, and all its days and parts of days."""
-    before_newest = tiles.of_unit[int(tiles.lags[-1]) :]
-    events_B = np.bincount(before_newest, minlength=len(tiles))[None, :]
+    events_B = np.bincount(tiles.of_unit, minlength=len(tiles))[None, :]
     for number, day in enumerate(tiles.dates):
-        lag = (tiles.end - moment(day)) // timedelta(hours=tiles.unit_hours)
+        lag = (tiles.newest - day).days * tiles.day_units
         for of, places in tiles.by_end(number, more):
             units_W = np.cumsum(of.by_part(events_B), axis=1)[0]
             for window, place in places.items():

@@ -4,7 +4,7 @@ Legend of array shapes: U = users, V = values of a pivot.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from gur_spark.features.operations import OutputColumn
 from gur_spark.features.states.base import State
 from gur_spark.features.states.counts import Counts
 from gur_spark.features.states.groups import CategoryGroups, as_numpy
-from gur_spark.features.states.tiles import DateWindows, moment
+from gur_spark.features.states.tiles import DateWindows
 
 if TYPE_CHECKING:
     from gur_spark.features.kernel.partition import PartitionState
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = date(1970, 1, 1)
 
 ARROW_TYPES = {
     "long": pa.int64(),
@@ -40,14 +40,11 @@ _Windows = tuple[DateWindows, dict[Window, int]]
 
 
 def date_rows(state: "PartitionState", number: int) -> pa.Table:
-    """The rows of a date, given its number: one for each user with an event in the longest window, or named.
-
-    The column as_of has the day, also where the date is an hour.
-    """
+    """The rows of a date, given its number: one for each user with an event in the longest window, or named."""
     users = len(state.users)
     if not users:
         return pa.schema([(c.name, ARROW_TYPES[c.dtype]) for c in state.manifest.columns]).empty_table()
-    day = (moment(state.tiles.dates[number]) - _EPOCH).days
+    day = (state.tiles.dates[number] - _EPOCH).days
     as_of = pa.array(np.full(users, day, np.int32)).cast(pa.date32())
     columns: dict[str, pa.Array] = {"user_id": state.users.values(), "as_of": as_of}
     standard = state.tiles.standard_windows()[number]

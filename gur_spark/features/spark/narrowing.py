@@ -35,7 +35,7 @@ def narrow(
         moments: as-of date -> moment until which landings count for it.
     """
     values = {name: F.col(name) for name in [*manifest.categorical, *plan_of(manifest).derived()]}
-    values[AGE] = F.unix_micros(midnight(tiles.end.date())) - F.unix_micros("event_time")
+    values[AGE] = F.unix_micros(midnight(tiles.newest)) - F.unix_micros("event_time")
     values[KNOWN] = unknown_to(tiles, moments)
     words = [_word(packing, number, values).alias(name) for number, name in enumerate(packing.words)]
     return encoded.select("user_id", *words, *[field.name for field in manifest.numeric])
@@ -60,7 +60,7 @@ def narrow_attributes(
     log = F.array_position(F.array(*map(F.lit, manifest.attribute_logs)), F.col("source")) - 1
     return encoded.select(
         "user_id",
-        (F.unix_micros(midnight(tiles.end.date())) - F.unix_micros("event_time")).alias(HELD),
+        (F.unix_micros(midnight(tiles.newest)) - F.unix_micros("event_time")).alias(HELD),
         log.cast("BIGINT").alias(HELD_LOG),
         F.unix_date("landed_on").cast("BIGINT").alias(HELD_LANDED),
         unknown_to(tiles, moments).cast("BIGINT").alias(HELD_KNOWN),

@@ -30,7 +30,7 @@ class Advance:
     @cached_property
     def days(self) -> int:
         """Days between the two dates."""
-        return (self.new.end - self.old.end).days
+        return (self.new.newest - self.old.newest).days
 
     @cached_property
     def units(self) -> int:

@@ -3,16 +3,15 @@
 An event is counted once, in its tile, and a date's windows are sums over runs of tiles. So one pass over the events
 serves any number of dates.
 
-Time is counted backwards in units: in days, or in hours where a window has no whole days or a date is an hour inside a
-day. It is counted from the end of the tiles, which is the newest date or, where that is an hour inside a day, the next
-midnight (UTC). The last unit before the end is unit 0, and later dates come first.
+Time is counted backwards from the newest date in units: in days, or in hours where a window has no whole days. The last
+unit before the newest date is unit 0, and later dates come first.
 
 Legend of array shapes: D = units, B = tiles, W = windows of a date, G = groups.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -32,7 +31,7 @@ class DateWindows:
 
     as_of: date
     lag: int
-    """Units from this date to the end of the tiles."""
+    """Units from this date to the newest."""
     lengths: tuple[int, ...]
     """Units of each window, ascending."""
     starts: Ints
@@ -49,7 +48,7 @@ class DateWindows:
 
     @property
     def lag_us(self) -> int:
-        """Microseconds from this date to the end of the tiles."""
+        """Microseconds from this date to the newest."""
         return self.lag * self.unit_hours * HOUR_US
 
     @property
@@ -84,7 +83,6 @@ class Tiles:
     """
 
     dates: tuple[date, ...]
-    """Dates, or datetimes in UTC on the hour."""
     windows: tuple[int | str, ...]
     """Lengths: days, or a text such as ``6h``."""
     more: tuple[Window, ...] = ()
@@ -115,12 +113,12 @@ class Tiles:
         """
         made = cls(tuple(sorted(set(dates))), tuple(windows), tuple(more), oldest, horizon)
         for earlier, later in pairwise(made.dates):
-            if later - earlier > timedelta(hours=hours_of(made.windows[-1])):
+            if (later - earlier).days * DAY_HOURS > hours_of(made.windows[-1]):
                 raise ValueError(f"the windows of {earlier} and {later} leave a gap: these are two passes")
         return made
 
     def advanced(self, as_of: date, oldest: date | None = None) -> "Tiles":
-        """Tiles of one date whole days later, at most ``horizon``, with one tile for all time before its windows.
+        """Tiles of one date at most ``horizon`` days later, with one tile for all time before its windows.
 
         Each tile of ``self`` lies inside one of the new tiles.
 
@@ -128,10 +126,9 @@ class Tiles:
             oldest: day of the first event that came since, where a window begins with the first event.
 
         Raises:
-            ValueError: the date is not whole days later, or beyond the horizon.
+            ValueError: the date is not later, or beyond the horizon.
         """
-        later = as_of - self.newest
-        if later % timedelta(days=1) or not 0 < later.days <= self.horizon:
+        if not 0 < (as_of - self.newest).days <= self.horizon:
             raise ValueError(f"{as_of} is not one of the {self.horizon} days after {self.newest}")
         first = min((day for day in (self.oldest, oldest) if day), default=None)
         return replace(self, dates=(as_of,), oldest=first, horizon=0, base=self)
@@ -141,16 +138,10 @@ class Tiles:
         return self.dates[-1]
 
     @cached_property
-    def end(self) -> datetime:
-        """The moment from which time is counted: the newest date's or, inside a day, the next midnight (UTC)."""
-        newest = moment(self.newest)
-        return newest + (moment(newest.date()) - newest) % timedelta(days=1)
-
-    @cached_property
     def unit_hours(self) -> int:
-        """Hours of a unit: those of a day, or 1 where a window has no whole days or a date is inside a day."""
+        """Hours of a unit: those of a day, or 1 where a window has no whole days."""
         whole = all(isinstance(w, int) for w in self.windows) and all(w.whole_days for w in self.more)
-        return DAY_HOURS if whole and all(moment(day).hour == 0 for day in self.dates) else 1
+        return DAY_HOURS if whole else 1
 
     @property
     def unit_us(self) -> int:
@@ -164,23 +155,23 @@ class Tiles:
 
     @property
     def units(self) -> int:
-        """Units from the beginning of the longest window to the end."""
+        """Units from the beginning of the longest window to the newest date."""
         return int(self._edges[-1])
 
     @property
     def days(self) -> int:
-        """Days from the first day of the longest window to the end."""
+        """Days from the first day of the longest window to the newest date."""
         return -(-self.units // self.day_units)
 
     @cached_property
     def of_unit(self) -> Ints:
-        """The tile that each unit is in, (D,); -1 for units between the newest date and the end."""
+        """The tile that each unit is in, (D,)."""
         return np.searchsorted(self._edges, np.arange(self.units), side="right") - 1
 
     @cached_property
     def lags(self) -> Ints:
-        """Units from each date to the end."""
-        return np.array([(self.end - moment(day)) // timedelta(hours=self.unit_hours) for day in self.dates])
+        """Units from each date to the newest one."""
+        return np.array([(self.newest - day).days * self.day_units for day in self.dates])
 
     @cached_property
     def reach(self) -> int:
@@ -246,33 +237,24 @@ class Tiles:
         """Unit at which each tile begins, and the end of the last tile, (B + 1,)."""
         edges = self._edges_of_windows()
         if self.base is not None:
-            edges.add(self.base.units + (self.end - self.base.end).days * self.day_units)
+            edges.add(self.base.units + (self.newest - self.base.newest).days * self.day_units)
         if self._endless:
             assert self.oldest is not None  # a caller with such a window knows the first event
-            days = max((self.end - moment(self.oldest)).days, -(-max(edges) // self.day_units))
+            days = max((self.newest - self.oldest).days, -(-max(edges) // self.day_units))
             edges.add(days * self.day_units)
         return np.array(sorted(edges))
 
     def _edges_of_windows(self) -> set[int]:
+        # A window without a beginning may have a part of a day at its end alone.
         spans = [
-            # A window without a beginning may have a part of a day at its end alone.
-            (
-                lag + end,
-                (lag + end) // self.day_units * self.day_units + self.day_units if start is None else lag + start,
-            )
-            for lag in map(int, self.lags)
+            (end, (end // self.day_units + 1) * self.day_units if start is None else start)
             for end, start in self._spans
         ]
         # A part of a day has tiles of its own, so that they say whether it has an event.
-        parts = [part for span in spans for part in _parts_of_days(slice(*span), self.day_units)]
-        edges = {edge for span in spans + parts for edge in span}
+        spans += [piece for span in spans for piece in _parts_of_days(slice(*span), self.day_units)]
+        edges = {int(lag) + edge for lag in self.lags for span in spans for edge in span}
         # The windows of a date n days later begin and end n days nearer to these dates.
         return {max(edge - days * self.day_units, 0) for edge in edges for days in range(self.horizon + 1)}
-
-
-def moment(as_of: date) -> datetime:
-    """The moment of an as-of date: midnight UTC, or the hour itself."""
-    return as_of if isinstance(as_of, datetime) else datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC)
 
 
 def _whole_days(units: slice, day_units: int) -> slice:
