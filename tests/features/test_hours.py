@@ -185,6 +185,31 @@ def test_a_length_has_one_form_however_it_is_given(value: Any, length: Any, name
     assert Window.model_validate(window.model_dump()) == window
     assert ("hours" in window.model_dump()) == isinstance(length, str)
     assert Window.model_validate({"hours": window.length}) == window
+    assert Window.model_validate({"days": length}) == Window.model_validate({"hours": name}) == window
+    assert Window.model_validate({"days": 9, "before": name}).gap == window.length
+
+
+def test_both_keys_of_a_long_form_count_together() -> None:
+    assert Window.model_validate({"days": "1d", "hours": 30, "before": 1, "before_hours": "6h"}) == Window.of(
+        "54h", "30h"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"before": "6h"}, r"expected a length: \{days: 7\}, \{hours: 6\}, or \{days: null\}"),
+        ({"days": "7 days"}, "days: expected days such as 7 or '7d', or hours such as '6h', got '7 days'"),
+        ({"hours": -6}, "hours: expected days such as .* got '-6h'"),
+        ({"hours": True}, "hours: expected days such as .* got True"),
+        ({"days": 7, "before": 1.5}, "before: expected days such as .* got 1.5"),
+        ({"days": 7, "befor": 1}, "befor"),
+        (7.5, "expected days such as 7 or '7d', or hours such as '6h', got 7.5"),
+    ],
+)
+def test_another_window_is_refused_with_the_forms_that_there_are(value: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Window.model_validate(value)
 
 
 @pytest.mark.parametrize("value", ["6", "6m", "0h", 0, -1, "h", "1.5h", 3651, "3651d", True, 1.5, None])

@@ -74,30 +74,33 @@ class Window(BaseModel):
     def _short_forms(cls, value: Any) -> Any:
         """Accept ``30`` for ``{days: 30}``, ``6h`` for ``{hours: 6}`` and ``lifetime`` for ``{days: null}``.
 
-        In the long form, ``{hours: 36, before: 6h}`` stands for ``{days: 1, hours: 12, before_hours: 6}``.
+        In the long form, ``{hours: 36, before: 6h}`` stands for ``{days: 1, hours: 12, before_hours: 6}``. A text of it
+        has its own unit: ``{days: 7d}``, ``{hours: 2d}``.
         """
+        if isinstance(value, Window):
+            return value
         if value == "lifetime":
             return {"days": None}
-        if isinstance(value, int | str):
-            return _split("days", "hours", parse_length(value))
         if not isinstance(value, Mapping):
-            return value
-        made = dict(value)
-        if isinstance(made.get("hours"), int) and "days" not in made:
-            made |= {"hours": 0, **_split("days", "hours", parse_length(f"{made['hours']}h"))}
-        if isinstance(made.get("before"), str):
-            made |= _split("before", "before_hours", parse_length(made["before"]))
-        if "days" in made and made["days"] is None and made.get("hours"):
-            raise ValueError("hours: a window from the first event on (days: null) has no hours")
-        if made.get("days") == 0 and not made.get("hours"):
+            return _split("days", "hours", hours_of(parse_length(value)))
+        if not {"days", "hours"} & value.keys():
+            raise ValueError("expected a length: {days: 7}, {hours: 6}, or {days: null} from the first event on")
+        others = {key: part for key, part in value.items() if key not in cls.model_fields}
+        gap = _split("before", "before_hours", _hours_in(value, "before", "before_hours"))
+        if "days" in value and value["days"] is None:
+            if value.get("hours"):
+                raise ValueError("hours: a window from the first event on (days: null) has no hours")
+            return {"days": None, **gap, **others}
+        length = _hours_in(value, "days", "hours")
+        if not length:
             raise ValueError("expected a length greater than or equal to 1 hour")
-        return made
+        return {**_split("days", "hours", length), **gap, **others}
 
     @classmethod
     def of(cls, length: int | str, before: int | str = 0) -> "Window":
         """Make a window from its length and, where it does not end at as_of, the length up to as_of."""
-        gap = _split("before", "before_hours", parse_length(before)) if before else {}
-        return cls(**_split("days", "hours", parse_length(length)), **gap)
+        gap = _split("before", "before_hours", hours_of(parse_length(before))) if before else {}
+        return cls(**_split("days", "hours", hours_of(parse_length(length))), **gap)
 
     @property
     def length(self) -> int | None:
@@ -131,10 +134,28 @@ class Window(BaseModel):
         return f"before {until}" if self.length is None else f"in the {in_words(self.length)} before {until}"
 
 
-def _split(days: str, hours: str, length: int | str) -> dict[str, int]:
-    """A length as the values of two keys: whole days, and hours beyond them."""
-    whole, beyond = divmod(hours_of(length), DAY_HOURS)
+def _split(days: str, hours: str, length: int) -> dict[str, int]:
+    """So many hours as the values of two keys: whole days, and hours beyond them."""
+    whole, beyond = divmod(length, DAY_HOURS)
     return {days: whole} | ({hours: beyond} if beyond else {})
+
+
+def _hours_in(value: Mapping[str, Any], days: str, hours: str) -> int:
+    """Hours of two keys together, one of days and one of hours; a key that is not given has none.
+
+    Raises:
+        ValueError: naming the key whose value is no length.
+    """
+    total = 0
+    for key in (days, hours):
+        given = value.get(key, 0)
+        try:
+            if isinstance(given, bool) or given != 0:
+                in_hours = key == hours and isinstance(given, int) and not isinstance(given, bool)
+                total += hours_of(parse_length(f"{given}h" if in_hours else given))
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+    return total
 
 
 def longest(windows: Sequence[Window]) -> Window:
