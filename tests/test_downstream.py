@@ -207,6 +207,24 @@ def test_published_rows_are_replaced_only_by_such_as_pass(tables: Tables, make_c
     check_replacement(tables, config, EMBEDDINGS, tables.read("embeddings").where("model_version = 'one'"), "one", D1)
 
 
+@pytest.mark.any_engine
+def test_a_dated_label_is_asked_at_the_newest_date_that_has_one(tables: Tables, config: Any, tmp_path: Path) -> None:
+    one, two = register(tables, 2)
+    for version in (one, two):
+        for day in (D1, D2, D3):
+            score(tables, version, day, X)
+    dated = config.evaluation.labels[0].model_copy(update={"date_column": "day"})
+    evaluation = config.evaluation.model_copy(update={"labels": [dated]})
+    asking = config.model_copy(update={"evaluation": evaluation})
+    # User 5 has no class yet.
+    (tmp_path / "kinds.csv").write_text(f"user,kind,day\n3,a,{D1}\n4,b,{D2}\n5,,{D3}\n")
+    day, label = downstream._newest_date(tables, asking, two, one) or (None, None)
+    assert day == D2
+    assert [tuple(row) for row in label.collect()] == [(4, "b")]
+    (tmp_path / "kinds.csv").write_text("user,kind,day\n3,a,2024-01-02\n")
+    assert downstream._newest_date(tables, asking, two, one) is None
+
+
 @pytest.mark.slow
 def test_churn_is_asked_at_the_newest_date_whose_future_is_complete(whole: Any) -> None:
     tables, config = whole

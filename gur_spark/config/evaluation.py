@@ -64,6 +64,11 @@ class Label(Section):
             raise ValueError("format 'table' needs table")
         if self.format != "table" and not self.path:
             raise ValueError(f"format '{self.format}' needs path")
+        read = {"table": (self.table, ["table"]), "path": (self.path, ["csv", "parquet", "delta"])}
+        read["delimiter"] = None if self.delimiter == "," else self.delimiter, ["csv"]
+        unread = [key for key, (value, formats) in read.items() if value is not None and self.format not in formats]
+        if unread:
+            raise ValueError(f"format '{self.format}' has no {' and no '.join(unread)}; remove it, or give its format")
         return self
 
 

@@ -194,9 +194,14 @@ def _newest_date(tables: Tables, config: Config, new: str, now: str) -> tuple[da
     settings, name = config.evaluation, config.gates.task
     for table in settings.labels:
         if table.name == name:
+            kind = config.fields.user_id.type
+            if table.date_column and days:
+                # Answers come after the date that they are about, so the newest dates have none yet.
+                newest = label_tables.newest_date(tables.spark, table, kind)
+                days = [day for day in days if newest and day <= newest]
             if not days:
                 return None
-            label = label_tables.read_label(tables.spark, table, config.fields.user_id.type, days[0])
+            label = label_tables.read_label(tables.spark, table, kind, days[0])
             return days[0], label.withColumnRenamed(name, "label")
     events = event_rows(tables.read("events", made_by="ingest"), config.manifest())
     for day in days:

@@ -10,8 +10,8 @@ from deltalake import write_deltalake
 
 from gur_spark.config.evaluation import Label, NextCategory, Volume
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate import labels
-from gur_spark.evaluate.label_tables import check_label_files, read_label
+from gur_spark.evaluate import label_tables, labels
+from gur_spark.evaluate.label_tables import check_label_files, newest_date, read_label
 from gur_spark.snapshots.horizon import events_ahead
 from tests.conftest import config_over
 
@@ -128,6 +128,20 @@ def test_a_label_table_that_cannot_be_used_is_refused(spark, table, text, user_c
             check_label_files([table(text, user_column)], "long")
 
 
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ({"format": "parquet", "path": "y", "table": "y", "delimiter": ";"}, "'parquet' has no table and no delimiter"),
+        ({"format": "delta", "path": "y", "delimiter": ";"}, "'delta' has no delimiter"),
+        ({"path": "y", "table": "y"}, "'csv' has no table"),
+        ({"format": "table", "table": "y", "path": "y"}, "'table' has no path"),
+    ],
+)
+def test_keys_of_another_format_of_a_label_table_are_refused(given, keys):
+    with pytest.raises(ValueError, match=keys):
+        Label(name="y", user_column="u", label_column="y", **given)
+
+
 def test_a_label_table_that_is_not_there_is_refused(spark):
     label = Label(name="persona", path="/nowhere/labels.csv", user_column="client", label_column="persona")
     with pytest.raises(EvaluationError, match=r"label 'persona': /nowhere/labels\.csv does not exist"):
@@ -169,9 +183,66 @@ def test_a_label_file_without_an_answer_or_with_ids_in_floats_is_refused(tmp_pat
     (tmp_path / "y.csv").write_text("u,y\n1,\n2, \n")
     with pytest.raises(EvaluationError, match=r"label 'y': no row of .*y.csv has a value in 'y'"):
         check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "long")
-    (tmp_path / "y.csv").write_bytes(b"u,y\n1,\xff\n")
+    (tmp_path / "y.csv").write_text("")
     with pytest.raises(EvaluationError, match=r"label 'y': .*y.csv cannot be read as csv"):
         check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "long")
+
+
+@pytest.mark.parametrize("name", ["text", "date", "first", "count"])
+def test_a_label_may_have_the_name_of_any_column(spark, tmp_path, name):
+    (tmp_path / "y.csv").write_text("u,y,day\n1,a,2024-06-02\n1,b,2024-06-01\n")
+    given = {"name": name, "user_column": "u", "label_column": "y", "date_column": "day"}
+    found = read_label(spark, Label(path=str(tmp_path / "y.csv"), **given), "long", AS_OF)
+    assert found.columns == ["user_id", name]
+    assert collected(found) == {1: "b"}
+
+
+DATED = {"name": "y", "user_column": "u", "label_column": "y", "date_column": "day"}
+
+
+def test_the_date_of_a_text_is_that_in_utc_and_a_shorter_text_is_no_date(spark, tmp_path):
+    file = tmp_path / "y.csv"
+    late = ["2024-02-29T23:30:00-05:00", "2024-03-01 23:30:00Z", "2024-03-02T01:00:00.5+0200", "2024-03-01 09:30"]
+    file.write_text("u,y,day\n" + "".join(f"{n},a,{text}\n" for n, text in enumerate(late)) + "9,b,2024-03-02\n")
+    label = Label(path=str(file), **DATED)
+    assert collected(read_label(spark, label, "long", date(2024, 3, 1), date(2024, 3, 2))) == dict.fromkeys(
+        range(4), "a"
+    )
+    assert newest_date(spark, label, "long") == date(2024, 3, 2)
+    for text in ("2024", "2024-03", "2024-3-1", "2024-02-30", "2024-03-01x"):
+        file.write_text(f"u,y,day\n5,a,{text}\n")
+        with pytest.raises(EvaluationError, match="label 'y': user 5 has no date YYYY-MM-DD in the column 'day'"):
+            read_label(spark, label, "long")
+
+
+def test_label_files_that_the_engine_reads_pass_the_check_before_it(tmp_path):
+    for day in ("2024-03-01", "2024-03-02"):
+        (tmp_path / "y" / f"day={day}").mkdir(parents=True)
+        pq.write_table(pa.table({"u": [1], "y": ["a"]}), tmp_path / "y" / f"day={day}" / "part.parquet")
+    folder = Label(path=str(tmp_path / "y"), format="parquet", **DATED)
+    check_label_files([folder], "long")
+    given = {"name": "y", "user_column": "u", "label_column": "y"}
+    for content in (b"u,y\n1,a,\n", b"u,y\n1,a\n2,b,\n", b"u,y\n1,\xe9\n", b"u,y,\xe9\n1,a,\xe9\n"):
+        (tmp_path / "y.csv").write_bytes(content)
+        check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "long")
+    (tmp_path / "y.csv").write_bytes(b"u,y\n\xe9,a\n\xe9,a\n")
+    with pytest.raises(EvaluationError, match="user '\ufffd' has 2 rows; expected one"):
+        check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "string")
+
+
+def test_rows_of_large_label_files_are_left_to_the_engine(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_tables, "CHECKED_BYTES", 10)
+    (tmp_path / "y.csv").write_text("u,y\n1,a\n1,a\n")
+    check_label_files([Label(name="y", path=str(tmp_path / "y.csv"), user_column="u", label_column="y")], "long")
+    with pytest.raises(EvaluationError, match="no column 'yy'"):
+        check_label_files([Label(name="y", path=str(tmp_path / "y.csv"), user_column="u", label_column="yy")], "long")
+
+
+def test_a_label_table_that_the_engine_cannot_read_is_refused_by_its_name(spark, tmp_path):
+    given = {"name": "y", "user_column": "u", "label_column": "y"}
+    for label in (Label(format="delta", path=str(tmp_path), **given), Label(format="table", table="nowhere", **given)):
+        with pytest.raises(EvaluationError, match=rf"label 'y': .* cannot be read as {label.format}: "):
+            read_label(spark, label, "long")
 
 
 def test_answers_keep_every_user_once_with_null_where_a_label_is_not_known(spark):
