@@ -36,7 +36,8 @@ def explain(details: Mapping[str, Any], config: type[BaseModel], values: Any) ->
         return f"{path}: required, and not given"
     message = details["msg"].removeprefix("Value error, ")
     given = details["input"]
-    return f"{path}: {message}" + ("" if isinstance(given, dict | BaseModel) else f"; got {given!r}")
+    said = isinstance(given, dict | BaseModel) or message.endswith(f"got {given!r}")
+    return f"{path}: {message}" + ("" if said else f"; got {given!r}")
 
 
 def _unknown_key(location: Sequence[str], config: type[BaseModel], values: Any) -> str:

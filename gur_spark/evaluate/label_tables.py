@@ -154,6 +154,8 @@ def _check_file(label: Label, kind: UserIds) -> None:
     path = storage.absolute(label.path or "")
     if not storage.exists(path):
         raise EvaluationError(f"label '{label.name}': {path} does not exist")
+    if not label.delimiter.isascii():
+        return  # The engine takes any delimiter, pyarrow none but ASCII.
     odd_lines: list[int | None] = []
     try:
         rows = _dataset(label, path, odd_lines)

@@ -225,6 +225,7 @@ def test_label_files_that_the_engine_reads_pass_the_check_before_it(tmp_path):
     for content in (b"u,y\n1,a,\n", b"u,y\n1,a\n2,b,\n", b"u,y\n1,\xe9\n", b"u,y,\xe9\n1,a,\xe9\n"):
         (tmp_path / "y.csv").write_bytes(content)
         check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "long")
+    check_label_files([Label(path=str(tmp_path / "y.csv"), delimiter="§", **given)], "long")
     (tmp_path / "y.csv").write_bytes(b"u,y\n\xe9,a\n\xe9,a\n")
     with pytest.raises(EvaluationError, match="user '\ufffd' has 2 rows; expected one"):
         check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "string")

@@ -17,6 +17,7 @@ from gur_spark.features.declare.spec import aggregation
 from gur_spark.features.kernel.dumps import dump, load_into
 from gur_spark.features.kernel.merging import merge
 from gur_spark.features.kernel.partition import KNOWN, PartitionState, aggregate_partition
+from gur_spark.features.spark.writer import partitions_for
 from gur_spark.features.states.numbers import NumericState
 from gur_spark.features.states.tiles import Tiles
 from tests.features import operation_oracles as oracles
@@ -126,6 +127,19 @@ def test_all_pivots_and_lists_of_a_category_share_one_state_per_field() -> None:
     # Without the lists, events of other values begin no pair.
     alone = plan_of(make_manifest("long", [3], [AMOUNT], ["mcc"], pivots))
     assert alone.ids_counted(None, "mcc") == [3, 4]
+
+
+def test_the_columns_of_pivots_count_as_memory_so_more_of_them_take_more_partitions() -> None:
+    def manifest(top: int) -> Manifest:
+        pivot = Pivot.model_validate({"by": "mcc", "of": "amount", "operations": ["mean"], "top": top})
+        return make_manifest("long", [3, 10], [AMOUNT], ["mcc"], [pivot.pivoted({str(n): n for n in range(3, 103)})])
+
+    rows = [{"user_id": user, "age_us": 1, "amount": 1, "mcc": 3} for user in range(50)]
+    state = full(rows, manifest(100), AS_OF)
+    per_user, per_event = state.bytes_per_user_and_event()
+    assert state.finalize(0).nbytes < 50 * per_user + 50 * per_event < 2 * state.finalize(0).nbytes
+    few, many = (partitions_for(manifest(top), state.tiles, 10**6, 10**6) for top in (10, 100))
+    assert many > 2 * few
 
 
 def names(values: Sequence[str]) -> list[str]:

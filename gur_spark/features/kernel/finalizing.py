@@ -52,11 +52,12 @@ def date_rows(state: "PartitionState", number: int) -> pa.Table:
     for quotient in state.plan.quotients:
         columns[quotient.name] = _quotient(columns[quotient.over[0]], columns[quotient.over[1]], quotient.days)
     columns |= dict(state.attributes.columns(standard))
-    table = pa.table({c.name: columns[c.name] for c in state.manifest.columns})
     # A shuffle brings rows in any order. Files in one order make training on them reproducible.
-    order = as_numpy(pc.sort_indices(table["user_id"]))
+    order = as_numpy(pc.sort_indices(columns["user_id"]))
     there_U = state.activity.active(standard) | state.named_U
-    return table.take(pa.array(order[there_U[order]]))
+    rows = pa.array(order[there_U[order]])
+    # Each column goes as soon as its rows are taken: thousands of columns of pivots are not held twice.
+    return pa.table({c.name: columns.pop(c.name).take(rows) for c in state.manifest.columns})
 
 
 class _Finalizer:

@@ -150,8 +150,8 @@ class PartitionState:
         return self.states[_key(self.plan.conditions[field], None, Histogram, field, ())]
 
     def bytes_per_user_and_event(self) -> tuple[int, int]:
-        """Bytes that a user and an event take, at most."""
-        per_user = per_event = 0
+        """Bytes that a user and an event take in the states and in the rows of a date, about."""
+        per_user, per_event = self._bytes_of_rows()
         for (_, by, *_), state in self.states.items():
             days = self.tiles.days if isinstance(state, Activity) else 0
             group = state.per_group * len(self.tiles) + days
@@ -159,6 +159,16 @@ class PartitionState:
             per_user += 0 if by else group
             per_event += state.per_event + (group + 16 if by else 0)
         return per_user, per_event
+
+    def _bytes_of_rows(self) -> tuple[int, int]:
+        """Bytes that a user and an event take in the columns of a date."""
+        lists = [column for column in self.manifest.columns if column.dtype.startswith("array")]
+        single = len(self.manifest.columns) - len(lists)
+        # Each value of a pivot also has the place of each user's number.
+        places = {(p.where, p.aggregation.by, v.id) for p in self.plan.planned for v in p.pivot_values or ()}
+        # A user's event may begin an element of its own. Those of a histogram are fewer than its counts in the state.
+        per_event = sum(4 if column.dtype == "array<int>" else 8 for column in lists if column.by)
+        return 8 * (single + len(places)) + 4 * len(lists), per_event
 
     def _make_state(self, planned: Planned) -> State:
         a, operation = planned.aggregation, planned.operation

@@ -34,7 +34,10 @@ ROW_GROUP_ROWS = 1 << 16
 """Rows of a row group, which training shuffles and scoring embeds as a unit."""
 
 PARTITION_BYTES = 256 << 20
-"""Bytes of state that one worker may hold, about. Users are divided into partitions that do not need more."""
+"""Bytes of state and of a date's rows that one worker may hold, about.
+
+Users are divided into partitions that do not need more.
+"""
 
 TASKS, TASK_EVENTS = 4, 500_000
 """Least number of tasks, as long as each has so many events: two tasks for each core of a small machine.
