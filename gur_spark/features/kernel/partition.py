@@ -166,7 +166,7 @@ class PartitionState:
         single = len(self.manifest.columns) - len(lists)
         # Each value of a pivot also has the place of each user's number.
         places = {(p.where, p.aggregation.by, v.id) for p in self.plan.planned for v in p.pivot_values or ()}
-        # A user's event may begin an element of its own. Those of a histogram are fewer than its counts in the state.
+        # A user's event may begin an element of its own. A histogram has fewer elements than its state has counts.
         per_event = sum(4 if column.dtype == "array<int>" else 8 for column in lists if column.by)
         return 8 * (single + len(places)) + 4 * len(lists), per_event
 
