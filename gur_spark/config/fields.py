@@ -127,6 +127,8 @@ class EventTime(Section):
             )
         if self.origin_column and self.origin != EPOCH:
             raise ValueError("give origin or origin_column, not both")
+        if "elapsed" in self.formats and not self.origin_column and "origin" not in self.model_fields_set:
+            raise ValueError("format 'elapsed' needs an origin: give origin (a date) or origin_column")
         if self.origin_format != "iso8601" and not self.origin_column:
             raise ValueError("origin_format is the format of origin_column, which is not given")
         return self

@@ -147,7 +147,9 @@ def _check_rows(rows: DataFrame, label: Label, kind: str) -> None:
     twice = rows.groupBy(*key).count().where("count > 1").orderBy(*key).first()
     if twice is not None:
         at = f" at {twice[DAY]}" if label.date_column else ""
-        raise EvaluationError(f"{where}: user {twice['user_id']!r} has {twice['count']} rows{at}; expected one")
+        raise EvaluationError(
+            f"{where}: user {twice['user_id']!r} has {twice['count']} rows{at}; expected one{_dates(label)}"
+        )
 
 
 def _check_file(label: Label, kind: UserIds) -> None:
@@ -217,8 +219,14 @@ def _check_few(label: Label, rows: ds.FileSystemDataset, path: str, odd_lines: l
         at = f" at {_text(twice['date'])}" if "date" in key else ""
         raise EvaluationError(
             f"label '{label.name}': user {_text(twice['user'])!r} has {twice['count_all']} rows{at}; expected one"
+            f"{_dates(label)}"
         )
 
 
 def _text(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _dates(label: Label) -> str:
+    """The remedy where a user has several answers."""
+    return "" if label.date_column else "; a user with an answer per date needs date_column"

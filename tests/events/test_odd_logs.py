@@ -465,6 +465,8 @@ def test_a_time_that_counts_from_nothing_has_no_origin(read: Any) -> None:
     time = {"column": "time", "format": ["epoch_s", "iso8601"], "origin_column": "since"}
     with pytest.raises(ConfigError, match="origin_column: 'iso8601' counts from no origin"):
         read(fields={"event_time": time})
+    with pytest.raises(ConfigError, match="format 'elapsed' needs an origin"):
+        read(fields={"event_time": {"column": "time", "format": "elapsed"}})
     with pytest.raises(ConfigError, match="give origin or origin_column, not both"):
         read(fields={"event_time": {**time, "format": "epoch_s", "origin": "2024-01-01"}})
     with pytest.raises(ConfigError, match="origin_format is the format of origin_column, which is not given"):
