@@ -6,7 +6,7 @@ It ingests the demo's log or a real one, trains GUR on the configuration's dates
 scores the evaluated dates, and reports on them beside raw windows, PCA, a random encoder, hand-made statistics and
 CoLES. ``--earlier`` moves all dates back by so many days, by several in turn, oldest first. Each then has a training
 (of GUR and of CoLES) and probes of its own, and a vocabulary that continues the one before; all are in one report. With
-``--label-shares``, probes learn from so many users' answers; PCA and scaling are fitted on the same users. Losses or
+``--label-shares``, probes learn from so many users' answers; PCA and scaling are fitted on all users. Losses or
 settings (any further ``key=value``, before the options) are chosen at earlier dates than the reported ones. Real logs
 are found by ``GUR_SPARK_DATA``.
 """
@@ -29,6 +29,7 @@ from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.probe import evaluate
 from gur_spark.evaluate.report import Report
 from gur_spark.evaluate.run import ReportInputs, collect_inputs
+from gur_spark.evaluate.text import to_text
 from gur_spark.events.ingest import ingest
 from gur_spark.events.vocabulary import fit_vocabulary
 from gur_spark.models.gur.settings import GurModel
@@ -97,7 +98,7 @@ def measure(work: Path, args: argparse.Namespace, changes: Sequence[str]) -> dic
         for labelled in args.label_shares or [1 - plain.evaluation.test_share]:
             settings = plain.evaluation.model_copy(update={"test_share": 1 - labelled})
             judged = judge(plain.name, settings, parts)
-            print(f"{name}; answers of {labelled:.0%} of the users\n{judged.to_text()}", flush=True)
+            print(f"{name}; answers of {labelled:.0%} of the users\n{to_text(judged)}", flush=True)
             found.setdefault(name, {})[f"{labelled:g} of the answers"] = summary(judged)
             if args.pages:
                 Path(args.pages).mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,8 @@ def summary(judged: Report) -> dict[str, Any]:
                 if s.metric == metric
             },
             "differences": {
-                f"{d.against}, {d.model}": [d.value, d.low, d.high, d.verdict] for d in judged.headline(task.name)
+                f"{d.against}, {d.model}": [d.value, d.low, d.high, judged.verdict(d)]
+                for d in judged.headline(task.name)
             },
             "by_date": {f"{d.against}, {d.model}": judged.by_date(d) for d in judged.headline(task.name)},
         }

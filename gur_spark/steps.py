@@ -1,12 +1,13 @@
 """Steps of a pipeline: jobs that run one after the other in one session, each with its own row in ``runs``."""
 
+import json
 import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gur_spark import cli
+from gur_spark import cli, storage
 from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, EvaluationError
 from gur_spark.models.catalogue import find
@@ -100,9 +101,17 @@ def summary(tables: Tables, config: Config, made: Runs) -> str:
         *[f"      {line}" for line in published_in_sql(tables, config.name, outputs[0])],
         "",
         "  report",
+        *[f"    {sentence}" for sentence in advice(made["evaluate"])],
         *[f"    {name}: {path}" for name, path in made["evaluate"].outputs.items()],
     ]
     return "\n".join(lines)
+
+
+def advice(evaluated: Run) -> list[str]:
+    """Sentences of a run's report on what to use for each task; none where there is no report."""
+    if "json" not in evaluated.outputs:
+        return []
+    return [one["says"] for one in json.loads(storage.read_text(evaluated.outputs["json"]))["advice"]]
 
 
 def published_in_sql(tables: Tables, pipeline: str, output: str) -> list[str]:

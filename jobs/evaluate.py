@@ -10,6 +10,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError
 from gur_spark.evaluate.label_tables import check_label_files
 from gur_spark.evaluate.run import collect_inputs, make_report, write_report
+from gur_spark.evaluate.text import to_text
 from gur_spark.registry.known import rows_name
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.runs import Run
@@ -41,7 +42,7 @@ def stage(tables: Tables, config: Config, args: Namespace, run: Run) -> None:
     report = make_report(tables, config, inputs)
     run.counts |= {"users": report.users, **{f"{task.name} test users": task.test_users for task in report.tasks}}
     run.outputs |= write_report(tables, report)
-    print(report.to_text())
+    print(to_text(report))
 
 
 def check(config: Config) -> None:

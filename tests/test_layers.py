@@ -37,7 +37,8 @@ NEUTRAL = {
     *("errors", "extras", "storage", "arrays", "splits", "schema", "pages", "engines"),
     *("statistics", "features", "config", "models.kind", "models.catalogue", "snapshots.files", "batches.columns"),
     *("registry.card", "registry.names", "spaces.mapping", "models.gur.cooccurrence"),
-    *("evaluate.page", "evaluate.pooling", "evaluate.report", "evaluate.small_models"),
+    *("evaluate.advice", "evaluate.choice", "evaluate.figures", "evaluate.page", "evaluate.pooling", "evaluate.report"),
+    *("evaluate.small_models", "evaluate.text"),
     *("monitoring.features", "monitoring.page", "consumers.nearest", "synthetic"),
 }
 """Modules, and packages with all of their modules, that bring in neither Spark nor torch, not even through others."""

@@ -13,7 +13,7 @@ from gur_spark import read_embeddings, storage
 from gur_spark.config.file import load_config
 from gur_spark.errors import ConfigError, EvaluationError, SnapshotError
 from gur_spark.registry.published import Published, switch
-from gur_spark.steps import Step, published_in_sql, run_steps
+from gur_spark.steps import Step, advice, published_in_sql, run_steps
 from gur_spark.tables.delta import Tables
 from gur_spark.tables.open import open_tables
 from gur_spark.tables.runs import Run, record
@@ -154,3 +154,13 @@ def test_two_kinds_over_the_same_tables_publish_apart_and_stand_beside_one_anoth
     assert {"raw windows", "PCA", "random encoder", "embedding", "demo"} <= report["compared"].keys()
     told = {(d["representation"], d["against"]) for d in report["differences"]}
     assert ("embedding", "demo") in told
+
+
+def test_the_summary_repeats_the_advice_of_the_report(tmp_path: Path) -> None:
+    evaluated = Run(id="one", job="evaluate", parameters={})
+    assert advice(evaluated) == []
+    (tmp_path / "report.json").write_text(
+        '{"advice": [{"says": "churn: use the embedding"}, {"says": "kind: either"}]}'
+    )
+    evaluated.outputs["json"] = str(tmp_path / "report.json")
+    assert advice(evaluated) == ["churn: use the embedding", "kind: either"]

@@ -17,6 +17,8 @@ class Churn(Section):
 
     kind: Literal["churn"]
     name: Name = "churn"
+    positive: Literal["active", "churned"] = "churned"
+    """The positive class of AUC and average precision."""
 
 
 class Volume(Section):
@@ -54,6 +56,8 @@ class Label(Section):
     """Character between the values of a CSV file."""
     user_column: str
     label_column: str
+    positive: str | None = None
+    """The positive one of two classes; default: the second in alphabetical order."""
     date_column: str | None = None
     """The column with the date of a row's answer. A user may then have one row per date, and each counts at the newest
     judged date that is not after it."""
@@ -92,6 +96,10 @@ class Evaluation(Section):
     """Pipelines over the same tables whose published embeddings are compared with, by name."""
     segments: tuple[int, int] | None = None
     """Events in the longest window from which a user is light, and heavy; default: terciles of the active users."""
+    smallest_difference: float = Field(default=0.005, ge=0)
+    """The smallest relevant difference of a metric: below it nothing is called win or loss."""
+    label_shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=lambda: [0.1])
+    """Shares of the train users' labels that raw windows, PCA and the embedding are also measured with."""
     test_share: float = Field(gt=0, lt=1)
     bootstrap: int = Field(ge=10)
     max_users: int = Field(ge=10)
@@ -108,6 +116,18 @@ class Evaluation(Section):
         if sorted(set(value)) != value:
             raise ValueError(f"expected ascending dates, each once, got {list(map(str, value))}")
         return value
+
+    @field_validator("label_shares")
+    @classmethod
+    def _rising(cls, value: list[float]) -> list[float]:
+        if sorted(set(value)) != value:
+            raise ValueError(f"expected ascending shares, each once, got {value}")
+        return value
+
+    def positive_of(self, name: str) -> str | None:
+        """Find the declared positive class of a task or label."""
+        asked = {one.name: one for one in (*self.tasks, *self.labels)}.get(name)
+        return asked.positive if isinstance(asked, Churn | Label) else None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Evaluation":

@@ -10,7 +10,7 @@ from gur_spark.config.pipeline import Config
 from gur_spark.errors import ConfigError, EvaluationError, MissingExtra, SnapshotError, TrainingError
 from gur_spark.evaluate.baseline_inputs import sequence_folders
 from gur_spark.evaluate.coles_baseline import train_coles
-from gur_spark.evaluate.features import COLES, HAND_MADE
+from gur_spark.evaluate.figures import COLES, HAND_MADE
 from gur_spark.evaluate.hand_made import hand_made
 from gur_spark.snapshots.visible import Snapshot
 from gur_spark.tables.delta import Tables

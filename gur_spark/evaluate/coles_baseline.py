@@ -11,10 +11,11 @@ from gur_spark.arrays import Array
 from gur_spark.config.training import Training
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.encoded import encode_users
-from gur_spark.evaluate.features import COLES
+from gur_spark.evaluate.figures import COLES
 from gur_spark.models.catalogue import find
 from gur_spark.models.kind import TrainingInputs, VocabularyRef
 from gur_spark.registry.artefact import Origin, load_model
+from gur_spark.snapshots.files import row_groups
 from gur_spark.training.version import train_version
 
 log = logging.getLogger("gur_spark")
@@ -71,7 +72,11 @@ def train_coles(
     made = train_version(kind, inputs, origin, storage.join(work, "checkpoints"), storage.join(work, "artefacts"))
     took = int(made.metrics["epochs"])
     why = "its budget, so longer training may give more" if took >= epochs else "its validation loss stopped falling"
-    said = f"{COLES} trained for {took} epochs ({why}), {made.metrics.get('train_rows', 0):,.0f} users"
+    trained, known = int(made.metrics["train_rows"]), sum(group.rows for group in row_groups(trained_on))
+    said = (
+        f"{COLES} trained for {took} epochs of {-(-trained // BATCH_SIZE)} step(s) ({why}) on {trained:,} users, "
+        f"{trained / known:.0%} of those with a sequence"
+    )
     log.info(said)
     scorer = load_model(made.path).scorer
     return [encode_users(folder, scorer, users) for folder, users in asked], said

@@ -1,6 +1,7 @@
 """Representations of users that an embedding is compared with, from the same snapshot.
 
-Means, deviations and principal components are fitted on the train users alone.
+Means, deviations and principal components are fitted on all users of the date, once for all splits and tasks. They use
+no answers, and the training of the embedding saw all users, too.
 """
 
 # N = users, D = dense columns, F = empty flags, C = raw columns, L = latent width
@@ -13,21 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from gur_spark.arrays import Array, Mask
+from gur_spark.arrays import Array
 from gur_spark.batches.aggregates import AggregateBatch, to_batch
 from gur_spark.batches.layout import Layout
 from gur_spark.batches.streams import READ_ROWS
 from gur_spark.errors import EvaluationError
+from gur_spark.evaluate.figures import BOTH, COLES, EMBEDDING, HAND_MADE, PCA, RANDOM, RAW
 from gur_spark.evaluate.small_models import Matrix
 from gur_spark.extras import report_library
 from gur_spark.features.declare.spec import NUMERIC_STATISTICS
 from gur_spark.snapshots.files import row_groups
 from gur_spark.statistics.moments import Moments
-
-RAW, PCA, RANDOM, EMBEDDING, BOTH = "raw windows", "PCA", "random encoder", "embedding", "raw + embedding"
-REPRESENTATIONS = (RAW, PCA, RANDOM, EMBEDDING, BOTH)
-HAND_MADE, COLES = "hand-made", "CoLES"
-"""Names of the baselines made from sequences; see ``baselines``. They are shown where they were made."""
 
 ABOUT = {
     RAW: "every number of the windows standardised, flags of empty ones, shares of categories",
@@ -82,25 +79,20 @@ def read_windows(snapshot: str, layout: Layout, users: pa.Array) -> Windows:
 
 
 def represent(
-    windows: Windows,
-    embedding_NL: Array,
-    train_N: Mask,
-    *,
-    seed: int,
-    more: Mapping[str, Array] | None = None,
+    windows: Windows, embedding_NL: Array, *, seed: int, more: Mapping[str, Array] | None = None
 ) -> Mapping[str, Matrix]:
     """Make every representation by its name.
 
     ``more`` holds further ones, one row per user. Numbers are scaled to deviation 1 for the linear models. Principal
     components keep their scale, which orders them, and the numbers of an embedding keep their proportions.
     """
-    raw_NC = raw_windows(windows, train_N)
-    embedding = proportioned(embedding_NL, train_N)
+    raw_NC = raw_windows(windows)
+    embedding = proportioned(embedding_NL)
     return {
         RAW: raw_NC,
-        PCA: principal_components(raw_NC, train_N, embedding_NL.shape[1], seed),
+        PCA: principal_components(raw_NC, embedding_NL.shape[1], seed),
         **{
-            name: (proportioned if name == RANDOM else standardise)(values_NC, train_N)
+            name: (proportioned if name == RANDOM else standardise)(values_NC)
             for name, values_NC in (more or {}).items()
         },
         EMBEDDING: embedding,
@@ -108,7 +100,7 @@ def represent(
     }
 
 
-def raw_windows(windows: Windows, train_N: Mask) -> sparse.csr_array:
+def raw_windows(windows: Windows) -> sparse.csr_array:
     """Lay dense columns, empty flags and shares of ids side by side, (N, C).
 
     Dense columns are on a signed log scale and standardised; a null is 0, the mean. Shares are not standardised one by
@@ -116,42 +108,41 @@ def raw_windows(windows: Windows, train_N: Mask) -> sparse.csr_array:
     of a numeric field's statistics.
     """
     x_ND = windows.dense_ND
-    scaled_ND = standardise(np.sign(x_ND) * np.log1p(np.abs(x_ND)), train_N)
+    scaled_ND = standardise(np.sign(x_ND) * np.log1p(np.abs(x_ND)))
     variance = len(NUMERIC_STATISTICS)
-    shares = [share * (variance / (_total_variance(share[train_N]) or 1)) ** 0.5 for share in windows.shares]
+    shares = [share * (variance / (_total_variance(share) or 1)) ** 0.5 for share in windows.shares]
     return sparse.hstack([sparse.csr_array(scaled_ND), sparse.csr_array(windows.empty_NF), *shares], format="csr")
 
 
-def standardise(x_NC: Array, train_N: Mask) -> Array:
-    """Scale columns to mean 0 and deviation 1 over the train users; NaN becomes 0, the mean."""
+def standardise(x_NC: Array) -> Array:
+    """Scale columns to mean 0 and deviation 1; NaN becomes 0, the mean."""
     moments = Moments(x_NC.shape[1])
-    moments.update(x_NC[train_N])
+    moments.update(x_NC)
     return np.nan_to_num((x_NC - moments.mean_T) / moments.std())
 
 
-def proportioned(x_NL: Array, train_N: Mask) -> Array:
+def proportioned(x_NL: Array) -> Array:
     """Scale an embedding as a whole: mean 0, and deviation 1 on average over its numbers; NaN becomes 0.
 
     Its linear part has been rotated, and a rotation changes nothing for a linear model only if the numbers keep their
     proportions.
     """
     moments = Moments(x_NL.shape[1])
-    moments.update(x_NL[train_N])
+    moments.update(x_NL)
     variance = float((moments.deviation_T / np.maximum(moments.count_T, 1)).mean())
     scaled_NL: Array = np.nan_to_num((x_NL - moments.mean_T) / (variance or 1.0) ** 0.5)
     return scaled_NL
 
 
-def principal_components(x_NC: sparse.csr_array, train_N: Mask, width: int, seed: int) -> Array:
-    """Compute the first ``width`` principal components; fewer where there are fewer columns or train users.
+def principal_components(x_NC: sparse.csr_array, width: int, seed: int) -> Array:
+    """Compute the first ``width`` principal components; fewer where there are fewer columns or users.
 
     They keep their scale, so that a penalised model tells the first from the last. Scaled to equal width they predict
     worse.
     """
-    fitted = x_NC[train_N]
-    components = min(width, min(fitted.shape) - 1)
+    components = min(width, min(x_NC.shape) - 1)
     pca = report_library("sklearn.decomposition").PCA(components, svd_solver="arpack", random_state=seed)
-    return np.asarray(pca.fit(fitted).transform(x_NC))
+    return np.asarray(pca.fit_transform(x_NC))
 
 
 def _shares(batch: AggregateBatch, field: str, window: int, size: int) -> sparse.csr_array:

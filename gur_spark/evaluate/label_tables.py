@@ -18,6 +18,7 @@ from gur_spark import storage
 from gur_spark.config.evaluation import Label
 from gur_spark.engines import is_sail
 from gur_spark.errors import EvaluationError, nearest
+from gur_spark.evaluate.questions import check_positive
 from gur_spark.tables.paths import literal, plain_path
 from gur_spark.tables.user_ids import user_ids
 
@@ -38,7 +39,7 @@ def check_label_files(labels: list[Label], kind: UserIds) -> None:
 
     Raises:
         EvaluationError: a file or a column is missing, ids are floats, a user (or a user and date) has two rows, or no
-            row has a class.
+            row has a class, or the positive class is none of two.
     """
     for label in labels:
         if label.format in ("csv", "parquet"):
@@ -213,6 +214,9 @@ def _check_few(label: Label, rows: ds.FileSystemDataset, path: str, odd_lines: l
     table = table.filter(pc.fill_null(pc.match_substring_regex(classes, "[^ ]"), False))
     if not len(table) and not odd_lines:
         raise EvaluationError(f"label '{label.name}': no row of {path} has a value in '{label.label_column}'")
+    if label.positive is not None and not odd_lines:
+        found = {str(_text(value)).strip(" ") for value in pc.unique(table["class"]).to_pylist()}
+        check_positive(label.name, sorted(found), label.positive)
     key = [name for name in ("user", "date") if name in table.column_names]
     counts = table.group_by(key).aggregate([([], "count_all")])
     for twice in counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 1).to_pylist():

@@ -1,10 +1,12 @@
-"""A report as one HTML file that needs no network: verdicts, representations, every figure, segments and seeds."""
+"""A report as one HTML file that needs no network: advice, verdicts, every figure, label shares, segments and seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
-from gur_spark.evaluate.plots import draw_scores, draw_segments
-from gur_spark.evaluate.report import Difference, Report, TaskResult, cell
+from gur_spark.evaluate.figures import Difference, TaskResult
+from gur_spark.evaluate.plots import draw_label_shares, draw_scores, draw_segments
+from gur_spark.evaluate.report import Report, cell
+from gur_spark.evaluate.text import told_classes
 from gur_spark.pages import document, picture
 
 
@@ -17,19 +19,19 @@ def to_html(report: Report) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="said">{escape(said)} over test users, means over {_means(report)}.</p>',
+        *(["<h2>What to use</h2>"] if report.advice else []),
+        *(f"<p>{escape(str(advice))}.</p>" for advice in report.advice),
         "<h2>Verdicts</h2>",
-        '<p class="said">The embedding against each baseline: a positive difference favours the embedding. A '
-        "difference is clear where its interval does not hold 0; of twenty such intervals one misses by chance.</p>",
+        f'<p class="said">{escape(_rule(report))}</p>',
         _verdicts(report),
         "<h2>What was compared</h2>",
-        _table(
-            ["representation", "description"], [[escape(name), escape(what)] for name, what in report.compared.items()]
-        ),
+        _representations(report),
         *(f"<p>left out: {escape(what)}</p>" for what in report.left_out),
         *(f'<p class="said">{escape(note)}</p>' for note in report.notes),
         "<h2>Overall</h2>",
         picture(draw_scores(report), "scores of every representation"),
         *(part for task in report.tasks for part in _overall(report, task)),
+        *_label_shares(report),
         *_segments(report),
         *_version(report),
         *_dates(report),
@@ -38,26 +40,45 @@ def to_html(report: Report) -> str:
     return document(title, parts)
 
 
+def _rule(report: Report) -> str:
+    smallest = f"{report.smallest_difference:g}"
+    return (
+        "The embedding less each baseline: a positive difference favours the embedding. It is a win or a loss where "
+        f"its 95 % interval lies on one side of 0 and it is at least {smallest}; it is as good where the whole "
+        f"interval lies within {smallest} of 0. One of twenty such intervals misses by chance."
+    )
+
+
 def _verdicts(report: Report) -> str:
-    rows = [
-        [
-            escape(task.name),
-            escape(d.against),
-            escape(d.model),
-            d.metric,
-            _difference(d),
-            _badge(d.verdict.split()[0], d.verdict),
-        ]
-        for task in report.tasks
-        for d in report.headline(task.name)
+    """Render the matrix of tasks and baselines."""
+    baselines, rows = report.matrix()
+    cells = [
+        [escape(task), model, *(_cell(report, found.get(name)) for name in baselines)]
+        for (task, model), found in rows.items()
     ]
-    return _table(["task", "against", "model", "metric", "difference", "verdict"], rows)
+    return _table(["task", "model", *baselines], cells)
+
+
+def _cell(report: Report, d: Difference | None) -> str:
+    return "" if d is None else f"{escape(str(d))} {_verdict(report, d)}"
+
+
+def _verdict(report: Report, d: Difference) -> str:
+    word = report.verdict(d)
+    return _badge({"as good": "ok"}.get(word, word.split()[0]), word)
+
+
+def _representations(report: Report) -> str:
+    rows = [
+        [escape(name), f"{report.widths[name]:,}" if name in report.widths else "", escape(what)]
+        for name, what in report.compared.items()
+    ]
+    return _table(["representation", "numbers per user", "description"], rows)
 
 
 def _overall(report: Report, task: TaskResult) -> Iterator[str]:
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in task.classes.items())
     users = f"{task.train_users:,} train users, {task.test_users:,} test users"
-    yield f'<h3>{escape(task.name)}</h3><p class="said">{escape(shares)}; {users}</p>'
+    yield f'<h3>{escape(task.name)}</h3><p class="said">{escape(told_classes(task))}; {users}</p>'
     columns, rows = report.rows(task.name)
     cells = [[escape(name), *(cell(score) for score in scores)] for name, scores in rows.items()]
     yield _table(["", *(f"{model}, {metric}" for model, metric in columns)], cells)
@@ -66,13 +87,45 @@ def _overall(report: Report, task: TaskResult) -> Iterator[str]:
             f"{escape(d.representation)} less {escape(d.against)}",
             d.model,
             d.metric,
-            _difference(d),
-            _badge(d.verdict.split()[0], d.verdict),
+            escape(str(d)),
+            _verdict(report, d),
         ]
         for d in report.compared_with(task.name)
     ]
     table = _table(["", "model", "metric", "difference", ""], found)
     yield f"<details><summary>all differences</summary>{table}</details>"
+    if task.splits:
+        yield f"<details><summary>users of each split</summary>{_splits(task)}</details>"
+
+
+def _splits(task: TaskResult) -> str:
+    counts = [
+        [one.as_of, *(_count(n) for n in (one.train_users, one.train_positives, one.test_users, one.test_positives))]
+        for one in task.splits
+    ]
+    positive = task.positive or "something"
+    return _table(["date", "train users", f"of them {positive}", "test users", f"of them {positive}"], counts)
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _label_shares(report: Report) -> Iterator[str]:
+    tasks = [task for task in report.tasks if len(report.label_shares(task.name)) > 1]
+    if not tasks:
+        return
+    yield "<h2>With fewer labels</h2>"
+    yield (
+        '<p class="said">Models that are fitted on a share of the train users, of each class alike, and tested on the '
+        "same test users.</p>"
+    )
+    yield picture(draw_label_shares(report), "scores by the share of the labels")
+    for task in tasks:
+        shares, found = report.label_table(task.name)
+        rows = [[escape(name), *cells] for name, cells in found.items()]
+        heads = [f"{100 * share:.3g} %" for share in shares]
+        yield f"<h3>{escape(task.name)}, {report.of(task.name)[0].metric}</h3>" + _table(["", *heads], rows)
 
 
 def _segments(report: Report) -> Iterator[str]:
@@ -150,10 +203,6 @@ def _parts(report: Report, names: Sequence[str], of: Callable[[Difference], list
         for d in report.headline(task.name)
     ]
     return _table(["task", "against", "model", "metric", *names], rows)
-
-
-def _difference(d: Difference) -> str:
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
 
 
 def _badge(kind: str, said: str) -> str:

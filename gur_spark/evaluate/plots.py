@@ -4,11 +4,12 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from gur_spark.evaluate.report import Difference, Report, Score, TaskResult
+from gur_spark.evaluate.figures import Difference, Score, TaskResult
+from gur_spark.evaluate.report import Report
 from gur_spark.extras import report_library
 
 # Colour-blind safe (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 PANELS = 2
 """Tasks side by side."""
@@ -53,6 +54,32 @@ def draw_segments(report: Report) -> Any:
     return _finished(figure, axes)
 
 
+def draw_label_shares(report: Report) -> Any:
+    """Draw a panel per task: the first metric with fewer labels, a colour per representation and a style per model."""
+    figure, axes = _panels(report, 3.4)
+    for axis, task in zip(axes, report.tasks, strict=False):
+        shares, colours = report.label_shares(task.name), dict(zip(report.curve(task.name), COLOURS, strict=False))
+        metric = report.of(task.name)[0].metric
+        lines: dict[tuple[str, str], list[Score]] = {}
+        for score in (s for share in shares for s in report.of(task.name, label_share=share)):
+            if score.representation in colours and score.metric == metric:
+                lines.setdefault((score.representation, score.model), []).append(score)
+        for (name, model), scores in lines.items():
+            x, y = [100 * s.label_share for s in scores], [s.value for s in scores]
+            trees = model == "LightGBM"
+            label = f"{name}, {'LightGBM' if trees else 'linear'}"
+            # Raw windows and PCA often lie on one another: the first one drawn shows at both sides of the next.
+            width = 3.2 if name == next(iter(colours)) else 1.5
+            axis.plot(x, y, "--s" if trees else "-o", markersize=4, linewidth=width, color=colours[name], label=label)
+        axis.set_xscale("log")
+        axis.set_xticks([100 * share for share in shares], [f"{100 * share:.3g} %" for share in shares])
+        axis.minorticks_off()
+        axis.set_title(task.name, fontsize=10)
+        axis.set_xlabel("share of the train users' labels")
+        axis.set_ylabel(metric)
+    return _finished(figure, axes, columns=3)
+
+
 def _sizes(task: TaskResult) -> str:
     return f"{task.name} (" + ", ".join(f"{name} {users:,}" for name, users in task.segments.items()) + ")"
 
@@ -83,12 +110,12 @@ def _draw_points(axis: Any, points: Sequence[Score | Difference], names: Sequenc
     axis.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _finished(figure: Any, axes: Sequence[Any]) -> Any:
+def _finished(figure: Any, axes: Sequence[Any], columns: int = 2) -> Any:
     for axis in axes:
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_visible(axis.has_data())
     labelled = max((axis.get_legend_handles_labels() for axis in axes), key=lambda found: len(found[0]))
-    figure.legend(*labelled, frameon=False, loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(*labelled, frameon=False, loc="outside lower center", ncols=columns, fontsize=9)
     return figure

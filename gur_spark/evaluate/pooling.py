@@ -17,8 +17,8 @@ import numpy as np
 
 from gur_spark.arrays import Array, Ints, Mask
 from gur_spark.errors import EvaluationError
+from gur_spark.evaluate.figures import Difference, Score
 from gur_spark.evaluate.questions import Classification, Question
-from gur_spark.evaluate.report import Difference, Score
 from gur_spark.evaluate.segments import Segments
 from gur_spark.statistics.bootstrap import Weights, interval, resamples
 
@@ -32,12 +32,12 @@ class DatedQuestion:
     """A number of each row's user; a user has the same number at every date."""
     segments: Segments | None = None
 
-    def members(self, segment: str) -> Mask:
-        """Select the rows of a segment, or of ``all``."""
-        if segment == "all":
+    def members(self, *segments: str) -> Mask:
+        """Select the rows of some segments; without a name, all rows."""
+        if not segments:
             return np.ones(len(self.user_N), dtype=bool)
         assert self.segments is not None
-        return self.segments.members(segment)
+        return self.segments.members(*segments)
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,14 @@ class Split:
     """Predictions for the test users of one split of one date."""
 
     dated: DatedQuestion
+    train: Ints
+    """Rows of the users that the models were fitted on."""
     test: Ints
     """Rows of the test users."""
     predictions: Mapping[tuple[str, str], Array]
     """Prediction by (model, representation): probabilities or values, a row per test user."""
+    label_share: float = 1.0
+    """Share of the train users whose answers the models were fitted on."""
 
     @property
     def representations(self) -> set[str]:
@@ -89,9 +93,9 @@ class Pool:
         self.tested_U = np.unique(np.concatenate([split.dated.user_N[split.test] for split in splits]))
         self.weights: Weights = resamples(len(self.tested_U), bootstrap, seed)
 
-    def tested(self, segment: str = "all") -> int:
-        """Count the different users that are tested while in a segment."""
-        rows = [(split.dated.user_N[split.test], split.dated.members(segment)[split.test]) for split in self.splits]
+    def tested(self, *segments: str) -> int:
+        """Count the different users that are tested while in some segments; without a name, all."""
+        rows = [(split.dated.user_N[split.test], split.dated.members(*segments)[split.test]) for split in self.splits]
         return len(np.unique(np.concatenate([user_N[in_N] for user_N, in_N in rows])))
 
     def shares(self) -> dict[str, float]:
@@ -106,48 +110,57 @@ class Pool:
         names = dict.fromkeys(name for shares in found for name in shares)
         return {name: float(np.mean([shares.get(name, 0.0) for shares in found])) for name in names}
 
-    def scores(self, metrics: int, segment: str = "all") -> tuple[list[Score], dict[tuple[str, str, str], Measured]]:
-        """Score every model and representation that all dates have by the first ``metrics`` metrics, over a segment's
-        users.
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Pairs (model, representation) that all splits have."""
+        return [key for key in self.splits[0].predictions if all(key in split.predictions for split in self.splits)]
+
+    def scores(self, metrics: int, *segments: str) -> tuple[list[Score], dict[tuple[str, str, str], Measured]]:
+        """Score every model and representation that all dates have by the first ``metrics`` metrics, over the users of
+        some segments; without a name, over all.
 
         A split has no part where the metric is not defined: its segment has nobody, or one answer only.
         """
         scores, found = [], {}
-        for model, representation in self.splits[0].predictions:
-            if any((model, representation) not in split.predictions for split in self.splits):
-                continue
+        chosen = [split.dated.members(*segments)[split.test] for split in self.splits]
+        for key in self.keys:
             for number, metric in enumerate(self.metrics[:metrics]):
-                measured = self._measure(number, (model, representation), segment)
+                measured = self.measure(number, key, chosen)
                 if np.isfinite(measured.value):
-                    low, high = interval(measured.resampled_R)
-                    found[model, metric, representation] = measured
-                    scores.append(
-                        Score(
-                            self.name, model, metric, representation, measured.value, low, high, segment,
-                            measured.by_split,
-                        )
-                    )  # fmt: skip
+                    found[key[0], metric, key[1]] = measured
+                    scores.append(self.score(measured, metric, *key, segment=" + ".join(segments) or "all"))
         return scores, found
 
-    def _measure(self, number: int, key: tuple[str, str], segment: str) -> Measured:
-        points, resampled = [], []
-        for split in self.splits:
-            chosen = split.dated.members(segment)[split.test]
-            test, said = split.test[chosen], split.predictions[key][chosen]
-            if not len(test):
-                points.append(float("nan"))
-                resampled.append(np.full(len(self.weights), np.nan))
-                continue
-            _, metric = split.dated.question.metrics[number]
-            answers = split.dated.question.answer_N[test]
-            everyone = np.ones((1, len(test)), dtype=np.uint16)
-            points.append(float(metric(answers, said, everyone)[0]))
-            drawn = self.weights[:, np.searchsorted(self.tested_U, split.dated.user_N[test])]
-            resampled.append(metric(answers, said, drawn))
-        with warnings.catch_warnings():
-            # A resample may have no split with all answers; its figure is NaN.
-            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-            return Measured(tuple(points), np.nanmean(resampled, axis=0))
+    def score(self, measured: Measured, metric: str, model: str, representation: str, segment: str = "all") -> Score:
+        """Make a score with its interval."""
+        low, high = interval(measured.resampled_R)
+        share = self.splits[0].label_share
+        return Score(
+            self.name, model, metric, representation, measured.value, low, high, segment, measured.by_split, share
+        )
+
+    def measure(self, number: int, key: tuple[str, str], chosen: Sequence[Mask]) -> Measured:
+        """Measure a metric over the chosen test users of each split."""
+        parts = [self._measure_split(split, number, key, in_N) for split, in_N in zip(self.splits, chosen, strict=True)]
+        return Measured(tuple(value for value, _ in parts), mean_defined([resampled_R for _, resampled_R in parts]))
+
+    def _measure_split(self, split: Split, number: int, key: tuple[str, str], in_N: Mask) -> tuple[float, Array]:
+        test, said = split.test[in_N], split.predictions[key][in_N]
+        if not len(test):
+            return float("nan"), np.full(len(self.weights), np.nan)
+        _, metric = split.dated.question.metrics[number]
+        answers = split.dated.question.answer_N[test]
+        everyone = np.ones((1, len(test)), dtype=np.uint16)
+        drawn = self.weights[:, np.searchsorted(self.tested_U, split.dated.user_N[test])]
+        return float(metric(answers, said, everyone)[0]), metric(answers, said, drawn)
+
+
+def mean_defined(resampled: Sequence[Array]) -> Array:
+    """Average the values of each resample that are defined, (R,)."""
+    with warnings.catch_warnings():
+        # A resample may have no split with all answers; its figure is NaN.
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.asarray(np.nanmean(resampled, axis=0))
 
 
 def _form(task: Question) -> str:
@@ -158,7 +171,11 @@ def _form(task: Question) -> str:
 
 
 def differences(
-    task: str, found: Mapping[tuple[str, str, str], Measured], pairs: Sequence[tuple[str, str]], segment: str = "all"
+    task: str,
+    found: Mapping[tuple[str, str, str], Measured],
+    pairs: Sequence[tuple[str, str]],
+    segment: str = "all",
+    label_share: float = 1.0,
 ) -> Iterator[Difference]:
     """Yield the difference of each measured pair of representations, by model and metric, on the same resamples."""
     for model, metric in dict.fromkeys((model, metric) for model, metric, _ in found):
@@ -167,5 +184,6 @@ def differences(
                 a, b = found[model, metric, ours], found[model, metric, theirs]
                 low, high = interval(a.resampled_R - b.resampled_R)
                 by_seed = tuple(x - y for x, y in zip(a.by_split, b.by_split, strict=True))
-                value = a.value - b.value
-                yield Difference(task, model, metric, ours, theirs, value, low, high, segment, by_seed)
+                yield Difference(
+                    task, model, metric, ours, theirs, a.value - b.value, low, high, segment, by_seed, label_share
+                )

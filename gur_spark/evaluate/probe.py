@@ -6,16 +6,13 @@ several such splits. ``pooling`` makes one figure of several splits.
 
 # N = users, K = classes
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,8 +20,10 @@ from gur_spark.arrays import Array, Ints, Mask, matrix
 from gur_spark.batches.layout import Layout
 from gur_spark.config.evaluation import Evaluation
 from gur_spark.errors import EvaluationError
-from gur_spark.evaluate.features import (
-    ABOUT,
+from gur_spark.evaluate.advice import Advice
+from gur_spark.evaluate.choice import advise
+from gur_spark.evaluate.features import ABOUT, read_windows, represent
+from gur_spark.evaluate.figures import (
     BOTH,
     COLES,
     EMBEDDING,
@@ -32,26 +31,18 @@ from gur_spark.evaluate.features import (
     PCA,
     RANDOM,
     RAW,
-    read_windows,
-    represent,
+    Difference,
+    Score,
+    SplitUsers,
+    TaskResult,
 )
+from gur_spark.evaluate.fitting import Fitter
 from gur_spark.evaluate.pooling import DatedQuestion, Pool, Split, differences
-from gur_spark.evaluate.questions import Classification, Question, question
-from gur_spark.evaluate.report import Decision, Difference, Report, Score, SharedSpace, TaskResult
-from gur_spark.evaluate.segments import SEGMENTS, Segments, meaning
-from gur_spark.evaluate.small_models import (
-    Matrix,
-    boosted_regression,
-    boosted_trees,
-    logistic_regression,
-    ridge_regression,
-)
-from gur_spark.extras import report_library
+from gur_spark.evaluate.questions import Question, question
+from gur_spark.evaluate.report import Decision, Report, SharedSpace
+from gur_spark.evaluate.segments import Segments, meaning, merged
+from gur_spark.evaluate.small_models import Matrix
 from gur_spark.splits import held_out
-
-__all__ = ["Classification", "boosted_trees", "evaluate", "logistic_regression", "probe"]
-
-log = logging.getLogger("gur_spark")
 
 SALT = "evaluation"
 """Salt of the split; it differs from that of training."""
@@ -86,6 +77,58 @@ class Population:
         return [name for name in self.answers.column_names if name not in ("user_id", "embedding", "events")]
 
 
+@dataclass
+class Answered:
+    """Predictions for all populations, and facts about what made them."""
+
+    splits: dict[str, dict[float, list[Split]]]
+    """Task -> share of the labels -> the splits of all dates."""
+    segments: list[Segments] = field(default_factory=list)
+    widths: dict[str, int] = field(default_factory=dict)
+    """Representation -> numbers per user, at the newest date that has it."""
+    stopped: dict[tuple[str, str], None] = field(default_factory=dict)
+    """Pairs (task, representation) in which a logistic regression ran out of steps."""
+
+    def add(self, population: Population, user_N: Ints, settings: Evaluation) -> None:
+        """Fit and predict for every split of a date."""
+        events_N = population.answers.column("events").to_numpy().astype(np.int64)
+        segments = Segments.of(events_N, settings.segments)
+        asked = [
+            DatedQuestion(question(t, population.answers.column(t), settings.positive_of(t)), user_N, segments)
+            for t in population.tasks
+        ]
+        embedding_NL = matrix(population.answers.column("embedding"))
+        windows = read_windows(population.snapshot, population.layout, population.users)
+        made = represent(windows, embedding_NL, seed=settings.seed, more=population.more)
+        fitter = Fitter(settings.seed)
+        for number in range(settings.seeds):
+            train_N = ~held_out(population.users, settings.test_share, salt_of(number))
+            for one in asked:
+                found = fitter.splits(one, made, train_N, number, settings.label_shares)
+                for share, split in found.items():
+                    self.splits[one.question.name].setdefault(share, []).append(split)
+        self.segments.append(segments)
+        self.stopped |= fitter.stopped
+        self.widths |= {name: x.shape[1] for name, x in made.items()}
+
+    def remarks(self, shares: Sequence[float]) -> list[str]:
+        """Remarks on models that ran out of steps, and on shares of the labels that some split could not do with."""
+        told = "the logistic regression on {} did not converge in its steps; with more it may do better"
+        few = [
+            f"{task}: {100 * share:.3g} % of the labels are too few to learn from, and are left out"
+            for task, found in self.splits.items()
+            for share in shares
+            if len(found.get(share, [])) < len(found[1.0])
+        ]
+        return [*(f"{task}: {told.format(name)}" for task, name in self.stopped), *few]
+
+    @property
+    def missing(self) -> set[str]:
+        """Representations that some date does not have."""
+        every = [split for splits in self.splits.values() for split in splits[1.0]]
+        return {name for name in self.widths for split in every if name not in split.representations}
+
+
 def evaluate(
     populations: Sequence[Population],
     settings: Evaluation,
@@ -109,50 +152,56 @@ def evaluate(
     Raises:
         EvaluationError: there is no task, one cannot be probed, or a user is not in the snapshot.
     """
+    answered, users = answer_all(populations, settings)
+    dates = [population.as_of.isoformat() for population in populations]
+    measured = [measure(by_share, settings, dates) for by_share in answered.splits.values()]
+    known, missing = {**ABOUT, **(about or {})}, answered.missing
+    compared = {name: told for name, told in known.items() if name in answered.widths and name not in missing}
+    return Report(
+        pipeline=pipeline,
+        model_version=populations[-1].model_version,
+        dates=dates,
+        users=users,
+        dimension=len(populations[0].answers.column("embedding")[0]),
+        seeds=settings.seeds,
+        compared=compared,
+        widths={name: answered.widths[name] for name in compared},
+        left_out=[*left_out, *(f"{name} (not there at every date)" for name in sorted(missing))],
+        segments=meaning(answered.segments),
+        smallest_difference=settings.smallest_difference,
+        advice=[one.advice for one in measured],
+        tasks=[one.result for one in measured],
+        scores=[score for one in measured for score in one.scores],
+        differences=[difference for one in measured for difference in one.differences],
+        spaces=spaces,
+        decisions=decisions,
+        notes=[*notes, *answered.remarks(settings.label_shares)],
+    )
+
+
+def answer_all(populations: Sequence[Population], settings: Evaluation) -> tuple[Answered, int]:
+    """Fit and predict at every date; return the predictions and the number of different users."""
+    check_tasks(populations)
+    numbers, users = numbered([population.users for population in populations])
+    answered = Answered({name: {} for name in populations[0].tasks})
+    for population, user_N in zip(populations, numbers, strict=True):
+        with named_in_errors(population.as_of):
+            answered.add(population, user_N, settings)
+    return answered, users
+
+
+def check_tasks(populations: Sequence[Population]) -> None:
+    """Check that there is a task, and that all dates have the same ones.
+
+    Raises:
+        EvaluationError: there is none, or a date has others.
+    """
     if not populations[0].tasks:
         raise EvaluationError("nothing to evaluate: expected something in evaluation.tasks or evaluation.labels")
     for population in populations:
         if population.tasks != populations[0].tasks:
             first = f"{populations[0].tasks} at {populations[0].as_of}"
             raise EvaluationError(f"the tasks are {first}, and {population.tasks} at {population.as_of}")
-    numbers, users = numbered([population.users for population in populations])
-    splits: dict[str, list[Split]] = {name: [] for name in populations[0].tasks}
-    compared: dict[str, None] = {}
-    segments = []
-    for population, user_N in zip(populations, numbers, strict=True):
-        events_N = population.answers.column("events").to_numpy().astype(np.int64)
-        segments.append(Segments.of(events_N, settings.segments))
-        with named_in_errors(population.as_of):
-            asked = [
-                DatedQuestion(question(t, population.answers.column(t)), user_N, segments[-1]) for t in population.tasks
-            ]
-            for made, train_N, seed in represented(population, settings):
-                compared |= dict.fromkeys(made)
-                for one in asked:
-                    splits[one.question.name].append(predict(one, made, train_N, seed))
-    missing = {name for name in compared for split in next(iter(splits.values())) if name not in split.representations}
-    measured = [
-        measure(splits[name], train_users(splits[name][0]), settings.bootstrap, settings.seed, segmented=True)
-        for name in splits
-    ]
-    known = {**ABOUT, **(about or {})}
-    return Report(
-        pipeline=pipeline,
-        model_version=populations[-1].model_version,
-        dates=[population.as_of.isoformat() for population in populations],
-        users=users,
-        dimension=len(populations[0].answers.column("embedding")[0]),
-        seeds=settings.seeds,
-        compared={name: told for name, told in known.items() if name in compared and name not in missing},
-        left_out=[*left_out, *(f"{name} (not there at every date)" for name in sorted(missing))],
-        segments=meaning(segments),
-        tasks=[result for result, _, _ in measured],
-        scores=[score for _, scores, _ in measured for score in scores],
-        differences=[difference for _, _, found in measured for difference in found],
-        spaces=spaces,
-        decisions=decisions,
-        notes=list(notes),
-    )
 
 
 @contextmanager
@@ -170,95 +219,77 @@ def numbered(users: Sequence[pa.Array]) -> tuple[list[Ints], int]:
     return [pc.index_in(some, everyone).to_numpy().astype(np.int64) for some in users], len(everyone)
 
 
-def represented(population: Population, settings: Evaluation) -> Iterator[tuple[Mapping[str, Matrix], Mask, int]]:
-    """Yield every representation, the train users and the seed of each split of a date."""
-    embedding_NL = matrix(population.answers.column("embedding"))
-    windows = read_windows(population.snapshot, population.layout, population.users)
-    for number in range(settings.seeds):
-        seed = settings.seed + number
-        train_N = ~held_out(population.users, settings.test_share, salt_of(number))
-        made = represent(windows, embedding_NL, train_N, seed=seed, more=population.more)
-        yield made, train_N, seed
-
-
 def salt_of(number: int) -> str:
     """Salt of a split by its number. Split 0 is also that of reports with one seed."""
     return SALT if number == 0 else f"{SALT} {number}"
 
 
 def probe(
-    task: Question, representations: Mapping[str, Matrix], train_N: Mask, *, bootstrap: int, seed: int
+    task: Question, representations: Mapping[str, Matrix], train_N: Mask, settings: Evaluation
 ) -> tuple[TaskResult, list[Score], list[Difference]]:
     """Fit both models on every representation of one split and measure them on the test users.
 
     Raises:
         EvaluationError: a class has no user to train on, or none to test on.
     """
-    split = predict(DatedQuestion(task, np.arange(len(train_N))), representations, train_N, seed)
-    return measure([split], train_users(split), bootstrap, seed)
+    dated = DatedQuestion(task, np.arange(len(train_N)))
+    by_share = Fitter(settings.seed).splits(dated, representations, train_N, 0, settings.label_shares)
+    found = measure({share: [split] for share, split in by_share.items()}, settings, [""])
+    return found.result, found.scores, found.differences
 
 
-def predict(dated: DatedQuestion, representations: Mapping[str, Matrix], train_N: Mask, seed: int) -> Split:
-    """Fit both models on the train users of each representation, and predict for the test users.
+@dataclass(frozen=True)
+class TaskFigures:
+    """Everything that a report says on a task."""
 
-    Raises:
-        EvaluationError: a side of the split does not have what the task needs.
+    result: TaskResult
+    advice: Advice
+    scores: list[Score]
+    differences: list[Difference]
+
+
+def measure(by_share: Mapping[float, Sequence[Split]], settings: Evaluation, dates: Sequence[str]) -> TaskFigures:
+    """Measure scores and differences over all test users, and the first metric also over those of each segment and
+    with fewer labels.
+
+    A share of the labels that some split does not have is left out.
     """
-    task = dated.question
-    train, test = np.flatnonzero(task.known_N & train_N), np.flatnonzero(task.known_N & ~train_N)
-    task.check(train, test)
-    linear, trees = models_of(task)
-
-    def answers(model: str) -> dict[tuple[str, str], Array]:
-        return {
-            (model, name): fit(task, model, x[train], task.answer_N[train], x[test], seed)
-            for name, x in representations.items()
-        }
-
-    # Each of the two models has a thread. Products are small, so the threads of one fit would wait for one another, and
-    # the sums would depend on their number. LightGBM has globals, so it stays in this thread.
-    with report_library("threadpoolctl").threadpool_limits(1), ThreadPoolExecutor(1) as beside:
-        by_linear = beside.submit(answers, linear)
-        by_trees = answers(trees)
-        said = by_linear.result() | by_trees
-    log.info("%s: %s and %s on %d representations", task.name, linear, trees, len(representations))
-    return Split(dated, test, said)
-
-
-def train_users(split: Split) -> int:
-    """Count the users that the probes of a split are fitted on."""
-    return int(split.dated.question.known_N.sum()) - len(split.test)
-
-
-def measure(
-    splits: Sequence[Split], train_users: int, bootstrap: int, seed: int, segmented: bool = False
-) -> tuple[TaskResult, list[Score], list[Difference]]:
-    """Measure scores and differences over all test users, and the first metric also over those of each segment."""
-    pool = Pool(splits, bootstrap, seed)
+    pools = {
+        share: Pool(splits, settings.bootstrap, settings.seed)
+        for share, splits in by_share.items()
+        if len(splits) == len(by_share[1.0])
+    }
+    pool = pools.pop(1.0)
     scores, found = pool.scores(len(pool.metrics))
     apart = list(differences(pool.name, found, compared_pairs(found)))
     sizes = {}
-    for segment in SEGMENTS if segmented else ():
-        sizes[segment] = pool.tested(segment)
-        some, found = pool.scores(1, segment)
+    for names, users in merged(lambda some: pool.tested(*some)).items() if pool.splits[0].dated.segments else ():
+        segment = " + ".join(names)
+        sizes[segment] = users
+        some, found = pool.scores(1, *names)
         scores += some
         apart += differences(pool.name, found, compared_pairs(found), segment)
-    return TaskResult(pool.name, pool.shares(), train_users, pool.tested(), sizes), scores, apart
+    for share, few in pools.items():
+        some, found = few.scores(1)
+        scores += some
+        apart += differences(pool.name, found, compared_pairs(found), label_share=share)
+    first = pool.splits[0]
+    result = TaskResult(
+        pool.name, pool.shares(), len(first.train), pool.tested(), sizes, first.dated.question.positive,
+        [users_of(split, dates[n * len(dates) // len(pool.splits)]) for n, split in enumerate(pool.splits)],
+    )  # fmt: skip
+    advice = advise(pool, list(pools.values()), settings.seed, settings.smallest_difference)
+    return TaskFigures(result, advice, scores, apart)
+
+
+def users_of(split: Split, as_of: str) -> SplitUsers:
+    """Count the users and positives of a split."""
+    task = split.dated.question
+    sides = (split.train, split.test)
+    return SplitUsers(as_of, *(len(side) for side in sides), *(task.positives(side) for side in sides))
 
 
 def compared_pairs(found: Mapping[tuple[str, str, str], Any]) -> list[tuple[str, str]]:
     """Pair the embedding with each baseline and further representation, and raw windows with and without it."""
     further = dict.fromkeys(name for _, _, name in found if name not in (*BASELINES, EMBEDDING, BOTH))
     return [*((EMBEDDING, other) for other in (*BASELINES, *further)), (BOTH, RAW)]
-
-
-def models_of(task: Question) -> tuple[str, str]:
-    return ("logistic regression" if isinstance(task, Classification) else "ridge regression"), "LightGBM"
-
-
-def fit(task: Question, model: str, x: Matrix, y: npt.NDArray[Any], x_test: Matrix, seed: int) -> Array:
-    """Fit a model and predict probabilities (N, K), or values (N,), of the test users."""
-    if isinstance(task, Classification):
-        fitted = boosted_trees if model == "LightGBM" else logistic_regression
-        return fitted(x, y, x_test, len(task.classes), seed)
-    return (boosted_regression if model == "LightGBM" else ridge_regression)(x, y, x_test, seed)

@@ -10,13 +10,24 @@ import numpy as np
 import pyarrow as pa
 
 from gur_spark.arrays import Array, Ints, Mask
-from gur_spark.errors import EvaluationError
+from gur_spark.errors import EvaluationError, nearest
 from gur_spark.statistics.bootstrap import Weights, accuracy, auc, average_precision, macro_auc, r2, spearman
 
 Metric = Callable[[Any, Array, Weights], Array]
 """Metric: (answers (N,), predictions: probabilities (N, K) or values (N,), weights (R, N)) -> (R,)."""
 
 MOST_CLASSES = 50
+
+
+def check_positive(name: str, classes: list[str], positive: str) -> None:
+    """Check that the positive class of a label is one of two.
+
+    Raises:
+        EvaluationError: it is not; the message names the label and its classes.
+    """
+    if len(classes) > 2 or positive not in classes:
+        expected = f"expected one of two classes, got {classes}{nearest(positive, classes)}"
+        raise EvaluationError(f"label '{name}': positive '{positive}': {expected}")
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,14 @@ class Classification:
     """Index of the user's class; -1 where it is not known."""
 
     @classmethod
-    def of(cls, name: str, labels: pa.ChunkedArray) -> "Classification":
+    def of(cls, name: str, labels: pa.ChunkedArray, positive: str | None = None) -> "Classification":
         """Make a question from text labels, null where not known; classes are in alphabetical order.
 
+        Args:
+            positive: the positive one of two classes; default: the second.
+
         Raises:
-            EvaluationError: fewer than two classes, or more than can be probed.
+            EvaluationError: fewer than two classes, or more than can be probed, or ``positive`` is none of two.
         """
         values = labels.to_pylist()
         found = sorted({value for value in values if value is not None})
@@ -43,6 +57,9 @@ class Classification:
         if len(found) > MOST_CLASSES:
             expected = f"at most {MOST_CLASSES} classes"
             raise EvaluationError(f"label '{name}': expected {expected}, got {len(found)}: is it a number?")
+        if positive is not None:
+            check_positive(name, found, positive)
+            found.sort(key=lambda value: value == positive)
         index = {value: position for position, value in enumerate(found)}
         return cls(name, tuple(found), np.array([index.get(value, -1) for value in values], dtype=np.int64))
 
@@ -53,6 +70,15 @@ class Classification:
     @property
     def known_N(self) -> Mask:
         return self.label_N >= 0
+
+    @property
+    def positive(self) -> str | None:
+        """Name of the positive class, where there are two."""
+        return self.classes[1] if len(self.classes) == 2 else None
+
+    def positives(self, users: Ints) -> int | None:
+        """Count the users of the positive class."""
+        return int((self.label_N[users] == 1).sum()) if self.positive else None
 
     @property
     def metrics(self) -> tuple[tuple[str, Metric], tuple[str, Metric]]:
@@ -120,6 +146,14 @@ class Quantity:
     def metrics(self) -> tuple[tuple[str, Metric], tuple[str, Metric]]:
         return ("R2", r2), ("Spearman", spearman)
 
+    @property
+    def positive(self) -> None:
+        """An amount has no positive class."""
+
+    def positives(self, users: Ints) -> int | None:
+        """Count the users with an amount other than 0."""
+        return int((self.value_N[users] != 0).sum())
+
     def shares(self, users: Ints) -> dict[str, float]:
         """Shares of nothing and of something among these users."""
         something = float((self.value_N[users] != 0).mean())
@@ -141,6 +175,8 @@ class Quantity:
 Question: TypeAlias = Classification | Quantity
 
 
-def question(name: str, answers: pa.ChunkedArray) -> Question:
+def question(name: str, answers: pa.ChunkedArray, positive: str | None = None) -> Question:
     """Make the question that the type of the answers calls for: numbers are quantities, texts are classes."""
-    return Quantity.of(name, answers) if pa.types.is_floating(answers.type) else Classification.of(name, answers)
+    if pa.types.is_floating(answers.type):
+        return Quantity.of(name, answers)
+    return Classification.of(name, answers, positive)

@@ -1,70 +1,20 @@
-"""The result of an evaluation, as data with stable keys (JSON) and as a table for people.
+"""The result of an evaluation, as data with stable keys (JSON).
 
-``plots`` makes the pictures and ``page`` the page. ``FORMAT`` changes when a key changes its name or meaning.
+``text`` makes the tables, ``plots`` the pictures and ``page`` the page. ``FORMAT`` changes when a key changes its name
+or meaning.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-FORMAT = 3
+from gur_spark.evaluate.advice import Advice
+from gur_spark.evaluate.figures import Difference, Score, TaskResult, Verdict
 
-Verdict = Literal["win", "no clear difference", "loss"]
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """Users that a task was about."""
-
-    name: str
-    classes: dict[str, float]
-    """Share of each class among the test users; for a quantity, the shares of ``nothing`` and ``something``."""
-    train_users: int
-    """Train users of the first split of the first date."""
-    test_users: int
-    """Different test users, in all splits together."""
-    segments: dict[str, int] = field(default_factory=dict)
-    """Different test users of each segment."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One metric of one model on one representation, with its 95 % bootstrap interval."""
-
-    task: str
-    model: str
-    metric: str
-    representation: str
-    value: float
-    low: float
-    high: float
-    segment: str = "all"
-    by_seed: Sequence[float] = ()
-    """The metric of each split, date by date; ``value`` is their mean."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The metric of one representation minus that of another, over the same resamples."""
-
-    task: str
-    model: str
-    metric: str
-    representation: str
-    against: str
-    value: float
-    low: float
-    high: float
-    segment: str = "all"
-    by_seed: Sequence[float] = ()
-
-    @property
-    def verdict(self) -> Verdict:
-        """Verdict: whether the interval lies on one side of 0."""
-        return "win" if self.low > 0 else "loss" if self.high < 0 else "no clear difference"
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -125,10 +75,16 @@ class Report:
     """Splits of each date's users."""
     compared: Mapping[str, str] = field(default_factory=dict)
     """Representation -> its description."""
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """Representation -> numbers per user, at the newest date."""
     left_out: Sequence[str] = ()
     """Baselines that are missing, and why."""
     segments: str = ""
     """Meaning of the segments."""
+    smallest_difference: float = 0.005
+    """Differences below it are neither wins nor losses."""
+    advice: Sequence[Advice] = ()
+    """Advice for each task: the representation to use."""
     tasks: Sequence[TaskResult]
     scores: Sequence[Score]
     differences: Sequence[Difference]
@@ -149,45 +105,68 @@ class Report:
     def to_json(self) -> str:
         """Write all fields by name, ``format`` and the ``verdicts``; null where a number is not defined."""
         verdicts = [
-            {"task": task.name, "model": d.model, "metric": d.metric, "against": d.against, "verdict": d.verdict}
+            {"task": d.task, "model": d.model, "metric": d.metric, "against": d.against, "verdict": self.verdict(d)}
             for task in self.tasks
             for d in self.headline(task.name)
         ]
-        content = _plain({"format": FORMAT, **asdict(self), "verdicts": verdicts})
+        advice = [one.to_dict() for one in self.advice]
+        content = _plain({"format": FORMAT, **asdict(self), "advice": advice, "verdicts": verdicts})
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
-    def to_text(self) -> str:
-        """Write a table per task: a row per representation, a column per model and metric."""
-        splits = f"means of {self.seeds} splits, " if self.seeds > 1 else ""
-        if len(self.dates) > 1:
-            splits = f"means over the dates{f' and {self.seeds} splits of each' if self.seeds > 1 else ''}, "
-        lines = [
-            f"{self.pipeline}: embeddings of {self.when} by {self.model_version}",
-            f"{self.users:,} users, dimension {self.dimension}; {splits}95 % bootstrap intervals over test users",
-            "a positive difference favours the embedding, or raw + embedding",
-        ]
-        lines += [f"note: {note}" for note in self.notes]
-        lines += [f"left out: {name}" for name in self.left_out]
-        lines += [f"space: {space}" for space in self.spaces or ()]
-        lines += [f"gates: {decision}" for decision in self.decisions or ()]
-        for task in self.tasks:
-            lines += ["", *self._table(task), "", *self._compared(task), *self._by_segment(task)]
-        lines += ["", *(self.verdict_line(task.name) for task in self.tasks)]
-        return "\n".join(lines) + "\n"
+    def verdict(self, d: Difference) -> Verdict:
+        """Judge a difference by the report's smallest relevant one."""
+        return d.verdict(self.smallest_difference)
 
-    def of(self, task: str, segment: str = "all") -> list[Score]:
+    def of(self, task: str, segment: str = "all", label_share: float = 1.0) -> list[Score]:
         """Select the scores of a task."""
-        return [score for score in self.scores if (score.task, score.segment) == (task, segment)]
+        asked = (task, segment, label_share)
+        return [score for score in self.scores if (score.task, score.segment, score.label_share) == asked]
 
-    def compared_with(self, task: str, segment: str = "all") -> list[Difference]:
+    def compared_with(self, task: str, segment: str = "all", label_share: float = 1.0) -> list[Difference]:
         """Select the differences of a task."""
-        return [d for d in self.differences if (d.task, d.segment) == (task, segment)]
+        asked = (task, segment, label_share)
+        return [d for d in self.differences if (d.task, d.segment, d.label_share) == asked]
+
+    def label_shares(self, task: str) -> list[float]:
+        """List the shares of the labels that the models of a task were fitted on, in ascending order."""
+        return sorted({score.label_share for score in self.scores if score.task == task})
+
+    def curve(self, task: str) -> list[str]:
+        """List the representations that were also measured with fewer labels."""
+        few = dict.fromkeys(s.representation for s in self.scores if s.task == task and s.label_share < 1)
+        return list(few)
 
     def headline(self, task: str) -> list[Difference]:
         """Select the differences that verdicts go by: the task's first metric, the embedding against each baseline,
         both models."""
         metrics = [score.metric for score in self.of(task)][:1]
         return [d for d in self.compared_with(task) if d.representation == "embedding" and d.metric in metrics]
+
+    def matrix(self) -> tuple[list[str], dict[tuple[str, str], dict[str, Difference]]]:
+        """Arrange the headline differences as a table: baselines, and by (task, model) the difference from each."""
+        rows: dict[tuple[str, str], dict[str, Difference]] = {}
+        for task in self.tasks:
+            for d in self.headline(task.name):
+                rows.setdefault((task.name, d.model), {})[d.against] = d
+        return list(dict.fromkeys(name for found in rows.values() for name in found)), rows
+
+    def label_table(self, task: str) -> tuple[list[float], dict[str, list[str]]]:
+        """Arrange the first metric by the share of the labels: shares, and by representation and model its cells.
+
+        There are no rows where only all labels were asked.
+        """
+        shares, names, full = self.label_shares(task), self.curve(task), self.of(task)
+        found = {
+            (s.representation, s.model, s.label_share): s
+            for share in shares
+            for s in self.of(task, label_share=share)
+            if s.metric == full[0].metric
+        }
+        return shares, {
+            f"{name}, {model}": [cell(found.get((name, model, share))) for share in shares]
+            for model in dict.fromkeys(score.model for score in full)
+            for name in names
+        }
 
     def by_date(self, d: Difference) -> list[float]:
         """Average a difference over the splits of each date."""
@@ -197,19 +176,6 @@ class Report:
         """Average a difference over the dates of each split."""
         return [_mean(d.by_seed[n :: self.seeds]) for n in range(self.seeds)]
 
-    def verdict_line(self, task: str) -> str:
-        """Write one line: the verdict of the models against each baseline, one word if they agree."""
-        words: dict[str, dict[str, Verdict]] = {}
-        for d in self.headline(task):
-            words.setdefault(d.against, {})[d.model] = d.verdict
-        parts = [
-            f"{against}: {next(iter(said.values()))}"
-            if len(set(said.values())) == 1
-            else f"{against}: " + ", ".join(f"{verdict} ({model})" for model, verdict in said.items())
-            for against, said in words.items()
-        ]
-        return f"verdict {task}, embedding against " + ("; ".join(parts) or "nothing that could be measured")
-
     def rows(self, task: str, segment: str = "all") -> tuple[list[tuple[str, str]], dict[str, list[Score | None]]]:
         """Arrange a task's scores as a table: the columns (model, metric), and for each representation its scores."""
         scores = self.of(task, segment)
@@ -217,29 +183,6 @@ class Report:
         cells = {(s.representation, s.model, s.metric): s for s in scores}
         names = list(dict.fromkeys(score.representation for score in scores))
         return columns, {name: [cells.get((name, *column)) for column in columns] for name in names}
-
-    def _table(self, task: TaskResult) -> Iterator[str]:
-        classes = ", ".join(f"{name} {share:.1%}" for name, share in task.classes.items())
-        yield f"{task.name} ({classes}): {task.train_users:,} train users, {task.test_users:,} test users"
-        columns, rows = self.rows(task.name)
-        first, width = max(map(len, rows)), 20
-        for part in (0, 1):
-            yield " ".join([" " * first, *(column[part].ljust(width) for column in columns)]).rstrip()
-        for name, scores in rows.items():
-            yield " ".join([name.ljust(first), *(cell(score).ljust(width) for score in scores)]).rstrip()
-
-    def _compared(self, task: TaskResult) -> Iterator[str]:
-        for d in self.compared_with(task.name):
-            yield (
-                f"{d.representation} - {d.against}, {d.model}, {d.metric}: "
-                f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] {d.verdict}"
-            )
-
-    def _by_segment(self, task: TaskResult) -> Iterator[str]:
-        for segment, users in task.segments.items():
-            found = [d for d in self.compared_with(task.name, segment) if d.representation == "embedding"]
-            told = "; ".join(f"{d.against} {d.value:+.3f} {d.verdict} ({d.model})" for d in found)
-            yield f"{segment}, {users:,} test users: " + (told or "not measured: nobody, or all have the same answer")
 
 
 def _plain(value: Any) -> Any:

@@ -16,12 +16,13 @@ from gur_spark.errors import EvaluationError, ModelError, nearest
 from gur_spark.evaluate import labels
 from gur_spark.evaluate.baselines import Representations, sequence_baselines
 from gur_spark.evaluate.encoded import encode_users, place
-from gur_spark.evaluate.features import RANDOM
+from gur_spark.evaluate.figures import RANDOM
 from gur_spark.evaluate.lifecycle import gate_decisions, shared_spaces
 from gur_spark.evaluate.page import to_html
 from gur_spark.evaluate.plots import draw
 from gur_spark.evaluate.probe import Population, evaluate
 from gur_spark.evaluate.report import Report
+from gur_spark.evaluate.text import to_text
 from gur_spark.events.vocabulary import read_vocabulary
 from gur_spark.features.declare.manifest import Manifest
 from gur_spark.models.kind import Form
@@ -76,7 +77,7 @@ def write_report(tables: Tables, report: Report) -> dict[str, str]:
     folder = tables.folder("reports", report.model_version, folder_name(report.dates))
     contents = {
         "json": report.to_json().encode(),
-        "txt": report.to_text().encode(),
+        "txt": to_text(report).encode(),
         "png": draw(report),
         "html": to_html(report).encode(),
     }

@@ -2,7 +2,7 @@
 
 # N = users
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from gur_spark.arrays import Ints, Mask
 
 SEGMENTS = ("cold", "light", "heavy")
+
+FEWEST = 30
+"""Least number of test users of a segment in a report."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,26 @@ class Segments:
             bounds = int(low), int(high)
         return cls(bounds, np.searchsorted(bounds, events_N, side="right"))
 
-    def members(self, name: str) -> Mask:
-        return np.asarray(self.index_N == SEGMENTS.index(name))
+    def members(self, *names: str) -> Mask:
+        return np.isin(self.index_N, [SEGMENTS.index(name) for name in names])
+
+
+def merged(users: Callable[[tuple[str, ...]], int]) -> dict[tuple[str, ...], int]:
+    """Merge each segment of fewer than ``FEWEST`` users with its smaller neighbour; return the users of each.
+
+    Nothing is left where only one segment would be: it is everyone.
+
+    Args:
+        users: a function that counts the users of some segments together.
+    """
+    found: list[tuple[tuple[str, ...], int]] = [((name,), users((name,))) for name in SEGMENTS]
+    while len(found) > 1 and min(size for _, size in found) < FEWEST:
+        place = min(range(len(found)), key=lambda n: found[n][1])
+        beside = min((n for n in (place - 1, place + 1) if 0 <= n < len(found)), key=lambda n: found[n][1])
+        first = min(place, beside)
+        names = (*found[first][0], *found[first + 1][0])
+        found[first : first + 2] = [(names, users(names))]
+    return dict(found) if len(found) > 1 else {}
 
 
 def meaning(of_dates: Sequence[Segments]) -> str:

@@ -68,7 +68,7 @@ def test_coles_gives_a_row_per_user_the_same_each_time_and_leaves_the_threads_as
     np.testing.assert_array_equal(again[0], made[2])
     assert np.isnan(made[1]).all()
     assert np.isfinite(made[[0, 2]]).all()
-    assert said.startswith("CoLES trained for 2 epochs (its budget, so longer training may give more), ")
+    assert said.startswith("CoLES trained for 2 epochs of 1 step(s) (its budget, so longer training may give more) on ")
     assert torch.get_num_threads() == before
     (repeated, _), _ = train_coles(folder, asked, vocabulary, 8, training, epochs=2, work=str(tmp_path / "again"))
     np.testing.assert_array_equal(repeated, made)

@@ -1,4 +1,4 @@
-"""Representations: in the order that was asked for, and fitted on the train users alone."""
+"""Representations: in the order that was asked for, on scales that a linear model can compare."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ import pytest
 from gur_spark.batches.layout import Layout
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate import features
-from gur_spark.evaluate.features import read_windows, represent
+from gur_spark.evaluate.features import read_windows
 from tests.aggregate_data import SIZES, WINDOWS, random_events, tiny_manifest, to_rows, write_snapshot
 
 USERS = 60
@@ -51,29 +51,8 @@ def test_a_user_who_is_not_in_the_snapshot_is_an_error(snapshot):
         read_windows(snapshot, LAYOUT, pa.array([1, 2, USERS]))
 
 
-def test_what_test_users_did_changes_nothing_of_the_train_users(windows):
-    train = np.arange(USERS) % 3 != 0
-    embedding, random = np.random.default_rng(0).normal(size=(2, USERS, 4))
-    before = represent(windows, embedding, train, seed=0, more={"random encoder": random})
-    changed = features.Windows(
-        np.where(train[:, None], windows.dense_ND, 1e6),
-        np.where(train[:, None], windows.empty_NF, 1.0),
-        [share.multiply(np.where(train, 1.0, 7.0)[:, None]).tocsr() for share in windows.shares],
-    )
-    more = {"random encoder": np.where(train[:, None], random, -5.0)}
-    after = represent(changed, np.where(train[:, None], embedding, 9.0), train, seed=0, more=more)
-    assert list(before) == list(features.REPRESENTATIONS)
-    for name, representation in before.items():
-        np.testing.assert_allclose(as_dense(after[name])[train], as_dense(representation)[train], err_msg=name)
-
-
-def as_dense(matrix):
-    return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-
-
 def test_raw_windows_are_standardised_numbers_flags_and_shares_with_the_variance_of_six_numbers(windows):
-    everyone = np.ones(USERS, dtype=bool)
-    raw = features.raw_windows(windows, everyone).toarray()
+    raw = features.raw_windows(windows).toarray()
     dense, flags = windows.dense_ND.shape[1], windows.empty_NF.shape[1]
     logs = np.sign(windows.dense_ND) * np.log(1 + np.abs(windows.dense_ND))
     expected = (logs - np.nanmean(logs, axis=0)) / np.nanstd(logs, axis=0)
@@ -89,18 +68,16 @@ def test_raw_windows_are_standardised_numbers_flags_and_shares_with_the_variance
 
 
 def test_principal_components_are_those_of_the_covariance(windows):
-    everyone = np.ones(USERS, dtype=bool)
-    raw = features.raw_windows(windows, everyone)
-    ours = features.principal_components(raw, everyone, 3, seed=0)
+    raw = features.raw_windows(windows)
+    ours = features.principal_components(raw, 3, seed=0)
     centred = raw.toarray() - raw.toarray().mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.abs(ours), np.abs(left[:, :3] * values[:3]), atol=1e-6)
 
 
 def test_each_number_has_deviation_1_but_components_and_embeddings_keep_their_proportions(windows):
-    everyone = np.ones(USERS, dtype=bool)
     embedding = np.random.default_rng(0).normal(3, 5, (USERS, 3)) * [4, 2, 1]
-    made = features.represent(windows, embedding, everyone, seed=0, more={"more": embedding * 2})
+    made = features.represent(windows, embedding, seed=0, more={"more": embedding * 2})
     np.testing.assert_allclose(made["more"].std(axis=0), 1, rtol=1e-6)
     np.testing.assert_allclose(made["embedding"].mean(axis=0), 0, atol=1e-9)
     assert made["embedding"].var(axis=0).mean() == pytest.approx(1)
@@ -108,11 +85,10 @@ def test_each_number_has_deviation_1_but_components_and_embeddings_keep_their_pr
         made["embedding"].std(axis=0) / embedding.std(axis=0), 1 / embedding.var(0).mean() ** 0.5
     )
     raw = made["raw windows"]
-    np.testing.assert_array_equal(made["PCA"], features.principal_components(raw, everyone, 3, seed=0))
+    np.testing.assert_array_equal(made["PCA"], features.principal_components(raw, 3, seed=0))
     assert made["PCA"].std(axis=0)[0] > 1.5 * made["PCA"].std(axis=0)[-1]
 
 
-def test_components_are_as_many_as_the_train_users_allow(windows):
-    few = np.arange(USERS) < 3
-    raw = features.raw_windows(windows, few)
-    assert features.principal_components(raw, few, 40, seed=0).shape == (USERS, 2)
+def test_components_are_as_many_as_the_users_allow(windows):
+    few = features.raw_windows(windows)[:3]
+    assert features.principal_components(few, 40, seed=0).shape == (3, 2)

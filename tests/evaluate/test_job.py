@@ -124,10 +124,13 @@ def test_a_report_is_written_below_the_model_and_the_date(tables: Tables, config
         *["raw windows", "PCA", "random encoder", "hand-made", "CoLES", "embedding", "raw + embedding"],
     ]
     assert (report["left_out"], report["seeds"]) == ([], 2)
-    trained = re.fullmatch(r"CoLES trained for (\d) epochs \(.*\), (\d+) users", report["notes"].pop())
+    said = r"CoLES trained for (\d) epochs of (\d) step\(s\) \(.*\) on (\d+) users, (\d+)% of those with a sequence"
+    trained = re.fullmatch(said, report["notes"].pop())
     assert trained
     assert int(trained[1]) <= 2
-    assert 0 < int(trained[2]) < USERS
+    assert 0 < int(trained[3]) < USERS
+    assert int(trained[2]) == -(-int(trained[3]) // 64)
+    assert int(trained[4]) == round(100 * int(trained[3]) / USERS)
     assert storage.read_text(run.outputs["html"]).startswith("<!doctype html>")
     assert not storage.folders(tables.folder("sequences"))
     assert not storage.folders(tables.folder("_staging"))

@@ -188,6 +188,16 @@ def test_a_label_file_without_an_answer_or_with_ids_in_floats_is_refused(tmp_pat
         check_label_files([Label(path=str(tmp_path / "y.csv"), **given)], "long")
 
 
+def test_a_positive_class_that_no_row_has_is_refused_before_spark_starts(tmp_path):
+    given = {"name": "y", "path": str(tmp_path / "y.csv"), "user_column": "u", "label_column": "y"}
+    (tmp_path / "y.csv").write_text("u,y\n1,paid\n2, default\n3,\n")
+    check_label_files([Label(**given, positive="default")], "long")
+    with pytest.raises(
+        EvaluationError, match=r"positive 'defualt': .* \['default', 'paid'\]; did you mean 'default'\?"
+    ):
+        check_label_files([Label(**given, positive="defualt")], "long")
+
+
 @pytest.mark.parametrize("name", ["text", "date", "first", "count"])
 def test_a_label_may_have_the_name_of_any_column(spark, tmp_path, name):
     (tmp_path / "y.csv").write_text("u,y,day\n1,a,2024-06-02\n1,b,2024-06-01\n")

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from gur_spark.errors import EvaluationError
 from gur_spark.evaluate.pooling import DatedQuestion, Pool, Split, differences
 from gur_spark.evaluate.questions import Classification
-from gur_spark.evaluate.segments import Segments
+from gur_spark.evaluate.segments import Segments, merged
 
 USERS = 200
 RNG = np.random.default_rng(0)
@@ -21,7 +21,10 @@ USERS_N = np.arange(USERS)
 def split_of(test, said=SAID, asked=None):
     scores = np.stack([-said[test], said[test]], axis=1)
     return Split(
-        asked or DatedQuestion(CHURN, USERS_N), test, {("trees", "embedding"): scores, ("trees", "PCA"): scores[::-1]}
+        asked or DatedQuestion(CHURN, USERS_N),
+        test[:0],
+        test,
+        {("trees", "embedding"): scores, ("trees", "PCA"): scores[::-1]},
     )
 
 
@@ -107,7 +110,9 @@ def test_a_task_that_has_more_classes_at_one_date_than_at_another_is_refused():
 
 def test_a_date_without_a_representation_takes_it_from_the_figures_and_a_split_without_answers_takes_nothing():
     whole, rest = split_of(np.arange(USERS)), split_of(np.arange(USERS))
-    rest = Split(rest.dated, rest.test, {key: said for key, said in rest.predictions.items() if key[1] != "PCA"})
+    rest = Split(
+        rest.dated, rest.train, rest.test, {key: said for key, said in rest.predictions.items() if key[1] != "PCA"}
+    )
     assert {score.representation for score in Pool([whole, rest], 10, seed=1).scores(1)[0]} == {"embedding"}
     assert {score.representation for score in Pool([rest, whole], 10, seed=1).scores(1)[0]} == {"embedding"}
     # One of two dates has only churned users in the segment.
@@ -136,3 +141,29 @@ def test_a_date_without_a_representation_takes_it_from_the_figures_and_a_split_w
 def test_users_are_cold_light_or_heavy(events, bounds, sizes):
     found = Segments.of(np.array(events), bounds)
     assert [int(found.members(name).sum()) for name in ("cold", "light", "heavy")] == sizes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([40, 50, 60], {("cold",): 40, ("light",): 50, ("heavy",): 60}),
+        ([0, 50, 60], {("cold", "light"): 50, ("heavy",): 60}),
+        ([40, 7, 60], {("cold", "light"): 47, ("heavy",): 60}),
+        ([90, 50, 29], {("cold",): 90, ("light", "heavy"): 79}),
+        ([20, 20, 60], {("cold", "light"): 40, ("heavy",): 60}),
+        ([0, 0, 300], {}),
+        ([9, 9, 9], {}),
+    ],
+)
+def test_a_small_segment_is_merged_with_its_smaller_neighbour_and_one_alone_is_everyone(sizes, expected):
+    of = dict(zip(("cold", "light", "heavy"), sizes, strict=True))
+    assert merged(lambda names: sum(of[name] for name in names)) == expected
+
+
+def test_merged_segments_are_scored_together():
+    segments = Segments((1, 2), np.arange(USERS) % 3)
+    pool = Pool([split_of(np.arange(USERS), asked=DatedQuestion(CHURN, USERS_N, segments))], 10, seed=1)
+    both = pool.scores(1, "cold", "heavy")[0][0]
+    test = np.flatnonzero(np.arange(USERS) % 3 != 1)
+    assert (both.segment, both.value) == ("cold + heavy", pytest.approx(roc_auc_score(CHURN.label_N[test], SAID[test])))
+    assert pool.tested("cold", "heavy") == len(test)
