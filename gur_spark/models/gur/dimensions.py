@@ -8,6 +8,7 @@ import numpy as np
 
 from gur_spark.arrays import Array
 from gur_spark.batches.layout import Layout
+from gur_spark.features.declare import windows
 from gur_spark.models.gur.linear_fit import LinearFit
 from gur_spark.models.gur.linear_path import LinearPath, empty_flags
 from gur_spark.models.kind import Dimension, Texts
@@ -84,8 +85,8 @@ class InputNames:
         """Find the input, the window's ending and the id of a share."""
         name, first, size = [group for group in self._groups if group[1] <= column][-1]
         window, number = divmod(column - first, size)
-        days: Sequence[int] = self._layout.windows_of[name]
-        return name, f"_{days[window]}d" if name in self._layout.manifest.categorical else "", number
+        hours: Sequence[int] = self._layout.windows_of[name]
+        return name, f"_{windows.name_of(hours[window])}" if name in self._layout.manifest.categorical else "", number
 
 
 def id_text(number: int, texts: Mapping[int, str]) -> str:
