@@ -61,7 +61,7 @@ def test_the_inputs_are_the_raw_windows_of_a_report(tmp_path: Path) -> None:
     snapshot = make_snapshot(tmp_path / "snapshot")
     rows = pq.read_table(Path(snapshot) / "data").combine_chunks().to_batches()[0]
     windows = read_windows(snapshot, LAYOUT, rows["user_id"])
-    expected = raw_windows(windows, np.ones(rows.num_rows, dtype=np.bool_)).toarray()
+    expected = raw_windows(windows).toarray()
     path, _ = fitted(rows)
     np.testing.assert_allclose(input_block(path, to_batch(rows, LAYOUT)).array(), expected, atol=1e-5)
 
@@ -71,8 +71,7 @@ def test_the_numbers_are_scikit_learns_components_up_to_a_rotation_and_one_facto
     path, fit = fitted(rows)
     found = embedded(path, rows)
     inputs = input_block(path, to_batch(rows, LAYOUT)).array()
-    everyone = np.ones(len(inputs), dtype=np.bool_)
-    expected = principal_components(pytest.importorskip("scipy.sparse").csr_array(inputs), everyone, 6, seed=0)
+    expected = principal_components(pytest.importorskip("scipy.sparse").csr_array(inputs), 6, seed=0)
     scale = float(path.scale)
     # Dot products, and with them distances and neighbours, are those of the components that were not rotated.
     np.testing.assert_allclose(found @ found.T, scale**2 * expected @ expected.T, atol=1e-4)
