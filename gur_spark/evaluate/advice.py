@@ -94,5 +94,5 @@ def _the(representation: str) -> str:
 
 def _size(d: Difference) -> str:
     """Write a difference without its sign, such as ``0.010 [0.004, 0.016]``."""
-    low, high = sorted((d.low, d.high)) if d.value >= 0 else (-d.high, -d.low)
+    low, high = (d.low, d.high) if d.value >= 0 else (-d.high, -d.low)
     return f"{abs(d.value):.3f} [{low:.3f}, {high:.3f}]"

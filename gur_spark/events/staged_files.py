@@ -118,6 +118,8 @@ class StagedWriter:
         self._folder, self._buckets = folder, buckets
         self._writer: pq.ParquetWriter | None = None
         self._held: list[pa.Table] = []
+        # Counted as they come: a task may hold the rows of thousands of small files.
+        self._held_rows = self._held_bytes = 0
         self._path = ""
         self._groups: list[int] = []
         self._sizes: list[int] = []
@@ -127,7 +129,9 @@ class StagedWriter:
         if not len(rows):
             return
         self._held.append(rows)
-        if sum(map(len, self._held)) >= GROUP_ROWS or sum(part.nbytes for part in self._held) >= GROUP_BYTES:
+        self._held_rows += len(rows)
+        self._held_bytes += rows.nbytes
+        if self._held_rows >= GROUP_ROWS or self._held_bytes >= GROUP_BYTES:
             self._flush()
 
     def close(self) -> StagedFile | None:
@@ -141,7 +145,7 @@ class StagedWriter:
 
     def _flush(self) -> None:
         rows = pa.concat_tables(self._held)
-        self._held = []
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
         if self._writer is None:
             # A second attempt of the task must not write to the file of the first.
             self._path = storage.join(self._folder, f"{uuid4().hex}.parquet")
